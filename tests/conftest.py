@@ -1,0 +1,105 @@
+"""What every test stands on: no network, a fixed seed, one thread, and a real tiny UNet."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# Read by the Hugging Face libraries when they are imported, and inherited by subprocesses.
+_HOME = tempfile.TemporaryDirectory(prefix="ddpm-tests-")
+os.environ.update(
+    HF_HOME=_HOME.name,
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DIFFUSERS_VERBOSITY="warning",
+    TRANSFORMERS_VERBOSITY="error",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+)
+
+import random
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import UNet2DModel
+
+settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+settings.load_profile("tests")
+torch.set_num_threads(1)
+
+LOOPBACK = {None, "", "127.0.0.1", "::1", "localhost", "0.0.0.0", socket.gethostname()}
+
+
+def refuse_network(event: str, args: tuple) -> None:
+    """Audit hook: any socket call that names a host other than this one fails."""
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+        address = args[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event == "socket.getaddrinfo":
+        host = args[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in LOOPBACK:
+        raise RuntimeError(f"tests must not use the network: {event} to {host!r}")
+
+
+sys.addaudithook(refuse_network)
+
+
+def pytest_unconfigure() -> None:
+    _HOME.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - seeds what libraries draw from NumPy's global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_unet() -> Callable[..., UNet2DModel]:
+    """Make a real UNet2DModel, small enough to call in a millisecond or two, in eval mode.
+
+    ``tiny_unet(channels=3, out_channels=6, sample_size=16, num_class_embeds=10)``
+    """
+    from diffusers import UNet2DModel
+
+    def make(
+        channels: int = 1,
+        *,
+        out_channels: int | None = None,
+        sample_size: int = 8,
+        seed: int = 0,
+        **config: object,
+    ) -> UNet2DModel:
+        defaults = {
+            "layers_per_block": 1,
+            "block_out_channels": (8, 16),
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+            "norm_num_groups": 4,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            unet = UNet2DModel(
+                sample_size=sample_size,
+                in_channels=channels,
+                out_channels=out_channels or channels,
+                **(defaults | config),
+            )
+        return unet.eval()
+
+    return make

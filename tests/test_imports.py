@@ -1,0 +1,97 @@
+"""The package's modules import only what the design allows, and its public names are lazy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ddpm_pipeline
+
+PACKAGE = Path(ddpm_pipeline.__file__).parent
+MATHS = ("gaussian", "schedule", "process", "spacing", "timesteps", "losses", "bound")
+TABLE = {
+    "gaussian": set(),
+    "schedule": set(),
+    "process": {"gaussian", "schedule"},
+    "spacing": {"schedule"},
+    "timesteps": set(),
+    "losses": {"gaussian", "schedule", "process", "timesteps"},
+    "bound": {"gaussian", "schedule", "process", "spacing"},
+    "calibration": {"gaussian", "schedule", "process", "spacing", "bound"},
+    "scheduler": {"gaussian", "schedule", "process", "spacing", "calibration"},
+    "pipeline": {"process", "calibration", "scheduler"},
+    "data": set(),
+    "training": {*MATHS, "calibration", "scheduler", "pipeline", "data"},
+    "features": set(),
+    "evaluation": {"pipeline", "features"},
+    "hub": {"pipeline"},
+}
+TABLE["cli"] = TABLE["__init__"] = set(TABLE)
+NOT_IN_MATHS = {"diffusers", "accelerate", "transformers", "datasets", "huggingface_hub"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imported(module: str) -> set[str]:
+    """All dotted names that a module's import statements name, wherever they stand."""
+    names = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"ddpm_pipeline.{node.module or ''}" if node.level else node.module
+            names |= {f"{prefix.rstrip('.')}.{alias.name}" for alias in node.names}
+    return names
+
+
+def siblings(module: str) -> set[str]:
+    """Modules of this package that a module imports."""
+    parts = (name.split(".") for name in imported(module))
+    return {name[1] for name in parts if name[0] == "ddpm_pipeline" and len(name) > 1} - {
+        "__version__"
+    }
+
+
+def test_the_package_is_flat() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert folders == {PACKAGE}  # module paths are part of the saved-model format
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_only_go_down_the_table(module: str) -> None:
+    assert module in TABLE, f"{module}.py is not in the table of modules"
+    assert siblings(module) <= TABLE[module]
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) & set(MATHS)))
+def test_the_mathematics_knows_nothing_of_diffusers(module: str) -> None:
+    assert not {name.split(".")[0] for name in imported(module)} & NOT_IN_MATHS
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, ddpm_pipeline; print('torch' in sys.modules, ddpm_pipeline.__version__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", ddpm_pipeline.__version__]
+
+
+PUBLIC = [name for name in ddpm_pipeline.__all__ if ddpm_pipeline._MODULES[name] in MODULES]
+
+
+def test_every_public_name_has_a_module() -> None:
+    assert sorted(ddpm_pipeline._MODULES) == sorted(ddpm_pipeline.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_come_from_their_modules(name: str) -> None:
+    value = getattr(ddpm_pipeline, name)
+    assert value.__module__.split(".")[0] == "ddpm_pipeline"
+    assert value.__name__ == name
+    assert name in dir(ddpm_pipeline)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'DDIMPipeline'"):
+        _ = ddpm_pipeline.DDIMPipeline
