@@ -1,0 +1,80 @@
+"""Sphinx: `make docs` builds docs/_build/html from the Markdown here and the docstrings.
+
+Formulas become MathML while building, so the pages are read without a network and without
+JavaScript, and a formula that does not parse fails the build.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
+import ddpm_pipeline
+
+if TYPE_CHECKING:
+    from docutils.nodes import math, math_block
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
+
+project = "ddpm_pipeline"
+release = ddpm_pipeline.__version__
+project_copyright = "the ddpm_pipeline authors, Apache-2.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing"]  # links that leave docs/ work on the repository's site
+exclude_patterns = ["_build"]
+language = "en"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]
+
+html_theme = "furo"
+html_math_renderer = "mathml"
+html_show_sphinx = False
+
+
+# The converter knows neither the environment nor a sized \lVert; MathML's fences stretch anyway.
+REWRITES = ((r"\{aligned\}", "{align*}"), (r"\\[bB]ig+[lr]?(?=\\[lr]?(vert|Vert|ceil|floor))", ""))
+
+
+def mathml(node: math | math_block, display: str) -> str:
+    """Convert a formula; refuse one that would show up as its source."""
+    latex = node.astext()
+    for pattern, replacement in REWRITES:
+        latex = re.sub(pattern, replacement, latex)
+    converted = convert(latex, display=display)
+    if "\\" in converted or "<mi>&</mi>" in converted:
+        raise ValueError(f"no MathML for {latex!r}")
+    return converted
+
+
+def render_inline(translator: HTML5Translator, node: math) -> None:
+    """Write an inline formula."""
+    translator.body.append(mathml(node, "inline"))
+    raise SkipNode
+
+
+def render_block(translator: HTML5Translator, node: math_block) -> None:
+    """Write a displayed formula."""
+    translator.body.append(f"<p>{mathml(node, 'block')}</p>\n")
+    raise SkipNode
+
+
+def escape_stars(*arguments: object) -> None:
+    """Keep the star of shapes such as (B, *) from opening an emphasis."""
+    lines = arguments[-1]
+    lines[:] = [re.sub(r"(``[^`]*``)|, \*\)", lambda m: m[1] or r", \*)", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Register the renderer and the escape with Sphinx."""
+    app.add_html_math_renderer("mathml", (render_inline, None), (render_block, None))
+    app.connect("autodoc-process-docstring", escape_stars)
