@@ -6,16 +6,13 @@ r"""Images in, batches in [-1, 1] out: the input side of training, evaluation an
 
 .. math:: x_0 = \frac{2 k}{255} - 1, \qquad k \in \{0, \dots, 255\}
 
-The order of the data is a function of the step, with no state: step i on rank r of R takes places
-i B R + r B … i B R + (r + 1) B - 1 of the endless sequence made of one permutation of the data per
-epoch. So a resumed run sees what an uninterrupted one would have seen, all batches are full (one
-may end an epoch and begin the next), and the ranks' places are disjoint.
+Which images a step sees is in data_order.py; batches without end are in loading.py and, for data
+that is never whole in one place, streaming.py.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +26,7 @@ from ddpm_pipeline.array_sources import (
     idx_folder_source,
     is_idx_folder,
 )
+from ddpm_pipeline.data_order import batch_indices, epoch_order, seeded_generator
 from ddpm_pipeline.dataset_sources import dataset_source, is_dataset_path, load_dataset
 from ddpm_pipeline.image_cache import Pixels, prepare
 from ddpm_pipeline.image_decoding import Crop, Fit, Preparation
@@ -46,7 +44,7 @@ __all__ = [
     "to_model_range",
 ]
 
-_SPLIT_STREAM, _ORDER_STREAM = 1, 2
+_SPLIT_STREAM = 1
 
 
 class Batch(NamedTuple):
@@ -63,7 +61,8 @@ class ImageData:
     Arguments:
         values: Bytes (M, C, H, W), M >= N; flat where `crop="random"` keeps images that are not
             square.
-        sizes: Height and width (M, 2) of each image where `values` is flat, else None.
+        windows: First byte, height and width of each image (M, 3) where `values` is flat, else
+            None.
         resolution: Height and width of a batch.
         channels: C.
         members: Which N of the M images these are, int64, or None for all.
@@ -78,7 +77,7 @@ class ImageData:
     """
 
     values: Tensor
-    sizes: Tensor | None
+    windows: Tensor | None
     resolution: int
     channels: int
     members: Tensor | None
@@ -92,7 +91,7 @@ class ImageData:
     def __len__(self) -> int:
         if self.members is not None:
             return len(self.members)
-        return len(self.values) if self.sizes is None else len(self.sizes)
+        return len(self.values if self.windows is None else self.windows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -107,7 +106,7 @@ class ImageData:
     @property
     def was_cropped(self) -> bool:
         """Whether any image lost pixels to a crop, or will with `crop="random"`."""
-        return "cropped" in self.changes or self.sizes is not None
+        return "cropped" in self.changes or self.windows is not None
 
     @property
     def was_padded(self) -> bool:
@@ -135,33 +134,29 @@ class ImageData:
         indices = torch.as_tensor(indices, dtype=torch.int64)
         if len(indices) == 0:
             raise ValueError("indices must hold at least one index, got none")
+        if indices.min() < 0 or indices.max() >= len(self):
+            raise IndexError(f"indices must be in 0 ... {len(self) - 1}")
         labels = None if self.labels is None else self.labels.index_select(0, indices)
         if self.members is not None:
             indices = self.members.index_select(0, indices)
-        if self.sizes is not None:
-            return Batch(self._windows(indices, generator), labels)
+        if self.windows is not None:
+            indices = self._offsets(indices, generator)
         # NumPy's gather copies whole rows, five times faster than torch's on bytes.
-        images = np.take(self.values.numpy(), indices.numpy(), axis=0)
+        axis = None if self.windows is not None else 0
+        images = np.take(self.values.numpy(), indices.numpy(), axis=axis)
         return Batch(torch.from_numpy(images), labels)
 
-    def _windows(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Square windows out of the flat values: one gather at computed offsets."""
-        areas = self.sizes.prod(1) * self.channels
-        start = (areas.cumsum(0) - areas).index_select(0, indices)
-        size = self.sizes.index_select(0, indices)
-        room = size - self.resolution
-        place = torch.full(room.shape, 0.5, dtype=torch.float64)
+    def _offsets(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where in the flat values each element of square windows is, (B, C, H, W)."""
+        start, height, width = self.windows.index_select(0, indices).view(-1, 3, 1, 1, 1).unbind(1)
+        room = torch.cat([height, width], dim=1) - self.resolution
+        corner = room // 2
         if generator is not None:
             place = torch.rand(room.shape, dtype=torch.float64, generator=generator)
             corner = (place * (room + 1)).long()
-        else:
-            corner = room // 2
-        side, channel = torch.arange(self.resolution), torch.arange(self.channels)
-        height, width = size[:, 0].view(-1, 1, 1, 1), size[:, 1].view(-1, 1, 1, 1)
-        y = corner[:, 0].view(-1, 1, 1, 1) + side.view(-1, 1)
-        x = corner[:, 1].view(-1, 1, 1, 1) + side
-        offsets = start.view(-1, 1, 1, 1) + (channel.view(-1, 1, 1) * height + y) * width + x
-        return torch.from_numpy(np.take(self.values.numpy(), offsets.numpy()))
+        side, channel = torch.arange(self.resolution), torch.arange(self.channels).view(-1, 1, 1)
+        y, x = corner[:, :1] + side.view(-1, 1), corner[:, 1:] + side
+        return start + (channel * height + y) * width + x
 
     def subset(self, indices: Tensor | Sequence[int]) -> "ImageData":
         """These images alone, sharing memory, with a fingerprint of their own."""
@@ -296,14 +291,17 @@ def _count_classes(found: Source, num_classes: int | None) -> int | None:
 def _image_data(
     pixels: Pixels, found: Source, resolution: int, num_classes: int | None
 ) -> ImageData:
-    labels, fingerprint = None, pixels.fingerprint
+    labels, windows, fingerprint = None, None, pixels.fingerprint
+    if pixels.sizes is not None:
+        areas = pixels.sizes.prod(1) * pixels.channels
+        windows = torch.from_numpy(np.column_stack([areas.cumsum() - areas, pixels.sizes]))
     if found.labels is not None:
         kept = np.delete(found.labels, list(pixels.dropped))
         labels = torch.from_numpy(kept)
         fingerprint = key_of(fingerprint, kept.tolist(), found.class_names)
     return ImageData(
         values=torch.from_numpy(pixels.values),
-        sizes=None if pixels.sizes is None else torch.from_numpy(pixels.sizes),
+        windows=windows,
         resolution=resolution,
         channels=pixels.channels,
         members=None,
@@ -339,59 +337,6 @@ def split_validation(
     order = torch.randperm(len(data), generator=seeded_generator(seed, _SPLIT_STREAM))
     # Sorted: neighbours stay neighbours on disk.
     return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)
-
-
-# The order of the data.
-
-
-def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose draws follow from non-negative integers such as (seed, rank, step)."""
-    if any(k < 0 for k in key):
-        raise ValueError(f"seeds must be non-negative integers, got {key}")
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state))
-
-
-def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of 0 … length - 1 that an epoch goes through, int64."""
-    return _epoch_order(length, seed, epoch).clone()
-
-
-@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
-def _epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(length, generator=seeded_generator(seed, epoch, _ORDER_STREAM))
-
-
-def batch_indices(
-    step: int, *, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-) -> Tensor:
-    """Which images rank `rank` takes at step `step`, int64 (batch_size,).
-
-    Arguments:
-        step: Counted from 0 over the whole run, not per epoch.
-        length: How many images there are.
-        batch_size: How many one rank takes.
-
-    Raises:
-        ValueError: If a batch is empty, the ranks together ask for more images at once than there
-            are, or an argument is out of range.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must be in 0 ... world_size - 1, got {rank} of {world_size}")
-    if step < 0:
-        raise ValueError(f"step must be at least 0, got {step}")
-    if batch_size * world_size > length:
-        raise ValueError(
-            f"batch_size={batch_size} on {world_size} processes is larger than the data: "
-            f"{length} images"
-        )
-    epoch, start = divmod((step * world_size + rank) * batch_size, length)
-    order = _epoch_order(length, seed, epoch)[start : start + batch_size]
-    if (missing := batch_size - len(order)) > 0:
-        return torch.cat([order, _epoch_order(length, seed, epoch + 1)[:missing]])
-    return order.clone()
 
 
 # On the device.
