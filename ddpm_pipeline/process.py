@@ -68,7 +68,6 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim else coefficient
 
 
-
 def marginal(schedule: NoiseSchedule, x_0: Tensor, t: Timestep) -> Gaussian:
     r"""q(x_t | x_0), the closed form of t forward steps.
 
@@ -119,14 +118,11 @@ def posterior_mean_coefficients(
     return from_x_0, from_x_t
 
 
-def posterior_variance(
-    schedule: NoiseSchedule, t: Timestep, s: Timestep | None = None
-) -> Tensor:
+def posterior_variance(schedule: NoiseSchedule, t: Timestep, s: Timestep | None = None) -> Tensor:
     """Variance of q(x_s | x_t, x_0), float64 in the shape of t; 0 at s = -1 (eq. 7)."""
     s = _landing(t, s)
     noise_share = schedule.one_minus_alpha_bar(s) / schedule.one_minus_alpha_bar(t)
     return schedule.beta(t, s) * noise_share
-
 
 
 class _Levels(NamedTuple):
@@ -193,9 +189,7 @@ def predict_x_0(
             somewhere in the schedule and the type (epsilon, score) cannot tell x_0 there.
     Source: Ho et al. 2020, eq. 15; Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
     """
-    return convert(
-        schedule, model_output, x_t, t, s, from_type=prediction_type, to_type="sample"
-    )
+    return convert(schedule, model_output, x_t, t, s, from_type=prediction_type, to_type="sample")
 
 
 def convert(
@@ -269,7 +263,6 @@ def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None
 def _levels(schedule: NoiseSchedule, t: Timestep, s: Timestep) -> _Levels:
     signal, noise = schedule.alpha_bar(t).sqrt(), schedule.one_minus_alpha_bar(t).sqrt()
     return _Levels(signal, noise, *posterior_mean_coefficients(schedule, t, s))
-
 
 
 def reverse(
@@ -457,12 +450,14 @@ def check_variance_type(variance_type: str) -> None:
         raise ValueError(f"variance_type must be one of {allowed}, got {variance_type!r}")
 
 
+def add_scaled_(x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
+    """x + b y in place, in one kernel, for a float or a broadcastable tensor b."""
+    return x.addcmul_(b, y.to(b.dtype)) if isinstance(b, Tensor) else x.add_(y, alpha=b)
+
 
 def _combine(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
-    """a x + b y in two kernels, for float or broadcastable tensor coefficients."""
-    if isinstance(b, Tensor):
-        return torch.addcmul(a * x.to(b.dtype), b, y.to(b.dtype))
-    return torch.add(a * x, y, alpha=b)
+    """a x + b y in the dtype of the coefficients."""
+    return add_scaled_(torch.mul(x.to(a.dtype) if isinstance(a, Tensor) else x, a), b, y)
 
 
 def _landing(t: Timestep, s: Timestep | None) -> Timestep:

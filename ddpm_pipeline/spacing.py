@@ -16,6 +16,7 @@ All but leading start at T-1, also for K = 1.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -65,7 +66,7 @@ def check_chain(timesteps: Sequence[int] | Tensor, T: int) -> list[int]:
         raise ValueError("timesteps must hold at least one timestep, got none")
     if any(isinstance(t, bool) or int(t) != t for t in chain):
         raise ValueError(f"timesteps must be integers, got {chain}")
-    if any(later >= earlier for earlier, later in zip(chain, chain[1:], strict=False)):
+    if any(later >= earlier for earlier, later in pairwise(chain)):
         raise ValueError(f"timesteps must be in descending order without repeats, got {chain}")
     if chain[0] >= T or chain[-1] < 0:
         raise ValueError(f"timesteps must lie in [0, {T - 1}], got {chain[0]} ... {chain[-1]}")

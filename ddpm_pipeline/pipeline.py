@@ -1,0 +1,399 @@
+r"""``DDPMPipeline``: from noise to images with a U-Net and any diffusers scheduler.
+
+.. math::
+    x_{T-1} \sim \mathcal N(0, I), \qquad
+    x_s \sim p_\theta(x_s \mid x_t) \text{ down the scheduler's chain}, \qquad
+    x_{-1} \in [-1, 1] \to \{0, \dots, 255\}
+
+Guidance with class labels uses the last class embedding as the empty label:
+
+.. math:: \tilde f = f(x_t, t, \varnothing) + w\,(f(x_t, t, c) - f(x_t, t, \varnothing))
+
+A saved pipeline names only diffusers' own classes, so that stock diffusers opens it without this
+package; a stock ``DDPMScheduler`` that it is given becomes ours.
+"""
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import diffusers
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.configuration_utils import FrozenDict
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ddpm_pipeline.process import LEARNED_VARIANCES
+from ddpm_pipeline.scheduler import DDPMScheduler
+
+__all__ = ["DDPMPipeline", "images_from_uint8", "uint8_from_unit_range"]
+
+Generators = torch.Generator | list[torch.Generator] | None
+StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
+
+# Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
+_BATCH_SIZE = 256
+_LIST_BATCH_SIZE = 16
+
+
+class DDPMPipeline(DiffusionPipeline):
+    r"""Unconditional or class-conditional image generation with a U-Net in pixel space.
+
+    Arguments:
+        unet: Network on (B, C, H, W) in [-1, 1]; 2C output channels for learned variances.
+        scheduler: Any diffusers scheduler; a plain ``diffusers.DDPMScheduler`` is replaced by
+            ``ddpm_pipeline.DDPMScheduler`` with its config.
+    Raises:
+        ValueError: If the U-Net's channels do not fit the scheduler's variance type.
+    Source: Ho et al. 2020 (arXiv:2006.11239), algorithm 2.
+    """
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ("image", "pred_original_sample")
+
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        if type(scheduler) is diffusers.DDPMScheduler:
+            scheduler = DDPMScheduler.from_config(scheduler.config)
+        _check_channels(unet, scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: Generators = None,
+        num_inference_steps: int | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+        *,
+        timesteps: Sequence[int] | None = None,
+        max_batch_size: int | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
+        guidance_scale: float = 1.0,
+        eta: float | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ImagePipelineOutput | tuple[list[PIL.Image.Image] | np.ndarray | Tensor]:
+        r"""Draw images.
+
+        Arguments:
+            batch_size: Number of images, at least 1.
+            generator: Source of all noise; or a list of one for each image, which fixes image i
+                whatever else is drawn with it: every model call then has exactly max_batch_size
+                rows, since kernels for other batch sizes round differently.
+            num_inference_steps: K; all T timesteps of the scheduler by default.
+            output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt" (the same as
+                (N, C, H, W), on the model's device).
+            return_dict: Whether to return an object with ``images`` rather than a tuple.
+            timesteps: The chain itself, strictly decreasing, instead of K.
+            max_batch_size: Rows of one model call, which bounds the memory; larger requests are
+                split. 256 by default, 16 with a list of generators.
+            class_labels: Class of all images or of each, for models with class embeddings.
+            guidance_scale: w; 1 is no guidance.
+            eta: Passed on to schedulers whose ``step`` takes it (DDIM).
+            callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the
+                tensors "image" (x_s) and, where the scheduler gives it, "pred_original_sample";
+                an "image" in the dict that it returns replaces x_s.
+        Returns:
+            ``ImagePipelineOutput`` with ``images``, or a tuple of them.
+        Raises:
+            ValueError: If an argument is not allowed, or the images are not finite.
+        """
+        if output_type not in _OUTPUTS:
+            raise ValueError(
+                f"output_type must be one of {', '.join(_OUTPUTS)}, got {output_type!r}"
+            )
+        _check_generators(generator, batch_size)
+        _check_channels(self.unet, self.scheduler)
+        labels = self._labels(class_labels, guidance_scale, batch_size)
+        self._set_timesteps(num_inference_steps, timesteps)
+        is_list = isinstance(generator, list)
+        rows = _rows_per_call(max_batch_size, _LIST_BATCH_SIZE if is_list else _BATCH_SIZE)
+        chunks = [slice(i, min(i + rows, batch_size)) for i in range(0, batch_size, rows)]
+        finished = []
+        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as bar:
+            for chunk in chunks:
+                steps = self._denoise(
+                    chunk.stop - chunk.start,
+                    generator[chunk] if is_list else generator,
+                    padded_rows=rows if is_list else None,
+                    labels=None if labels is None else labels[chunk],
+                    guidance_scale=guidance_scale,
+                    eta=eta,
+                )
+                for i, t, tensors in steps:
+                    bar.update()
+                    if callback_on_step_end is not None:
+                        tensors.update(callback_on_step_end(self, i, t, tensors) or {})
+                finished.append(_OUTPUTS[output_type](_unit_range(tensors["image"])))
+        self.maybe_free_model_hooks()
+        images = _joined(finished)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _denoise(
+        self,
+        batch_size: int,
+        generator: Generators,
+        *,
+        padded_rows: int | None,
+        labels: Tensor | None,
+        guidance_scale: float,
+        eta: float | None,
+    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+        """Yield (i, t, tensors) after every step; tensors["image"] is read back, then goes on."""
+        scheduler, device = self.scheduler, self._execution_device
+        shape = (batch_size, self.unet.config.in_channels, *self._image_size())
+        image = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        image = image * scheduler.init_noise_sigma
+        options = _step_options(scheduler, generator=generator, eta=eta)
+        for i, t in enumerate(scheduler.timesteps):
+            model_input = scheduler.scale_model_input(image, t)
+            output = self._predict(model_input, t, labels, guidance_scale, padded_rows)
+            if not _takes_variance(scheduler):
+                output = output[:, : image.shape[1]]
+            result = scheduler.step(output, t, image, **options)
+            tensors = {"image": result.prev_sample}
+            if getattr(result, "pred_original_sample", None) is not None:
+                tensors["pred_original_sample"] = result.pred_original_sample
+            yield i, t, tensors
+            image = tensors["image"]
+
+    def _predict(
+        self,
+        image: Tensor,
+        t: Tensor,
+        labels: Tensor | None,
+        guidance_scale: float,
+        padded_rows: int | None,
+    ) -> Tensor:
+        """The U-Net's output in float32, guided if asked, from calls of at most padded_rows."""
+        image = image.to(self.unet.dtype)
+        if labels is None:
+            return _run(self.unet, image, t, None, padded_rows)
+        conditional = _run(self.unet, image, t, labels, padded_rows)
+        if guidance_scale == 1:
+            return conditional
+        empty = torch.full_like(labels, self.unet.config.num_class_embeds - 1)
+        unconditional = _run(self.unet, image, t, empty, padded_rows)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def _image_size(self) -> tuple[int, int]:
+        size = self.unet.config.sample_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    def _set_timesteps(
+        self, num_inference_steps: int | None, timesteps: Sequence[int] | None
+    ) -> None:
+        if timesteps is None:
+            steps = num_inference_steps
+            self.scheduler.set_timesteps(
+                self.scheduler.config.num_train_timesteps if steps is None else steps
+            )
+            return
+        if num_inference_steps is not None:
+            raise ValueError(
+                "pass only one of num_inference_steps and timesteps, got "
+                f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
+            )
+        if "timesteps" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+            name = type(self.scheduler).__name__
+            raise ValueError(f"timesteps cannot be chosen for a {name}; pass num_inference_steps")
+        self.scheduler.set_timesteps(timesteps=timesteps)
+
+    def _labels(
+        self,
+        class_labels: int | Sequence[int] | Tensor | None,
+        guidance_scale: float,
+        batch_size: int,
+    ) -> Tensor | None:
+        """Labels of shape (batch_size,) on the model's device, or None for a plain model."""
+        count = self.unet.config.num_class_embeds
+        if count is None:
+            if class_labels is not None or guidance_scale != 1:
+                raise ValueError(
+                    "class_labels and guidance_scale need a class-conditional model, got "
+                    f"class_labels={class_labels} and guidance_scale={guidance_scale} for a U-Net "
+                    "without num_class_embeds"
+                )
+            return None
+        if class_labels is None:
+            raise ValueError(
+                f"class_labels must be given, 0 to {count - 1}: the model has classes"
+            )
+        labels = torch.as_tensor(class_labels, device="cpu")
+        if labels.dtype != torch.int64 or labels.shape not in ((), (batch_size,)):
+            raise ValueError(
+                f"class_labels must be one integer or {batch_size} of them, got {class_labels}"
+            )
+        if ((labels < 0) | (labels >= count)).any():
+            raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
+        return labels.expand(batch_size).to(self._execution_device)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: object
+    ) -> "DDPMPipeline":
+        """Load a pipeline that this package or stock diffusers saved, in any of its layouts.
+
+        Arguments:
+            pretrained_model_name_or_path: A directory, or a repository on the Hub.
+            kwargs: As for ``DiffusionPipeline.from_pretrained``. ``use_safetensors`` is True by
+                default: pickled ``.bin`` weights are refused unless it is passed as False.
+        Raises:
+            OSError: If nothing can be loaded, or only pickled weights could be.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        name = os.fspath(pretrained_model_name_or_path)
+        try:
+            return super().from_pretrained(name, **kwargs)
+        except OSError as error:
+            if kwargs["use_safetensors"] and _has_only_pickles(name):
+                raise OSError(
+                    f"{name} holds only pickled weights (.bin), which can run code when loaded. "
+                    "If you trust them, convert them once: DDPMPipeline.from_pretrained("
+                    f"{name!r}, use_safetensors=False).save_pretrained(NEW_DIRECTORY)"
+                ) from error
+            raise
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
+        """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
+
+        Arguments:
+            save_directory: Where to; created if it does not exist.
+            kwargs: As for ``DiffusionPipeline.save_pretrained``.
+        Raises:
+            ValueError: If safe_serialization is passed as False.
+        """
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError(
+                "safe_serialization must be True, got False: only safetensors are written"
+            )
+        for component in self.components.values():
+            _forget_origin(component)
+        super().save_pretrained(os.fspath(save_directory), **kwargs)
+
+    def to_json_string(self) -> str:
+        """The content of model_index.json, which names only classes of diffusers."""
+        index = json.loads(super().to_json_string())
+        index.pop("_name_or_path", None)
+        if index["scheduler"] == [DDPMScheduler.__module__, DDPMScheduler.__name__]:
+            index["scheduler"] = ["diffusers", "DDPMScheduler"]
+        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+
+def _run(
+    unet: UNet2DModel, image: Tensor, t: Tensor, labels: Tensor | None, padded_rows: int | None
+) -> Tensor:
+    """The U-Net's output for the rows of image, computed in a call of padded_rows if given."""
+    rows = len(image)
+    if padded_rows is not None and rows < padded_rows:
+        image = torch.cat([image, image[:1].expand(padded_rows - rows, *image.shape[1:])])
+        if labels is not None:
+            labels = torch.cat([labels, labels[:1].expand(padded_rows - rows)])
+    return unet(image, t, class_labels=labels).sample[:rows].float()
+
+
+def uint8_from_unit_range(images: Tensor) -> np.ndarray:
+    """Images in [0, 1], (N, C, H, W), on the 256 levels: uint8, (N, H, W, C), on the CPU."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def images_from_uint8(images: np.ndarray) -> list[PIL.Image.Image]:
+    """Pillow images of uint8 (N, H, W, C) with C = 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA)."""
+    return [PIL.Image.fromarray(i[..., 0] if i.shape[-1] == 1 else i) for i in images]
+
+
+def _unit_range(samples: Tensor) -> Tensor:
+    if not samples.isfinite().all():
+        raise ValueError(
+            "the images are not finite: the model's weights or its scheduler are at fault (DDIM "
+            "with eta=1 and zero terminal SNR divides by zero; DDPMScheduler does not)"
+        )
+    return (samples / 2 + 0.5).clamp(0, 1)
+
+
+_OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    "pil": lambda images: images_from_uint8(uint8_from_unit_range(images)),
+    "np": lambda images: images.permute(0, 2, 3, 1).cpu().numpy(),
+    "pt": lambda images: images,
+}
+
+
+def _joined(parts: list[Any]) -> list[PIL.Image.Image] | np.ndarray | Tensor:
+    if isinstance(parts[0], list):
+        return [image for part in parts for image in part]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+
+
+def _check_generators(generator: Generators, batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    if isinstance(generator, list) and len(generator) != batch_size:
+        raise ValueError(
+            f"generator must be one or a list of batch_size = {batch_size}, got {len(generator)}"
+        )
+
+
+def _rows_per_call(max_batch_size: int | None, default: int) -> int:
+    if max_batch_size is None:
+        return default
+    if (
+        isinstance(max_batch_size, bool)
+        or not isinstance(max_batch_size, int)
+        or max_batch_size < 1
+    ):
+        raise ValueError(
+            f"max_batch_size must be an integer of at least 1, got {max_batch_size!r}"
+        )
+    return max_batch_size
+
+
+def _takes_variance(scheduler: SchedulerMixin) -> bool:
+    """Whether ``step`` uses the variance half of a 2C-channel output."""
+    is_ddpm = isinstance(scheduler, diffusers.DDPMScheduler)
+    return is_ddpm and scheduler.variance_type in LEARNED_VARIANCES
+
+
+def _check_channels(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
+    channels, outputs = unet.config.in_channels, unet.config.out_channels
+    allowed = (2 * channels,) if _takes_variance(scheduler) else (channels,)
+    if not isinstance(scheduler, diffusers.DDPMScheduler):
+        allowed = (channels, 2 * channels)  # no learned variance: its half is dropped
+    if outputs not in allowed:
+        raise ValueError(
+            f"the U-Net must have {' or '.join(map(str, allowed))} output channels for {channels} "
+            f"image channels and variance_type {scheduler.config.get('variance_type')!r}, "
+            f"got {outputs}"
+        )
+
+
+def _step_options(
+    scheduler: SchedulerMixin, generator: Generators, eta: float | None
+) -> dict[str, Any]:
+    """What of generator and eta the scheduler's step takes."""
+    parameters = inspect.signature(scheduler.step).parameters
+    if eta is not None and "eta" not in parameters:
+        name = type(scheduler).__name__
+        raise ValueError(f"eta cannot be chosen for a {name}, got {eta}; use a DDIMScheduler")
+    options = {"generator": generator} if "generator" in parameters else {}
+    return options if eta is None else {**options, "eta": eta}
+
+
+def _has_only_pickles(directory: str) -> bool:
+    names = [name for _, _, files in os.walk(directory) for name in files]
+    return any(n.endswith(".bin") for n in names) and not any(
+        n.endswith(".safetensors") for n in names
+    )
+
+
+def _forget_origin(component: object) -> None:
+    """Drop the path that a component was loaded from out of the config that will be saved."""
+    config = getattr(component, "_internal_dict", {})
+    if "_name_or_path" in config:
+        kept = {key: value for key, value in config.items() if key != "_name_or_path"}
+        component._internal_dict = FrozenDict(kept)  # noqa: SLF001 (register_to_config cannot delete)
