@@ -1,13 +1,18 @@
 r"""Feature extractors: the map phi(image) in which sets of images are compared.
 
-An extractor is a `torch.nn.Module` that takes uint8 images (B, C, H, W) and returns features (B, D).
+phi = load_features("inception")               the standard one, of FID; needs torch-fidelity
+phi = load_features("facebook/dinov2-large")   any vision model of transformers (FD-DINOv2)
+phi = load_features("features/")               a `SmallFeatures`, for small images, as
+                                               examples/train_features.py trains one
+phi = load_features("mine.py")                 the module that its `feature_extractor()` returns
 
-    phi = SmallFeatures(...)          a convnet classifier's penultimate layer, for small images;
-                                      `examples/train_features.py` trains one in under 3 minutes on 2 cores
+features = phi(images)                         uint8 (B, C, H, W) -> float32 (B, D)
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,34 +20,130 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-__all__ = ["SmallFeatures", "SmallFeaturesConfig"]
+__all__ = [
+    "FeatureExtractor",
+    "SmallFeatures",
+    "SmallFeaturesConfig",
+    "VisionFeatures",
+    "load_features",
+    "weights_hash",
+]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+FACTORY_NAME = "feature_extractor"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureExtractor:
+    """A network that maps images to features, and what a report must say about it.
+
+    Arguments:
+        network: Maps uint8 images (B, C, H, W) to features (B, D).
+        name: What it is.
+        resize: How it brings images to its own size.
+        fingerprint: Hash of all that determines the features.
+    """
+
+    network: nn.Module
+    name: str
+    resize: str
+    fingerprint: str
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (B, D), float32, of uint8 images (B, C, H, W) on the network's device.
+
+        Raises:
+            TypeError: If the images are not uint8, or the network returns no tensor.
+            ValueError: If the images or the features have a wrong shape.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}")
+        if images.dim() != 4:
+            raise ValueError(f"images must be (B, C, H, W), got {tuple(images.shape)}")
+        features = self.network(images)
+        if not isinstance(features, Tensor):
+            raise TypeError(
+                f"features={self.name} returned a {type(features).__name__}, no tensor"
+            )
+        if features.dim() != 2 or len(features) != len(images):
+            raise ValueError(
+                f"features={self.name} must return ({len(images)}, D) for {len(images)} images, "
+                f"got {tuple(features.shape)}"
+            )
+        return features.float()
+
+
+def load_features(source: str | Path, device: torch.device | str = "cpu") -> FeatureExtractor:
+    """The feature extractor that a name, a directory or a file stands for.
+
+    Arguments:
+        source: "inception"; a .py file that defines ``feature_extractor() -> torch.nn.Module``; a
+            directory that `SmallFeatures.save_pretrained` wrote; the directory or the Hub name of
+            a vision model of transformers.
+        device: Where the network is put.
+    Raises:
+        ImportError: If the library it needs is not installed; names what to install.
+        ValueError: If it is none of these.
+    """
+    path = Path(source)
+    if str(source) == "inception":
+        extractor = _inception()
+    elif path.suffix == ".py":
+        extractor = _from_file(path)
+    elif path.is_dir() and "model_type" not in _read_config(path):
+        extractor = _small(path)
+    else:
+        extractor = _from_transformers(str(source))
+    extractor.network.eval().requires_grad_(requires_grad=False).to(device)
+    return extractor
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers with their names, the same on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _fingerprint(network: nn.Module, *settings: str) -> str:
+    key = "\n".join([type(network).__name__, weights_hash(network), *settings])
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _read_config(directory: Path) -> dict[str, object]:
+    try:
+        return json.loads((directory / CONFIG_NAME).read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"features={str(directory)!r} holds no readable {CONFIG_NAME}") from error
+
+
+# A classifier for small images.
 
 
 @dataclass(frozen=True)
 class SmallFeaturesConfig:
-    """Shape of a `SmallFeatures` network.
-
-    Arguments:
-        channels: Channels of the images; 1 is grey.
-        size: Height and width of the images, divisible by 4.
-        widths: Channels after each of the three convolution stages.
-        dim: Number of features.
-        num_classes: Classes of the labels that it is trained on.
-    """
+    """Shape of a `SmallFeatures` network."""
 
     channels: int = 1
+    """Channels of the images; 1 is grey."""
     size: int = 28
+    """Height and width of the images, a multiple of 4."""
     widths: tuple[int, int, int] = (16, 32, 64)
+    """Channels after each of the three convolutions."""
     dim: int = 64
+    """Number of features."""
     num_classes: int = 10
+    """Classes of the labels that it is trained on."""
 
 
-def conv(fan_in: int, fan_out: int) -> nn.Sequential:
-    """A 3×3 convolution with batch normalisation and ReLU."""
+def _convolution(fan_in: int, fan_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
     )
@@ -55,22 +156,32 @@ class SmallFeatures(nn.Module):
         config: The network's shape.
     """
 
-    def __init__(self, config: SmallFeaturesConfig = SmallFeaturesConfig()) -> None:
+    def __init__(self, config: SmallFeaturesConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or SmallFeaturesConfig()
         first, second, third = config.widths
         self.stages = nn.Sequential(
-            conv(config.channels, first),
+            _convolution(config.channels, first),
             nn.MaxPool2d(2),
-            conv(first, second),
+            _convolution(first, second),
             nn.MaxPool2d(2),
-            conv(second, third),
+            _convolution(second, third),
         )
         self.project = nn.Linear(third * (config.size // 4) ** 2, config.dim)
         self.classify = nn.Linear(config.dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32, of uint8 images (B, C, H, W)."""
+        """Features (B, D), float32, of uint8 images (B, C, H, W) of the trained size.
+
+        Raises:
+            ValueError: If the images have another size or other channels.
+        """
+        size = self.config.size
+        if images.shape[1:] != (self.config.channels, size, size):
+            raise ValueError(
+                f"these features are for images of {self.config.channels} channel(s) and "
+                f"{size}×{size} pixels, got (B, C, H, W) = {tuple(images.shape)}"
+            )
         x = images.to(self.project.weight.dtype) / 127.5 - 1
         return self.project(self.stages(x).flatten(1)).relu()
 
@@ -82,15 +193,169 @@ class SmallFeatures(nn.Module):
         """Write config.json and model.safetensors to a directory."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG_NAME).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, directory / WEIGHTS_NAME)
+        (directory / CONFIG_NAME).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> SmallFeatures:
-        """The network that `save_pretrained` wrote, in evaluation mode."""
-        directory = Path(directory)
-        config = json.loads((directory / CONFIG_NAME).read_text())
-        network = cls(SmallFeaturesConfig(**{**config, "widths": tuple(config["widths"])}))
-        network.load_state_dict(load_file(directory / WEIGHTS_NAME))
+        """The network that `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            ValueError: If the directory holds no such network.
+        """
+        config = _read_config(Path(directory))
+        try:
+            network = cls(SmallFeaturesConfig(**{**config, "widths": tuple(config["widths"])}))
+            network.load_state_dict(load_file(Path(directory, WEIGHTS_NAME)))
+        except (KeyError, TypeError, FileNotFoundError) as error:
+            raise ValueError(
+                f"features={str(directory)!r} is neither a SmallFeatures network nor a vision "
+                "model of transformers"
+            ) from error
         return network.eval()
+
+
+def _small(directory: Path) -> FeatureExtractor:
+    network = SmallFeatures.from_pretrained(directory)
+    name = f"SmallFeatures {network.config.dim} {weights_hash(network)[:8]}"
+    return FeatureExtractor(network, name, "none", _fingerprint(network))
+
+
+# Networks for RGB images.
+
+
+def _as_rgb(images: Tensor) -> Tensor:
+    """Images with 3 channels: grey ones repeated."""
+    if images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    if images.shape[1] == 3:
+        return images
+    raise ValueError(f"these features are for grey or RGB images, got {images.shape[1]} channels")
+
+
+class VisionFeatures(nn.Module):
+    """A vision model of transformers, with its preprocessing, on the images' device.
+
+    The features are the model's pooled output (for DINOv2 the normalised class token), or the mean
+    over its positions where it has none.
+
+    Arguments:
+        model: Takes `pixel_values` (B, 3, S, S).
+        size: S; images are resized to it, bicubic with antialiasing.
+        mean, std: What their channels in [0, 1] are normalised by.
+    """
+
+    def __init__(
+        self, model: nn.Module, size: int, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of uint8 images (B, 1 or 3, H, W)."""
+        x = _as_rgb(images).float() / 255
+        size = (self.size, self.size)
+        x = interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        output = self.model(pixel_values=(x - self.mean) / self.std)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is not None:
+            return pooled.flatten(1)
+        hidden = output.last_hidden_state
+        return hidden.mean(1) if hidden.dim() == 3 else hidden.mean((-1, -2))
+
+
+def _from_transformers(name: str) -> FeatureExtractor:
+    try:
+        from transformers import AutoModel
+        from transformers.image_processing_base import ImageProcessingMixin
+    except ImportError as error:
+        raise ImportError(
+            f"features={name!r} needs transformers: pip install ddpm_pipeline[eval]"
+        ) from error
+    try:
+        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"features={name!r} must be 'inception', a .py file, a directory of features, or a "
+            f"vision model of transformers that can be loaded: {error}"
+        ) from error
+    model = getattr(model, "vision_model", model)
+    _check_vision_model(name, model, loading["missing_keys"])
+    network = VisionFeatures(
+        model, _side(settings), tuple(settings["image_mean"]), tuple(settings["image_std"])
+    )
+    resize = f"bicubic, antialiased, to {network.size}×{network.size}"
+    title = Path(name).name if Path(name).is_dir() else name
+    settings_key = json.dumps([network.size, settings["image_mean"], settings["image_std"]])
+    return FeatureExtractor(network, title, resize, _fingerprint(network, settings_key))
+
+
+def _check_vision_model(name: str, model: nn.Module, missing: set[str]) -> None:
+    if model.main_input_name != "pixel_values":
+        raise ValueError(
+            f"features={name!r} must be a vision model, but it takes {model.main_input_name}"
+        )
+    if missing:
+        raise ValueError(
+            f"features={name!r} lacks the weights of {', '.join(sorted(missing))}, which would be "
+            "drawn at random"
+        )
+
+
+def _side(settings: dict[str, object]) -> int:
+    """The model's image size: that of the crop if it crops, which the resize replaces here."""
+    size = settings.get("crop_size") or settings["size"]
+    if isinstance(size, int):
+        return size
+    return int(size.get("height") or size["shortest_edge"])
+
+
+class _Inception(nn.Module):
+    """torch-fidelity's Inception-v3 with the weights of the original FID, 2048 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except (ImportError, RuntimeError) as error:  # torchvision built for another torch
+            raise ImportError(
+                "features='inception' needs torch-fidelity and a torchvision that fits torch: "
+                f"pip install ddpm_pipeline[eval] torch-fidelity ({error})"
+            ) from error
+        self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(_as_rgb(images).contiguous())[0]
+
+
+def _inception() -> FeatureExtractor:
+    network = _Inception()
+    name = "Inception-v3 2048 (torch-fidelity, FID's own weights)"
+    resize = "bilinear as in TensorFlow 1, to 299×299"
+    return FeatureExtractor(network, name, resize, _fingerprint(network))
+
+
+# The user's own.
+
+
+def _from_file(path: Path) -> FeatureExtractor:
+    if not path.is_file():
+        raise ValueError(f"features={str(path)!r} does not exist")
+    spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    factory = getattr(module, FACTORY_NAME, None)
+    if not callable(factory):
+        raise ValueError(f"features={str(path)!r} must define {FACTORY_NAME}()")
+    network = factory()
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"{FACTORY_NAME}() in {str(path)!r} must return a torch.nn.Module, got "
+            f"{type(network).__name__}"
+        )
+    resize = getattr(network, "resize", f"as {path.name} does")
+    return FeatureExtractor(network, path.name, resize, _fingerprint(network, path.read_text()))
