@@ -58,9 +58,7 @@ class NoiseSchedule:
         """
         betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
         if betas.ndim != 1 or len(betas) == 0:
-            raise ValueError(
-                f"betas must be a non-empty 1-D sequence, got shape {(*betas.shape,)}"
-            )
+            raise ValueError(f"betas must be non-empty and 1-D, got shape {tuple(betas.shape)}")
         if not ((betas > 0) & (betas <= 1)).all():
             bad = betas[~((betas > 0) & (betas <= 1))][0].item()
             raise ValueError(f"betas must lie in (0, 1], got {bad}")
