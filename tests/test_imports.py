@@ -48,9 +48,12 @@ TRAINING = [
     "validation",
     "previews",
     "training_metrics",
-    "training_checkpoints",
+    "checkpointing",
+    "stopping",
+    "trainer",
     "training",
 ]
+COMMANDS = ["arguments", "train_command", "sample_command"]
 for i, name in enumerate(DATA):
     TABLE[name] = set(DATA[:i])
 for i, name in enumerate(TRAINING):
@@ -60,6 +63,8 @@ TABLE |= {
     "evaluation": {"pipeline", "features"},
     "hub": {"pipeline"},
 }
+for i, name in enumerate(COMMANDS):
+    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(COMMANDS[:i])
 TABLE["cli"] = TABLE["__init__"] = set(TABLE)
 NOT_IN_MATHS = {"diffusers", "accelerate", "transformers", "datasets", "huggingface_hub"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))

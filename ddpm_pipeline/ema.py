@@ -1,0 +1,87 @@
+r"""Averages of the weights while they are trained.
+
+.. math::
+    \bar\theta_i = d_i\, \bar\theta_{i-1} + (1 - d_i)\, \theta_i, \qquad
+    d_i = \min\big(d,\; 1 - (1 + (i-1)/\gamma)^{-p}\big)
+
+With the defaults of training, γ = 19 and p = 1, d_i = (i-1)/(18 + i): the average forgets the
+first noise within a few hundred updates, where γ = 1 and p = 3/4 takes tens of thousands to reach
+a decay of 0.999.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.training_utils import EMAModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["WeightAverages"]
+
+
+class WeightAverages:
+    """One ``diffusers.EMAModel`` per decay over the same parameters.
+
+    Arguments:
+        parameters: The parameters, by name.
+        decays: The limits d; none keeps no average, and ``applied`` then changes nothing.
+        inv_gamma, power: γ and p.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        decays: Sequence[float],
+        *,
+        inv_gamma: float,
+        power: float,
+    ) -> None:
+        self._parameters = parameters
+        self.averages = {
+            decay: EMAModel(
+                parameters.values(),
+                decay=decay,
+                use_ema_warmup=power > 0,
+                min_decay=decay if power == 0 else 0.0,
+                inv_gamma=inv_gamma,
+                power=power,
+                foreach=True,
+            )
+            for decay in decays
+        }
+
+    def update(self) -> None:
+        """Take the parameters as they are after an update into every average."""
+        for average in self.averages.values():
+            average.step(self._parameters.values())
+
+    @contextmanager
+    def applied(self, decay: float | None = None) -> Iterator[None]:
+        """The average of that decay, by default the first, in place of the parameters."""
+        if not self.averages:
+            yield
+            return
+        average = self.averages[next(iter(self.averages)) if decay is None else decay]
+        own = [parameter.detach().clone() for parameter in self._parameters.values()]
+        average.copy_to(self._parameters.values())
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self._parameters.values()), own)
+
+    def state(self, decay: float) -> dict[str, Tensor]:
+        """The average of that decay, by parameter name."""
+        return dict(zip(self._parameters, self.averages[decay].shadow_params, strict=True))
+
+    def load(self, decay: float, state: dict[str, Tensor], updates: int) -> None:
+        """Continue an average from its ``state`` after that many updates."""
+        average = self.averages[decay]
+        average.optimization_step = updates
+        for name, shadow in self.state(decay).items():
+            shadow.copy_(state[name])

@@ -1,0 +1,58 @@
+"""``ddpm train``: every field of ``TrainingConfig`` as an option."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_pipeline.arguments import parse
+from ddpm_pipeline.training_config import PRESETS, TrainingConfig
+
+__all__ = ["TrainArguments", "run"]
+
+# Options that diffusers' training example has under other names.
+_STOCK_NAMES = {"--ema_max_decay": "--ema_decay"}
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a model. Options have the names of diffusers' training example."""
+
+    training: TrainingConfig
+    preset: Literal["default", "ddpm"] = "default"
+    """What all other options are unless given: our defaults, or the recipe of Ho et al. 2020."""
+    config: Path | None = None
+    """A training_config.json that says what all other options are unless given."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train as the arguments say."""
+    arguments = parse_arguments(argv)
+    from ddpm_pipeline.training import train
+
+    result = train(arguments.training)
+    if result.loss is not None:
+        print(f"loss {result.loss:.4f} after {result.global_step} steps")  # noqa: T201
+    print(f"model: {result.output_dir}")  # noqa: T201
+
+
+def parse_arguments(argv: Sequence[str]) -> TrainArguments:
+    """The options of a run; --preset and --config choose the defaults of the others.
+
+    Raises:
+        SystemExit, ValueError, ImportError: As ``arguments.parse``.
+    """
+    argv = [_STOCK_NAMES.get(word.replace("-", "_").replace("__", "--", 1), word) for word in argv]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="default")
+    first.add_argument("--config")
+    chosen, _ = first.parse_known_args(argv)
+    defaults = PRESETS.get(chosen.preset, PRESETS["default"])
+    if chosen.config is not None:
+        defaults = TrainingConfig.from_json(chosen.config)
+    return parse(
+        TrainArguments, argv, prog="ddpm train", default=TrainArguments(training=defaults)
+    )

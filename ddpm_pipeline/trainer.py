@@ -1,0 +1,186 @@
+r"""One update of the weights: its randomness, its losses, its optimiser step.
+
+.. math::
+    x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
+    \theta \leftarrow \mathrm{AdamW}\Big(\theta, \nabla_\theta
+    \tfrac1N \sum_n L(x_0^{(n)}, \epsilon^{(n)}, t^{(n)}), \eta_i\Big), \qquad
+    \bar\theta \leftarrow d_i \bar\theta + (1 - d_i)\, \theta
+
+The N examples of update i are those of all its micro-steps on all processes. Timesteps are drawn
+for all N at once from (seed, i), everything else from (seed, i, micro-step, process).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from ddpm_pipeline.data import random_flip, to_model_range
+from ddpm_pipeline.ema import WeightAverages
+from ddpm_pipeline.losses import loss_weights, training_loss
+from ddpm_pipeline.optimization import (
+    clip_gradients,
+    learning_rates,
+    make_optimizer,
+    set_learning_rate,
+)
+from ddpm_pipeline.process import marginal
+from ddpm_pipeline.timesteps import make_timestep_sampler
+from ddpm_pipeline.training_setup import stream_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from accelerate import Accelerator
+    from diffusers import UNet2DModel
+    from torch import Tensor, nn
+
+    from ddpm_pipeline.data import Batch
+    from ddpm_pipeline.schedule import NoiseSchedule
+    from ddpm_pipeline.training_config import TrainingConfig
+
+__all__ = ["Trainer"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainer:
+    """Network, optimiser, averages and timestep sampler of a run.
+
+    Arguments:
+        config: Resolved.
+        schedule: The noise schedule.
+        unet: The network; moved to the accelerator's device, and trained in place.
+        accelerator: Without mixed precision of its own.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        schedule: NoiseSchedule,
+        unet: UNet2DModel,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.schedule, self.accelerator = config, schedule, accelerator
+        self.device = accelerator.device
+        self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.unet = unet.to(self.device, memory_format=self._layout)
+        if config.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        self.model: nn.Module = accelerator.prepare_model(unet)
+        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.parameters = dict(self.unet.named_parameters())
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.learning_rate = learning_rates(config, config.max_train_steps)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=config.mixed_precision == "fp16"
+        )
+        self.averages = WeightAverages(
+            self.parameters,
+            config.ema_decay if config.use_ema else (),
+            inv_gamma=config.ema_inv_gamma,
+            power=config.ema_power,
+        )
+        self.timesteps = make_timestep_sampler(config.timestep_sampler, len(schedule))
+        self._weights = loss_weights(
+            schedule,
+            prediction_type=config.prediction_type,
+            loss_weighting=config.loss_weighting,
+            snr_gamma=config.snr_gamma,
+            p2_gamma=config.p2_gamma,
+            p2_k=config.p2_k,
+        )
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of forward passes."""
+        dtype = _DTYPES.get(self.config.mixed_precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def losses(
+        self,
+        x_0: Tensor,
+        labels: Tensor | None,
+        eps: Tensor,
+        t: Tensor,
+        network: nn.Module | None = None,
+    ) -> Tensor:
+        """The weighted loss of each example, shape (B,); t is on the CPU.
+
+        ``network`` is the bare, uncompiled UNet unless given.
+        """
+        x_t = marginal(self.schedule, x_0, t).reparameterize(eps)
+        x_t = x_t.contiguous(memory_format=self._layout)
+        with self.autocast():
+            output = (network or self.unet)(
+                x_t, t.to(self.device, non_blocking=True), labels, return_dict=False
+            )[0]
+        return training_loss(
+            self.schedule,
+            output,
+            x_0,
+            eps,
+            t,
+            prediction_type=self.config.prediction_type,
+            weights=self._weights,
+        )
+
+    def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+        """Update number ``step``; this process's mean loss and the gradients' norm, not read."""
+        config, world = self.config, self.accelerator.num_processes
+        micro_steps, size = config.gradient_accumulation_steps, config.train_batch_size
+        t, weights = self.timesteps.sample(
+            micro_steps * world * size, stream_generator("timesteps", config.seed, step)
+        )
+        loss, seen = torch.zeros((), device=self.device), []
+        for micro in range(micro_steps):
+            first = (micro * world + self.accelerator.process_index) * size
+            mine = slice(first, first + size)
+            with self._sync(last=micro == micro_steps - 1):
+                losses = self._micro_losses(step, micro, next(batches), t[mine])
+                weighted = losses * weights[mine].to(self.device, non_blocking=True)
+                mean = weighted.mean() / micro_steps
+                self.scaler.scale(mean).backward()
+            loss += mean.detach()
+            seen.append(losses.detach())
+        self._remember(t, seen)
+        return loss, self._apply(step)
+
+    def _sync(self, *, last: bool) -> AbstractContextManager:
+        """Gradients are averaged over processes after the last micro-step only."""
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def _micro_losses(self, step: int, micro: int, batch: Batch, t: Tensor) -> Tensor:
+        config, place = self.config, (step, micro, self.accelerator.process_index)
+        images, labels = batch
+        if config.random_flip:
+            images = random_flip(images, stream_generator("flips", config.seed, *place))
+        if labels is not None and config.label_dropout > 0:
+            coins = torch.rand(
+                len(labels), generator=stream_generator("labels", config.seed, *place)
+            )
+            dropped = (coins < config.label_dropout).to(self.device, non_blocking=True)
+            labels = labels.masked_fill(dropped, self.unet.config.num_class_embeds - 1)
+        x_0 = to_model_range(images)
+        noise = stream_generator("noise", config.seed, *place, device=self.device)
+        eps = torch.randn(x_0.shape, generator=noise, device=self.device)
+        # Dropout draws from the global generators.
+        torch.manual_seed(stream_generator("network", config.seed, *place).initial_seed())
+        return self.losses(x_0, labels, eps, t, self.forward)
+
+    def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
+        """Tell the timestep sampler the losses of the global batch, if it wants them."""
+        if self.timesteps.wants_losses:
+            gathered = [self.accelerator.gather(losses) for losses in seen]
+            self.timesteps.update(t, torch.cat(gathered))
+
+    def _apply(self, step: int) -> Tensor:
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters.values(), self.config.max_grad_norm)
+        set_learning_rate(self.optimizer, self.learning_rate(step))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averages.update()
+        return norm

@@ -1,0 +1,158 @@
+"""What training starts from: the data, the resolved config, the process's place and precision."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddpm_pipeline.data import ImageData, open_images, split_validation
+from ddpm_pipeline.data_order import seeded_generator
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.scheduler import DDPMScheduler
+    from ddpm_pipeline.training_config import TrainingConfig
+
+__all__ = [
+    "make_scheduler",
+    "open_training_data",
+    "resolve",
+    "stream_generator",
+]
+
+_STREAMS = ("init", "timesteps", "noise", "labels", "flips", "network", "previews", "validation")
+# Far from the small numbers that data_order uses in the same places of its keys.
+STREAMS = {name: zlib.crc32(name.encode()) for name in _STREAMS}
+
+
+def stream_generator(
+    stream: str, seed: int, *place: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The generator of one use of randomness at one place, such as (step, micro-step, rank)."""
+    return seeded_generator(STREAMS[stream], seed, *place, device=device)
+
+
+# Data.
+
+
+def open_training_data(config: TrainingConfig) -> tuple[ImageData, ImageData | None]:
+    """The images to train on, and the held-out ones if the config asks for any.
+
+    Raises:
+        ValueError: If no data are named, or they do not fit the options.
+        FileNotFoundError: If they do not exist.
+    """
+    train = _open(config, _source(config), config.train_split)
+    if config.validation_data_dir is not None:
+        return train, _open(config, config.validation_data_dir, None, like=train)
+    if config.validation_split is not None:
+        return train, _open(config, _source(config), config.validation_split, like=train)
+    if config.validation_size:
+        size = config.validation_size
+        held_out = size if size < 1 else int(size)
+        return split_validation(train, held_out, config.seed)
+    return train, None
+
+
+def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
+    if config.train_data_dir is not None:
+        return config.train_data_dir
+    if config.dataset_name is None:
+        raise ValueError("give train_data_dir or dataset_name, got neither")
+    if config.dataset_config_name is None:
+        return config.dataset_name
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
+    return load_dataset(config.dataset_name, config.dataset_config_name)
+
+
+def _open(
+    config: TrainingConfig, source: object, split: str | None, like: ImageData | None = None
+) -> ImageData:
+    return open_images(
+        source,
+        resolution=config.resolution,
+        channels=config.channels if like is None else like.channels,
+        fit=config.fit,
+        crop="center" if config.center_crop or like is not None else "random",
+        value_range=config.value_range,
+        split=split,
+        labels=config.class_conditional,
+        num_classes=config.num_classes if like is None else like.num_classes,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        strict=config.strict_data,
+        cache_dir=config.cache_dir,
+    )
+
+
+# What depends on the data and the machine.
+
+
+def resolve(
+    config: TrainingConfig, *, length: int, world_size: int, device: torch.device
+) -> TrainingConfig:
+    """The config with every "auto" and every number of epochs settled.
+
+    Arguments:
+        length: How many images there are to train on.
+        world_size: How many processes train.
+        device: What they train on.
+
+    Raises:
+        ValueError: If the precision is not to be had on the device.
+    """
+    batch = config.train_batch_size * config.gradient_accumulation_steps * world_size
+    per_epoch = max(1, math.ceil(length / batch))
+    limits = [config.max_train_steps or math.inf]
+    if config.num_epochs is not None:
+        limits.append(math.ceil(config.num_epochs * length / batch))
+    images = config.save_images_steps
+    return config.replace(
+        max_train_steps=int(min(limits)),
+        rescale_betas_zero_snr=(
+            config.prediction_type != "epsilon"
+            if config.rescale_betas_zero_snr == "auto"
+            else config.rescale_betas_zero_snr
+        ),
+        save_images_steps=config.save_images_epochs * per_epoch if images is None else images,
+        validation_steps=config.validation_steps or per_epoch,
+        mixed_precision=_precision(config.mixed_precision, device),
+        compile=False if config.compile == "auto" else config.compile,
+        channels_last=False if config.channels_last == "auto" else config.channels_last,
+    )
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted == "auto":
+        return "bf16" if _computes_in_bf16(device) else "no"
+    if wanted == "fp16" and device.type == "cpu":
+        raise ValueError("mixed_precision 'fp16' needs a GPU; use bf16, no or auto on the CPU")
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError(
+            "mixed_precision 'bf16' is not supported by this GPU; use fp16, no or auto"
+        )
+    return wanted
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+
+
+def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
+    """The scheduler that is trained for and saved with the model; config is resolved."""
+    from ddpm_pipeline.scheduler import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=config.ddpm_num_steps,
+        beta_schedule=config.ddpm_beta_schedule,
+        prediction_type=config.prediction_type,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=config.rescale_betas_zero_snr,
+    )

@@ -1,0 +1,57 @@
+"""The loss on held-out images at fixed timesteps and noise, comparable between steps and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.data import ImageData, to_model_range
+from ddpm_pipeline.timesteps import low_discrepancy_timesteps
+from ddpm_pipeline.training_setup import stream_generator
+
+__all__ = ["validation_loss"]
+
+Loss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def validation_loss(
+    loss: Loss,
+    data: ImageData,
+    *,
+    num_train_timesteps: int,
+    batch_size: int,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Tensor:
+    """(sum of the losses, number of images) of this process's share of the data, float64.
+
+    Neither t nor the noise depends on the run's seed, so that runs compare.
+
+    Arguments:
+        loss: f(x_0, labels, eps, t) -> losses of shape (B,).
+        data: The held-out images.
+        num_train_timesteps: T.
+        batch_size: Images of one forward pass.
+        device: Where to compute.
+        rank, world_size: This process among all that share the data.
+    """
+    t = low_discrepancy_timesteps(
+        num_train_timesteps, len(data), stream_generator("validation", 0)
+    )
+    # In their order a class or a folder would meet only some of the timesteps.
+    t = t[torch.randperm(len(t), generator=stream_generator("validation", 1))]
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    batches = torch.arange(len(data)).split(batch_size)
+    for i in range(rank, len(batches), world_size):
+        images, labels = data.batch(batches[i])
+        x_0 = to_model_range(images.to(device))
+        noise = stream_generator("validation", 2, i)
+        eps = torch.randn(x_0.shape, generator=noise).to(device)
+        labels = None if labels is None else labels.to(device)
+        losses = loss(x_0, labels, eps, t[batches[i]])
+        total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
+    return total
