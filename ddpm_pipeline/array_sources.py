@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
-from zipfile import BadZipFile
+from typing import BinaryIO
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def file_source(path: Path, split: str | None = None, labels: bool = False) -> S
     suffix = path.suffix.lower()
     if suffix == ".npy":
         refuse("a .npy file, which holds images only", split=split, labels=labels or None)
-        return array_source(_load(path), path.name, stat_key([path]))
+        return array_source(_map_npy(path), path.name, stat_key([path]))
     if suffix == ".npz":
         return _npz_source(path, split, labels)
     if "idx" in path.name:
@@ -49,15 +49,17 @@ def file_source(path: Path, split: str | None = None, labels: bool = False) -> S
     )
 
 
-def _load(path: Path) -> Any:  # noqa: ANN401 (an array, or an archive of arrays)
+def _map_npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{str(path)!r} is not a readable NumPy file: {error}") from error
 
 
 def _npz_source(path: Path, split: str | None, labels: bool) -> Source:
-    with _load(path) as archive:
+    if not is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is not a readable NumPy file: no whole archive")
+    with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
         suffix = f"_{split}" if split else ""
         wanted = [f"images{suffix}", f"x{suffix}", *([] if split else ["x_train", "arr_0"])]

@@ -11,8 +11,10 @@ The order of the shards follows from (seed, epoch).
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -215,6 +217,10 @@ class _Rows:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._seek(state["epoch"], state["place"], state["before"], state["position"])
 
+    def close(self) -> None:
+        with suppress(ValueError):  # a thread may be reading at this moment
+            self._stream.close()
+
     def _seek(self, epoch: int, place: dict[str, Any] | None, before: int, position: int) -> None:
         """Go to a position of the block that begins at a place in an epoch."""
         seed, _ = self._key
@@ -222,7 +228,7 @@ class _Rows:
         # `datasets` orders the shards by its epoch number, and leaves them as they are at 0.
         self._dataset.set_epoch(int(shards) | 1 if self._size else 0)
         self._dataset.load_state_dict(place)
-        self._stream: Iterator[Row] = iter(self._dataset)
+        self._stream: Generator[Row] = iter(self._dataset)
         self.epoch, self._place, self._before = epoch, place, before
         self._block: list[Row] = []
         self._position = 0
@@ -264,6 +270,7 @@ class ImageStream:
     Arguments:
         num_classes, class_names: Of the labels, or None.
         skipped: How many images could not be read so far.
+        close: Call it to close the files; it is called at the interpreter's end.
     """
 
     def __init__(
@@ -283,6 +290,8 @@ class ImageStream:
         self.class_names = None if classes is None else classes.names
         self.skipped = self._delivered = 0
         self._pool = ThreadPoolExecutor(num_threads, "decode")
+        # Files are closed while the interpreter still can, also where nobody calls `close`.
+        self.close = weakref.finalize(self, rows.close)
 
     def __iter__(self) -> Self:
         return self
