@@ -11,25 +11,19 @@ that are missing.
 
     samples/000000.png ...          format "png"
     samples/000000-000255.tar ...   format "webdataset": 000000.png, and 000000.cls with classes
-    samples.npz                     format "npz": arr_0 uint8 (N, H, W, C), arr_1 the classes
+    samples.npz                     format "npz": arr_0 uint8 (N, H, W, C), labels the classes
     samples/sampling.json           what determines the images
 """
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import os
 import shutil
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,20 +33,26 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.data_order import seeded_generator
 from ddpm_pipeline.features import weights_hash
-from ddpm_pipeline.pipeline import DDPMPipeline, images_from_uint8, uint8_from_unit_range
+from ddpm_pipeline.image_shards import (
+    FORMATS,
+    MANIFEST_NAME,
+    TEMPORARY_PATTERN,
+    Format,
+    ShardFormat,
+    join_parts,
+    npz_manifest,
+    write_aside,
+)
+from ddpm_pipeline.pipeline import DDPMPipeline, uint8_from_unit_range
 from ddpm_pipeline.scheduler import DDPMScheduler
 
 __all__ = ["SampleConfig", "Sampler", "SamplingOptions", "load_sampler", "sample_images"]
 
-Format = Literal["png", "npz", "webdataset"]
 Precision = Literal["float32", "bfloat16", "float16"]
 SchedulerName = Literal["as_saved", "ddpm", "ddim"]
 
-MANIFEST_NAME = "sampling.json"
 _SAMPLE_STREAM = 21
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,16 +239,20 @@ def sample_images(config: SampleConfig) -> Path:
         "shard_size": config.shard_size,
         "format": config.resolved_format,
     }
-    if output.suffix == ".npz" and output.exists():
-        _check_manifest(manifest, _npz_manifest(output), output)
+    is_npz = config.resolved_format == "npz"
+    folder = output.with_name(output.name + ".parts") if is_npz else output
+    if is_npz and output.exists():
+        _check_manifest(manifest, npz_manifest(output), output)
+        shutil.rmtree(folder, ignore_errors=True)  # a run was killed between joining and this
         return output
-    folder = output.with_name(output.name + ".parts") if output.suffix == ".npz" else output
-    with state.main_process_first():
+    if state.is_main_process:
         _claim(folder, manifest)
-    _write_shards(config, sampler, folder, state)
     state.wait_for_everyone()
-    if output.suffix == ".npz" and state.is_main_process:
-        _join_parts(config, sampler, folder, output, manifest)
+    size, total = config.shard_size, config.num_images
+    shards = [range(i, min(i + size, total)) for i in range(0, total, size)]
+    _write_shards(sampler, FORMATS[config.resolved_format], folder, shards, state)
+    if is_npz and state.is_main_process:
+        join_parts(folder, shards, output, sampler.labels(range(total)), manifest)
     state.wait_for_everyone()
     return output
 
@@ -258,11 +262,13 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST_NAME
     if path.exists():
         _check_manifest(manifest, json.loads(path.read_text()), folder)
+        for unfinished in folder.glob(TEMPORARY_PATTERN):
+            unfinished.unlink()
         return
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"output {str(folder)!r} is not empty and was not made by sample_images")
     folder.mkdir(parents=True, exist_ok=True)
-    with _aside(path) as file:
+    with write_aside(path) as file:
         file.write((json.dumps(manifest, indent=2) + "\n").encode())
 
 
@@ -279,147 +285,38 @@ def _check_manifest(wanted: dict[str, Any], found: dict[str, Any], output: Path)
 
 
 def _write_shards(
-    config: SampleConfig, sampler: Sampler, folder: Path, state: PartialState
+    sampler: Sampler,
+    shard_format: ShardFormat,
+    folder: Path,
+    shards: list[range],
+    state: PartialState,
 ) -> None:
-    files, write = _FORMATS[config.resolved_format]
-    size, total = config.shard_size, config.num_images
-    shards = [range(i, min(i + size, total)) for i in range(0, total, size)]
-    unfinished = [shard for shard in shards if not _is_finished(folder, files(shard))]
+    unfinished = [shard for shard in shards if not shard_format.is_finished(folder, shard)]
     state.wait_for_everyone()  # before anyone adds to what the others still have to list
-    own = unfinished[state.process_index :: state.num_processes]
-    others = [unfinished[r :: state.num_processes] for r in range(1, state.num_processes)]
-    left = sum(map(len, unfinished))
+    queues = [unfinished[r :: state.num_processes] for r in range(state.num_processes)]
+    own, others = queues[state.process_index], queues[state.process_index + 1 :]
+    total, left = shards[-1].stop, sum(map(len, unfinished))
     is_main = state.is_main_process
     with tqdm(total=total, initial=total - left, unit=" images", disable=not is_main) as bar:
         for shard in own:
-            parts = []
-            for start in range(0, len(shard), config.batch_size):
-                parts.append(sampler(shard[start : start + config.batch_size]))
-                bar.update(len(parts[-1]))
-            write(folder, shard, np.concatenate(parts), sampler.labels(shard))
+            images = []
+            for batch in _split(shard, sampler.options.batch_size):
+                images.append(sampler(batch))
+                bar.update(len(batch))
+            shard_format.write(folder, shard, np.concatenate(images), sampler.labels(shard))
             if is_main:
-                bar.update(sum(_pop_finished(folder, queue, files) for queue in others))
+                bar.update(sum(_pop_finished(queue, shard_format, folder) for queue in others))
         state.wait_for_everyone()
         bar.update(total - bar.n)
 
 
-def _pop_finished(folder: Path, queue: list[range], files: Callable[[range], list[str]]) -> int:
+def _split(indices: range, size: int) -> list[range]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _pop_finished(queue: list[range], shard_format: ShardFormat, folder: Path) -> int:
     """Drop the shards that another process has finished by now; how many images they held."""
     count = 0
-    while queue and _is_finished(folder, files(queue[0])):
+    while queue and shard_format.is_finished(folder, queue[0]):
         count += len(queue.pop(0))
     return count
-
-
-def _is_finished(folder: Path, names: list[str]) -> bool:
-    for path in (folder / name for name in names):
-        if not path.exists():
-            return False
-        if path.stat().st_size == 0:
-            logger.warning("%s is empty, as a crash leaves it: its shard is drawn again", path)
-            return False
-    return True
-
-
-@contextmanager
-def _aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is whole, and on the disk if `sync`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# Formats: the files of a shard, and how to write them.
-
-
-def _png_files(shard: range) -> list[str]:
-    return [f"{i:06d}.png" for i in shard]
-
-
-def _png_bytes(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    images_from_uint8(image[None])[0].save(buffer, "png")
-    return buffer.getvalue()
-
-
-def _write_png(folder: Path, shard: range, images: np.ndarray, labels: list[int] | None) -> None:
-    del labels  # PNG files have no place for them; image i is of class i mod their count
-    for name, image in zip(_png_files(shard), images, strict=True):
-        with _aside(folder / name, sync=False) as file:
-            file.write(_png_bytes(image))
-
-
-def _tar_files(shard: range) -> list[str]:
-    return [f"{shard.start:06d}-{shard.stop - 1:06d}.tar"]
-
-
-def _write_tar(folder: Path, shard: range, images: np.ndarray, labels: list[int] | None) -> None:
-    with (
-        _aside(folder / _tar_files(shard)[0]) as file,
-        tarfile.open(fileobj=file, mode="w") as tar,
-    ):
-        for k, i in enumerate(shard):
-            _add(tar, f"{i:06d}.png", _png_bytes(images[k]))
-            if labels is not None:
-                _add(tar, f"{i:06d}.cls", str(labels[k]).encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
-
-
-def _npy_files(shard: range) -> list[str]:
-    return [f"{shard.start:06d}.npy"]
-
-
-def _write_npy(folder: Path, shard: range, images: np.ndarray, labels: list[int] | None) -> None:
-    del labels  # they are written when the parts are joined
-    with _aside(folder / _npy_files(shard)[0]) as file:
-        np.save(file, images)
-
-
-_FORMATS = {
-    "png": (_png_files, _write_png),
-    "npz": (_npy_files, _write_npy),
-    "webdataset": (_tar_files, _write_tar),
-}
-
-
-def _join_parts(
-    config: SampleConfig, sampler: Sampler, folder: Path, output: Path, manifest: dict[str, Any]
-) -> None:
-    """One .npz of all parts, copied one at a time."""
-    starts = range(0, config.num_images, config.shard_size)
-    parts = [np.load(folder / f"{start:06d}.npy", mmap_mode="r") for start in starts]
-    shape = (config.num_images, *parts[0].shape[1:])
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with _aside(output) as file, zipfile.ZipFile(file, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as entry:
-            np.lib.format.write_array_header_1_0(entry, header)
-            for part in parts:
-                entry.write(part.tobytes())
-        labels = sampler.labels(range(config.num_images))
-        if labels is not None:
-            with archive.open("arr_1.npy", "w") as entry:
-                np.save(entry, np.array(labels))
-        archive.writestr(MANIFEST_NAME, json.dumps(manifest))
-    shutil.rmtree(folder)
-
-
-def _npz_manifest(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(MANIFEST_NAME))
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"output {str(path)!r} exists and was not made by sample_images"
-        ) from error
