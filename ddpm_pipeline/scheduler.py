@@ -192,8 +192,24 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         self._landing = torch.cat([torch.tensor([-1]), ascending])[below]
         above = torch.searchsorted(ascending, every_t, right=True)
         self._above = torch.cat([ascending, beyond])[above]
-        self._steps: list[_Step] | None = None
-        self._step_tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """Every step of the chain, once, so that ``step`` only looks one up."""
+        move = reverse_coefficients(
+            self.schedule,
+            torch.arange(len(self)),
+            self._landing,
+            prediction_type=self.config.prediction_type,
+            variance_type=self.variance_type,
+            above=self._above,
+        )
+        has_noise = self._landing >= 0
+        std = has_noise * (0.5 * move.log_var).exp()
+        moves = map(ReverseMove, *(column.tolist() for column in move))
+        self._steps = list(map(_Step, moves, std.tolist(), has_noise.tolist()))
+        self._columns = torch.stack([*move, std, has_noise.to(std)], dim=1)
+        self._device_columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def previous_timestep(self, timestep: int | Tensor) -> int | Tensor:
         """The timestep that a step from ``timestep`` lands on, -1 for clean data.
@@ -210,39 +226,20 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             raise ValueError(f"timestep must lie in [0, {len(self) - 1}], got {t}")
         return t
 
-    def _moves(self) -> tuple[ReverseMove, Tensor, Tensor]:
-        """The moves from every timestep (T,), their standard deviations, and whether s >= 0."""
-        move = reverse_coefficients(
-            self.schedule,
-            torch.arange(len(self)),
-            self._landing,
-            prediction_type=self.config.prediction_type,
-            variance_type=self.variance_type,
-            above=self._above,
-        )
-        has_noise = self._landing >= 0
-        return move, has_noise * (0.5 * move.log_var).exp(), has_noise
-
     def _host_step(self, t: int) -> _Step:
         steps = self._steps
-        if steps is None:
-            move, std, has_noise = self._moves()
-            moves = map(ReverseMove, *(c.tolist() for c in move))
-            steps = self._steps = list(map(_Step, moves, std.tolist(), has_noise.tolist()))
         return steps[t] if 0 <= t < len(steps) else steps[self._checked(t)]
 
     def _device_step(self, t: Tensor, sample: Tensor) -> _Step:
         """The step for timesteps that are on a device or differ between examples."""
         key = (sample.device, sample.dtype)
-        if key not in self._step_tables:
-            move, std, has_noise = self._moves()
-            columns = torch.stack([*move, std, has_noise.to(std)], dim=1)
-            self._step_tables[key] = columns.to(sample.dtype).to(sample.device)
+        if key not in self._device_columns:
+            self._device_columns[key] = self._columns.to(sample.dtype).to(sample.device)
         try:
-            rows = self._step_tables[key].index_select(0, t.to(sample.device).reshape(-1))
+            rows = self._device_columns[key].index_select(0, t.to(sample.device).reshape(-1))
         except IndexError:
             raise ValueError(f"timesteps must lie in [0, {len(self) - 1}], got {t}") from None
-        columns = [broadcast(c, sample) for c in rows.unbind(1)]
+        columns = [broadcast(column, sample) for column in rows.unbind(1)]
         return _Step(ReverseMove(*columns[:-2]), *columns[-2:])
 
     def _step(self, timestep: int | Tensor, sample: Tensor) -> _Step:
@@ -377,8 +374,7 @@ def _scaled_noise(
     """Normal noise with the given standard deviation, in the shape, dtype and device of x."""
     is_simple = generator is None or getattr(generator, "device", None) == x.device
     if is_simple and not isinstance(std, Tensor):
-        noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        return noise.normal_(0, std, generator=generator)
+        return x.new_empty(x.shape).normal_(0, std, generator=generator)
     return std * randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
