@@ -21,13 +21,12 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
-from scipy.stats import chisquare, kstest
+from scipy.stats import kstest
 from torch.distributions import Normal
 
 from ddpm_pipeline import process
 from ddpm_pipeline.gaussian import Gaussian
-from ddpm_pipeline.schedule import SCHEDULES, NoiseSchedule
-from ddpm_pipeline.timesteps import low_discrepancy_timesteps
+from ddpm_pipeline.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,11 +49,7 @@ SECTIONS = ANCHORS.split()
 
 BETAS = [0.1, 0.3, 0.6]
 CHAINS = [[2, 1, 0], [2, 0], [2], [1, 0]]
-PAIRS = [(0, -1), (2, -1), (1, 0), (2, 0), (2, 1)]
-INNER_PAIRS = [(t, s) for t, s in PAIRS if s >= 0]
-
-
-# The page
+PAIRS = [(1, 0), (2, 0), (2, 1)]
 
 
 def slug(heading: str) -> str:
@@ -135,9 +130,6 @@ def test_formulas_keep_to_what_github_renders() -> None:
     forbidden = r"\\[^a-zA-Z]|[<>*|]|(?<![a-zA-Z0-9])_|\]\(|\\operatorname"
     assert [formula for formula in formulas() if re.search(forbidden, formula)] == []
     assert [f for f in formulas() if f.count("{") != f.count("}")] == []
-
-
-# Oracles
 
 
 def tensor(*values: float) -> Tensor:
@@ -235,11 +227,8 @@ def bound_in_parts(
     return parts
 
 
-# Rows 1 to 4: the forward process
-
-
 def test_forward_steps_one_by_one_reach_the_marginal() -> None:
-    grid = torch.linspace(-9, 9, 1201, dtype=torch.float64)
+    grid = torch.linspace(-9, 9, 801, dtype=torch.float64)
     x_0 = tensor(0.7)
     density = forward(x_0, 0, -1).log_prob(grid).exp()
     for t in (1, 2):
@@ -258,15 +247,6 @@ def test_noise_variance_is_what_merging_step_by_step_gives(exponent: float) -> N
             merged.append(float(noise))
     actual = NoiseSchedule.from_betas(betas).one_minus_alpha_bar(torch.arange(1000))
     torch.testing.assert_close(actual, tensor(*merged), rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_merging_identity_holds_for_every_pair(name: str) -> None:
-    schedule, (t, s) = NoiseSchedule.named(name, 200), torch.tril_indices(200, 200)
-    s = s - 1
-    for table in (schedule, schedule.zero_terminal_snr()):
-        merged = table.alpha(t, s) * table.one_minus_alpha_bar(s) + table.beta(t, s)
-        torch.testing.assert_close(merged, table.one_minus_alpha_bar(t), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize(("mean", "variance"), [(0, 1), (0.7, 0.25), (-1.3, 2)])
@@ -295,9 +275,6 @@ def test_moments_of_a_sampled_sum_are_those_of_the_product_of_generating_functio
         assert abs(powers.mean() - predicted) < 4 * powers.std() / math.sqrt(n)
     mean, variance = (sum(column) for column in zip(*parameters, strict=True))
     assert kstest(total.numpy(), "norm", (mean, math.sqrt(variance))).pvalue > 1e-3
-
-
-# Rows 5 to 8: the bound
 
 
 def test_evidence_is_elbo_plus_divergence_from_the_true_posterior() -> None:
@@ -352,10 +329,7 @@ def test_bound_of_an_exact_model_is_its_negative_log_likelihood(chain: list[int]
         torch.testing.assert_close(bound, -Normal(0.0, 1.0).log_prob(x_0))
 
 
-# Rows 9 to 12: what makes the bound computable
-
-
-@pytest.mark.parametrize(("t", "s"), INNER_PAIRS)
+@pytest.mark.parametrize(("t", "s"), PAIRS)
 def test_posterior_is_bayes_rule_on_a_grid(t: int, s: int) -> None:
     grid = torch.linspace(-9, 9, 3601, dtype=torch.float64)
     x_0, x_t = tensor(0.7), tensor(-0.4)
@@ -365,19 +339,8 @@ def test_posterior_is_bayes_rule_on_a_grid(t: int, s: int) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("prediction_type", process.PREDICTION_TYPES)
-@pytest.mark.parametrize(("t", "s"), PAIRS)
-def test_perfect_prediction_gives_the_posterior_mean(t: int, s: int, prediction_type: str) -> None:
-    schedule, kind = small_schedule(), {"prediction_type": prediction_type}
-    x_0, eps = torch.randn(2, 5, 3, dtype=torch.float64)
-    x_t = forward(x_0, t, -1).mean + forward(x_0, t, -1).stddev * eps
-    output = process.model_target(schedule, x_0, eps, t, s, **kind)
-    mean = process.reverse(schedule, output, x_t, t, s, **kind).mean
-    torch.testing.assert_close(mean, process.posterior(schedule, x_0, x_t, t, s).mean)
-
-
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
-@pytest.mark.parametrize(("t", "s"), INNER_PAIRS)
+@pytest.mark.parametrize(("t", "s"), PAIRS)
 def test_transition_is_weighted_noise_error_plus_a_constant(t: int, s: int, variance: str) -> None:
     schedule = small_schedule()
     x_0, eps = torch.randn(2, 6, 1, dtype=torch.float64)
@@ -396,7 +359,7 @@ def test_transition_is_weighted_noise_error_plus_a_constant(t: int, s: int, vari
     torch.testing.assert_close(terms - constant, weight * (eps - eps_hat).square())
 
 
-@pytest.mark.parametrize(("t", "s"), INNER_PAIRS)
+@pytest.mark.parametrize(("t", "s"), PAIRS)
 def test_transition_is_the_gain_in_snr_times_the_squared_error_of_x_0(t: int, s: int) -> None:
     schedule = small_schedule()
     x_0, x_0_hat, x_t = torch.randn(3, 6, 1, dtype=torch.float64)
@@ -404,9 +367,6 @@ def test_transition_is_the_gain_in_snr_times_the_squared_error_of_x_0(t: int, s:
     terms = process.posterior(schedule, x_0, x_t, t, s).kl(p)
     snr_t, snr_s = (kept(i, -1) / (1 - kept(i, -1)) for i in (t, s))
     torch.testing.assert_close(terms, (snr_s - snr_t) / 2 * (x_0 - x_0_hat).square())
-
-
-# What stands beside the notes
 
 
 def test_bin_mass_is_density_times_bin_width() -> None:
@@ -420,14 +380,8 @@ def test_bin_mass_is_density_times_bin_width() -> None:
     )
 
 
-def test_low_discrepancy_draws_are_uniform_and_evenly_spread() -> None:
-    draws = torch.stack([low_discrepancy_timesteps(12, 4) for _ in range(3000)])
-    assert ((draws // 3).sort(dim=1).values == torch.arange(4)).all()
-    assert chisquare(draws[:, 1].bincount(minlength=12)).pvalue > 1e-3
-
-
 @pytest.mark.parametrize("error", [0.01, 0.3])
-@pytest.mark.parametrize(("t", "s"), INNER_PAIRS)
+@pytest.mark.parametrize(("t", "s"), PAIRS)
 def test_analytic_variance_minimises_the_expected_transition(t: int, s: int, error: float) -> None:
     schedule, nodes, weights = small_schedule(), *hermite()
     x_0, x_t = math.sqrt(error) * nodes[:, None], torch.full_like(nodes, 0.5)[:, None]
@@ -465,21 +419,10 @@ def test_best_variance_of_data_in_the_unit_interval_lies_between_the_fixed_ones(
             assert best <= schedule.beta(t, s) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_step(name: str) -> None:
-    schedule, t = NoiseSchedule.named(name, 100), torch.arange(100)
-    rescaled = schedule.zero_terminal_snr()
-    assert rescaled.alpha_bar(99) == 0
-    assert rescaled.beta(99) == 1
-    torch.testing.assert_close(rescaled.alpha_bar(0), schedule.alpha_bar(0), rtol=1e-15, atol=0)
-    before, after = (np.asarray(table.alpha_bar(t).sqrt()) for table in (schedule, rescaled))
-    slope, offset = np.polyfit(before, after, 1)
-    np.testing.assert_allclose(after, slope * before + offset, rtol=0, atol=1e-12)
-
-
-def test_rate_of_exact_gaussian_steps_is_on_shannons_curve() -> None:
-    variance, chain = 0.25, [39, 30, 17, 9, 3, 0]
-    schedule, nodes, weights = NoiseSchedule.linear(40, 1e-3, 0.3), *hermite(8)
+@pytest.mark.parametrize("chain", [[39, 30, 17, 9, 3, 0], [39, 5], [39]], ids=str)
+def test_exact_gaussian_chain_is_tight_and_on_shannons_curve(chain: list[int]) -> None:
+    """With the analytic variance every spacing of Gaussian data spends only the entropy."""
+    variance, schedule, (nodes, weights) = 0.25, NoiseSchedule.linear(40, 1e-3, 0.3), hermite(8)
     x_0, eps = torch.cartesian_prod(nodes, nodes)[:, :, None].unbind(1)
     x_0, weight = math.sqrt(variance) * x_0, torch.outer(weights, weights).flatten()
     bar = schedule.alpha_bar(chain[0])
@@ -493,9 +436,9 @@ def test_rate_of_exact_gaussian_steps_is_on_shannons_curve() -> None:
         torch.testing.assert_close(weight @ (x_0 - gain * x_t).square(), left.reshape(1))
         torch.testing.assert_close(rate, torch.log1p(variance * schedule.snr(t)).reshape(1) / 2)
         torch.testing.assert_close(rate, (variance / left).log().reshape(1) / 2)
+        options = {"variance_type": "analytic", "x_0_variance": left, "prediction_type": "sample"}
+        p = process.reverse(schedule, gain * x_t, x_t, t, s, **options)
         if s >= 0:
-            options = {"variance_type": "analytic", "x_0_variance": left}
-            p = process.reverse(
-                schedule, gain * x_t, x_t, t, s, prediction_type="sample", **options
-            )
             rate = rate + weight @ process.posterior(schedule, x_0, x_t, t, s).kl(p)
+    entropy = Normal(tensor(0), tensor(variance).sqrt()).entropy()
+    torch.testing.assert_close(rate - weight @ p.log_prob(x_0), entropy)
