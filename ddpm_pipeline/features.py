@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,16 +45,18 @@ class FeatureExtractor:
         name: What it is.
         resize: How it brings images to its own size.
         fingerprint: Hash of all that determines the features.
+        device: Where the network is.
     """
 
     network: nn.Module
     name: str
     resize: str
     fingerprint: str
+    device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32, of uint8 images (B, C, H, W) on the network's device.
+        """Features (B, D), float32, of uint8 images (B, C, H, W) on any device.
 
         Raises:
             TypeError: If the images are not uint8, or the network returns no tensor.
@@ -64,7 +66,7 @@ class FeatureExtractor:
             raise TypeError(f"images must be uint8, got {images.dtype}")
         if images.dim() != 4:
             raise ValueError(f"images must be (B, C, H, W), got {tuple(images.shape)}")
-        features = self.network(images)
+        features = self.network(images.to(self.device))
         if not isinstance(features, Tensor):
             raise TypeError(
                 f"features={self.name} returned a {type(features).__name__}, no tensor"
@@ -99,7 +101,7 @@ def load_features(source: str | Path, device: torch.device | str = "cpu") -> Fea
     else:
         extractor = _from_transformers(str(source))
     extractor.network.eval().requires_grad_(requires_grad=False).to(device)
-    return extractor
+    return replace(extractor, device=device)
 
 
 def weights_hash(network: nn.Module) -> str:

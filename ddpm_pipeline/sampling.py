@@ -83,7 +83,7 @@ class SamplingOptions:
     """Number type of the network."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, seed=0, batch_size=1)
+        check_at_least(self, seed=0, batch_size=1)
         if self.class_labels is not None and len(self.class_labels) == 0:
             raise ValueError("class_labels must hold at least one class, got none")
 
@@ -103,7 +103,7 @@ class SampleConfig(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_at_least(self, num_images=1, shard_size=1)
+        check_at_least(self, num_images=1, shard_size=1)
         if (Path(self.output).suffix == ".npz") != (self.resolved_format == "npz"):
             raise ValueError(
                 f"output must end in .npz for format npz and for no other, got {self.output!r} "
@@ -116,7 +116,12 @@ class SampleConfig(SamplingOptions):
         return self.format or ("npz" if Path(self.output).suffix == ".npz" else "png")
 
 
-def _check_at_least(options: object, **bounds: int) -> None:
+def check_at_least(options: object, **bounds: int) -> None:
+    """Refuse options below their bounds.
+
+    Raises:
+        ValueError: If one is; names it.
+    """
     for name, least in bounds.items():
         if getattr(options, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")

@@ -1,0 +1,118 @@
+"""What an evaluation is asked for, and what it answers with all that the numbers depend on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddpm_pipeline.sampling import SamplingOptions, check_at_least
+
+__all__ = ["EvaluateConfig", "EvaluationReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SamplingOptions):
+    """Options of `evaluate`."""
+
+    data: str
+    """Reference images: what the model was trained on; anything that `open_images` takes."""
+    split: str | None = None
+    """Which part of the data; "train" for data sets and IDX files unless given."""
+    fit: Literal["exact", "resize"] = "exact"
+    """Refuse reference images of another size than the model's, or scale and crop them to it."""
+    num_reference: int | None = None
+    """Reference images, drawn at random; all unless given."""
+    num_images: int = 10_000
+    """Images to draw; FID is biased upwards with less than 10,000, and papers use 50,000."""
+    samples: str | None = None
+    """Images that `ddpm sample` wrote, to be measured in place of new ones."""
+    features: str = "inception"
+    """"inception", a directory of features, a .py file, or a vision model of transformers."""
+    num_kept: int = 10_000
+    """Images of each set that KID, precision and recall look at."""
+    kid_subsets: int = 10
+    """Subsets that KID and its error come from."""
+    neighbors: int = 3
+    """Neighbours that the balls of precision and recall reach to."""
+    num_nearest: int = 16
+    """Images to show above the reference images nearest to them; 0 shows none."""
+    output: str | None = None
+    """Directory for evaluation.json and nearest.png; the model's unless given."""
+    cache_dir: str | None = None
+    """Where statistics of reference images are kept; beside the decoded images unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1, num_nearest=0)
+        if self.output is None and not Path(self.model).is_dir():
+            raise ValueError(f"output must be given for model={self.model!r}, no directory here")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What was measured, and everything that it depends on."""
+
+    frechet_distance: float
+    """Squared Fréchet distance; FID if the features are Inception's."""
+    kid: float
+    """Kernel distance, unbiased at any number of images."""
+    kid_standard_error: float
+    precision: float
+    recall: float
+    seconds_per_image: float | None
+    """Time of one process to draw an image; None for images drawn before."""
+    num_images: int
+    num_reference: int
+    num_kept: int
+    """Images of each set, at most, that KID, precision and recall looked at."""
+    kid_subsets: int
+    neighbors: int
+    features: str
+    feature_dim: int
+    resize: str
+    """How the extractor brings images to its own size."""
+    reference: str
+    """Hash of the reference images and of their preparation."""
+    reference_changes: dict[str, int]
+    """How many reference images were resized, cropped or converted."""
+    sampler: dict[str, Any]
+    """Weights, scheduler, K, seed and all else that determines the images."""
+    nearest: list[dict[str, Any]]
+    """For some images, the reference images nearest in the features, and their distances."""
+    device: str
+    versions: dict[str, str]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The numbers and what they depend on, as text."""
+        name = "FID" if self.features.startswith("Inception") else "Fréchet distance"
+        rows = {
+            name: f"{self.frechet_distance:.4g}",
+            "KID": f"{self.kid:.3g} ± {self.kid_standard_error:.2g}",
+            "precision": f"{self.precision:.3f}",
+            "recall": f"{self.recall:.3f}",
+        }
+        if self.seconds_per_image is not None:
+            rows["seconds per image"] = f"{self.seconds_per_image:.3g}"
+        rows |= {
+            "images": f"{self.num_images:,} against {self.num_reference:,}",
+            "features": f"{self.features}, {self.feature_dim} dimensions",
+            "resize": self.resize,
+            "sampler": _sampler_text(self.sampler),
+        }
+        width = max(map(len, rows))
+        lines = [f"{key:{width}}  {value}" for key, value in rows.items()]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def _sampler_text(sampler: dict[str, Any]) -> str:
+    if not sampler:
+        return "unknown"
+    eta = "" if sampler["eta"] is None else f", eta = {sampler['eta']}"
+    steps = sampler["num_inference_steps"]
+    return f"{sampler['scheduler']}, K = {steps}{eta}, seed {sampler['seed']}"
