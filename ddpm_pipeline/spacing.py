@@ -13,16 +13,29 @@ Every spacing returns exactly K strictly decreasing timesteps in [0, T-1], for e
 Leading, trailing and linspace are diffusers' (table 2 of Lin et al. 2023, arXiv:2305.08891);
 quadratic is DDIM's (Song et al. 2020, arXiv:2010.02502, appendix D.2), stretched to start at T-1.
 All but leading start at T-1, also for K = 1.
+
+Where every move t -> s has a cost, the cheapest K timesteps are a shortest path (Watson et al.
+2021, arXiv:2106.03802): with C_0 zero on the data and infinite elsewhere,
+
+.. math:: C_k(t) = \min_{s < t}\, C_{k-1}(s) + L(t \to s)
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["SPACINGS", "Spacing", "check_chain", "spaced_timesteps"]
+__all__ = [
+    "SPACINGS",
+    "ShortestPaths",
+    "Spacing",
+    "check_chain",
+    "shortest_paths",
+    "spaced_timesteps",
+]
 
 Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
@@ -104,3 +117,71 @@ _SPACED: dict[str, Callable[[int, int], Tensor]] = {
     "linspace": _linspace,
     "quadratic": _quadratic,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class ShortestPaths:
+    """The cheapest chains of 1 to max_steps timesteps down to the data, from every timestep.
+
+    Arguments:
+        costs: Their costs, shape (max_steps, T); infinite where t is too low for so many steps.
+        landings: Where the first move of each lands, -1 for the data, int32, shape (max_steps, T).
+    """
+
+    costs: Tensor
+    landings: Tensor
+
+    def chain(self, K: int, start: int | None = None) -> Tensor:
+        """The cheapest K timesteps.
+
+        Arguments:
+            K: Number of timesteps, 1 <= K <= max_steps.
+            start: The first of them, at least K - 1; T-1 by default.
+        Returns:
+            Timesteps, int64, strictly decreasing, shape (K,).
+        Raises:
+            ValueError: If there is no such chain.
+        """
+        max_steps, T = self.costs.shape
+        if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= max_steps:
+            raise ValueError(f"K must be an integer from 1 to {max_steps}, got {K!r}")
+        t = T - 1 if start is None else start
+        if not K - 1 <= t < T:
+            raise ValueError(f"start must lie in [{K - 1}, {T - 1}] for {K} steps, got {start}")
+        chain = []
+        for landings in self.landings[:K].flip(0).tolist():
+            chain.append(t)
+            t = landings[t]
+        return torch.tensor(chain)
+
+
+def shortest_paths(costs: Tensor, max_steps: int) -> ShortestPaths:
+    """The cheapest chain of every length up to max_steps, from one dynamic programme.
+
+    Arguments:
+        costs: Cost of the move from t to s at [t, s + 1], shape (T, T + 1), s = -1 being the
+            data; entries with s >= t are ignored.
+        max_steps: Longest chain wanted, 1 <= max_steps <= T.
+    Returns:
+        All of the chains, in O(max_steps T²) operations and O(T²) memory.
+    Raises:
+        ValueError: If costs is not (T, T + 1), holds a NaN, or max_steps is not allowed.
+    Source: Watson et al. 2021 (arXiv:2106.03802), algorithm 1.
+    """
+    if costs.ndim != 2 or costs.shape[1] != len(costs) + 1:
+        raise ValueError(f"costs must have shape (T, T + 1), got {(*costs.shape,)}")
+    T = len(costs)
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= T:
+        raise ValueError(f"max_steps must be an integer from 1 to {T}, got {max_steps!r}")
+    moves = torch.where(torch.ones_like(costs, dtype=torch.bool).tril(), costs, torch.inf)
+    if moves.isnan().any():
+        raise ValueError("costs must be numbers, got NaN")
+    total = moves.new_full((T + 1,), torch.inf)
+    total[0] = 0
+    totals, landings = [], []
+    for _ in range(max_steps):
+        best, s = (moves + total).min(dim=1)
+        total = torch.cat([total.new_full((1,), torch.inf), best])
+        totals.append(best)
+        landings.append(s.to(torch.int32) - 1)
+    return ShortestPaths(torch.stack(totals), torch.stack(landings))

@@ -1,0 +1,182 @@
+r"""What every move t → s adds to the bound, from one number per timestep and no forward pass.
+
+.. math::
+    L(t \to s) = \mathrm{KL}\big(\mathcal N(\mu, \lambda^2)\,\|\,\mathcal N(\hat\mu, \sigma^2)\big)
+    = \tfrac12\Big[\tfrac{\lambda^2}{\sigma^2} - 1 + \ln\tfrac{\sigma^2}{\lambda^2}\Big]
+    + \frac{a_{s|t}^2}{2\sigma^2}\, e_t, \qquad e_t = \mathbb E\|x_0 - \hat x_0\|^2 / D
+
+with a the weight of x_0 in the mean of the move, :math:`\lambda^2` the variance of the forward
+posterior (or DDIM's) and :math:`\sigma^2` that of the model: the two means differ by a(x_0 - x̂_0).
+A chain costs its prior, its moves and its decoder, so the best chain of any length is a shortest
+path (``spacing.shortest_paths``). Everything is in nats per dimension.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.ddim import ddim_coefficients, ddim_posterior
+from ddpm_pipeline.gaussian import Gaussian
+from ddpm_pipeline.process import (
+    ReverseMove,
+    VarianceType,
+    posterior_variance,
+    reverse_coefficients,
+)
+from ddpm_pipeline.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.spacing import check_chain
+
+__all__ = [
+    "PRICED_VARIANCES",
+    "chain_cost",
+    "continuous_decoder_costs",
+    "prior_cost",
+    "signal_costs",
+    "step_costs",
+]
+
+PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
+
+
+def step_costs(
+    schedule: NoiseSchedule,
+    x_0_error: Tensor,
+    decoder_costs: Tensor,
+    *,
+    variance_type: VarianceType = "analytic",
+    x_0_variance: Tensor | None = None,
+    eta: float | None = None,
+) -> Tensor:
+    r"""The bound's terms of all moves t → s.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        x_0_error: e_t = E||x_0 - x_0_hat||²/D, float64, shape (T,).
+        decoder_costs: E[-log p(x_0 | x_t)]/D of the move from t to the data, shape (T,); for
+            continuous data see ``continuous_decoder_costs``.
+        variance_type: One of PRICED_VARIANCES: a learned variance has no price without forwards.
+        x_0_variance: v_t of the analytic variance, shape (T,); e_t by default, which is optimal.
+        eta: The moves of DDIM with this eta in (0, 1], of its own or the analytic variance.
+    Returns:
+        Costs in nats per dimension, float64, shape (T, T + 1): [t, s + 1] is the move from t to
+        s, column 0 the decoder, and infinity stands where s >= t.
+    Raises:
+        ValueError: If an option is not allowed, eta is 0, or a shape is not (T,).
+    Source: Bao et al. 2022 (arXiv:2201.06503), eq. 9; Ho et al. 2020 (arXiv:2006.11239), eq. 5.
+    """
+    T = len(schedule)
+    x_0_variance = x_0_error if x_0_variance is None else x_0_variance
+    tables = {
+        "x_0_error": x_0_error,
+        "decoder_costs": decoder_costs,
+        "x_0_variance": x_0_variance,
+    }
+    for name, table in tables.items():
+        if table.shape != (T,):
+            raise ValueError(f"{name} must have shape ({T},), got {(*table.shape,)}")
+    t, s = torch.tril_indices(T, T, offset=-1)
+    move, posterior_var = _move(schedule, t, s, variance_type, x_0_variance[t], eta)
+    difference = move.mean_from_x_0 * x_0_error[t].to(posterior_var).sqrt()
+    reverse = Gaussian(torch.zeros_like(difference), move.log_var)
+    costs = torch.full((T, T + 1), torch.inf, dtype=torch.float64)
+    costs[t, s + 1] = Gaussian(difference, posterior_var.log()).kl(reverse)
+    costs[:, 0] = decoder_costs
+    return costs
+
+
+def _move(
+    schedule: NoiseSchedule,
+    t: Timestep,
+    s: Timestep,
+    variance_type: VarianceType,
+    x_0_variance: Tensor,
+    eta: float | None,
+) -> tuple[ReverseMove, Tensor]:
+    """The reverse move, and the variance of the forward posterior that it stands against."""
+    if variance_type not in PRICED_VARIANCES:
+        raise ValueError(
+            f"variance_type must be one of {', '.join(PRICED_VARIANCES)} for costs without "
+            f"forwards, got {variance_type!r}; use variational_bound"
+        )
+    if eta is None:
+        move = reverse_coefficients(
+            schedule,
+            t,
+            s,
+            prediction_type="sample",
+            variance_type=variance_type,
+            x_0_variance=x_0_variance,
+        )
+        return move, posterior_variance(schedule, t, s)
+    if eta == 0:
+        raise ValueError(
+            "eta must be above 0 for a bound, got 0: DDIM's moves have no noise, so that every "
+            "KL divergence is infinite"
+        )
+    analytic = x_0_variance if variance_type == "analytic" else None
+    move = ddim_coefficients(
+        schedule, t, s, eta=eta, prediction_type="sample", x_0_variance=analytic
+    )
+    return move, ddim_posterior(schedule, t, s, eta)[2]
+
+
+def continuous_decoder_costs(x_0_error: Tensor, variance: Tensor | None = None) -> Tensor:
+    r"""E[-log N(x_0; x_0_hat, variance)] per dimension, for data with a density.
+
+    Arguments:
+        x_0_error: e_t, shape (T,).
+        variance: Of the decoder; the best one, e_t, by default, for 1/2 ln(2 pi e e_t).
+    """
+    log_var = (x_0_error if variance is None else variance).log()
+    return -Gaussian(torch.zeros_like(x_0_error), log_var).log_prob(x_0_error.sqrt())
+
+
+def prior_cost(schedule: NoiseSchedule, second_moment: float, t: Timestep) -> Tensor:
+    r"""E KL(q(x_t | x_0) || N(0, I)) per dimension, for chains that start at t.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        second_moment: E||x_0||²/D.
+        t: Timestep or timesteps.
+    Source: Ho et al. 2020, eq. 5, L_T.
+    """
+    mean = (schedule.alpha_bar(t) * second_moment).sqrt()
+    standard = Gaussian(torch.zeros_like(mean), torch.zeros_like(mean))
+    return Gaussian(mean, schedule.one_minus_alpha_bar(t).log()).kl(standard)
+
+
+def chain_cost(costs: Tensor, timesteps: Sequence[int] | Tensor) -> Tensor:
+    """Sum of the moves of a chain down to the data, without its prior.
+
+    Arguments:
+        costs: As ``step_costs`` returns them, shape (T, T + 1).
+        timesteps: The chain, strictly decreasing in [0, T-1].
+    Raises:
+        ValueError: If the timesteps are not a chain.
+    """
+    chain = check_chain(timesteps, len(costs))
+    t, s = torch.tensor(list(pairwise([*chain, -1]))).T
+    return costs[t, s + 1].sum()
+
+
+def signal_costs(costs: Tensor, weights: Tensor) -> Tensor:
+    r"""What a move loses against the single steps that it skips, weighted by timestep.
+
+    .. math:: w_t \Big(L(t \to s) - \sum_{s < i \le t} L(i \to i - 1)\Big)
+
+    With equal weights the shortest paths are those of the costs themselves, because the single
+    steps of all chains sum to the same. With w_t = e_t a nat counts as much as the pixels that
+    it is about: errors below what is visible in the data stop to attract timesteps.
+
+    Arguments:
+        costs: As ``step_costs`` returns them, shape (T, T + 1).
+        weights: w_t > 0, shape (T,).
+    Returns:
+        Costs of the same shape; infinity stays where it was.
+    """
+    every_t = torch.arange(len(costs))
+    single = torch.cat([costs.new_zeros(1), costs[every_t, every_t].cumsum(0)])
+    skipped = single[1:, None] - single[None, :]
+    return weights[:, None] * (costs - skipped)
