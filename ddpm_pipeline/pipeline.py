@@ -17,6 +17,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import diffusers
@@ -111,13 +112,15 @@ class DDPMPipeline(DiffusionPipeline):
         _check_generators(generator, batch_size)
         _check_channels(self.unet, self.scheduler)
         labels = self._labels(class_labels, guidance_scale, batch_size)
-        self._set_timesteps(num_inference_steps, timesteps)
+        set_timesteps = partial(self._set_timesteps, num_inference_steps, timesteps)
+        set_timesteps()
         is_list = isinstance(generator, list)
         rows = _rows_per_call(max_batch_size, _LIST_BATCH_SIZE if is_list else _BATCH_SIZE)
         chunks = [slice(i, min(i + rows, batch_size)) for i in range(0, batch_size, rows)]
         finished = []
         with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as bar:
             for chunk in chunks:
+                set_timesteps()  # anew: some schedulers count their steps
                 steps = self._denoise(
                     chunk.stop - chunk.start,
                     generator[chunk] if is_list else generator,
@@ -353,16 +356,18 @@ def _rows_per_call(max_batch_size: int | None, default: int) -> int:
     return max_batch_size
 
 
+_DDPM = (diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler)
+
+
 def _takes_variance(scheduler: SchedulerMixin) -> bool:
     """Whether ``step`` uses the variance half of a 2C-channel output."""
-    is_ddpm = isinstance(scheduler, diffusers.DDPMScheduler)
-    return is_ddpm and scheduler.variance_type in LEARNED_VARIANCES
+    return isinstance(scheduler, _DDPM) and scheduler.variance_type in LEARNED_VARIANCES
 
 
 def _check_channels(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
     channels, outputs = unet.config.in_channels, unet.config.out_channels
     allowed = (2 * channels,) if _takes_variance(scheduler) else (channels,)
-    if not isinstance(scheduler, diffusers.DDPMScheduler):
+    if not isinstance(scheduler, _DDPM):
         allowed = (channels, 2 * channels)  # no learned variance: its half is dropped
     if outputs not in allowed:
         raise ValueError(
