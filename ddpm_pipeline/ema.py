@@ -11,7 +11,7 @@ a decay of 0.999.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class WeightAverages:
         """The average of that decay, by parameter name."""
         return dict(zip(self._parameters, self.averages[decay].shadow_params, strict=True))
 
-    def load(self, decay: float, state: dict[str, Tensor], updates: int) -> None:
+    def load(self, decay: float, state: Mapping[str, Tensor], updates: int) -> None:
         """Continue an average from its ``state`` after that many updates."""
         average = self.averages[decay]
         average.optimization_step = updates

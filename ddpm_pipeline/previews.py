@@ -10,35 +10,61 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from accelerate.utils import gather_object
+from diffusers import DDIMScheduler
 from PIL import Image
 
+from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.training_setup import stream_generator
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.pipeline import DDPMPipeline
+    from accelerate import Accelerator
+    from diffusers import UNet2DModel
+
+    from ddpm_pipeline.scheduler import DDPMScheduler
+    from ddpm_pipeline.training_config import TrainingConfig
 
 __all__ = ["draw_samples", "image_grid"]
 
 
 def draw_samples(
-    pipeline: DDPMPipeline,
-    indices: range,
-    *,
-    seed: int,
-    num_inference_steps: int,
-    num_classes: int | None = None,
-) -> np.ndarray:
-    """The samples of these numbers, uint8 (N, H, W, C); image i is of class i mod num_classes."""
-    if len(indices) == 0:
-        config = pipeline.unet.config
-        return np.zeros((0, config.sample_size, config.sample_size, config.in_channels), np.uint8)
-    device = pipeline.unet.device
-    labels = None if num_classes is None else torch.tensor([i % num_classes for i in indices])
+    unet: UNet2DModel,
+    scheduler: DDPMScheduler,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+) -> np.ndarray | None:
+    """A grid's samples, uint8 (N, H, W, C), of which each process draws its share.
+
+    Image i is of class i mod C in a class-conditional model.
+
+    Arguments:
+        unet: The network, in eval mode.
+        scheduler: What it was trained for.
+        config: Resolved; says how many images, how, and in how many steps.
+        accelerator: The processes.
+    Returns:
+        The images on the main process, None on others.
+    """
+    if config.preview_scheduler == "ddim":
+        scheduler = DDIMScheduler.from_config(scheduler.config)
+    pipeline = DDPMPipeline(unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    share = list(range(config.eval_batch_size))[rank::world]
+    images = _draw(pipeline, share, config) if share else []
+    drawn = dict(gather_object(list(zip(share, images, strict=True))))
+    if not accelerator.is_main_process:
+        return None
+    return np.stack([drawn[i] for i in range(config.eval_batch_size)])
+
+
+def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
+    device, embeddings = pipeline.unet.device, pipeline.unet.config.num_class_embeds
+    labels = None if embeddings is None else [i % (embeddings - 1) for i in numbers]
     images = pipeline(
-        batch_size=len(indices),
-        generator=[stream_generator("previews", seed, i, device=device) for i in indices],
-        num_inference_steps=num_inference_steps,
+        batch_size=len(numbers),
+        generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],
+        num_inference_steps=config.ddpm_num_inference_steps,
         output_type="np",
         class_labels=labels,
     ).images

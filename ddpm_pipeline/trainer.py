@@ -12,7 +12,7 @@ for all N at once from (seed, i), everything else from (seed, i, micro-step, pro
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ from ddpm_pipeline.timesteps import make_timestep_sampler
 from ddpm_pipeline.training_setup import stream_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from accelerate import Accelerator
     from diffusers import UNet2DModel
@@ -97,6 +97,15 @@ class Trainer:
         """The precision of forward passes."""
         dtype = _DTYPES.get(self.config.mixed_precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout for a while."""
+        self.unet.eval()
+        try:
+            yield
+        finally:
+            self.unet.train()
 
     def losses(
         self,
@@ -184,3 +193,39 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.update()
         return norm
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All that updates change, as named groups of tensors; alike on every process."""
+        optimizer = {
+            f"{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        averages = {_average(d): self.averages.state(d) for d in self.averages.averages}
+        return {
+            "model": self.unet.state_dict(),
+            "optimizer": optimizer,
+            "timesteps": self.timesteps.state_dict(),
+            **averages,
+        }
+
+    def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+        """Continue from a ``state`` after that many updates."""
+        self.unet.load_state_dict(state["model"])
+        for full_name, value in state["optimizer"].items():
+            name, key = full_name.rsplit(".", 1)
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
+        self.timesteps.load_state_dict(dict(state["timesteps"]))
+        for decay in self.averages.averages:
+            self.averages.load(decay, state[_average(decay)], updates=step)
+
+    def _optimizer_value(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        if value.shape == parameter.shape:
+            # In the memory order of the parameter, which fused kernels rely on.
+            return torch.empty_like(parameter, requires_grad=False).copy_(value)
+        return value.to(self.device) if self.optimizer.defaults["fused"] else value
+
+
+def _average(decay: float) -> str:
+    return f"average-{decay}"

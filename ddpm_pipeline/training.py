@@ -3,38 +3,49 @@
     result = train(TrainingConfig(train_data_dir="photos/", output_dir="model"))
     DDPMPipeline.from_pretrained(result.output_dir)
 
-``output_dir`` then holds the model with its averaged weights, training_config.json, metrics.jsonl,
-samples/ and checkpoints/. Everything random in update i follows from (seed, i, micro-step,
-process), and the learning rate and the order of the data follow from i: nothing hidden has to be
-saved for a run to continue exactly.
+A run that was killed at any moment goes on when the same call is made again, and ends with the
+same bits as one that was not. Everything random in update i follows from (seed, i, micro-step,
+process), and the learning rate and the order of the data follow from i; the weights, the
+optimiser and the averages are in the checkpoints, which are whole or absent.
 """
 
 from __future__ import annotations
 
-import shutil
+import logging
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from diffusers import DDIMScheduler, UNet2DModel
+from accelerate.utils import broadcast_object_list, gather_object
+from diffusers import UNet2DModel
 from tqdm.auto import tqdm
 
+from ddpm_pipeline.checkpointing import Checkpoint, read_checkpoint, write_checkpoint
 from ddpm_pipeline.loading import ImageLoader, Prefetcher
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.previews import draw_samples, image_grid
+from ddpm_pipeline.run_folder import RunFolder, RunIdentity
+from ddpm_pipeline.stopping import StopSignals
 from ddpm_pipeline.trainer import Trainer
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig
-from ddpm_pipeline.training_metrics import DeviceLosses, MetricsFile
+from ddpm_pipeline.training_metrics import (
+    DeviceLosses,
+    MetricsFile,
+    start_trackers,
+    track_image,
+    tracker_options,
+)
 from ddpm_pipeline.training_setup import (
     make_scheduler,
     open_training_data,
     resolve,
     stream_generator,
+    use_backend_options,
 )
 from ddpm_pipeline.unets import make_unet
 from ddpm_pipeline.validation import validation_loss
@@ -46,6 +57,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "train"]
 
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -54,14 +69,17 @@ class TrainingResult:
     Arguments:
         output_dir: Folder of the saved model.
         global_step: Updates made.
-        loss: Mean training loss of the last logging interval; None if nothing was left to do.
+        loss: Mean training loss of the last logging interval; None before the first.
         validation_loss: Last loss on the held-out images; None without any.
+        finished: Whether all updates were made; False after a signal, when only a checkpoint and
+            no model is saved.
     """
 
     output_dir: Path
     global_step: int
     loss: float | None
     validation_loss: float | None
+    finished: bool
 
 
 def train(
@@ -72,17 +90,24 @@ def train(
 ) -> TrainingResult:
     """Train a model, or continue the run that is in ``output_dir``.
 
+    On SIGTERM or SIGINT the run ends its step, saves a checkpoint and returns.
+
     Arguments:
         config: All options.
         train_data: Images that are open already, in place of those the config names.
         validation_data: Held-out images, with train_data.
     Raises:
-        ValueError: If an option or the data do not fit.
-        FileExistsError: If output_dir holds another run.
+        ValueError: If an option or the data do not fit, or the run in output_dir is another one.
+        FileExistsError: If output_dir holds a run that must not be overwritten.
         FloatingPointError: If the loss is not finite.
         OSError: If something cannot be read or written.
     """
-    accelerator = Accelerator(mixed_precision="no")
+    # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="no",
+        **tracker_options(config),
+    )
     if train_data is None:
         train_data, validation_data = open_training_data(config)
     config = resolve(
@@ -91,6 +116,7 @@ def train(
         world_size=accelerator.num_processes,
         device=accelerator.device,
     )
+    use_backend_options(config)
     return _Run(config, accelerator, train_data, validation_data).go()
 
 
@@ -106,7 +132,11 @@ class _Run:
     ) -> None:
         self.config, self.accelerator = config, accelerator
         self.train_data, self.validation_data = train_data, validation_data
-        self.output_dir = Path(config.output_dir)
+        self.folder = RunFolder(config.output_dir)
+        data = {"train_data": train_data.fingerprint}
+        if validation_data is not None:
+            data["validation_data"] = validation_data.fingerprint
+        self.identity = RunIdentity(config, accelerator.num_processes, data)
         self.scheduler = make_scheduler(config)
         torch.manual_seed(stream_generator("init", config.seed).initial_seed())
         unet = make_unet(config, train_data.channels, train_data.num_classes)
@@ -114,44 +144,85 @@ class _Run:
         self.losses = DeviceLosses(
             config.logging_steps, accelerator, check_norms=config.mixed_precision != "fp16"
         )
-        self.batches = Prefetcher(
-            ImageLoader(
-                train_data,
-                batch_size=config.train_batch_size,
-                seed=config.seed,
-                rank=accelerator.process_index,
-                world_size=accelerator.num_processes,
-            ),
-            accelerator.device,
-        )
-        self.step = 0
+        self.batches = Prefetcher(self._loader(), accelerator.device)
+        self.step, self.saved_step = 0, -1
+        self.best_decay = config.ema_decay[0] if config.use_ema else None
         self.loss: float | None = None
         self.validation_loss: float | None = None
 
-    def go(self) -> TrainingResult:
-        config = self.config
+    def _loader(self) -> ImageLoader:
+        return ImageLoader(
+            self.train_data,
+            batch_size=self.config.train_batch_size,
+            seed=self.config.seed,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def _on_main(self, function: Callable[[], T]) -> T:
+        """The main process's result on every process, or its exception on every process."""
+        outcome: list[Any] = [None, None]
         if self.accelerator.is_main_process:
-            (self.output_dir / "samples").mkdir(parents=True, exist_ok=True)
-            config.save_json(self.output_dir / "training_config.json")
-            self.metrics = MetricsFile(self.output_dir / "metrics.jsonl", self.step)
-        self.accelerator.wait_for_everyone()
+            try:
+                outcome[0] = function()
+            except Exception as error:
+                if self.accelerator.num_processes == 1:
+                    raise
+                outcome[1] = error
+        broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    # The course of a run.
+
+    def go(self) -> TrainingResult:
+        self._on_main(self.folder.lock)
+        try:
+            return self._go()
+        finally:
+            self.accelerator.end_training()
+            self.folder.unlock()
+
+    def _go(self) -> TrainingResult:
+        checkpoint = self._on_main(lambda: self.folder.begin(self.identity))
+        metrics = b"" if checkpoint is None else self._restore(read_checkpoint(checkpoint))
+        if self.accelerator.is_main_process:
+            self.metrics = MetricsFile(self.folder.metrics, metrics)
+        start_trackers(self.accelerator, self.config, self.step)
         self.trainer.unet.train()
         bar = tqdm(
-            total=config.max_train_steps,
+            total=self.config.max_train_steps,
             initial=self.step,
             desc="Training",
             unit=" steps",
             disable=not self.accelerator.is_main_process,
         )
-        with bar, self.batches as batches:
+        stopped = 0
+        with StopSignals(self.accelerator) as signals, bar, self.batches as batches:
             self._clock = time.perf_counter()
-            while self.step < config.max_train_steps:
+            while self.step < self.config.max_train_steps and not stopped:
                 self._advance(batches, bar)
+                stopped = signals.received()
+            if stopped or self.config.checkpointing_steps:
+                self._save_checkpoint()
+        if self.step < self.config.max_train_steps:
+            logger.warning(
+                "stopped by %s after step %d; the same command goes on from there",
+                signal.Signals(stopped).name,
+                self.step,
+            )
+            return self._result(finished=False)
         self._save_model()
-        return TrainingResult(self.output_dir, self.step, self.loss, self.validation_loss)
+        return self._result(finished=True)
+
+    def _result(self, *, finished: bool) -> TrainingResult:
+        return TrainingResult(
+            self.folder.path, self.step, self.loss, self.validation_loss, finished
+        )
 
     def _advance(self, batches: Iterator[Batch], bar: tqdm) -> None:
-        """One update, and all that is due after it."""
+        """One update, and all that is due after it; the checkpoint comes last."""
         config = self.config
         self.losses.add(*self.trainer.update(self.step, batches))
         self.step += 1
@@ -164,10 +235,16 @@ class _Run:
             self._validate()
         if last or self._due(config.save_images_steps):
             self._preview()
+        if self._due(config.save_model_steps) and not last:
+            self._save_model()
+        if self._due(config.checkpointing_steps):
+            self._save_checkpoint()
         self._clock += time.perf_counter() - began
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
+
+    # What is due now and then.
 
     def _log(self, bar: tqdm) -> None:
         means = self.losses.read(self.step)
@@ -189,10 +266,20 @@ class _Run:
     def _record(self, **values: float) -> None:
         if self.accelerator.is_main_process:
             self.metrics.write({"step": self.step, **values})
+        self.accelerator.log(values, step=self.step)
 
     def _validate(self) -> None:
+        """The loss of every average on the held-out images; the best is the one to be saved."""
+        decays = self.config.ema_decay if self.config.use_ema else (None,)
+        losses = {decay: self._loss_of_average(decay) for decay in decays}
+        self.best_decay = min(losses, key=losses.get)
+        self.validation_loss = losses[self.best_decay]
+        several = {f"validation_loss_{decay}": loss for decay, loss in losses.items()}
+        self._record(validation_loss=self.validation_loss, **(several if len(losses) > 1 else {}))
+
+    def _loss_of_average(self, decay: float | None) -> float:
         trainer, config = self.trainer, self.config
-        with trainer.averages.applied(), _evaluating(trainer.unet):
+        with trainer.averages.applied(decay), trainer.evaluating():
             total = validation_loss(
                 trainer.losses,
                 self.validation_data,
@@ -203,67 +290,73 @@ class _Run:
                 world_size=self.accelerator.num_processes,
             )
         total = self.accelerator.reduce(total, reduction="sum")
-        self.validation_loss = (total[0] / total[1]).item()
-        self._record(validation_loss=self.validation_loss)
+        return (total[0] / total[1]).item()
 
     def _preview(self) -> None:
-        """A grid of samples, each process drawing its share."""
-        config, accelerator, unet = self.config, self.accelerator, self.trainer.unet
-        scheduler = self.scheduler
-        if config.preview_scheduler == "ddim":
-            scheduler = DDIMScheduler.from_config(scheduler.config)
-        pipeline = DDPMPipeline(unet, scheduler)
-        pipeline.set_progress_bar_config(disable=True)
-        share = range(config.eval_batch_size)[
-            accelerator.process_index :: accelerator.num_processes
-        ]
-        with self.trainer.averages.applied(), _evaluating(unet), self.trainer.autocast():
-            images = draw_samples(
-                pipeline,
-                share,
-                seed=config.seed,
-                num_inference_steps=config.ddpm_num_inference_steps,
-                num_classes=self.train_data.num_classes,
-            )
-        drawn = dict(gather_object(list(zip(share, images, strict=True))))
-        if accelerator.is_main_process:
-            grid = image_grid(np.stack([drawn[i] for i in range(config.eval_batch_size)]))
-            grid.save(self.output_dir / "samples" / f"step-{self.step:07d}.png")
+        trainer = self.trainer
+        average = trainer.averages.applied(self.best_decay)
+        with average, trainer.evaluating(), trainer.autocast():
+            images = draw_samples(trainer.unet, self.scheduler, self.config, self.accelerator)
+        if images is not None:
+            grid = image_grid(images)
+            grid.save(self.folder.samples / f"step-{self.step:07d}.png")
+            track_image(self.accelerator, "samples", grid, self.step)
 
     def _save_model(self) -> None:
-        """Save the pipeline with the averaged weights, replacing an older one as a whole."""
-        if self.accelerator.is_main_process:
-            aside = self.output_dir / ".model.tmp"
-            shutil.rmtree(aside, ignore_errors=True)
-            DDPMPipeline(self._averaged_unet(), self.scheduler).save_pretrained(aside)
-            for part in aside.iterdir():
-                target = self.output_dir / part.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                part.replace(target)
-            aside.rmdir()
-        self.accelerator.wait_for_everyone()
+        """Save the pipeline with the averaged weights."""
+        self._on_main(
+            lambda: self.folder.save_model(DDPMPipeline(self._averaged_unet(), self.scheduler))
+        )
 
     def _averaged_unet(self) -> UNet2DModel:
         """A copy on the CPU, in plain memory order."""
         state = self.trainer.unet.state_dict()
         if self.config.use_ema:
-            state |= self.trainer.averages.state(self.config.ema_decay[0])
+            state |= self.trainer.averages.state(self.best_decay)
         with torch.device("meta"):
             unet = UNet2DModel.from_config(self.trainer.unet.config)
         copies = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
         unet.load_state_dict(copies, assign=True)
         return unet
 
+    # Checkpoints.
 
-class _evaluating:  # noqa: N801
-    """Dropout off for a while."""
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint, unless the newest one is of this step."""
+        if self.saved_step == self.step:
+            return
+        self.losses.read(self.step)  # a loss that is not finite must not reach a checkpoint
+        processes = gather_object(
+            [{"loader": self.batches.state_dict(), "losses": self.losses.state().tolist()}]
+        )
+        self._on_main(lambda: self._write_checkpoint(processes))
+        self.saved_step = self.step
 
-    def __init__(self, unet: UNet2DModel) -> None:
-        self._unet = unet
+    def _write_checkpoint(self, processes: list[dict[str, Any]]) -> None:
+        state = {
+            "identity": self.identity.to_dict(),
+            "processes": processes,
+            "scaler": self.trainer.scaler.state_dict(),
+            "loss": self.loss,
+            "validation_loss": self.validation_loss,
+            "best_decay": self.best_decay,
+        }
+        files = {self.folder.metrics.name: self.folder.metrics.read_bytes()}
+        write_checkpoint(
+            self.folder.checkpoints,
+            Checkpoint(self.step, self.trainer.state(), state, files),
+            limit=self.config.checkpoints_total_limit,
+        )
 
-    def __enter__(self) -> None:
-        self._unet.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._unet.train()
+    def _restore(self, checkpoint: Checkpoint) -> bytes:
+        """Go on from a checkpoint; the metrics file as it was then."""
+        self.step = self.saved_step = checkpoint.step
+        self.trainer.load(checkpoint.tensors, checkpoint.step)
+        self.trainer.scaler.load_state_dict(checkpoint.state["scaler"])
+        mine = checkpoint.state["processes"][self.accelerator.process_index]
+        self.batches.load_state_dict(mine["loader"])
+        self.losses.load(torch.tensor(mine["losses"]).reshape(-1, 2))
+        self.loss = checkpoint.state["loss"]
+        self.validation_loss = checkpoint.state["validation_loss"]
+        self.best_decay = checkpoint.state["best_decay"]
+        return checkpoint.files[self.folder.metrics.name]

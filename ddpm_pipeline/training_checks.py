@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -77,6 +78,7 @@ _NATURALS = [
     "save_images_epochs",
     "save_images_steps",
     "save_model_epochs",
+    "save_model_steps",
     "checkpointing_steps",
     "validation_steps",
 ]
@@ -137,6 +139,14 @@ def _check_together(config: TrainingConfig) -> None:
         (
             c.num_classes is not None and not c.class_conditional,
             f"num_classes={c.num_classes} needs class_conditional",
+        ),
+        (
+            c.overwrite_output_dir and c.resume_from_checkpoint not in {"latest", "none"},
+            "give either overwrite_output_dir or resume_from_checkpoint, got both",
+        ),
+        (
+            Path(c.logging_dir).is_absolute() or ".." in Path(c.logging_dir).parts,
+            f"logging_dir must be a folder inside output_dir, got {c.logging_dir!r}",
         ),
         (
             c.num_epochs is None and c.max_train_steps is None,

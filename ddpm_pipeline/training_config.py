@@ -155,6 +155,8 @@ class TrainingConfig:
     """Recompute activations in the backward pass, for less memory."""
     allow_tf32: bool = True
     """TensorFloat-32 on GPUs."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits again; on GPUs slower, on CPUs all of them do."""
 
     output_dir: str = "ddpm-model"
     """Folder of the model, its samples, metrics and checkpoints."""
@@ -182,6 +184,8 @@ class TrainingConfig:
     """Updates between sample grids, in place of save_images_epochs."""
     save_model_epochs: int = 10
     """Epochs between savings of the model in output_dir; it is saved at the end in any case."""
+    save_model_steps: int | None = None
+    """Updates between savings of the model, in place of save_model_epochs."""
     checkpointing_steps: int = 500
     """Updates between checkpoints, from which a run resumes; 0 for none."""
     checkpoints_total_limit: int | None = 2
@@ -264,6 +268,7 @@ _FREE = {
     "save_images_epochs",
     "save_images_steps",
     "save_model_epochs",
+    "save_model_steps",
     "num_epochs",
 }
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from accelerate.tracking import get_available_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from PIL import Image
     from torch import Tensor
 
-__all__ = ["DeviceLosses", "MetricsFile"]
+    from ddpm_pipeline.training_config import TrainingConfig
+
+__all__ = ["DeviceLosses", "MetricsFile", "start_trackers", "track_image", "tracker_options"]
 
 _ADVICE = (
     "try a lower learning_rate, a lower max_grad_norm, more lr_warmup_steps or "
@@ -87,34 +91,51 @@ class DeviceLosses:
 
 
 class MetricsFile:
-    """One JSON object per line, flushed at each; cut back to a step when a run resumes there.
+    """One JSON object per line, written through at each.
 
     Arguments:
         path: The file; the main process's alone.
-        step: The step to continue from; later lines, and one cut short, are dropped.
+        content: What it holds to begin with: nothing, or a checkpoint's copy.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        aside = path.with_name(f".{path.name}.tmp")
-        aside.write_bytes(b"".join(kept))
-        aside.replace(path)
-        self._path = path
+    def __init__(self, path: Path, content: bytes = b"") -> None:
+        self.path = path
+        path.write_bytes(content)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def sync(self) -> None:
-        """Have all lines on the disk, before a checkpoint that they belong to."""
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+
+# accelerate's trackers.
 
 
-def _step_of(line: bytes) -> float:
-    try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def tracker_options(config: TrainingConfig) -> dict[str, Any]:
+    """Arguments of ``Accelerator`` for the config's logger.
+
+    Raises:
+        ImportError: If the logger is not installed.
+    """
+    if config.logger == "none":
+        return {}
+    if config.logger not in get_available_trackers():
+        raise ImportError(f"logger {config.logger!r} needs `pip install {config.logger}`")
+    return {"log_with": config.logger, "project_dir": Path(config.output_dir, config.logging_dir)}
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int) -> None:
+    """Begin to log after that step; tensorboard forgets what it has of later ones."""
+    options = {"tensorboard": {"purge_step": step + 1}} if config.logger == "tensorboard" else {}
+    values = None if config.logger == "tensorboard" else config.to_dict()
+    accelerator.init_trackers("ddpm", config=values, init_kwargs=options)
+
+
+def track_image(accelerator: Accelerator, name: str, image: Image.Image, step: int) -> None:
+    """Log a picture where the tracker takes pictures."""
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            values = np.asarray(image.convert("RGB"))[None]
+            tracker.log_images({name: values}, step=step, dataformats="NHWC")
+        elif tracker.name == "wandb":
+            tracker.log_images({name: [image]}, step=step)

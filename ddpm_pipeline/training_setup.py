@@ -20,6 +20,7 @@ __all__ = [
     "open_training_data",
     "resolve",
     "stream_generator",
+    "use_backend_options",
 ]
 
 _STREAMS = ("init", "timesteps", "noise", "labels", "flips", "network", "previews", "validation")
@@ -111,7 +112,7 @@ def resolve(
     limits = [config.max_train_steps or math.inf]
     if config.num_epochs is not None:
         limits.append(math.ceil(config.num_epochs * length / batch))
-    images = config.save_images_steps
+    images, model = config.save_images_steps, config.save_model_steps
     return config.replace(
         max_train_steps=int(min(limits)),
         rescale_betas_zero_snr=(
@@ -120,6 +121,7 @@ def resolve(
             else config.rescale_betas_zero_snr
         ),
         save_images_steps=config.save_images_epochs * per_epoch if images is None else images,
+        save_model_steps=config.save_model_epochs * per_epoch if model is None else model,
         validation_steps=config.validation_steps or per_epoch,
         mixed_precision=_precision(config.mixed_precision, device),
         compile=False if config.compile == "auto" else config.compile,
@@ -143,6 +145,14 @@ def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+
+
+def use_backend_options(config: TrainingConfig) -> None:
+    """Set torch's process-wide switches as the config says."""
+    torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+    torch.backends.cudnn.allow_tf32 = config.allow_tf32
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
 
 
 def make_scheduler(config: TrainingConfig) -> DDPMScheduler:

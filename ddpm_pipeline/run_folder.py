@@ -1,0 +1,189 @@
+"""The folder of a run: what is in it, whether a run may use it, and where the run goes on.
+
+output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline saves it
+             training_config.json, metrics.jsonl
+             samples/step-0000500.png
+             checkpoints/step-0000500/
+             logs/
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from ddpm_pipeline.checkpointing import check_whole, newest_checkpoint, read_state
+from ddpm_pipeline.training_config import TrainingConfig, differing_fields
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.pipeline import DDPMPipeline
+
+__all__ = ["RunFolder", "RunIdentity"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes two runs the same run, beside where they are kept.
+
+    Arguments:
+        config: Resolved.
+        num_processes: How many processes train.
+        data: Fingerprints of the images, by what they are for.
+    """
+
+    config: TrainingConfig
+    num_processes: int
+    data: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "config": self.config.to_dict(),
+            "num_processes": self.num_processes,
+            "data": self.data,
+        }
+
+    def check_continues(self, state: dict[str, Any], where: Path) -> None:
+        """ValueError, with what differs, unless a run with this state may go on as this one."""
+        old = TrainingConfig.from_dict(state["config"])
+        differing: dict[str, Any] = dict(differing_fields(old, self.config))
+        if state["num_processes"] != self.num_processes:
+            differing["num_processes"] = (state["num_processes"], self.num_processes)
+        for name in sorted(state["data"].keys() | self.data.keys()):
+            before, after = state["data"].get(name), self.data.get(name)
+            if before != after:
+                differing[name] = (before, after)
+        if differing:
+            changes = ", ".join(f"{k}: {a!r} → {b!r}" for k, (a, b) in differing.items())
+            raise ValueError(
+                f"the run in {str(where)!r} has another configuration ({changes}); use the same "
+                "options to continue it, another output_dir, or overwrite_output_dir"
+            )
+
+
+class RunFolder:
+    """Paths in an output_dir, and what is done with it as a whole."""
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.path = Path(output_dir)
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.identity = self.path / "training_config.json"
+        self.model = self.path / "model_index.json"
+        self._lock = FileLock(self.path / ".lock", timeout=0)
+
+    def lock(self) -> None:
+        """Keep other runs out of the folder.
+
+        Raises:
+            FileExistsError: If another run is in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise FileExistsError(
+                f"another process is training in output_dir {str(self.path)!r}"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let other runs in."""
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def begin(self, identity: RunIdentity) -> Path | None:
+        """Make the folder ready for a run; where the checkpoint to continue from is, if any.
+
+        Raises:
+            ValueError: If it holds a run of another configuration, or damaged checkpoints only.
+            FileExistsError: If it holds a run or a model that must not be overwritten.
+        """
+        config = identity.config
+        if config.overwrite_output_dir:
+            self._clear(config.logging_dir)
+        path = self._find(config.resume_from_checkpoint)
+        if path is None:
+            self._check_unused(identity)
+        else:
+            state = read_state(path)
+            identity.check_continues(state["identity"], path)
+            if state["step"] > config.max_train_steps:
+                raise ValueError(
+                    f"max_train_steps={config.max_train_steps} is below step {state['step']} of "
+                    f"the checkpoint {str(path)!r}"
+                )
+            logger.info("going on from %s", path)
+        self.samples.mkdir(parents=True, exist_ok=True)
+        write_aside(self.identity, _json(identity.config.to_dict()))
+        return path
+
+    def _find(self, resume: str) -> Path | None:
+        if resume == "latest":
+            return newest_checkpoint(self.checkpoints)
+        if resume == "none":
+            return None
+        path = Path(resume)
+        if not path.is_dir():
+            raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {resume!r}")
+        check_whole(path)
+        return path
+
+    def _check_unused(self, identity: RunIdentity) -> None:
+        """A run may start from nothing in a folder where nothing, or only its own start, is."""
+        in_the_way = [p.name for p in (self.model, self.metrics) if p.exists()]
+        in_the_way += sorted(p.name for p in self.checkpoints.glob("step-*"))
+        if not in_the_way:
+            return
+        own_start = in_the_way == [self.metrics.name] and self.identity.exists()
+        if own_start and identity.config.resume_from_checkpoint == "latest":
+            old = TrainingConfig.from_json(self.identity)
+            if not differing_fields(old, identity.config):
+                return
+        raise FileExistsError(
+            f"output_dir {str(self.path)!r} holds another run ({', '.join(in_the_way)}); choose "
+            "another folder, or pass overwrite_output_dir to delete that run"
+        )
+
+    def _clear(self, logging_dir: str) -> None:
+        """Delete a run's files, and no others."""
+        if not self.identity.exists():
+            return
+        folders = [self.samples, self.checkpoints, self.path / logging_dir]
+        folders += [self.path / name for name in ("unet", "scheduler")]
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.model, self.metrics, self.identity):
+            file.unlink(missing_ok=True)
+
+    def save_model(self, pipeline: DDPMPipeline) -> None:
+        """Save a pipeline, replacing an older one part by part."""
+        aside = self.path / ".model.aside"
+        shutil.rmtree(aside, ignore_errors=True)
+        pipeline.save_pretrained(aside)
+        for part in aside.iterdir():
+            target = self.path / part.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            part.replace(target)
+        aside.rmdir()
+
+
+def write_aside(path: Path, content: str) -> None:
+    """Write a small file so that it is never half there."""
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(content, encoding="utf-8")
+    aside.replace(path)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
