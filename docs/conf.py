@@ -41,8 +41,12 @@ html_math_renderer = "mathml"
 html_show_sphinx = False
 
 
-# The converter knows neither the environment nor a sized \lVert; MathML's fences stretch anyway.
-REWRITES = ((r"\{aligned\}", "{align*}"), (r"\\[bB]ig+[lr]?(?=\\[lr]?(vert|Vert|ceil|floor))", ""))
+# What the converter does not know. MathML's fences stretch without \big.
+REWRITES = (
+    (r"\{aligned\}", "{align*}"),
+    (r"\\[bB]ig+[lr]?(?=\\[lr]?(vert|Vert|ceil|floor))", ""),
+    (r"\\arg(?![a-z])", r"\\mathrm{arg}"),
+)
 
 
 def mathml(node: math | math_block, display: str) -> str:
@@ -50,7 +54,7 @@ def mathml(node: math | math_block, display: str) -> str:
     latex = node.astext()
     for pattern, replacement in REWRITES:
         latex = re.sub(pattern, replacement, latex)
-    converted = convert(latex, display=display)
+    converted = convert(latex, display=display).replace(r"\_", "_")
     if "\\" in converted or "<mi>&</mi>" in converted:
         raise ValueError(f"no MathML for {latex!r}")
     return converted

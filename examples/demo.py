@@ -1,0 +1,100 @@
+"""From nothing to a trained model and a picture of its samples, on two CPU cores.
+
+    python examples/demo.py --output_dir runs/demo
+
+Trains on scikit-learn's 1797 handwritten digits (8 x 8 pixels), opens the saved model again and
+draws ten samples of every digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from ddpm_pipeline import DDPMPipeline, TrainingConfig, train
+
+CLASSES = range(10)
+COLUMNS = 10
+
+
+def save_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write the images, whose 17 levels 0 ... 16 become 0 ... 255, with their labels."""
+    digits = load_digits()
+    images = (digits.images * (255 / 16)).round().astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, images=images, labels=digits.target)
+    return images, digits.target
+
+
+def draw_digits(model_dir: Path, num_inference_steps: int, guidance_scale: float) -> np.ndarray:
+    """COLUMNS samples of each class from the saved model, uint8 (10 * COLUMNS, 8, 8)."""
+    pipe = DDPMPipeline.from_pretrained(model_dir)
+    samples = pipe(
+        batch_size=len(CLASSES) * COLUMNS,
+        generator=torch.Generator().manual_seed(0),
+        num_inference_steps=num_inference_steps,
+        class_labels=torch.tensor(CLASSES).repeat_interleave(COLUMNS),
+        guidance_scale=guidance_scale,
+    )
+    return np.stack([np.asarray(image) for image in samples.images])
+
+
+def save_figure(panels: dict[str, np.ndarray], path: Path) -> None:
+    """Draw one panel of labelled rows for each set of images, COLUMNS of every class in order."""
+    mpl.use("Agg")
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.2, 3.75), layout="constrained")
+    for axis, (title, images) in zip(axes, panels.items(), strict=True):
+        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=90)
+        rows = [np.concatenate(list(row), axis=1) for row in np.split(framed, len(CLASSES))]
+        axis.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255)
+        side = framed.shape[1]
+        axis.set(title=title, xticks=[], yticks=[side * (c + 0.5) for c in CLASSES])
+        axis.set_yticklabels([str(c) for c in CLASSES])
+        axis.tick_params(length=0)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Train, draw, and say what was written."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--max_train_steps", type=int, default=1500)
+    parser.add_argument("--num_inference_steps", type=int, default=50)
+    parser.add_argument("--guidance_scale", type=float, default=1.0)
+    options = parser.parse_args()
+
+    data_path, model_dir = options.output_dir / "digits.npz", options.output_dir / "model"
+    images, labels = save_digits(data_path)
+    result = train(
+        TrainingConfig(
+            train_data_dir=str(data_path),
+            resolution=8,
+            class_conditional=True,
+            train_batch_size=64,
+            max_train_steps=options.max_train_steps,
+            num_epochs=None,
+            output_dir=str(model_dir),
+            cache_dir=str(options.output_dir / "cache"),
+        )
+    )
+    samples = draw_digits(result.output_dir, options.num_inference_steps, options.guidance_scale)
+    real = np.concatenate([images[labels == c][:COLUMNS] for c in CLASSES])
+    figure_path = options.output_dir / "samples.png"
+    steps = f"{result.global_step} updates, {options.num_inference_steps} steps"
+    save_figure({"the data": real, f"samples ({steps})": samples}, figure_path)
+
+    print("Wrote")
+    for path in sorted(p for p in options.output_dir.rglob("*") if p.is_file()):
+        print(f"  {path}")
+    print(f"Look at {figure_path}")
+
+
+if __name__ == "__main__":
+    main()
