@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ddpm_pipeline.data import ImageData, open_images
@@ -34,7 +33,7 @@ from ddpm_pipeline.image_statistics import (
 )
 from ddpm_pipeline.metrics import check_count, frechet_distance, kid, precision_recall
 from ddpm_pipeline.nearest import nearest_images, nearest_picture
-from ddpm_pipeline.sampling import Sampler, load_sampler
+from ddpm_pipeline.sampling import Sampler, load_sampler, process_state
 
 __all__ = ["REPORT_NAME", "EvaluateConfig", "EvaluationReport", "evaluate"]
 
@@ -60,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
         ValueError: If there are too few images for the features, the reference images do not fit
             the model's, or an option is not allowed.
     """
-    state = PartialState()
+    state = process_state()
     sampler = load_sampler(config, state.device)
     extractor = load_features(config.features, state.device)
     data = _open_reference(config, sampler)
@@ -210,7 +209,7 @@ def _show_nearest(
         else drawn.batch(shown).images
     )
     distances, numbers = nearest_images(images, data, extractor)
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         neighbors = [data.batch(column).images for column in numbers.T]
         with write_aside(_output(config) / NEAREST_NAME) as file:
             nearest_picture(images, neighbors).save(file, "png")
@@ -259,7 +258,7 @@ def _report(
         reference_changes=data.changes,
         sampler=sampler.describe() if from_model else _manifest(Path(config.samples)),
         nearest=nearest,
-        device=PartialState().device.type,
+        device=process_state().device.type,
         versions={name: version(name) for name in ("torch", "diffusers")},
         warnings=_warnings(count, len(data)),
     )

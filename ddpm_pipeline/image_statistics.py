@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -34,7 +33,7 @@ from ddpm_pipeline.features import FeatureExtractor
 from ddpm_pipeline.image_cache import default_cache_dir
 from ddpm_pipeline.image_shards import write_aside
 from ddpm_pipeline.metrics import Moments
-from ddpm_pipeline.sampling import Sampler
+from ddpm_pipeline.sampling import Sampler, process_state
 
 __all__ = ["ImageStatistics", "measure", "reference_statistics", "sample_statistics"]
 
@@ -85,7 +84,7 @@ def measure(
     Raises:
         ValueError: If features are not finite.
     """
-    state = PartialState()
+    state = process_state()
     starts = range(0, count, batch_size)[state.process_index :: state.num_processes]
     moments, features, numbers, seconds = None, [], [], 0.0
     bar = tqdm(starts, description, disable=not (progress and state.is_main_process))
@@ -172,7 +171,7 @@ def reference_statistics(
     key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}"
     folder = Path(cache_dir) if cache_dir else default_cache_dir() / "statistics"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-    found = [_load(path) if PartialState().is_main_process else None]
+    found = [_load(path) if process_state().is_main_process else None]
     found = broadcast_object_list(found)[0]
     if found is not None:
         return found
@@ -186,7 +185,7 @@ def reference_statistics(
         description="Reference images",
         progress=progress,
     )
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         _store(statistics, path)
     return statistics
 

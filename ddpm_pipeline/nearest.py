@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from ddpm_pipeline.data import ImageData
 from ddpm_pipeline.features import FeatureExtractor
 from ddpm_pipeline.metrics import nearest_neighbors
+from ddpm_pipeline.sampling import process_state
 
 __all__ = ["nearest_images", "nearest_picture"]
 
@@ -35,7 +35,7 @@ def nearest_images(
     Returns:
         Distances, float64, and numbers in `data`, int64, both (Q, count), the nearest first.
     """
-    state = PartialState()
+    state = process_state()
     queries, best = extractor(images), None
     for start in range(0, len(data), batch_size)[state.process_index :: state.num_processes]:
         numbers = range(start, min(start + batch_size, len(data)))

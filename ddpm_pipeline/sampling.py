@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from diffusers import DDIMScheduler
 from tqdm.auto import tqdm
 
@@ -221,6 +222,12 @@ def _check_steps(sampler: Sampler) -> None:
 # Writing.
 
 
+def process_state() -> PartialState:
+    """This process among those that `accelerate launch` or torchrun started; on CPUs over gloo."""
+    only_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=only_cpu)
+
+
 def sample_images(config: SampleConfig) -> Path:
     """Draw and write images, on every process of `accelerate launch` together.
 
@@ -235,7 +242,7 @@ def sample_images(config: SampleConfig) -> Path:
         ValueError: If the output holds images that other options made, or an option is not
             allowed.
     """
-    state = PartialState()
+    state = process_state()
     sampler = load_sampler(config, state.device)
     output = Path(config.output)
     manifest = {

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from scipy import linalg
 from torch import Tensor
 from torch.testing import assert_close
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import poly_mmd
 
 from ddpm_pipeline import metrics
 from ddpm_pipeline.metrics import (
@@ -139,6 +137,8 @@ def test_frechet_distance_is_that_of_torch_fidelity() -> None:
 
 
 def test_frechet_distance_is_that_of_torchmetrics() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     first, second = two_sets()
     metric = FrechetInceptionDistance(feature=torch.nn.Flatten(), input_img_size=(16, 1, 1))
     metric.update(first, real=True)
@@ -166,6 +166,8 @@ def test_squared_mmd_is_that_of_torch_fidelity() -> None:
 
 
 def test_kid_is_the_mean_over_disjoint_subsets() -> None:
+    from torchmetrics.image.kid import poly_mmd
+
     first, second = (features[:800] for features in two_sets())
     estimate = kid(first, second, num_subsets=4, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -176,6 +178,8 @@ def test_kid_is_the_mean_over_disjoint_subsets() -> None:
 
 
 def test_one_pair_of_equal_size_is_that_of_torchmetrics() -> None:
+    from torchmetrics.image.kid import poly_mmd
+
     first, second = two_sets()
     expected = poly_mmd(first[:800], second).item()
     assert_close(metrics._squared_mmd(first[:800], second).item(), expected, rtol=1e-9, atol=0.0)

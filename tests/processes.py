@@ -1,0 +1,46 @@
+"""Real processes for tests, forked so that they need not import everything again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from typing import TYPE_CHECKING
+
+from accelerate import PartialState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["exit_codes", "fork", "fork_ranks"]
+
+
+def fork(run: Callable[[], object], **environment: str) -> int:
+    """Call a function in a new process; its pid. The exit code is 0 unless the function raises."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.environ |= environment
+        PartialState._reset_state()
+        run()
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def fork_ranks(run: Callable[[], object], count: int) -> list[int]:
+    """Call a function in `count` processes that form a gloo group; their pids."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    common["LOCAL_WORLD_SIZE"] = str(count)
+    return [fork(run, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(count)]
+
+
+def exit_codes(pids: list[int]) -> list[int]:
+    """Wait for processes; their exit codes, negative for signals."""
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
