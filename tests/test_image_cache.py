@@ -56,6 +56,14 @@ def test_images_in_order(folder: Path, cache: Path) -> None:
     assert (pixels.channels, pixels.dropped, pixels.changes) == (1, (), {})
 
 
+def test_order_over_many_chunks_and_threads() -> None:
+    values = noise(1500, 2, 2)
+    for threads in (1, 3):
+        source = array_source(values, "x", None)
+        pixels = prepare(source, Preparation(2), num_threads=threads, progress=False)
+        np.testing.assert_array_equal(pixels.values[:, 0], values)
+
+
 def test_the_second_opening_reads_no_image(folder: Path, cache: Path) -> None:
     first = opened(folder, cache)
     source = folder_source(folder)
@@ -110,6 +118,11 @@ def damage_header(entry: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"100", b"200"))
 
 
+def damage_channels(entry: Path) -> None:
+    path = entry / "header.json"
+    path.write_bytes(path.read_bytes().replace(rb"\"channels\": 1", rb"\"channels\": 3"))
+
+
 def swap_entry(entry: Path) -> None:
     record = json.loads((entry / "header.json").read_text())
     header = record["header"].replace(entry.name, "0" * 32)
@@ -119,6 +132,7 @@ def swap_entry(entry: Path) -> None:
 
 DAMAGES = {
     "header changed": damage_header,
+    "header changed where nothing shows": damage_channels,
     "header of another entry": swap_entry,
     "header cut short": lambda entry: os.truncate(entry / "header.json", 40),
     "header lost": lambda entry: (entry / "header.json").unlink(),
@@ -158,41 +172,68 @@ def test_writing_to_the_batch_leaves_the_file_alone(folder: Path, cache: Path) -
 
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from ddpm_pipeline import image_cache
 from ddpm_pipeline.image_cache import prepare
 from ddpm_pipeline.image_decoding import Preparation
 from ddpm_pipeline.image_sources import folder_source
-decode, calls = image_cache.decode, 0
+decode, inspect, calls, looks = image_cache.decode, image_cache._inspect, 0, 0
 def counted(raw, settings):
     global calls
     calls += 1
     if calls == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.002)
     return decode(raw, settings)
-image_cache.decode = counted
+def looked(raw):
+    global looks
+    looks += 1
+    time.sleep(0.002)
+    return inspect(raw)
+image_cache.decode, image_cache._inspect = counted, looked
+print("ready", flush=True)
+sys.stdin.readline()
 pixels = prepare(folder_source(Path(sys.argv[1])), Preparation(8), cache_dir=sys.argv[2],
                  num_threads=1, progress=False)
-print(calls, int(pixels.values.sum()))
+print(looks, calls, int(pixels.values.sum()))
 """
 
 
-def start(folder: Path, cache: Path, kill_at: int = -1) -> subprocess.Popen:
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(cache), str(kill_at)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder: Path, cache: Path, kill_at: int = -1, before: str = "") -> subprocess.Popen:
+    command = [sys.executable, "-c", before + PROGRAM, str(folder), str(cache), str(kill_at)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def run_together(*runs: subprocess.Popen) -> list[tuple[str, str]]:
+    """What programs say that go on at the same moment."""
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    return sorted(run.communicate(timeout=100) for run in runs)
 
 
 def test_two_processes_at_once_build_once(folder: Path, cache: Path) -> None:
-    runs = [start(folder, cache) for _ in range(2)]
-    results = sorted(run.communicate(timeout=100) for run in runs)
+    results = run_together(start(folder, cache), start(folder, cache))
     total = int(EXPECTED.sum())
-    assert results == [(f"0 {total}\n", ""), (f"100 {total}\n", "")]
+    assert results == [(f"0 0 {total}\n", ""), (f"100 100 {total}\n", "")]
+
+
+def test_two_folders_of_the_same_images_at_once_are_built_once(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    copy = write_folder(tmp_path / "copy", IMAGES)
+    results = run_together(start(folder, cache), start(copy, cache))
+    total = int(EXPECTED.sum())
+    assert results == [(f"100 0 {total}\n", ""), (f"100 100 {total}\n", "")]
 
 
 def test_a_killed_build_leaves_no_entry(folder: Path, cache: Path) -> None:
     run = start(folder, cache, kill_at=80)
-    run.communicate(timeout=100)
+    run_together(run)
     assert run.returncode == -signal.SIGKILL
     assert [p.suffix for p in cache.iterdir() if p.is_dir()] == [".tmp"]
     np.testing.assert_array_equal(opened(folder, cache).values, EXPECTED)
@@ -201,9 +242,8 @@ def test_a_killed_build_leaves_no_entry(folder: Path, cache: Path) -> None:
 
 def test_a_full_disk_leaves_no_entry(folder: Path, cache: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-    command = [sys.executable, "-c", limit + PROGRAM, str(folder), str(cache), "-1"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    last = run.stderr.strip().splitlines()[-1]
+    [(_, errors)] = run_together(start(folder, cache, before=limit))
+    last = errors.strip().splitlines()[-1]
     assert last == f"OSError: [Errno 27] the image cache {str(cache)!r} failed: File too large"
     assert not [p for p in cache.iterdir() if p.is_dir()]
     np.testing.assert_array_equal(opened(folder, cache).values, EXPECTED)

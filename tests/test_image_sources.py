@@ -31,6 +31,14 @@ def test_any_nesting_in_the_order_of_names(tmp_path: Path) -> None:
     assert [source.read(i) for i in range(3)] == [FILES[name] for name in names]
 
 
+def test_order_does_not_depend_on_how_files_were_made(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).permutation(60)
+    write_folder(tmp_path, {f"{i % 7}/{i:02d}.png": flat(i) for i in numbers})
+    source = folder_source(tmp_path)
+    names = [source.name(i) for i in range(60)]
+    assert names == sorted(names)
+
+
 def test_classes_are_the_first_folders_sorted(tmp_path: Path) -> None:
     source = folder_source(write_folder(tmp_path, FILES), labels=True)
     assert source.class_names == ("birds", "cats")
