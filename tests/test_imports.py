@@ -12,15 +12,27 @@ import pytest
 import ddpm_pipeline
 
 PACKAGE = Path(ddpm_pipeline.__file__).parent
-MATHS = ("gaussian", "schedule", "process", "spacing", "timesteps", "losses", "bound")
+MATHS = (
+    "gaussian",
+    "schedule",
+    "process",
+    "spacing",
+    "timesteps",
+    "noise",
+    "denoiser",
+    "bound_terms",
+    "losses",
+)
 TABLE = {
     "gaussian": set(),
     "schedule": set(),
     "process": {"gaussian", "schedule"},
     "spacing": {"schedule"},
     "timesteps": set(),
-    "losses": {"gaussian", "schedule", "process", "timesteps"},
-    "bound": {"gaussian", "schedule", "process", "spacing"},
+    "noise": set(),
+    "denoiser": set(),
+    "bound_terms": {"gaussian", "schedule", "process"},
+    "losses": {"gaussian", "schedule", "process", "timesteps", "bound_terms"},
     "ddim": {"schedule", "process"},
     "calibration_costs": {"gaussian", "schedule", "process", "spacing", "ddim"},
     "calibration_smoothing": set(),
@@ -30,13 +42,20 @@ TABLE = {
         "schedule",
         "process",
         "spacing",
-        "bound",
+        "bound_terms",
         "calibration_costs",
         "calibration_moments",
     },
     "scheduler": {"gaussian", "schedule", "process", "spacing", "ddim", "calibration"},
     "pipeline": {"process", "calibration", "scheduler"},
+    "bound_sampling": {"schedule", "noise"},
+    "bound_totals": set(),
+    "bound_report": {"bound_terms", "bound_totals"},
+    "bound_data": set(),
 }
+# What one file does for the bound it may do with all that stands before it.
+for name in ("bound_estimate", "bound", "bound_figures", "bound_commands"):
+    TABLE[name] = set(TABLE)
 MODELS = set(TABLE)
 # The two jobs that take several files: each file may import what stands before it.
 DATA = [
