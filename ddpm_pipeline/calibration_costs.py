@@ -32,12 +32,46 @@ __all__ = [
     "PRICED_VARIANCES",
     "chain_cost",
     "continuous_decoder_costs",
+    "linear_error",
+    "move_costs",
     "prior_cost",
     "signal_costs",
     "step_costs",
 ]
 
 PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
+
+
+def move_costs(
+    schedule: NoiseSchedule,
+    t: Tensor,
+    s: Tensor,
+    x_0_error: Tensor,
+    *,
+    variance_type: VarianceType = "analytic",
+    x_0_variance: Tensor | None = None,
+    eta: float | None = None,
+) -> Tensor:
+    r"""The bound's terms of some moves t → s between noisy steps.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        t, s: Timesteps, int64, shape (M,), 0 <= s < t < T.
+        x_0_error: e_t = E||x_0 - x_0_hat||²/D at t, float64, shape (M,).
+        variance_type: One of PRICED_VARIANCES: a learned variance has no price without forwards.
+        x_0_variance: v_t of the analytic variance, shape (M,); e_t by default, which is optimal.
+        eta: The moves of DDIM with this eta in (0, 1], of its own or the analytic variance.
+    Returns:
+        Nats per dimension, float64, shape (M,).
+    Raises:
+        ValueError: If an option is not allowed, or eta is 0.
+    Source: Bao et al. 2022 (arXiv:2201.06503), eq. 9; Ho et al. 2020 (arXiv:2006.11239), eq. 5.
+    """
+    x_0_variance = x_0_error if x_0_variance is None else x_0_variance
+    move, posterior_var = _move(schedule, t, s, variance_type, x_0_variance, eta)
+    difference = move.mean_from_x_0 * x_0_error.to(posterior_var).sqrt()
+    reverse = Gaussian(torch.zeros_like(difference), move.log_var)
+    return Gaussian(difference, posterior_var.log()).kl(reverse)
 
 
 def step_costs(
@@ -49,22 +83,18 @@ def step_costs(
     x_0_variance: Tensor | None = None,
     eta: float | None = None,
 ) -> Tensor:
-    r"""The bound's terms of all moves t → s.
+    r"""The bound's terms of all moves t → s, the moves to the data among them.
 
     Arguments:
-        schedule: Noise schedule with T steps.
-        x_0_error: e_t = E||x_0 - x_0_hat||²/D, float64, shape (T,).
+        x_0_error: e_t, float64, shape (T,).
         decoder_costs: E[-log p(x_0 | x_t)]/D of the move from t to the data, shape (T,); for
             continuous data see ``continuous_decoder_costs``.
-        variance_type: One of PRICED_VARIANCES: a learned variance has no price without forwards.
-        x_0_variance: v_t of the analytic variance, shape (T,); e_t by default, which is optimal.
-        eta: The moves of DDIM with this eta in (0, 1], of its own or the analytic variance.
+        schedule, variance_type, x_0_variance, eta: As in ``move_costs``, of shape (T,).
     Returns:
         Costs in nats per dimension, float64, shape (T, T + 1): [t, s + 1] is the move from t to
         s, column 0 the decoder, and infinity stands where s >= t.
     Raises:
-        ValueError: If an option is not allowed, eta is 0, or a shape is not (T,).
-    Source: Bao et al. 2022 (arXiv:2201.06503), eq. 9; Ho et al. 2020 (arXiv:2006.11239), eq. 5.
+        ValueError: As ``move_costs``, or if a shape is not (T,).
     """
     T = len(schedule)
     x_0_variance = x_0_error if x_0_variance is None else x_0_variance
@@ -77,11 +107,16 @@ def step_costs(
         if table.shape != (T,):
             raise ValueError(f"{name} must have shape ({T},), got {(*table.shape,)}")
     t, s = torch.tril_indices(T, T, offset=-1)
-    move, posterior_var = _move(schedule, t, s, variance_type, x_0_variance[t], eta)
-    difference = move.mean_from_x_0 * x_0_error[t].to(posterior_var).sqrt()
-    reverse = Gaussian(torch.zeros_like(difference), move.log_var)
     costs = torch.full((T, T + 1), torch.inf, dtype=torch.float64)
-    costs[t, s + 1] = Gaussian(difference, posterior_var.log()).kl(reverse)
+    costs[t, s + 1] = move_costs(
+        schedule,
+        t,
+        s,
+        x_0_error[t],
+        variance_type=variance_type,
+        x_0_variance=x_0_variance[t],
+        eta=eta,
+    )
     costs[:, 0] = decoder_costs
     return costs
 
@@ -180,3 +215,17 @@ def signal_costs(costs: Tensor, weights: Tensor) -> Tensor:
     single = torch.cat([costs.new_zeros(1), costs[every_t, every_t].cumsum(0)])
     skipped = single[1:, None] - single[None, :]
     return weights[:, None] * (costs - skipped)
+
+
+def linear_error(schedule: NoiseSchedule, second_moment: float) -> Tensor:
+    r"""Mean square error of the best multiple of x_t as an estimate of x_0, shape (T,).
+
+    .. math:: q\,(1 - \bar\alpha_t) / (q\,\bar\alpha_t + 1 - \bar\alpha_t),
+        \qquad q = \mathbb E\|x_0\|^2/D
+
+    E Var(x_0 | x_t) is never above it. For q <= 1, as for all data in [-1, 1], neither is it
+    above 1 - alpha_bar_t, which keeps the analytic variance between fixed_small and fixed_large.
+    """
+    t = torch.arange(len(schedule))
+    noise = schedule.one_minus_alpha_bar(t)
+    return second_moment * noise / (second_moment * schedule.alpha_bar(t) + noise)

@@ -33,20 +33,24 @@ TABLE = {
     "denoiser": set(),
     "bound_terms": {"gaussian", "schedule", "process"},
     "losses": {"gaussian", "schedule", "process", "timesteps", "bound_terms"},
-    "ddim": {"schedule", "process"},
-    "calibration_costs": {"gaussian", "schedule", "process", "spacing", "ddim"},
-    "calibration_smoothing": set(),
-    "calibration_moments": {"gaussian", "schedule", "process", "calibration_smoothing"},
-    "calibration": {
-        "gaussian",
-        "schedule",
-        "process",
-        "spacing",
-        "bound_terms",
-        "calibration_costs",
-        "calibration_moments",
-    },
-    "scheduler": {"gaussian", "schedule", "process", "spacing", "ddim", "calibration"},
+}
+# A calibration takes several files; so does the scheduler, which holds one.
+CALIBRATION = [
+    "ddim",
+    "calibration_costs",
+    "calibration_moments",
+    "calibration_smoothing",
+    "calibration_estimate",
+    "calibration_run",
+    "calibration_weights",
+    "calibration",
+    "calibration_chains",
+    "scheduler_config",
+    "scheduler",
+]
+for name in CALIBRATION:
+    TABLE[name] = set(TABLE) - {"losses", "timesteps"}
+TABLE |= {
     "pipeline": {"process", "calibration", "scheduler"},
     "bound_sampling": {"schedule", "noise"},
     "bound_totals": set(),

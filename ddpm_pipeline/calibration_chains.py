@@ -1,0 +1,170 @@
+r"""What a calibration says about chains: their bits per dimension, and which are the best.
+
+Both come from e_t alone, without forward passes:
+
+.. math:: \text{bound}(t_K > \dots > t_1) = L_T(t_K) + \sum_k L(t_k \to t_{k-1}) + L_0(t_1)
+
+"likelihood" is the chain with the least bound. It spends timesteps on detail far below what
+anyone sees, and the published experience is that its images are worse than those of even steps
+(Watson et al. 2021, table 5). "samples" weighs what a move loses by the error of x_0 at its
+start, so that it counts in units of the image (``calibration_costs.signal_costs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.bound_terms import bits_per_dim
+from ddpm_pipeline.calibration import Calibration
+from ddpm_pipeline.calibration_costs import (
+    PRICED_VARIANCES,
+    continuous_decoder_costs,
+    move_costs,
+    prior_cost,
+    signal_costs,
+    step_costs,
+)
+from ddpm_pipeline.calibration_estimate import decoder_costs_at
+from ddpm_pipeline.process import VarianceType, reverse_coefficients
+from ddpm_pipeline.schedule import NoiseSchedule
+from ddpm_pipeline.spacing import ShortestPaths, check_chain, shortest_paths
+
+__all__ = ["OBJECTIVES", "Objective", "chain_bits_per_dim", "optimal_timesteps"]
+
+Objective = Literal["likelihood", "samples"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+# Chains of at most this length come from one dynamic programme, longer ones from their own.
+_SHORT = 128
+
+
+def optimal_timesteps(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    K: int,
+    *,
+    variance_type: VarianceType = "analytic",
+    objective: Objective = "likelihood",
+) -> Tensor:
+    """The best K timesteps from T-1 down.
+
+    Arguments:
+        calibration: Of the model.
+        schedule: That it was made with.
+        K: Number of timesteps, 1 <= K <= T.
+        variance_type: The variance of the moves; for learned ones, of which the calibration knows
+            nothing, the steps that are best with the analytic variance.
+        objective: "likelihood" or "samples".
+    Returns:
+        Timesteps, int64, strictly decreasing, shape (K,).
+    Raises:
+        ValueError: If an option is not allowed, or the schedule is another one.
+    Source: Watson et al. 2021 (arXiv:2106.03802), section 3.
+    """
+    calibration.check_schedule(schedule)
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    T = len(schedule)
+    if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= T:
+        raise ValueError(f"num_inference_steps must be an integer from 1 to {T}, got {K!r}")
+    variance_type = variance_type if variance_type in PRICED_VARIANCES else "analytic"
+    max_steps = min(_SHORT, T) if K <= _SHORT else K
+    return _paths(calibration, schedule, variance_type, objective, max_steps).chain(K)
+
+
+@lru_cache(maxsize=8)
+def _paths(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    variance_type: VarianceType,
+    objective: Objective,
+    max_steps: int,
+) -> ShortestPaths:
+    t = torch.arange(len(schedule))
+    # The variance with which fixed_small reaches the data depends on the move before, which one
+    # number per move cannot tell: here it is the best, which the moves before it are close to.
+    decoder_type = "fixed_large" if variance_type.startswith("fixed_large") else "analytic"
+    costs = step_costs(
+        schedule,
+        calibration.x_0_error,
+        _decoder_costs(calibration, schedule, t, None, decoder_type),
+        variance_type=variance_type,
+        x_0_variance=calibration.x_0_variance,
+    )
+    if objective == "samples":
+        costs = signal_costs(costs, calibration.x_0_error)
+    return shortest_paths(costs, max_steps)
+
+
+def _decoder_costs(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    t: Tensor,
+    above: Tensor | None,
+    variance_type: VarianceType,
+) -> Tensor:
+    """E[-log p(x_0 | x_t)]/D with the variance of ``process.reverse`` at s = -1, shape (M,).
+
+    As in ``variational_bound``, a continuous decoder beside fixed variances has the best one.
+    """
+    if not len(calibration.decoder) and variance_type != "analytic":
+        return continuous_decoder_costs(calibration.x_0_error[t])
+    move = reverse_coefficients(
+        schedule,
+        t,
+        torch.full_like(t, -1),
+        prediction_type="sample",
+        variance_type=variance_type,
+        above=above,
+        x_0_variance=calibration.x_0_variance[t],
+    )
+    variance = move.log_var.exp()
+    if not len(calibration.decoder):
+        return continuous_decoder_costs(calibration.x_0_error[t], variance)
+    ratio = variance / schedule.one_minus_alpha_bar(t)
+    return decoder_costs_at(calibration.decoder[:, t], ratio)
+
+
+def chain_bits_per_dim(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int] | Tensor,
+    *,
+    variance_type: VarianceType = "analytic",
+    eta: float | None = None,
+) -> float:
+    """The variational bound of a chain, as ``variational_bound`` would measure it.
+
+    Arguments:
+        calibration: Of the model.
+        schedule: That it was made with.
+        timesteps: The chain, strictly decreasing in [0, T-1].
+        variance_type: One of ``calibration_costs.PRICED_VARIANCES``.
+        eta: The bound of DDIM's moves with this eta in (0, 1].
+    Returns:
+        Bits per dimension; ``calibration.standard_error`` is that of the full chain.
+    Raises:
+        ValueError: If the timesteps are no chain, an option is not allowed, eta is 0, or the
+            schedule is another one.
+    """
+    calibration.check_schedule(schedule)
+    chain = torch.tensor(check_chain(timesteps, len(schedule)))
+    t, s = chain[:-1], chain[1:]
+    moves = move_costs(
+        schedule,
+        t,
+        s,
+        calibration.x_0_error[t],
+        variance_type=variance_type,
+        x_0_variance=calibration.x_0_variance[t],
+        eta=eta,
+    )
+    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
+    decoder = _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
+    prior = prior_cost(schedule, calibration.second_moment, int(chain[0]))
+    return float(bits_per_dim(prior + moves.sum() + decoder.sum(), 1))

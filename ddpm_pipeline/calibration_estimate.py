@@ -1,0 +1,133 @@
+r"""From sums over forwards to smooth tables over t, with their errors.
+
+The denoising error of any data is a smooth function of log SNR, so that neighbouring timesteps
+share their forwards: each table is a spline in log SNR (``calibration_smoothing``) through the
+means of single timesteps. Errors are smoothed as fractions of the error of the best multiple of
+x_t, which vary little from one end of the chain to the other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.bound_terms import bits_per_dim
+from ddpm_pipeline.calibration_costs import linear_error, move_costs
+from ddpm_pipeline.calibration_moments import MomentSums, decoder_costs_of_residuals
+from ddpm_pipeline.calibration_smoothing import SmoothFit, smooth_fit
+from ddpm_pipeline.schedule import NoiseSchedule
+
+__all__ = ["DECODER_RATIOS", "Estimates", "decoder_costs_at", "estimate_tables"]
+
+# Variances, over 1 - alpha_bar_t, for which the decoder's cost is kept.
+DECODER_RATIOS = (1 / 64, 1 / 16, 1 / 4, 1.0)
+
+_LOG_SNR_RANGE = (-12.0, 14.0)
+_LEAST_SHARE = 1e-6
+
+
+class Estimates(NamedTuple):
+    """Tables of shape (T,), float64 on the CPU, and the error of the full chain's bits/dim."""
+
+    m: Tensor
+    m_standard_error: Tensor
+    x_0_error: Tensor
+    x_0_error_standard_error: Tensor
+    decoder: Tensor
+    second_moment: float
+    standard_error: float
+
+
+def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
+    """All that the sums say.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        sums: At least one forward.
+    """
+    count, eps, eps_squared, error, error_squared = (
+        value.double().cpu()
+        for value in (sums.count, sums.eps, sums.eps_squared, sums.error, sums.error_squared)
+    )
+    second_moment = float(sums.data) / float(count.sum())
+    log_snr = schedule.snr(torch.arange(len(schedule))).log().clamp(*_LOG_SNR_RANGE)
+    scale = linear_error(schedule, second_moment)
+    share, share_variances = _smooth_mean(
+        log_snr, count, error / scale, error_squared / scale.square()
+    )
+    m, m_variances = _smooth_mean(log_snr, count, eps, eps_squared)
+    x_0_error = share.values.clamp(min=_LEAST_SHARE) * scale
+    slopes = _bound_slopes(schedule, x_0_error) * scale
+    nats_error = share.standard_error_of_sum(slopes, share_variances)
+    return Estimates(
+        m=m.values,
+        m_standard_error=m.standard_errors(m_variances),
+        x_0_error=x_0_error,
+        x_0_error_standard_error=share.standard_errors(share_variances) * scale,
+        decoder=_decoder_table(schedule, sums.residuals.cpu(), log_snr, count),
+        second_moment=second_moment,
+        standard_error=float(bits_per_dim(nats_error, 1)),
+    )
+
+
+def _smooth_mean(
+    x: Tensor, count: Tensor, total: Tensor, squares: Tensor
+) -> tuple[SmoothFit, Tensor]:
+    """The smooth mean of images over timesteps, and the variance of the mean at each one."""
+    mean = total / count.clamp(min=1)
+    spread = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+    spread = spread * count / (count - 1).clamp(min=1)
+    variance = (
+        smooth_fit(x, spread, (count - 1).clamp(min=0)).values if count.max() > 1 else spread
+    )
+    # The spline may dip below 0 where the variance nearly vanishes.
+    variance = variance.clamp(min=1e-3 * float(variance.max()) + 1e-300)
+    return smooth_fit(x, mean, count / variance), variance / count.clamp(min=1)
+
+
+def _bound_slopes(schedule: NoiseSchedule, x_0_error: Tensor) -> Tensor:
+    """d(nats per dimension of the full chain) / d(x_0's error at t), with variances held."""
+    t = torch.arange(1, len(schedule))
+    error = x_0_error[1:]
+    with_error, without = (
+        move_costs(schedule, t, t - 1, e, x_0_variance=error) for e in (error, 0 * error)
+    )
+    decoder = 1 / (2 * x_0_error[:1])  # of a Gaussian; that of 8-bit data is below
+    return torch.cat([decoder, (with_error - without) / error])
+
+
+def _decoder_table(
+    schedule: NoiseSchedule, residuals: Tensor, log_snr: Tensor, count: Tensor
+) -> Tensor:
+    """The decoder's cost for each of DECODER_RATIOS, shape (4, T); (0, T) without residuals."""
+    noise = schedule.one_minus_alpha_bar(torch.arange(len(schedule)))
+    if not residuals.numel():
+        return noise.new_zeros(0, len(noise))
+    rows = [decoder_costs_of_residuals(residuals, ratio * noise) for ratio in DECODER_RATIOS]
+    # Costs far below the best variance grow like errors over variances do.
+    return torch.stack([smooth_fit(log_snr, row, count).values for row in rows])
+
+
+def decoder_costs_at(table: Tensor, ratio: Tensor) -> Tensor:
+    r"""The decoder's cost for any variance, from those for DECODER_RATIOS.
+
+    Through the three nearest goes a + b ln(ratio) + c/ratio, the form that a Gaussian density
+    has exactly.
+
+    Arguments:
+        table: Nats per dimension, shape (4, M).
+        ratio: Variance over 1 - alpha_bar_t, above 0, shape (M,).
+    Returns:
+        Nats per dimension, shape (M,).
+    """
+    nodes = torch.tensor(DECODER_RATIOS, dtype=torch.float64)
+    first = (ratio > (nodes[1] * nodes[2]).sqrt()).long()
+    window = first + torch.arange(3)[:, None]
+    coefficients = torch.linalg.solve(_form(nodes[window.T]), table.gather(0, window).T)
+    return (_form(ratio[:, None])[:, 0] * coefficients).sum(1)
+
+
+def _form(ratio: Tensor) -> Tensor:
+    return torch.stack([torch.ones_like(ratio), ratio.log(), 1 / ratio], dim=-1)
