@@ -35,6 +35,7 @@ _LABEL_NAMES = ("label", "labels", "class", "cls")
 _BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUMBERED = re.compile(r"(\d+)-of-(\d+)")
+_FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -68,7 +69,8 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
         ValueError: If it cannot be opened, or has no such split.
     """
     path = Path(source).expanduser()
-    if not path.exists() and not _HUB_NAME.fullmatch(os.fspath(source)):
+    file_name = path.suffix.lower() in _FILE_SUFFIXES
+    if not path.exists() and (file_name or not _HUB_NAME.fullmatch(os.fspath(source))):
         raise FileNotFoundError(f"{os.fspath(source)!r} does not exist")
     library = import_datasets()
     try:

@@ -105,30 +105,43 @@ def folder_source(root: Path, split: str | None = None, labels: bool = False) ->
 
 def _scan(root: Path) -> tuple[list[tuple[str, int, int]], int]:
     """(relative name, size, time) of every image below `root`, sorted, and how many files are not
-    images by their suffix. Hidden files are passed over, links to folders are followed once.
+    images by their suffix. Hidden files are passed over; a folder with two names is read once,
+    under the first.
     """
     Image.init()
     suffixes = {s for s, form in Image.registered_extensions().items() if form in Image.OPEN}
     entries: list[tuple[str, int, int]] = []
-    others, seen, pending = 0, set(), [("", root.stat())]
+    others, seen, pending = 0, set(), [("", root)]
     while pending:
-        prefix, status = pending.pop()
+        prefix, folder = pending.pop()
+        status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(root / prefix) as listing:
-            for entry in listing:
-                if entry.name.startswith("."):
-                    continue
-                name = prefix + entry.name
-                if entry.is_dir():
-                    pending.append((name + "/", Path(entry.path).stat()))
-                elif Path(entry.name).suffix.lower() in suffixes:
-                    status = entry.stat()
-                    entries.append((name, status.st_size, status.st_mtime_ns))
-                else:
-                    others += 1
+        with os.scandir(folder) as listing:
+            visible = [entry for entry in listing if not entry.name.startswith(".")]
+        folders = [entry for entry in visible if entry.is_dir()]
+        images = [e for e in visible if _suffix(e.name) in suffixes and not e.is_dir()]
+        entries += [(prefix + entry.name, *_size_and_time(entry)) for entry in images]
+        others += len(visible) - len(folders) - len(images)
+        names = sorted((entry.name for entry in folders), reverse=True)
+        pending += [(f"{prefix}{name}/", folder / name) for name in names]
     return sorted(entries), others
+
+
+def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
+    """A link to nothing is an image that cannot be read, and is reported as one later."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _suffix(name: str) -> str:
+    """As `Path.suffix`, in lower case, without making a path: folders hold 100,000 files."""
+    _, dot, ending = name.rpartition(".")
+    return dot + ending.lower()
 
 
 def _folder_classes(root: Path, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:

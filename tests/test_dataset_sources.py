@@ -143,8 +143,9 @@ def test_bad_data_sets(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 junk")
     with pytest.raises(ValueError, match=r"x\.parquet' is not a readable data set"):
         opened(tmp_path / "x.parquet")
-    with pytest.raises(FileNotFoundError, match=r"nope\.parquet' does not exist"):
-        opened(tmp_path / "nope.parquet")
+    for name in (tmp_path / "nope.parquet", "nope.parquet", "nope.npz"):
+        with pytest.raises(FileNotFoundError, match=r"nope\.(parquet|npz)' does not exist"):
+            opened(name)
 
 
 def test_without_the_library_the_extra_is_named() -> None:

@@ -73,6 +73,24 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert [source.name(i) for i in range(source.length)] == ["a/y.png", "b/x.png"]
 
 
+@pytest.mark.parametrize(("real", "link"), [("a", "b"), ("b", "a")])
+def test_a_folder_with_two_names_goes_by_the_first(tmp_path: Path, real: str, link: str) -> None:
+    write_folder(tmp_path, {f"{real}/x.png": flat(1), "c/y.png": flat(2)})
+    (tmp_path / link).symlink_to(tmp_path / real, target_is_directory=True)
+    source = folder_source(tmp_path, labels=True)
+    assert [source.name(i) for i in range(source.length)] == ["a/x.png", "c/y.png"]
+    assert source.class_names == ("a", "c")
+
+
+def test_a_link_to_nothing_is_an_unreadable_image(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": flat(1)})
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    source = folder_source(tmp_path)
+    assert source.length == 2
+    with pytest.raises(FileNotFoundError):
+        source.read(1)
+
+
 def test_the_quick_key_follows_names_sizes_and_times(tmp_path: Path) -> None:
     path = write_folder(tmp_path, {"a/x.png": flat(1)}) / "a" / "x.png"
     keys = [folder_source(tmp_path).quick_key]
