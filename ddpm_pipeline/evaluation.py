@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ddpm_pipeline.data import ImageData, open_images
+from ddpm_pipeline.bound import variational_bound
+from ddpm_pipeline.data import ImageData, open_images, to_model_range
 from ddpm_pipeline.data_order import seeded_generator
 from ddpm_pipeline.evaluation_report import EvaluateConfig, EvaluationReport
 from ddpm_pipeline.features import FeatureExtractor, load_features
@@ -34,13 +36,15 @@ from ddpm_pipeline.image_statistics import (
 from ddpm_pipeline.metrics import check_count, frechet_distance, kid, precision_recall
 from ddpm_pipeline.nearest import nearest_images, nearest_picture
 from ddpm_pipeline.sampling import Sampler, load_sampler, process_state
+from ddpm_pipeline.scheduler import DDPMScheduler
 
 __all__ = ["REPORT_NAME", "EvaluateConfig", "EvaluationReport", "evaluate"]
 
 REPORT_NAME = "evaluation.json"
 NEAREST_NAME = "nearest.png"
 UNBIASED_FROM = 10_000
-_SUBSET_STREAM = 23
+_SUBSET_STREAM, _BOUND_STREAM = 23, 24
+_BOUND_IMAGES = 256
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +80,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
         kept = torch.arange(min(count, config.num_kept))
         generated = measure(lambda i: drawn.batch(i).images, count, extractor, kept=kept)
     nearest = _show_nearest(config, sampler, drawn, data, extractor)
+    bound = _bound(config, sampler)
     report = [None]
     if state.is_main_process:
-        report = [_report(config, sampler, extractor, data, real, generated, nearest)]
+        report = [_report(config, sampler, extractor, data, real, generated, nearest, bound)]
         for warning in report[0].warnings:
             logger.warning(warning)
         with write_aside(_output(config) / REPORT_NAME) as file:
@@ -96,26 +101,40 @@ def _output(config: EvaluateConfig) -> Path:
 
 
 def _open_reference(config: EvaluateConfig, sampler: Sampler) -> ImageData:
+    data = _open_like_the_models(config, sampler, config.data, config.split)
+    return _random_subset(data, config.num_reference, "num_reference")
+
+
+def _open_like_the_models(
+    config: EvaluateConfig,
+    sampler: Sampler,
+    source: str,
+    split: str | None,
+    *,
+    labels: bool = False,
+) -> ImageData:
+    """Images of the size and the channels of those that the model makes."""
     unet = sampler.pipe.unet.config
     if not isinstance(unet.sample_size, int):
         raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
-    data = open_images(config.data, resolution=unet.sample_size, split=config.split)
+    data = open_images(source, resolution=unet.sample_size, split=split, labels=labels)
     if data.channels != unet.in_channels:
         raise ValueError(
-            f"data={config.data!r} has images of {data.channels} channel(s), the model makes "
-            f"images of {unet.in_channels}"
+            f"data={source!r} has images of {data.channels} channel(s), the model makes images of "
+            f"{unet.in_channels}"
         )
     if config.fit == "exact":
-        _check_size(data, f"data={config.data!r}", "; fit='resize' scales and crops them")
-    if config.num_reference is None:
+        _check_size(data, f"data={source!r}", "; fit='resize' scales and crops them")
+    return data
+
+
+def _random_subset(data: ImageData, count: int | None, name: str) -> ImageData:
+    if count is None:
         return data
-    if not 1 <= config.num_reference <= len(data):
-        raise ValueError(
-            f"num_reference must be 1 to {len(data)}, the images in data={config.data!r}, got "
-            f"{config.num_reference}"
-        )
+    if not 1 <= count <= len(data):
+        raise ValueError(f"{name} must be 1 to {len(data)}, the images there are, got {count}")
     order = torch.randperm(len(data), generator=seeded_generator(0, _SUBSET_STREAM))
-    return data.subset(order[: config.num_reference].sort().values)
+    return data.subset(order[:count].sort().values)
 
 
 def _check_size(data: ImageData, name: str, remedy: str = "") -> None:
@@ -189,6 +208,47 @@ def _check_numbers(config: EvaluateConfig, kept: int, num_images: int) -> None:
         )
 
 
+# Bits per dimension.
+
+
+def _bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
+    """The bound of the model's full chain, with what it was measured on, as JSON values."""
+    if config.bound_images == 0:
+        return None
+    source, split = config.bound_data or config.data, config.bound_split
+    if config.bound_data is None and split is None:
+        split = config.split
+    labels = sampler.pipe.unet.config.num_class_embeds is not None
+    data = _open_like_the_models(config, sampler, source, split, labels=labels)
+    count = min(_BOUND_IMAGES, len(data)) if config.bound_images is None else config.bound_images
+    data = _random_subset(data, count, "bound_images")
+    images, classes = data.batch(range(len(data)))
+    state, scheduler = process_state(), sampler.saved_scheduler
+    if not isinstance(scheduler, DDPMScheduler):
+        scheduler = DDPMScheduler.from_config(scheduler.config)
+    accelerator = None
+    if state.num_processes > 1:
+        accelerator = Accelerator(cpu=state.device.type == "cpu")
+    report = variational_bound(
+        sampler.pipe.unet,
+        scheduler,
+        to_model_range(images),
+        class_labels=classes,
+        num_timestep_samples=config.bound_timesteps,
+        generator=seeded_generator(config.seed, _BOUND_STREAM),
+        accelerator=accelerator,
+        progress=True,
+    )
+    return {
+        "data": " ".join(filter(None, [Path(source).name, split])),
+        "fingerprint": data.fingerprint,
+        "changes": data.changes,
+        **{key: value for key, value in report.to_dict().items() if not isinstance(value, list)},
+        "transitions": report.transitions.sum().item(),
+        "warnings": list(report.warnings),
+    }
+
+
 # The report.
 
 
@@ -227,6 +287,7 @@ def _report(
     real: ImageStatistics,
     generated: ImageStatistics,
     nearest: list[dict[str, Any]],
+    bound: dict[str, Any] | None,
 ) -> EvaluationReport:
     count = generated.moments.count
     kernel = kid(
@@ -245,6 +306,7 @@ def _report(
         kid_standard_error=kernel.standard_error,
         precision=precision,
         recall=recall,
+        bound=bound,
         seconds_per_image=generated.seconds / count if from_model else None,
         num_images=count,
         num_reference=len(data),

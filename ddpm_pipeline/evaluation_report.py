@@ -37,6 +37,14 @@ class EvaluateConfig(SamplingOptions):
     """Neighbours that the balls of precision and recall reach to."""
     num_nearest: int = 16
     """Images to show above the reference images nearest to them; 0 shows none."""
+    bound_data: str | None = None
+    """Held-out images for bits/dim; the data unless given."""
+    bound_split: str | None = None
+    """Which part of the held-out images, or of the data where bound_data is not given."""
+    bound_images: int | None = None
+    """Images for bits/dim, drawn at random; 256 or all if fewer unless given, 0 leaves it out."""
+    bound_timesteps: int = 10
+    """Timesteps drawn for each of them; the bound is that of the full chain of DDPM."""
     output: str | None = None
     """Directory for evaluation.json and nearest.png; the model's unless given."""
     cache_dir: str | None = None
@@ -44,7 +52,8 @@ class EvaluateConfig(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1, num_nearest=0)
+        check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
+        check_at_least(self, num_nearest=0, bound_timesteps=1)
         if self.output is None and not Path(self.model).is_dir():
             raise ValueError(f"output must be given for model={self.model!r}, no directory here")
 
@@ -60,6 +69,8 @@ class EvaluationReport:
     kid_standard_error: float
     precision: float
     recall: float
+    bound: dict[str, Any] | None
+    """The variational bound in bits/dim with its error, parts and data; None if left out."""
     seconds_per_image: float | None
     """Time of one process to draw an image; None for images drawn before."""
     num_images: int
@@ -97,6 +108,8 @@ class EvaluationReport:
             "precision": f"{self.precision:.3f}",
             "recall": f"{self.recall:.3f}",
         }
+        if self.bound is not None:
+            rows["bits/dim"] = _bound_text(self.bound)
         if self.seconds_per_image is not None:
             rows["seconds per image"] = f"{self.seconds_per_image:.3g}"
         rows |= {
@@ -108,6 +121,11 @@ class EvaluationReport:
         width = max(map(len, rows))
         lines = [f"{key:{width}}  {value}" for key, value in rows.items()]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def _bound_text(bound: dict[str, Any]) -> str:
+    value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
+    return f"{value} on {bound['num_images']:,} images of {bound['data']}"
 
 
 def _sampler_text(sampler: dict[str, Any]) -> str:

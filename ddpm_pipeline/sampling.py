@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, SchedulerMixin
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.data_order import seeded_generator
@@ -138,10 +138,12 @@ class Sampler:
     Arguments:
         pipe: The pipeline.
         options: What determines image i.
+        saved_scheduler: The scheduler that the model was saved with.
     """
 
     pipe: DDPMPipeline
     options: SamplingOptions
+    saved_scheduler: SchedulerMixin
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
         """The images of these numbers, uint8 (N, H, W, C)."""
@@ -201,12 +203,13 @@ def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -
         ValueError: If an option does not fit the model.
     """
     pipe = DDPMPipeline.from_pretrained(options.model, dtype=getattr(torch, options.precision))
+    saved = pipe.scheduler
     if options.scheduler != "as_saved":
-        scheduler = _SCHEDULERS[options.scheduler].from_config(pipe.scheduler.config)
+        scheduler = _SCHEDULERS[options.scheduler].from_config(saved.config)
         pipe = DDPMPipeline(pipe.unet, scheduler)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
-    sampler = Sampler(pipe.to(device), options)
+    sampler = Sampler(pipe.to(device), options, saved)
     _check_steps(sampler)
     return sampler
 
