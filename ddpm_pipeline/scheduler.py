@@ -4,17 +4,16 @@ r"""``DDPMScheduler``: diffusers' scheduler interface around the exact process.
     x_s = \mu_\theta(x_t, t) + \sigma_{s|t}\, z, \qquad z \sim \mathcal N(0, I)
     \text{ for } s \ge 0,\quad z = 0 \text{ for } s = -1
 
-It takes diffusers' config keys and gives its results; the formulas are all in ``process``. What
-diffusers cannot express (the option values of STOCK_OPTIONS) travels in the private config key
-``_ddpm_pipeline``, which stock diffusers keeps and ignores, with the nearest stock value in the
-public key: a saved scheduler opens, samples and is saved again anywhere.
+It takes diffusers' config keys and gives its results; the formulas are all in ``process`` and
+``ddim``. What diffusers cannot express travels in a private config key, which it keeps and ignores
+(``scheduler_config``): a saved scheduler opens, samples and is saved again anywhere.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -22,38 +21,36 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
+from ddpm_pipeline.calibration import Calibration
+from ddpm_pipeline.calibration_chains import optimal_timesteps
+from ddpm_pipeline.calibration_weights import check_weights
 from ddpm_pipeline.gaussian import Gaussian
 from ddpm_pipeline.process import (
-    VARIANCE_TYPES,
     ReverseMove,
     add_scaled_,
-    broadcast,
     check_prediction_type,
     marginal,
     model_target,
-    reverse_coefficients,
     reverse_log_var,
     reverse_mean,
     reverse_x_0,
     split_output,
 )
-from ddpm_pipeline.schedule import NoiseSchedule
-from ddpm_pipeline.spacing import SPACINGS, check_chain, spaced_timesteps
+from ddpm_pipeline.scheduler_chain import Chain, Step, StepRule, StepTable
+from ddpm_pipeline.scheduler_config import (
+    CALIBRATED_SPACINGS,
+    PRIVATE_KEY,
+    STOCK_OPTIONS,
+    build_schedule,
+    check_options,
+    private_config,
+    restored_config,
+)
+from ddpm_pipeline.spacing import check_chain, spaced_timesteps
 
 __all__ = ["PRIVATE_KEY", "STOCK_OPTIONS", "DDPMScheduler"]
-
-PRIVATE_KEY = "_ddpm_pipeline"
-
-# Option values that stock diffusers does not know, and the nearest that it does.
-STOCK_OPTIONS = {
-    "variance_type": {"analytic": "fixed_small"},
-    "timestep_spacing": {"quadratic": "trailing", "optimal": "trailing"},
-}
-
-# Config keys of diffusers 0.1, and what they are called now.
-_LEGACY_KEYS = {"timesteps": "num_train_timesteps", "clip_predicted_image": "clip_sample"}
 
 
 class _StepOutput(DDPMSchedulerOutput):
@@ -65,14 +62,6 @@ class _StepOutput(DDPMSchedulerOutput):
         self.__dict__.update(values)
 
 
-class _Step(NamedTuple):
-    """A reverse move ready for use: floats, or tensors that broadcast against the sample."""
-
-    move: ReverseMove
-    std: float | Tensor  # of the fixed variance types; 0 on clean data
-    has_noise: float | Tensor | bool
-
-
 class DDPMScheduler(diffusers.DDPMScheduler):
     r"""Drop-in for ``diffusers.DDPMScheduler``, exact in float64 and free of its defects.
 
@@ -82,13 +71,14 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         beta_schedule: linear, scaled_linear, squaredcos_cap_v2, sigmoid or laplace.
         trained_betas: The T betas themselves, each in (0, 1], instead of a named schedule.
         variance_type: fixed_small (the posterior's), fixed_large (beta), their ``_log`` names,
-            learned, learned_range, or analytic.
+            learned, learned_range, or analytic, which needs a calibration.
         clip_sample: Clip the predicted x_0 to +- clip_sample_range.
         prediction_type: epsilon, sample or v_prediction.
         thresholding, dynamic_thresholding_ratio, sample_max_value: Dynamic thresholding of the
             predicted x_0 (Saharia et al. 2022, arXiv:2205.11487), instead of clipping.
         clip_sample_range: Where clip_sample clips, above 0.
-        timestep_spacing: leading, trailing, linspace or quadratic; see ``spacing``.
+        timestep_spacing: leading, trailing, linspace or quadratic, see ``spacing``; or, from a
+            calibration, optimal (for likelihood) or optimal_samples, see ``calibration_chains``.
         steps_offset: Added to every timestep of leading, at least 0.
         rescale_betas_zero_snr: Shift the schedule to zero terminal SNR.
     Raises:
@@ -116,15 +106,17 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         rescale_betas_zero_snr: bool = False,
     ) -> None:
         # Not super().__init__(): that would build the float32 tables and register twice.
-        self.schedule = _build_schedule(
+        self.schedule = build_schedule(
             num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
         )
         if rescale_betas_zero_snr:
             self.schedule = self.schedule.zero_terminal_snr()
-        _check_options(self.config)
+        check_options(self.config)
         check_prediction_type(self.schedule, prediction_type)
         self.variance_type = variance_type
         self.timestep_spacing = timestep_spacing
+        self.calibration: Calibration | None = None
+        self.last_noise_levels = 2.0
         self._register_extras()
 
         every_t = torch.arange(num_train_timesteps)
@@ -139,14 +131,16 @@ class DDPMScheduler(diffusers.DDPMScheduler):
 
     def _register_extras(self) -> None:
         """Put what stock diffusers cannot express into the private key, its nearest beside it."""
-        options = {}
-        for key, nearest in STOCK_OPTIONS.items():
-            value = getattr(self, key)
-            if value in nearest:
-                options[key] = {"value": value, "stock": nearest[value]}
-        stock = {key: option["stock"] for key, option in options.items()}
-        extras = {PRIVATE_KEY: {"options": options}} if options else {}
-        self.register_to_config(**stock, **extras)
+        entry = None
+        if self.calibration is not None:
+            entry = {
+                "last_noise_levels": self.last_noise_levels,
+                **self.calibration.to_dict(),
+            }
+        options = {key: getattr(self, key) for key in STOCK_OPTIONS}
+        public, private = private_config(options, entry)
+        if private or PRIVATE_KEY in self.config:
+            self.register_to_config(**public, **{PRIVATE_KEY: private})
 
     @classmethod
     def from_config(
@@ -155,10 +149,71 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         return_unused_kwargs: bool = False,
         **kwargs: object,
     ) -> DDPMScheduler | tuple[DDPMScheduler, dict[str, Any]]:
-        """As in diffusers; also restores our own options and reads the keys of diffusers 0.1."""
+        """As in diffusers; also restores what is our own and reads the keys of diffusers 0.1."""
+        calibration = None
         if isinstance(config, dict):
-            config = _restored_config(config, kwargs)
-        return super().from_config(config, return_unused_kwargs, **kwargs)
+            config, calibration = restored_config(config, kwargs)
+        scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
+        if calibration is not None:
+            levels = calibration.pop("last_noise_levels")
+            scheduler.set_calibration(Calibration.from_dict(calibration), last_noise_levels=levels)
+        return (scheduler, unused) if return_unused_kwargs else scheduler
+
+    def set_calibration(
+        self, calibration: Calibration | None, *, last_noise_levels: float = 2.0
+    ) -> None:
+        """Take the analytic variance and the optimal spacings from a calibration.
+
+        It is saved with the scheduler, where stock diffusers ignores it and keeps it.
+
+        Arguments:
+            calibration: From ``calibrate``; None forgets the one there is, as is right before
+                the weights are trained further.
+            last_noise_levels: The last noise drawn with the analytic variance changes a value by
+                no more than this many of 256 levels on average, above 0, unless the forward
+                process itself has more; the paper uses 1 or 2.
+        Raises:
+            ValueError: If it was made for another T or noise schedule.
+        Source: Bao et al. 2022 (arXiv:2201.06503), section 3.3 for the last noise.
+        """
+        if not last_noise_levels > 0:
+            raise ValueError(f"last_noise_levels must be above 0, got {last_noise_levels}")
+        if calibration is not None:
+            calibration.check_schedule(self.schedule)
+        self.calibration, self.last_noise_levels = calibration, last_noise_levels
+        self._register_extras()
+        self._tabulate()
+
+    def with_calibration(
+        self, calibration: Calibration, *, last_noise_levels: float = 2.0, **options: object
+    ) -> DDPMScheduler:
+        """A new scheduler with the analytic variance of a calibration.
+
+        Arguments:
+            calibration, last_noise_levels: As for ``set_calibration``.
+            options: Config keys to change as well, such as timestep_spacing; variance_type is
+                analytic unless it is among them.
+        Raises:
+            ValueError: As ``set_calibration``, or if an option is not allowed.
+        """
+        scheduler = self.from_config(self.config, **{"variance_type": "analytic", **options})
+        scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
+        return scheduler
+
+    @property
+    def x_0_variance(self) -> Tensor | None:
+        """v_t = E Var(x_0 | x_t) per dimension, float64, shape (T,); None if not calibrated."""
+        return None if self.calibration is None else self.calibration.x_0_variance
+
+    def check_weights(self, network: nn.Module) -> None:
+        """ValueError if the options use a calibration that was made for other weights.
+
+        Arguments:
+            network: That will be sampled from.
+        """
+        is_used = self.variance_type == "analytic" or self.timestep_spacing in CALIBRATED_SPACINGS
+        if self.calibration is not None and is_used:
+            check_weights(self.calibration.weights, network)
 
     def set_timesteps(
         self,
@@ -189,37 +244,53 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         self._use_chain(chain, device)
 
     def _spaced(self, K: int) -> Sequence[int]:
-        offset = self.config.steps_offset
-        return spaced_timesteps(len(self), K, self.timestep_spacing, steps_offset=offset).tolist()
+        spacing = self.timestep_spacing
+        if spacing not in CALIBRATED_SPACINGS:
+            offset = self.config.steps_offset
+            return spaced_timesteps(len(self), K, spacing, steps_offset=offset).tolist()
+        chain = optimal_timesteps(
+            self._calibrated(f"timestep_spacing {spacing!r}"),
+            self.schedule,
+            K,
+            variance_type=self.variance_type,
+            objective=CALIBRATED_SPACINGS[spacing],
+        )
+        return chain.tolist()
+
+    def _calibrated(self, option: str) -> Calibration:
+        if self.calibration is None:
+            raise ValueError(
+                f"{option} needs a calibration, got None; "
+                "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one"
+            )
+        return self.calibration
 
     def _use_chain(self, chain: Sequence[int], device: str | torch.device | None = None) -> None:
         self.timesteps = torch.tensor(chain).to(device)
-        descending = torch.tensor(chain)
-        ascending, every_t = descending.flip(0), torch.arange(len(self))
-        below = torch.searchsorted(ascending, every_t)
-        beyond = torch.tensor([len(self)])
-        # Where each t lands, and where it comes from, also for a t that the chain leaves out.
-        self._landing = torch.cat([torch.tensor([-1]), ascending])[below]
-        above = torch.searchsorted(ascending, every_t, right=True)
-        self._above = torch.cat([ascending, beyond])[above]
+        self._chain = Chain(chain, len(self))
         self._tabulate()
 
     def _tabulate(self) -> None:
-        """Every step of the chain, once, so that ``step`` only looks one up."""
-        move = reverse_coefficients(
+        """The steps by eta, None being DDPM's own; those of DDPM now, so that no step waits."""
+        self._tables: dict[float | None, StepTable] = {}
+        if self.variance_type != "analytic" or self.calibration is not None:
+            self._table(None)
+
+    def _table(self, eta: float | None) -> StepTable:
+        if eta not in self._tables:
+            self._tables[eta] = self._rule(self.variance_type).tabulate(self._chain, eta)
+        return self._tables[eta]
+
+    def _rule(self, variance_type: str) -> StepRule:
+        if variance_type == "analytic":
+            self._calibrated("variance_type 'analytic'")
+        return StepRule(
             self.schedule,
-            torch.arange(len(self)),
-            self._landing,
-            prediction_type=self.config.prediction_type,
-            variance_type=self.variance_type,
-            above=self._above,
+            self.config.prediction_type,
+            variance_type,
+            self.x_0_variance,
+            self.last_noise_levels,
         )
-        has_noise = self._landing >= 0
-        std = has_noise * (0.5 * move.log_var).exp()
-        moves = map(ReverseMove, *(column.tolist() for column in move))
-        self._steps = list(map(_Step, moves, std.tolist(), has_noise.tolist()))
-        self._columns = torch.stack([*move, std, has_noise.to(std)], dim=1)
-        self._device_columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def previous_timestep(self, timestep: int | Tensor) -> int | Tensor:
         """The timestep that a step from ``timestep`` lands on, -1 for clean data.
@@ -227,56 +298,40 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         A timestep that the chain leaves out lands on the next lower one that it holds.
         """
         if isinstance(timestep, Tensor):
-            landing = self._landing.to(timestep.device)
+            landing = self._chain.landing.to(timestep.device)
             return landing.index_select(0, timestep.reshape(-1)).reshape(timestep.shape)
-        return int(self._landing[self._checked(timestep)])
+        if not 0 <= timestep < len(self):
+            raise ValueError(f"timestep must lie in [0, {len(self) - 1}], got {timestep}")
+        return int(self._chain.landing[timestep])
 
-    def _checked(self, t: int) -> int:
-        if not 0 <= t < len(self):
-            raise ValueError(f"timestep must lie in [0, {len(self) - 1}], got {t}")
-        return t
-
-    def _host_step(self, t: int) -> _Step:
-        steps = self._steps
-        return steps[t] if 0 <= t < len(steps) else steps[self._checked(t)]
-
-    def _device_step(self, t: Tensor, sample: Tensor) -> _Step:
-        """The step for timesteps that are on a device or differ between examples."""
-        key = (sample.device, sample.dtype)
-        if key not in self._device_columns:
-            self._device_columns[key] = self._columns.to(sample.dtype).to(sample.device)
-        try:
-            rows = self._device_columns[key].index_select(0, t.to(sample.device).reshape(-1))
-        except IndexError:
-            raise ValueError(f"timesteps must lie in [0, {len(self) - 1}], got {t}") from None
-        columns = [broadcast(column, sample) for column in rows.unbind(1)]
-        return _Step(ReverseMove(*columns[:-2]), *columns[-2:])
-
-    def _step(self, timestep: int | Tensor, sample: Tensor) -> _Step:
-        if not isinstance(timestep, Tensor):
-            return self._host_step(int(timestep))
-        if timestep.ndim == 0 and timestep.device.type == "cpu":
-            return self._host_step(int(timestep.numpy()))  # a read of host memory, no dispatch
-        return self._device_step(timestep, sample)
-
-    def reverse(self, model_output: Tensor, timestep: int | Tensor, sample: Tensor) -> Gaussian:
+    def reverse(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        *,
+        eta: float | None = None,
+    ) -> Gaussian:
         """p(x_s | x_t) on the current chain: what ``step`` samples from.
 
         Arguments:
             model_output: Output of the network, (B, C, *) or, for learned variances, (B, 2C, *).
             timestep: t, an int or int64 tensor of shape () or (B,).
             sample: x_t, shape (B, C, *).
+            eta: As in ``step``.
         Returns:
-            Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var at
-            s = -1 is the finite one of ``process.reverse``; ``step`` adds no noise there.
+            Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
+            that of ``process.reverse`` or ``ddim``, which ``step`` departs from in two places:
+            it adds no noise at s = -1, and caps the last noise of the analytic variance.
         Raises:
             ValueError: If the channels or the timestep are not allowed.
         """
         x_t = _at_least_float32(sample)
-        move = self._step(timestep, x_t).move
+        move = self._table(eta).step(timestep, x_t).move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
-        mean = reverse_mean(move, x_0_hat, x_t)
-        log_var = reverse_log_var(move, log_var_output, self.variance_type)
+        mean, log_var = reverse_mean(move, x_0_hat, x_t), move.log_var
+        if eta is None:
+            log_var = reverse_log_var(move, log_var_output, self.variance_type)
         return Gaussian(mean, torch.as_tensor(log_var, dtype=mean.dtype, device=mean.device))
 
     def step(
@@ -286,6 +341,8 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         sample: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
+        *,
+        eta: float | None = None,
     ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
         """Draw x_s from p(x_s | x_t), without any device synchronisation.
 
@@ -295,22 +352,26 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             sample: x_t, shape (B, C, *).
             generator: Source of the noise, or a list of B of them, one for each example.
             return_dict: Whether to return an object rather than a tuple.
+            eta: A step of DDIM instead, whose noise has eta times the standard deviation of the
+                forward posterior; with the analytic variance, what x_t leaves open about x_0 is
+                added to it. Of the other variance types it uses nothing.
         Returns:
             ``prev_sample`` x_s and ``pred_original_sample`` (the predicted x_0), in the dtype of
             ``sample``. On clean data, s = -1, x_s is the mean and nothing is drawn.
         Raises:
-            ValueError: If the channels or the timestep are not allowed.
-        Source: Ho et al. 2020, algorithm 2.
+            ValueError: If the channels, the timestep or eta are not allowed.
+        Source: Ho et al. 2020, algorithm 2; Song et al. 2020 (arXiv:2010.02502), eq. 12.
         """
         x_t = _at_least_float32(sample)
-        step = self._step(timestep, x_t)
+        step = self._table(eta).step(timestep, x_t)
         move = step.move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
         if step.has_noise is False:
             x_s = reverse_mean(move, x_0_hat, x_t)
         else:
             # The mean is added to the scaled noise, not the reverse: one kernel less.
-            x_s = _scaled_noise(x_t, self._std(step, log_var_output), generator)
+            std = step.std if eta is not None else self._std(step, log_var_output)
+            x_s = _scaled_noise(x_t, std, generator)
             add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
             add_scaled_(x_s, move.mean_from_x_t, x_t)
         if x_s.dtype != sample.dtype:
@@ -326,7 +387,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         output, log_var_output = split_output(model_output, x_t, self.variance_type)
         return self._constrain(reverse_x_0(move, output, x_t)), log_var_output
 
-    def _std(self, step: _Step, log_var_output: Tensor | None) -> float | Tensor:
+    def _std(self, step: Step, log_var_output: Tensor | None) -> float | Tensor:
         if log_var_output is None:
             return step.std
         log_var = reverse_log_var(step.move, log_var_output, self.variance_type)
@@ -364,18 +425,10 @@ class DDPMScheduler(diffusers.DDPMScheduler):
     ) -> Tensor:
         """The variance (never its root or logarithm) of the step from t; 0 on clean data."""
         t = torch.as_tensor(t)
-        s = self.previous_timestep(t)
         variance_type = variance_type or self.variance_type
-        move = reverse_coefficients(
-            self.schedule,
-            t,
-            s,
-            prediction_type=self.config.prediction_type,
-            variance_type=variance_type,
-            above=self._above[t],
-        )
+        move = self._rule(variance_type).moves(self._chain, t)
         log_var = reverse_log_var(move, predicted_variance, variance_type)
-        return torch.where(s >= 0, log_var.exp(), 0.0)
+        return torch.where(self.previous_timestep(t) >= 0, log_var.exp(), 0.0)
 
 
 def _scaled_noise(
@@ -390,62 +443,3 @@ def _scaled_noise(
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def _build_schedule(
-    T: int,
-    beta_start: float,
-    beta_end: float,
-    beta_schedule: str,
-    trained_betas: np.ndarray | list[float] | None,
-) -> NoiseSchedule:
-    if trained_betas is None:
-        return NoiseSchedule.named(beta_schedule, T, beta_start, beta_end)
-    if len(trained_betas) != T:
-        raise ValueError(
-            f"trained_betas must have num_train_timesteps = {T} entries, got {len(trained_betas)}"
-        )
-    return NoiseSchedule.from_betas(trained_betas)
-
-
-def _check_options(config: dict[str, Any]) -> None:
-    """ValueError for an option of the scheduler's config that is not allowed."""
-    _check_choice(config, "variance_type", VARIANCE_TYPES)
-    _check_choice(config, "prediction_type", ("epsilon", "sample", "v_prediction"))
-    _check_choice(config, "timestep_spacing", SPACINGS)
-    for key, is_allowed, allowed in _RANGES:
-        if not is_allowed(config[key]):
-            raise ValueError(f"{key} must be {allowed}, got {config[key]!r}")
-
-
-_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
-    ("clip_sample_range", lambda v: v > 0, "above 0"),
-    ("dynamic_thresholding_ratio", lambda v: 0 <= v <= 1, "between 0 and 1"),
-    ("sample_max_value", lambda v: v > 0, "above 0"),
-    ("steps_offset", lambda v: isinstance(v, int) and v >= 0, "an integer of at least 0"),
-]
-
-
-def _check_choice(config: dict[str, Any], key: str, allowed: Sequence[str]) -> None:
-    if config[key] not in allowed:
-        raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {config[key]!r}")
-
-
-def _restored_config(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The config with our own options back in place and today's names for old keys.
-
-    An option that was changed since, in stock diffusers or by an override, stays changed.
-    """
-    config = dict(config)
-    defaulted = config.get("_use_default_values", [])
-    restored = {}
-    for old, new in _LEGACY_KEYS.items():
-        value = config.pop(old, None)
-        if value is not None and (new not in config or new in defaulted):
-            restored[new] = value
-    for key, option in config.pop(PRIVATE_KEY, {}).get("options", {}).items():
-        if key not in overrides and config.get(key) == option["stock"]:
-            restored[key] = option["value"]
-    # diffusers drops the keys that it lists as defaulted.
-    config["_use_default_values"] = [key for key in defaulted if key not in restored]
-    return {**config, **restored}

@@ -45,6 +45,7 @@ CALIBRATION = [
     "calibration_weights",
     "calibration",
     "calibration_chains",
+    "scheduler_chain",
     "scheduler_config",
     "scheduler",
 ]

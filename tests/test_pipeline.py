@@ -401,7 +401,7 @@ def test_pickled_weights_are_refused_unless_asked_for(tiny_unet: MakeUNet, tmp_p
         ({"max_batch_size": 0}, "max_batch_size must be an integer of at least 1, got 0"),
         ({"class_labels": 1}, "need a class-conditional model"),
         ({"guidance_scale": 2.0}, "need a class-conditional model"),
-        ({"eta": 1.0, "num_inference_steps": 2}, "eta cannot be chosen for a DDPMScheduler"),
+        ({"eta": 1.5, "num_inference_steps": 2}, r"eta must be a number in \[0, 1\], got 1.5"),
     ],
 )
 def test_caller_mistakes_are_named(tiny_unet: MakeUNet, options: dict, message: str) -> None:

@@ -1,0 +1,148 @@
+r"""All reverse moves of a chain, tabulated once, so that a step of a scheduler only looks one up.
+
+.. math::
+    \hat x_0 = a_1 x_t + a_2 f_\theta, \qquad x_s = b_1 \hat x_0 + b_2 x_t + \sigma z
+
+A timestep that the chain leaves out has a move too: to the next lower one that it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.ddim import ddim_coefficients
+from ddpm_pipeline.process import (
+    PredictionType,
+    ReverseMove,
+    VarianceType,
+    broadcast,
+    posterior_variance,
+    reverse_coefficients,
+)
+from ddpm_pipeline.schedule import NoiseSchedule
+
+__all__ = ["Chain", "Step", "StepRule", "StepTable"]
+
+
+class Step(NamedTuple):
+    """A reverse move ready for use: floats, or tensors that broadcast against the sample."""
+
+    move: ReverseMove
+    std: float | Tensor  # of the variance types that are not learned; 0 on clean data
+    has_noise: float | Tensor | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Where the moves go: ``landing`` and ``above`` of every t, int64, shape (T,).
+
+    Arguments:
+        timesteps: The chain, strictly decreasing in [0, T-1].
+        T: Number of timesteps of the full chain.
+    """
+
+    timesteps: Sequence[int]
+    T: int
+    landing: Tensor = field(init=False)
+    above: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        ascending, every_t = torch.tensor(self.timesteps).flip(0), torch.arange(self.T)
+        bottom, beyond = torch.tensor([-1]), torch.tensor([self.T])
+        below = torch.searchsorted(ascending, every_t)
+        object.__setattr__(self, "landing", torch.cat([bottom, ascending])[below])
+        above = torch.searchsorted(ascending, every_t, right=True)
+        object.__setattr__(self, "above", torch.cat([ascending, beyond])[above])
+
+
+class StepRule(NamedTuple):
+    """What a move depends on beside its timesteps.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        prediction_type, variance_type: As in ``process.reverse``.
+        x_0_variance: v_t for variance_type "analytic", shape (T,).
+        last_noise_levels: For the same, the largest mean |noise| of the last noise drawn, in
+            units of 2/255; it is not made smaller than the forward process's.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    variance_type: VarianceType
+    x_0_variance: Tensor | None
+    last_noise_levels: float
+
+    def moves(self, chain: Chain, t: Tensor, eta: float | None = None) -> ReverseMove:
+        """The moves of a chain from t, those of DDIM where eta is given."""
+        s, v = chain.landing[t], self.x_0_variance
+        options = {
+            "prediction_type": self.prediction_type,
+            "x_0_variance": v[t] if self.variance_type == "analytic" and v is not None else None,
+        }
+        if eta is not None:
+            return ddim_coefficients(self.schedule, t, s, eta=eta, **options)
+        return reverse_coefficients(
+            self.schedule, t, s, variance_type=self.variance_type, above=chain.above[t], **options
+        )
+
+    def tabulate(self, chain: Chain, eta: float | None = None) -> StepTable:
+        """All steps of a chain."""
+        move = self.moves(chain, torch.arange(chain.T), eta)
+        std = (0.5 * move.log_var).exp()
+        if self.variance_type == "analytic":
+            std = self._with_little_noise_last(chain, std, 1.0 if eta is None else eta)
+        has_noise = (chain.landing >= 0) & (std > 0)
+        std = has_noise * std
+        moves = map(ReverseMove, *(column.tolist() for column in move))
+        steps = list(map(Step, moves, std.tolist(), has_noise.tolist()))
+        return StepTable(steps, torch.stack([*move, std, has_noise.to(std)], dim=1), {})
+
+    def _with_little_noise_last(self, chain: Chain, std: Tensor, eta: float) -> Tensor:
+        """The standard deviations (T,), that of the last noise capped."""
+        cap = self.last_noise_levels * 2 / 255 * math.sqrt(math.pi / 2)
+        posterior_var = posterior_variance(self.schedule, torch.arange(chain.T), chain.landing)
+        capped = torch.maximum(std.clamp(max=cap), eta * posterior_var.sqrt())
+        return torch.where(chain.landing == chain.timesteps[-1], capped, std)
+
+
+class StepTable(NamedTuple):
+    """All steps of a chain: on the host, as columns (T, 8), and these on other devices."""
+
+    steps: list[Step]
+    columns: Tensor
+    on_device: dict[tuple[torch.device, torch.dtype], Tensor]
+
+    def step(self, t: int | Tensor, sample: Tensor) -> Step:
+        """The step from t, an int or int64 of shape () or (B,), with no device synchronisation.
+
+        Raises:
+            ValueError: If t lies outside [0, T-1] where that can be seen without one.
+        """
+        if not isinstance(t, Tensor):
+            return self._on_host(int(t))
+        if t.ndim == 0 and t.device.type == "cpu":
+            return self._on_host(int(t.numpy()))  # a read of host memory, no dispatch
+        key = (sample.device, sample.dtype)
+        if key not in self.on_device:
+            self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
+        try:
+            rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
+        except IndexError:
+            raise _out_of_range(t, len(self.steps)) from None
+        columns = [broadcast(column, sample) for column in rows.unbind(1)]
+        return Step(ReverseMove(*columns[:-2]), *columns[-2:])
+
+    def _on_host(self, t: int) -> Step:
+        if not 0 <= t < len(self.steps):
+            raise _out_of_range(t, len(self.steps))
+        return self.steps[t]
+
+
+def _out_of_range(t: int | Tensor, T: int) -> ValueError:
+    return ValueError(f"timestep must lie in [0, {T - 1}], got {t}")

@@ -1,0 +1,128 @@
+r"""The scheduler's config: which options there are, and how ours pass through stock diffusers.
+
+Stock diffusers keeps and saves config keys that start with an underscore without a warning. What
+it does not know (the option values of STOCK_OPTIONS, and a calibration) is therefore kept under
+PRIVATE_KEY, with the nearest stock value of an option in its public key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddpm_pipeline.process import VARIANCE_TYPES
+from ddpm_pipeline.schedule import NoiseSchedule
+from ddpm_pipeline.spacing import SPACINGS
+
+__all__ = [
+    "CALIBRATED_SPACINGS",
+    "PRIVATE_KEY",
+    "STOCK_OPTIONS",
+    "build_schedule",
+    "check_options",
+    "private_config",
+    "restored_config",
+]
+
+PRIVATE_KEY = "_ddpm_pipeline"
+
+# Option values that stock diffusers does not know, and the nearest that it does.
+STOCK_OPTIONS = {
+    "variance_type": {"analytic": "fixed_small"},
+    "timestep_spacing": {
+        "quadratic": "trailing",
+        "optimal": "trailing",
+        "optimal_samples": "trailing",
+    },
+}
+
+# Spacings that follow from a calibration, and what they are the best for.
+CALIBRATED_SPACINGS = {"optimal": "likelihood", "optimal_samples": "samples"}
+
+# Config keys of diffusers 0.1, and what they are called now.
+_LEGACY_KEYS = {"timesteps": "num_train_timesteps", "clip_predicted_image": "clip_sample"}
+
+
+def build_schedule(
+    T: int,
+    beta_start: float,
+    beta_end: float,
+    beta_schedule: str,
+    trained_betas: np.ndarray | list[float] | None,
+) -> NoiseSchedule:
+    """The schedule that these config keys stand for."""
+    if trained_betas is None:
+        return NoiseSchedule.named(beta_schedule, T, beta_start, beta_end)
+    if len(trained_betas) != T:
+        raise ValueError(
+            f"trained_betas must have num_train_timesteps = {T} entries, got {len(trained_betas)}"
+        )
+    return NoiseSchedule.from_betas(trained_betas)
+
+
+def check_options(config: dict[str, Any]) -> None:
+    """ValueError for an option of the scheduler's config that is not allowed."""
+    _check_choice(config, "variance_type", VARIANCE_TYPES)
+    _check_choice(config, "prediction_type", ("epsilon", "sample", "v_prediction"))
+    _check_choice(config, "timestep_spacing", (*SPACINGS, *CALIBRATED_SPACINGS))
+    for key, is_allowed, allowed in _RANGES:
+        if not is_allowed(config[key]):
+            raise ValueError(f"{key} must be {allowed}, got {config[key]!r}")
+
+
+_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
+    ("clip_sample_range", lambda v: v > 0, "above 0"),
+    ("dynamic_thresholding_ratio", lambda v: 0 <= v <= 1, "between 0 and 1"),
+    ("sample_max_value", lambda v: v > 0, "above 0"),
+    ("steps_offset", lambda v: isinstance(v, int) and v >= 0, "an integer of at least 0"),
+]
+
+
+def _check_choice(config: dict[str, Any], key: str, allowed: Sequence[str]) -> None:
+    if config[key] not in allowed:
+        raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {config[key]!r}")
+
+
+def private_config(
+    options: dict[str, str], calibration: dict[str, Any] | None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """(public values, private entry) of a config: what stock reads, and what it passes on.
+
+    Arguments:
+        options: Values of the options in STOCK_OPTIONS.
+        calibration: What the private entry is to say of a calibration, if there is one.
+    """
+    kept = {
+        key: {"value": value, "stock": STOCK_OPTIONS[key][value]}
+        for key, value in options.items()
+        if value in STOCK_OPTIONS[key]
+    }
+    private = {"options": kept} if kept else {}
+    if calibration is not None:
+        private["calibration"] = calibration
+    return {key: option["stock"] for key, option in kept.items()}, private
+
+
+def restored_config(
+    config: dict[str, Any], overrides: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """(config, calibration): our own options back in place, and today's names for old keys.
+
+    An option that was changed since, in stock diffusers or by an override, stays changed.
+    """
+    config = dict(config)
+    private = config.pop(PRIVATE_KEY, {})
+    defaulted = config.get("_use_default_values", [])
+    restored = {}
+    for old, new in _LEGACY_KEYS.items():
+        value = config.pop(old, None)
+        if value is not None and (new not in config or new in defaulted):
+            restored[new] = value
+    for key, option in private.get("options", {}).items():
+        if key not in overrides and config.get(key) == option["stock"]:
+            restored[key] = option["value"]
+    # diffusers drops the keys that it lists as defaulted.
+    config["_use_default_values"] = [key for key in defaulted if key not in restored]
+    return {**config, **restored}, private.get("calibration")
