@@ -227,7 +227,9 @@ def _checked_scheduler(scheduler: object, eta: float | None) -> DDPMScheduler:
         raise ValueError(f"eta must be 1, DDPM's chain, got {eta}")
     if isinstance(scheduler, DDPMScheduler):
         return scheduler
-    if is_ddim or isinstance(scheduler, diffusers.DDPMScheduler):
+    if is_ddim:  # with eta = 1 its variance is the posterior's, whatever its config remembers
+        return DDPMScheduler.from_config(scheduler.config, variance_type="fixed_small")
+    if isinstance(scheduler, diffusers.DDPMScheduler):
         return DDPMScheduler.from_config(scheduler.config)
     raise TypeError(f"scheduler must be a DDPMScheduler, got {type(scheduler).__name__}")
 

@@ -130,7 +130,7 @@ def test_the_gap_on_gaussian_data(
 
 @pytest.mark.parametrize(("variance_type", "K", "bits"), MIXTURE_GAPS)
 def test_the_gap_on_a_mixture(variance_type: str, K: int, bits: float) -> None:
-    assert abs(gap(mixture(), linspace(K), variance_type, count=120) - bits) < 1e-4
+    assert abs(gap(mixture(), linspace(K), variance_type, count=40) - bits) < 1e-4
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
