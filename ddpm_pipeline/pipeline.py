@@ -61,7 +61,7 @@ class DDPMPipeline(DiffusionPipeline):
         super().__init__()
         if type(scheduler) is diffusers.DDPMScheduler:
             scheduler = DDPMScheduler.from_config(scheduler.config)
-        _check_channels(unet, scheduler)
+        _check_fit(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ class DDPMPipeline(DiffusionPipeline):
                 split. 256 by default, 16 with a list of generators.
             class_labels: Class of all images or of each, for models with class embeddings.
             guidance_scale: w; 1 is no guidance.
-            eta: Passed on to schedulers whose ``step`` takes it (DDIM).
+            eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
             callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the
                 tensors "image" (x_s) and, where the scheduler gives it, "pred_original_sample";
                 an "image" in the dict that it returns replaces x_s.
@@ -105,12 +105,8 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument is not allowed, or the images are not finite.
         """
-        if output_type not in _OUTPUTS:
-            raise ValueError(
-                f"output_type must be one of {', '.join(_OUTPUTS)}, got {output_type!r}"
-            )
-        _check_generators(generator, batch_size)
-        _check_channels(self.unet, self.scheduler)
+        _check_call(output_type, generator, batch_size)
+        _check_fit(self.unet, self.scheduler)
         labels = self._labels(class_labels, guidance_scale, batch_size)
         set_timesteps = partial(self._set_timesteps, num_inference_steps, timesteps)
         set_timesteps()
@@ -138,6 +134,41 @@ class DDPMPipeline(DiffusionPipeline):
         images = _joined(finished)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    def progressive(
+        self,
+        batch_size: int = 1,
+        generator: Generators = None,
+        num_inference_steps: int | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        *,
+        timesteps: Sequence[int] | None = None,
+        class_labels: int | Sequence[int] | Tensor | None = None,
+        guidance_scale: float = 1.0,
+        eta: float | None = None,
+    ) -> Iterator[tuple[int, list[PIL.Image.Image] | np.ndarray | Tensor]]:
+        """Draw images and yield (t, what x_t says of x_0) at every timestep on the way.
+
+        Arguments, errors and the type of the images are those of a call, whose images come last;
+        the network sees all of batch_size at once.
+
+        Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
+        """
+        _check_call(output_type, generator, batch_size)
+        _check_fit(self.unet, self.scheduler)
+        labels = self._labels(class_labels, guidance_scale, batch_size)
+        self._set_timesteps(num_inference_steps, timesteps)
+        steps = self._denoise(
+            batch_size,
+            generator,
+            padded_rows=None,
+            labels=labels,
+            guidance_scale=guidance_scale,
+            eta=eta,
+        )
+        convert = _OUTPUTS[output_type]
+        return ((int(t), convert(_unit_range(_predicted_x_0(now)))) for _, t, now in steps)
+
+    @torch.no_grad()
     def _denoise(
         self,
         batch_size: int,
@@ -327,13 +358,21 @@ _OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+def _predicted_x_0(tensors: dict[str, Tensor]) -> Tensor:
+    if "pred_original_sample" not in tensors:
+        raise ValueError("progressive needs a scheduler that gives its predicted x_0")
+    return tensors["pred_original_sample"]
+
+
 def _joined(parts: list[Any]) -> list[PIL.Image.Image] | np.ndarray | Tensor:
     if isinstance(parts[0], list):
         return [image for part in parts for image in part]
     return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
 
 
-def _check_generators(generator: Generators, batch_size: int) -> None:
+def _check_call(output_type: str, generator: Generators, batch_size: int) -> None:
+    if output_type not in _OUTPUTS:
+        raise ValueError(f"output_type must be one of {', '.join(_OUTPUTS)}, got {output_type!r}")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     if isinstance(generator, list) and len(generator) != batch_size:
@@ -364,7 +403,7 @@ def _takes_variance(scheduler: SchedulerMixin) -> bool:
     return isinstance(scheduler, _DDPM) and scheduler.variance_type in LEARNED_VARIANCES
 
 
-def _check_channels(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
+def _check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
     channels, outputs = unet.config.in_channels, unet.config.out_channels
     allowed = (2 * channels,) if _takes_variance(scheduler) else (channels,)
     if not isinstance(scheduler, _DDPM):
@@ -375,6 +414,8 @@ def _check_channels(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
             f"image channels and variance_type {scheduler.config.get('variance_type')!r}, "
             f"got {outputs}"
         )
+    if isinstance(scheduler, DDPMScheduler):
+        scheduler.check_weights(unet)
 
 
 def _step_options(
