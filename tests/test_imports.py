@@ -62,7 +62,7 @@ TABLE |= {
 for name in ("bound_estimate", "bound", "bound_figures", "bound_commands"):
     TABLE[name] = set(TABLE)
 MODELS = set(TABLE)
-# The two jobs that take several files: each file may import what stands before it.
+# The jobs that take several files: each file may import what stands before it.
 DATA = [
     "data_order",
     "image_sources",
@@ -81,6 +81,7 @@ TRAINING = [
     "ema",
     "unets",
     "training_setup",
+    "training_data",
     "validation",
     "previews",
     "training_metrics",
@@ -88,20 +89,29 @@ TRAINING = [
     "run_folder",
     "stopping",
     "trainer",
+    "dry_run",
     "training",
+]
+EVALUATION = [
+    "features",
+    "metrics",
+    "image_shards",
+    "sampling",
+    "image_statistics",
+    "nearest",
+    "evaluation_report",
+    "evaluation",
 ]
 COMMANDS = ["arguments", "train_command", "sample_command"]
 for i, name in enumerate(DATA):
     TABLE[name] = set(DATA[:i])
 for i, name in enumerate(TRAINING):
     TABLE[name] = MODELS | set(DATA) | set(TRAINING[:i])
-TABLE |= {
-    "features": set(),
-    "evaluation": {"pipeline", "features"},
-    "hub": {"pipeline"},
-}
+for i, name in enumerate(EVALUATION):
+    TABLE[name] = MODELS | set(DATA) | set(EVALUATION[:i])
+TABLE["hub"] = {"pipeline"}
 for i, name in enumerate(COMMANDS):
-    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(COMMANDS[:i])
+    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | set(COMMANDS[:i])
 TABLE["cli"] = TABLE["__init__"] = set(TABLE)
 NOT_IN_MATHS = {"diffusers", "accelerate", "transformers", "datasets", "huggingface_hub"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
