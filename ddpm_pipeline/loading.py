@@ -134,6 +134,7 @@ class Prefetcher:
         self.background = self.device.type != "cpu" if background is None else background
         self._state = loader.state_dict()
         self._thread: Thread | None = None
+        self._is_ahead = False
 
     def __iter__(self) -> Self:
         return self
@@ -164,7 +165,7 @@ class Prefetcher:
         """
         self.close()
         self.loader.load_state_dict(state)
-        self._state = state
+        self._state, self._is_ahead = state, False
 
     def close(self) -> None:
         """Stop the thread; what it made ahead is lost, the state is not."""
@@ -173,7 +174,7 @@ class Prefetcher:
         self._stop.set()
         self._thread.join()
         self._thread = None
-        self.loader.load_state_dict(self._state)
+        self._is_ahead = True
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +188,8 @@ class Prefetcher:
         self.close()
 
     def _start(self) -> None:
+        if self._is_ahead:
+            self.loader.load_state_dict(self._state)
         self._ready: Queue = Queue(self.depth)
         self._stop = Event()
         self._thread = Thread(target=self._run, name="prefetch", daemon=True)

@@ -146,6 +146,35 @@ def test_errors_come_after_the_batches_before_them() -> None:
                 next(ahead)
 
 
+def test_closing_does_not_touch_a_loader_that_fails() -> None:
+    class Gone(Counting):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            raise FileNotFoundError(f"all shards are gone at {state}")
+
+    with Prefetcher(Gone(fail_at=1), "cpu", background=True) as ahead:
+        next(ahead)
+        with pytest.raises(FileNotFoundError, match="shard 7 is missing"):
+            next(ahead)
+
+
+def test_a_state_is_loaded_once() -> None:
+    """For a stream, loading reads a block of images again."""
+
+    class Watched(Counting):
+        loads = 0
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.loads += 1
+            super().load_state_dict(state)
+
+    loader = Watched(fail_at=-1)
+    with Prefetcher(loader, "cpu", background=True) as ahead:
+        next(ahead)
+        ahead.load_state_dict({"step": 7})
+        assert int(next(ahead).images) == 8
+    assert loader.loads == 1
+
+
 def test_it_works_ahead_by_its_depth_and_ends_its_thread() -> None:
     loader = Counting(fail_at=-1)
     before = threading.active_count()
@@ -157,7 +186,7 @@ def test_it_works_ahead_by_its_depth_and_ends_its_thread() -> None:
         time.sleep(0.1)
         assert loader.step == 5  # one handed out, three ready, one waiting for a place
     assert threading.active_count() == before
-    assert loader.step == 1
+    assert ahead.state_dict() == {"step": 1}
 
 
 def test_no_thread_on_the_cpu_unless_told() -> None:
