@@ -1,11 +1,14 @@
 """Spacings: exactly K timesteps whatever the spacing, and diffusers' wherever it is right."""
 
+from itertools import combinations, pairwise
+
 import diffusers
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_pipeline.spacing import SPACINGS, check_chain, spaced_timesteps
+from ddpm_pipeline.spacing import SPACINGS, check_chain, shortest_paths, spaced_timesteps
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -74,3 +77,55 @@ def test_unknown_spacing_is_refused() -> None:
 def test_chains_that_are_none_are_refused(chain: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_chain(chain, 10)
+
+
+def cheapest(costs: list[list[float]], start: int, K: int) -> float:
+    """The least cost of K steps from start to the data, by trying all chains."""
+    chains = ((start, *rest[::-1], -1) for rest in combinations(range(start), K - 1))
+    return min(sum(costs[t][s + 1] for t, s in pairwise(chain)) for chain in chains)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_shortest_paths_are_those_of_brute_force(seed: int) -> None:
+    T = 12
+    generator = torch.Generator().manual_seed(seed)
+    costs = torch.rand(T, T + 1, generator=generator, dtype=torch.float64)
+    paths = shortest_paths(costs, T)
+    for start in (T - 1, 6):
+        for K in range(1, start + 2):
+            chain = paths.chain(K, start).tolist()
+            assert len(check_chain(chain, T)) == K
+            assert chain[0] == start
+            total = sum(costs[t, s + 1].item() for t, s in pairwise([*chain, -1]))
+            assert total == pytest.approx(cheapest(costs.tolist(), start, K), abs=1e-12)
+            assert paths.costs[K - 1, start].item() == pytest.approx(total, abs=1e-12)
+
+
+def test_a_chain_needs_room_below_its_start() -> None:
+    paths = shortest_paths(torch.ones(4, 5), 4)
+    assert torch.isinf(paths.costs[2, :2]).all()
+    with pytest.raises(ValueError, match=r"start must lie in \[2, 3\] for 3 steps, got 1"):
+        paths.chain(3, start=1)
+    with pytest.raises(ValueError, match="K must be an integer from 1 to 4, got 5"):
+        paths.chain(5)
+
+
+def test_moves_upwards_are_ignored_whatever_they_cost() -> None:
+    costs = torch.ones(3, 4)
+    costs[0, 1:], costs[1, 2:], costs[2, 3] = -9.0, torch.nan, -torch.inf
+    assert shortest_paths(costs, 3).costs[:, 2].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("costs", "max_steps", "message"),
+    [
+        (torch.ones(3, 3), 1, r"must have shape \(T, T \+ 1\), got \(3, 3\)"),
+        (torch.ones(3, 4), 4, "max_steps must be an integer from 1 to 3, got 4"),
+        (torch.full((3, 4), torch.nan), 2, "must be numbers, got NaN"),
+    ],
+)
+def test_impossible_path_problems_are_refused(
+    costs: torch.Tensor, max_steps: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        shortest_paths(costs, max_steps)
