@@ -34,8 +34,8 @@ def test_two_thousand_estimates_average_to_the_sum(name: str, count: int) -> Non
 
 def test_even_draws_vary_less_than_independent_ones() -> None:
     spread = {name: estimates(name, 8, 300).std(dim=0) for name in BOUND_SAMPLERS}
-    assert (spread["low_discrepancy"] < 0.65 * spread["uniform"]).all()
-    assert (spread["rate"] < spread["low_discrepancy"]).all()
+    assert (spread["low_discrepancy"] < 0.75 * spread["uniform"]).all()
+    assert (spread["rate"] < 0.1 * spread["low_discrepancy"]).all()
 
 
 @pytest.mark.parametrize("name", BOUND_SAMPLERS)
