@@ -151,12 +151,17 @@ def test_vision_features_are_the_class_token_after_the_models_own_preprocessing(
 def test_vision_features_resize_as_pillow_does(dinov2: Path) -> None:
     from PIL import Image
 
-    smooth = torch.from_numpy(np.add.outer(np.arange(70), 2 * np.arange(70)).astype(np.uint8))
-    images = smooth.expand(1, 3, 70, 70)
-    small = Image.fromarray(smooth.numpy()).resize((28, 28), Image.Resampling.BICUBIC)
-    resized = torch.from_numpy(np.array(small)).expand(1, 3, 28, 28)
-    extractor = load_features(str(dinov2))
-    assert_close(extractor(images), extractor(resized), rtol=0, atol=0.02)
+    noise = np.random.default_rng(0).integers(0, 256, (70, 70), dtype=np.uint8)
+    small = Image.fromarray(noise).resize((28, 28), Image.Resampling.BICUBIC)
+    network = load_features(str(dinov2)).network
+    seen = []
+    network.model.register_forward_pre_hook(
+        lambda _, __, options: seen.append(options["pixel_values"]), with_kwargs=True
+    )
+    network(torch.from_numpy(noise).expand(1, 1, 70, 70))
+    levels = (seen[0] * network.std + network.mean) * 255
+    expected = torch.from_numpy(np.array(small)).float().expand(1, 3, 28, 28)
+    assert_close(levels, expected, rtol=0, atol=2)
 
 
 def test_grey_images_count_as_rgb_with_equal_channels(dinov2: Path) -> None:
@@ -214,6 +219,7 @@ def test_a_users_module_from_a_file(tmp_path: Path) -> None:
         "    return Mean()\n"
     )
     extractor, images = load_features(path), random_images()
+    assert not extractor.network.training
     assert extractor.name == "mine.py"
     assert extractor.resize == "none"
     assert_close(extractor(images), images.float().mean((2, 3)))

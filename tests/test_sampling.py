@@ -63,6 +63,14 @@ def test_an_image_depends_on_seed_and_number_alone(model: str, scheduler: str) -
     assert not np.array_equal(other([0])[0], together[0])
 
 
+def test_every_model_call_has_the_same_rows(model: str) -> None:
+    sampler, rows = load_sampler(SamplingOptions(**options(model))), set()
+    sampler.pipe.unet.register_forward_pre_hook(lambda _, args: rows.add(len(args[0])))
+    sampler(range(7))
+    sampler([3])
+    assert rows == {4}
+
+
 def test_another_batch_size_changes_images_by_rounding_alone(model: str) -> None:
     few = load_sampler(SamplingOptions(**options(model)))(range(20)).astype(int)
     many = load_sampler(SamplingOptions(**options(model, batch_size=20)))(range(20)).astype(int)
