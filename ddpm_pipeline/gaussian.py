@@ -69,6 +69,17 @@ class Gaussian:
         eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return self.reparameterize(eps)
 
+    def log_mgf(self, u: Tensor) -> Tensor:
+        r"""log E exp(u x) = mean u + var u²/2, the logarithm of the moment generating function.
+
+        Those of independent variables add, which is why the noises of two forward steps merge
+        into one Gaussian whose variance is the sum of theirs.
+
+        Arguments:
+            u: Argument of the function, any real number; broadcasts against ``mean``.
+        """
+        return self.mean * u + self.var * u.square() / 2
+
     def log_prob(self, x: Tensor) -> Tensor:
         r"""log N(x; mean, var), elementwise, in nats per element.
 

@@ -1,6 +1,9 @@
 r"""The forward process q and the reverse process p, each as a Gaussian, for any pair (t, s).
 
 .. math::
+    q(x_t \mid x_s) = \mathcal N(\sqrt{\alpha_{t|s}}\, x_s,\; \beta_{t|s} I)
+
+.. math::
     q(x_t \mid x_0) = \mathcal N(\sqrt{\bar\alpha_t}\, x_0,\; (1 - \bar\alpha_t) I)
 
 .. math::
@@ -33,6 +36,7 @@ __all__ = [
     "VarianceType",
     "broadcast",
     "convert",
+    "forward",
     "marginal",
     "model_target",
     "posterior",
@@ -66,6 +70,26 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     coefficient = coefficient.to(x.device, dtype)
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim else coefficient
+
+
+def forward(
+    schedule: NoiseSchedule, x_s: Tensor, t: Timestep, s: Timestep | None = None
+) -> Gaussian:
+    r"""q(x_t | x_s), the forward process from s up to t; one step of it for s = t - 1.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        x_s: Data at s, shape (B, *), floating point.
+        t, s: Timesteps, int or int64 of shape (B,) or (), -1 <= s < t < T; s defaults to t - 1.
+    Returns:
+        Gaussian with mean (B, *) in float32 or float64, log_var of shape () or (B, 1, ..., 1).
+    Raises:
+        ValueError: If any s >= t, or a timestep lies outside its range.
+    Source: Ho et al. 2020 (arXiv:2006.11239), eq. 2.
+    """
+    s = _landing(t, s)
+    mean = broadcast(schedule.alpha(t, s).sqrt(), x_s) * x_s
+    return Gaussian(mean, broadcast(schedule.beta(t, s).log(), x_s))
 
 
 def marginal(schedule: NoiseSchedule, x_0: Tensor, t: Timestep) -> Gaussian:

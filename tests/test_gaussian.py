@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
@@ -82,6 +82,18 @@ def test_kl_gradient_is_finite_for_equal_variances() -> None:
     assert_close(log_var.grad, -torch.ones(3) / 2)
 
 
+@pytest.mark.parametrize("u", [-2.0, 0.0, 0.7, 3.0])
+def test_log_mgf_is_the_mean_of_the_exponential(u: float) -> None:
+    p = gaussian(0.3, 0.8)
+    mean, _ = integrate.quad(lambda x: math.exp(u * x) * stats.norm.pdf(x, 0.3, 0.8), -12, 14)
+    assert_close(
+        p.log_mgf(torch.tensor(u, dtype=torch.float64)).item(),
+        math.log(mean),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+
+
 def test_samples_follow_the_distribution_and_the_generator() -> None:
     p = Gaussian(torch.full((4000,), 0.7), torch.tensor(-1.3))
     draws = [p.sample(torch.Generator().manual_seed(0)) for _ in range(2)]
@@ -150,5 +162,5 @@ def test_caller_mistakes_are_named() -> None:
     p = gaussian(0, 1)
     with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
         p.discretized_log_prob(LEVELS, num_bins=1)
-    with pytest.raises(ValueError, match="cdf must be one of .*'exact', 'tanh'.*got 'erf'"):
+    with pytest.raises(ValueError, match=r"cdf must be one of .*'exact', 'tanh'.*got 'erf'"):
         p.discretized_log_prob(LEVELS, cdf="erf")

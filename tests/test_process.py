@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from ddpm_pipeline import NoiseSchedule, marginal, posterior, reverse
+from ddpm_pipeline import Gaussian, NoiseSchedule, marginal, posterior, reverse
 from ddpm_pipeline.process import (
     PREDICTION_TYPES,
     VARIANCE_TYPES,
     analytic_variance,
     broadcast,
     convert,
+    forward,
     model_target,
     posterior_variance,
     predict_x_0,
@@ -54,6 +55,31 @@ def test_posterior_after_marginal_is_marginal(move: tuple) -> None:
     slope = posterior(schedule, x_0, q_t.mean + 1, t, s).mean - at_mean.mean
     assert_close(at_mean.mean, q_s.mean, **EXACT)
     assert_close(at_mean.var + slope**2 * q_t.var, q_s.var.expand_as(slope), **EXACT)
+
+
+@given(moves())
+def test_forward_steps_compose_to_the_marginal(move: tuple) -> None:
+    """Rows 1, 3 and 4: moment generating functions of merged noises multiply, whatever the cut."""
+    schedule, t, s = move
+    x_0, u = data(), torch.linspace(-2, 2, 4, dtype=torch.float64).reshape(4, 1, 1, 1)
+    q_s = marginal(schedule, x_0, s)
+    step = forward(schedule, q_s.mean, t, s)
+    # x_t = sqrt(alpha) x_s + noise: the generating function of x_s is taken at sqrt(alpha) u.
+    scaled = u * schedule.alpha(t, s).sqrt()
+    noise = Gaussian(torch.zeros_like(step.mean), step.log_var)
+    merged = q_s.log_mgf(scaled) + noise.log_mgf(u)
+    assert_close(merged, marginal(schedule, x_0, t).log_mgf(u), **EXACT)
+    assert_close(step.mean, marginal(schedule, x_0, t).mean, **EXACT)
+
+
+def test_forward_is_one_step_by_default() -> None:
+    schedule, x_s = NoiseSchedule.linear(), data()
+    q = forward(schedule, x_s, 700)
+    beta = 1e-4 + 700 / 999 * (0.02 - 1e-4)
+    assert_close(q.var.item(), beta, rtol=1e-12, atol=0)
+    assert_close(q.mean, (1 - beta) ** 0.5 * x_s, **EXACT)
+    with pytest.raises(ValueError, match="s must be below t"):
+        forward(schedule, x_s, 5, 5)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
