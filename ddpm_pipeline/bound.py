@@ -91,7 +91,8 @@ def variational_bound(
             with a fixed variance type, whose last variance is a free choice, and else "model".
         clip_x_0: Clamp the predicted x_0 to ± this; None leaves it alone.
         class_labels: Labels of a class-conditional model if x_0 is a tensor, int64, shape (N,).
-        x_0_variance: v_t of the variance type "analytic", shape (T,).
+        x_0_variance: v_t of the variance type "analytic", shape (T,); that of the scheduler's
+            calibration by default.
         timestep_sampler: How transitions are drawn; see ``bound_sampling``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
         eta: Only 1, DDPM's chain; the bound of DDIM's, eta = 0, is infinite.
@@ -109,6 +110,8 @@ def variational_bound(
     Source: Ho et al. 2020 (arXiv:2006.11239), eq. 5 and 13.
     """
     scheduler = _checked_scheduler(scheduler, eta)
+    if isinstance(model, torch.nn.Module) and x_0_variance is None:
+        scheduler.check_weights(model)
     T = len(scheduler.schedule)
     chain = check_chain(range(T - 1, -1, -1) if timesteps is None else timesteps, T)
     _check_positive(clip_x_0=clip_x_0, target_standard_error=target_standard_error)
@@ -135,7 +138,7 @@ def variational_bound(
             scheduler.schedule,
             settings.prediction_type,
             settings.variance_type,
-            x_0_variance,
+            scheduler.x_0_variance if x_0_variance is None else x_0_variance,
             clip_x_0,
         ),
         settings=settings,
@@ -166,7 +169,7 @@ def _sum_blocks(
     size = max(1, calls * estimate.batch_size // per_example)
     seen = 0 if totals is None else len(totals)
     with tqdm(
-        total=data.length and data.length * per_example,
+        total=data.length * per_example or None,
         initial=seen * per_example,
         unit=" forwards",
         desc="bound",

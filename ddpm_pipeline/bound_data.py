@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from operator import length_hint
 from typing import NamedTuple
 
 import torch
@@ -48,13 +49,14 @@ class BoundData:
         self, x_0: Tensor | Batches, class_labels: Tensor | None, *, in_range: bool
     ) -> None:
         self._in_range = in_range
-        self.length = len(x_0) if isinstance(x_0, Tensor) else None
         batches = _as_batches(x_0, class_labels)
         first = next(batches, None)
         if first is None:
             raise ValueError("x_0 must hold at least one image, got none")
         self.example = self._checked(*first, shape=None, index=0)[0][0]
         self._batches = chain([first], batches)
+        # Exact for a tensor, a guess for batches that know how many they are, else 0.
+        self.length = (length_hint(x_0) if not isinstance(x_0, Tensor) else 1) * len(first[0])
 
     def blocks(self, size: int, skip: int = 0) -> Iterator[Block]:
         """The examples from number ``skip`` on, at most ``size`` at a time; only once."""

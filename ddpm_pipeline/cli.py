@@ -34,6 +34,8 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("train a model on a folder of images or a data set", "train_command"),
     "sample": Command("draw images from a model", "sample_command"),
+    "bound": Command("measure bits per dimension of a model on images", "bound_command"),
+    "score": Command("find the images that a model thinks least likely", "score_command"),
 }
 
 

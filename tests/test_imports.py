@@ -59,7 +59,7 @@ TABLE |= {
     "bound_data": set(),
 }
 # What one file does for the bound it may do with all that stands before it.
-for name in ("bound_estimate", "bound", "bound_figures", "bound_commands"):
+for name in ("bound_estimate", "bound", "bound_figures"):
     TABLE[name] = set(TABLE)
 MODELS = set(TABLE)
 # The jobs that take several files: each file may import what stands before it.
@@ -102,7 +102,7 @@ EVALUATION = [
     "evaluation_report",
     "evaluation",
 ]
-COMMANDS = ["arguments", "train_command", "sample_command"]
+COMMANDS = ["arguments", "train_command", "sample_command", "bound_command", "score_command"]
 for i, name in enumerate(DATA):
     TABLE[name] = set(DATA[:i])
 for i, name in enumerate(TRAINING):
