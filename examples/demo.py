@@ -3,12 +3,13 @@
     python examples/demo.py --output_dir runs/demo
 
 Trains on scikit-learn's 1797 handwritten digits (8 x 8 pixels), opens the saved model again and
-draws ten samples of every digit.
+draws ten samples of every digit. Run again, it only draws; after an interruption, it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,8 +28,9 @@ def save_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Write the images, whose 17 levels 0 ... 16 become 0 ... 255, with their labels."""
     digits = load_digits()
     images = (digits.images * (255 / 16)).round().astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, images=images, labels=digits.target)
+    if not path.exists():  # a file of another date would be read and cached anew
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, images=images, labels=digits.target)
     return images, digits.target
 
 
@@ -65,7 +67,7 @@ def main() -> None:
     """Train, draw, and say what was written."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--max_train_steps", type=int, default=1500)
+    parser.add_argument("--max_train_steps", type=int, default=1000)
     parser.add_argument("--num_inference_steps", type=int, default=50)
     parser.add_argument("--guidance_scale", type=float, default=1.0)
     options = parser.parse_args()
@@ -97,4 +99,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"demo: {error}")
