@@ -45,6 +45,8 @@ from ddpm_pipeline.scheduler_config import (
     STOCK_OPTIONS,
     build_schedule,
     check_options,
+    default_config,
+    keys_at_default,
     private_config,
     restored_config,
 )
@@ -115,6 +117,8 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         check_prediction_type(self.schedule, prediction_type)
         self.variance_type = variance_type
         self.timestep_spacing = timestep_spacing
+        not_given = keys_at_default(self.config, default_config(type(self)))
+        self.register_to_config(_use_default_values=not_given)
         self.calibration: Calibration | None = None
         self.last_noise_levels = 2.0
         self._register_extras()
@@ -152,7 +156,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         """As in diffusers; also restores what is our own and reads the keys of diffusers 0.1."""
         calibration = None
         if isinstance(config, dict):
-            config, calibration = restored_config(config, kwargs)
+            config, calibration = restored_config(config, kwargs, default_config(cls))
         scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
         if calibration is not None:
             levels = calibration.pop("last_noise_levels")

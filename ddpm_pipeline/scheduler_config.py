@@ -7,6 +7,7 @@ PRIVATE_KEY, with the nearest stock value of an option in its public key.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ __all__ = [
     "STOCK_OPTIONS",
     "build_schedule",
     "check_options",
+    "default_config",
+    "keys_at_default",
     "private_config",
     "restored_config",
 ]
@@ -106,15 +109,22 @@ def private_config(
 
 
 def restored_config(
-    config: dict[str, Any], overrides: dict[str, Any]
+    config: dict[str, Any], overrides: dict[str, Any], defaults: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """(config, calibration): our own options back in place, and today's names for old keys.
 
     An option that was changed since, in stock diffusers or by an override, stays changed.
+
+    Arguments:
+        config: Of any scheduler.
+        overrides: Keys that are to be changed.
+        defaults: Of our own scheduler.
     """
     config = dict(config)
     private = config.pop(PRIVATE_KEY, {})
     defaulted = config.get("_use_default_values", [])
+    if {key for key in config if not key.startswith("_")} == defaults.keys():  # not another class
+        defaulted = keys_at_default(config, defaults)
     restored = {}
     for old, new in _LEGACY_KEYS.items():
         value = config.pop(old, None)
@@ -126,3 +136,19 @@ def restored_config(
     # diffusers drops the keys that it lists as defaulted.
     config["_use_default_values"] = [key for key in defaulted if key not in restored]
     return {**config, **restored}, private.get("calibration")
+
+
+def keys_at_default(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """The keys that a scheduler was not given: diffusers thinks so of all passed by position."""
+    claimed = config.get("_use_default_values", [])
+    return [key for key in claimed if _is_equal(config.get(key), defaults.get(key))]
+
+
+def default_config(scheduler_class: type) -> dict[str, Any]:
+    """What the keys of a scheduler's config are if nothing is passed to it."""
+    parameters = inspect.signature(scheduler_class.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.name != "self"}
+
+
+def _is_equal(first: object, second: object) -> bool:
+    return type(first) is type(second) and first == second

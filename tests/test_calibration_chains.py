@@ -1,0 +1,165 @@
+"""What a calibration says of chains, against the bound that forward passes measure."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+from exact_errors import denoising_errors
+from oracles import Mixture, linear_betas, mixture
+from torch import Tensor
+
+from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate, variational_bound
+from ddpm_pipeline.calibration_chains import chain_bits_per_dim, optimal_timesteps
+from ddpm_pipeline.spacing import check_chain, spaced_timesteps
+
+T = 100
+BETAS = {"beta_start": 0.001, "beta_end": 0.2}
+EIGHT_BIT = Mixture((0.5, 0.3, 0.2), (-0.95, 0.0, 0.98), (0.05, 0.2, 0.05))
+MODEL = EIGHT_BIT.denoiser(linear_betas(T, 0.001, 0.2))
+LINEAR = NoiseSchedule.linear(1000)
+
+
+@lru_cache
+def images() -> Tensor:
+    x_0 = EIGHT_BIT.sample((3000, 1, 8, 8), torch.Generator().manual_seed(0))
+    return ((x_0.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+@lru_cache
+def calibration() -> Calibration:
+    generator = torch.Generator().manual_seed(1)
+    scheduler = DDPMScheduler(T, **BETAS)
+    return calibrate(MODEL, scheduler, [images()], num_forwards=3000, generator=generator)
+
+
+@lru_cache
+def exact() -> Calibration:
+    return Calibration.from_errors(LINEAR, denoising_errors(mixture()), second_moment=0.37)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("variance_type", ["fixed_large", "fixed_small", "analytic"])
+def test_a_chain_costs_what_the_bound_measures(variance_type: str, spacing: str) -> None:
+    """8-bit data with many values on the outer levels; both see the last move's own variance."""
+    scheduler = DDPMScheduler(T, **BETAS).with_calibration(
+        calibration(), variance_type=variance_type
+    )
+    for K in (4, 20):
+        chain = spaced_timesteps(T, K, spacing)
+        found = chain_bits_per_dim(
+            calibration(), scheduler.schedule, chain, variance_type=variance_type
+        )
+        report = variational_bound(
+            MODEL,
+            scheduler,
+            images()[:100],
+            timesteps=chain,
+            generator=torch.Generator().manual_seed(2),
+            x_0_variance=scheduler.x_0_variance if variance_type == "analytic" else None,
+        )
+        error = (report.standard_error**2 + calibration().standard_error ** 2) ** 0.5
+        assert found == pytest.approx(report.bits_per_dim, abs=3 * error, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("variance_type", "K", "even", "optimal"),
+    [("fixed_large", 10, 1.4632, 0.2873), ("analytic", 50, 0.1567, 0.0230)],
+)
+def test_fact_6_from_a_calibration(
+    variance_type: str, K: int, even: float, optimal: float
+) -> None:
+    chains = (
+        spaced_timesteps(1000, K, "linspace"),
+        optimal_timesteps(exact(), LINEAR, K, variance_type=variance_type),
+    )
+    bits = [chain_bits_per_dim(exact(), LINEAR, c, variance_type=variance_type) for c in chains]
+    entropy = mixture().entropy / torch.tensor(2.0).log().item()
+    assert [b - entropy for b in bits] == pytest.approx([even, optimal], abs=1e-4)
+
+
+def test_fact_6_from_forward_passes_to_within_their_error() -> None:
+    found = calibrate(
+        mixture().denoiser(linear_betas()),
+        DDPMScheduler(),
+        [mixture().sample((10_000, 1, 8, 8), torch.Generator().manual_seed(0))],
+        generator=torch.Generator().manual_seed(0),
+        decoder="continuous",
+    )
+    entropy = mixture().entropy / torch.tensor(2.0).log().item()
+    for K, even, optimal in [(10, 1.2859, 0.1203), (50, 0.1567, 0.0230)]:
+        chain = optimal_timesteps(found, LINEAR, K)
+        bits = chain_bits_per_dim(found, LINEAR, spaced_timesteps(1000, K, "linspace"))
+        assert bits - entropy == pytest.approx(even, abs=3 * found.standard_error)
+        bits = chain_bits_per_dim(found, LINEAR, chain)
+        assert bits - entropy == pytest.approx(optimal, abs=3 * found.standard_error)
+        # Chosen with estimated errors, priced with the true ones.
+        assert chain_bits_per_dim(exact(), LINEAR, chain) - entropy < optimal + 0.015
+
+
+@pytest.mark.parametrize("objective", ["likelihood", "samples"])
+def test_every_k_gives_a_chain(objective: str) -> None:
+    for K in (1, 2, 10, 99, T):
+        schedule = DDPMScheduler(T, **BETAS).schedule
+        chain = optimal_timesteps(calibration(), schedule, K, objective=objective)
+        assert len(check_chain(chain, T)) == K
+        assert chain[0] == T - 1
+
+
+def test_more_steps_never_cost_more_with_the_best_chain() -> None:
+    chains = [optimal_timesteps(exact(), LINEAR, K) for K in (1, 2, 5, 10, 40, 128, 129)]
+    bits = [chain_bits_per_dim(exact(), LINEAR, chain) for chain in chains]
+    assert bits == sorted(bits, reverse=True)
+
+
+def test_steps_for_samples_are_spent_where_the_image_is_made() -> None:
+    likelihood, samples = (
+        optimal_timesteps(exact(), LINEAR, 10, objective=objective).double().mean()
+        for objective in ("likelihood", "samples")
+    )
+    assert samples > likelihood + 10
+
+
+def test_learned_variances_take_the_steps_of_the_analytic_one() -> None:
+    chains = [
+        optimal_timesteps(exact(), LINEAR, 7, variance_type=name).tolist()
+        for name in ("learned_range", "analytic", "fixed_large")
+    ]
+    assert chains[0] == chains[1] != chains[2]
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_stochastic_ddim_has_a_bound(eta: float) -> None:
+    chain = spaced_timesteps(1000, 20, "linspace")
+    bits = chain_bits_per_dim(exact(), LINEAR, chain, eta=eta)
+    ddpm = chain_bits_per_dim(exact(), LINEAR, chain)
+    assert bits == pytest.approx(ddpm, abs=1e-6) if eta == 1 else bits > ddpm
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": 0}, "eta must be above 0 for a bound, got 0"),
+        ({"timesteps": [3, 5]}, "descending order"),
+        ({"variance_type": "learned"}, "got 'learned'; use variational_bound"),
+        ({"schedule": NoiseSchedule.linear(10)}, "for 1000 timesteps, .* has 10"),
+        ({"schedule": NoiseSchedule.cosine(1000)}, "another noise schedule"),
+    ],
+)
+def test_mistakes_are_named(options: dict, message: str) -> None:
+    arguments = {"schedule": LINEAR, "timesteps": [999, 5]} | options
+    with pytest.raises(ValueError, match=message):
+        chain_bits_per_dim(exact(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"K": 0}, "num_inference_steps must be an integer from 1 to 1000, got 0"),
+        ({"K": 5, "objective": "fid"}, "objective must be one of likelihood, samples, got 'fid'"),
+    ],
+)
+def test_impossible_chains_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optimal_timesteps(exact(), LINEAR, **options)
