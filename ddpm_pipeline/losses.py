@@ -18,6 +18,14 @@ weighting             :math:`\omega_t` on the error in x_0                 for :
 
 ``uniform`` takes the network's own output as it is; the other three mean the same objective
 whatever the network predicts. All of them are 0 or finite at zero terminal SNR.
+
+That is the loss ``simple``. The bound itself is trained for by its terms in bits per dimension,
+as a sum over the chain and not as a mean, hence T:
+
+.. math::
+    L_{\text{vlb}} = T \cdot L_t, \qquad
+    L_{\text{hybrid}} = L_{\text{simple}} + \lambda\, T \cdot L_t
+    \text{ with the mean of } p_\theta \text{ detached in the second term}
 """
 
 from collections.abc import Callable
@@ -26,16 +34,32 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.process import PredictionType, broadcast, model_target, predict_x_0
+from ddpm_pipeline.bound_terms import ReverseProcess, bits_per_dim, decoder_nats, transition_nats
+from ddpm_pipeline.process import (
+    LEARNED_VARIANCES,
+    PredictionType,
+    VarianceType,
+    broadcast,
+    marginal,
+    model_target,
+    predict_x_0,
+    split_output,
+)
 from ddpm_pipeline.schedule import NoiseSchedule
 
 __all__ = [
+    "LOSSES",
     "LOSS_WEIGHTINGS",
+    "Loss",
     "LossWeighting",
+    "bound_loss",
+    "check_loss",
     "loss_weights",
     "training_loss",
 ]
 
+Loss = Literal["simple", "vlb", "hybrid"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 LossWeighting = Literal["uniform", "snr", "min_snr", "p2"]
 LOSS_WEIGHTINGS: tuple[str, ...] = get_args(LossWeighting)
 
@@ -95,21 +119,112 @@ def training_loss(
     *,
     prediction_type: PredictionType = "epsilon",
     weights: Tensor | None = None,
+    loss: Loss = "simple",
+    variance_type: VarianceType = "fixed_small",
+    vlb_weight: float = 1e-3,
 ) -> Tensor:
-    """The weighted mean squared error of each example.
+    """The loss of each example.
 
     Arguments:
         schedule: Noise schedule with T steps.
-        model_output: The network's output at x_t, shape (B, *); half precision is widened first.
-        x_0: Clean data, shape (B, *).
-        eps: The noise in x_t, shape (B, *).
+        model_output: The network's output at x_t, shape (B, C, *), or (B, 2C, *) for a learned
+            variance; half precision is widened first.
+        x_0: Clean data, shape (B, C, *).
+        eps: The noise in x_t, shape (B, C, *).
         t: Timesteps, int64, shape (B,); on the CPU to keep the schedule's tables there.
         prediction_type: What the network predicts.
         weights: w_t from ``loss_weights``, shape (T,), on t's device; None is L_simple.
+        loss: One of LOSSES; see ``check_loss``.
+        variance_type: Variance of the reverse process; ``simple`` does not look at it.
+        vlb_weight: lambda of ``hybrid``.
     Returns:
         Loss per example, shape (B,), in x_0's dtype.
-    Source: Ho et al. 2020 (arXiv:2006.11239), eq. 14.
+    Raises:
+        ValueError: If the channels do not fit the variance type.
+    Source: Ho et al. 2020 (arXiv:2006.11239), eq. 14; Nichol & Dhariwal 2021 (arXiv:2102.09672),
+        eq. 16.
     """
+    terms = (schedule, model_output, x_0, eps, t)
+    types = {"prediction_type": prediction_type, "variance_type": variance_type}
+    if loss == "vlb":
+        return bound_loss(*terms, **types)
+    prediction, _ = split_output(model_output, x_0, variance_type)
     target = model_target(schedule, x_0, eps, t, prediction_type=prediction_type)
-    losses = (model_output.to(x_0.dtype) - target).square().flatten(1).mean(1)
-    return losses if weights is None else broadcast(weights[t], losses) * losses
+    losses = (prediction.to(x_0.dtype) - target).square().flatten(1).mean(1)
+    if weights is not None:
+        losses = broadcast(weights[t], losses) * losses
+    if loss == "simple":
+        return losses
+    return losses + vlb_weight * bound_loss(*terms, **types, detach_mean=True)
+
+
+def bound_loss(
+    schedule: NoiseSchedule,
+    model_output: Tensor,
+    x_0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    prediction_type: PredictionType = "epsilon",
+    variance_type: VarianceType = "learned_range",
+    detach_mean: bool = False,
+) -> Tensor:
+    """T times the bound's term at t in bits per dimension: its mean over t is the bound.
+
+    At t = 0 that is the discretised decoder, elsewhere the transition to t - 1.
+
+    Arguments:
+        schedule, model_output, x_0, eps, t: As in ``training_loss``; x_0 on the 256 levels.
+        prediction_type, variance_type: Of the reverse process.
+        detach_mean: Let no gradient pass into the mean, only into a learned variance.
+    Returns:
+        Loss per example, shape (B,), in x_0's dtype.
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.1.
+    """
+    process = ReverseProcess(schedule, prediction_type, variance_type)
+    output = model_output.to(x_0.dtype)
+    if detach_mean:
+        prediction, log_var = split_output(output, x_0, variance_type)
+        output = torch.cat([prediction.detach(), *([] if log_var is None else [log_var])], dim=1)
+    x_t = marginal(schedule, x_0, t).reparameterize(eps)
+    nats = x_0.new_zeros(len(x_0))
+    for is_last in (False, True):
+        rows = ((t == 0) == is_last).nonzero().squeeze(1)
+        if len(rows) == 0:
+            continue
+        here = rows.to(x_0.device)
+        terms = _bound_terms(process, output[here], x_0[here], x_t[here], t[rows], is_last)
+        nats = nats.index_add(0, here, terms.to(nats.dtype))
+    return len(schedule) * bits_per_dim(nats, x_0[0].numel())
+
+
+def _bound_terms(
+    process: ReverseProcess, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, is_last: bool
+) -> Tensor:
+    if is_last:
+        return decoder_nats(process.move(output, x_t, t, t - 1, None), x_0)
+    return transition_nats(process, output, x_0, x_t, t, t - 1)
+
+
+def check_loss(loss: str, variance_type: str, loss_weighting: str = "uniform") -> None:
+    """ValueError for a combination that cannot be trained as it says.
+
+    ``simple`` cannot learn a variance and ``hybrid`` does nothing else in its second term;
+    ``vlb`` has the bound's own weights.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    learned = variance_type in LEARNED_VARIANCES
+    allowed = " or ".join(LEARNED_VARIANCES)
+    if loss == "simple" and learned:
+        raise ValueError(
+            f"variance_type {variance_type!r} must be trained with loss vlb or hybrid, got "
+            "'simple', which has no variance in it"
+        )
+    if loss == "hybrid" and not learned:
+        raise ValueError(f"loss 'hybrid' needs variance_type {allowed}, got {variance_type!r}")
+    if loss == "vlb" and loss_weighting != "uniform":
+        raise ValueError(
+            f"loss_weighting must be uniform for loss 'vlb', which has its own weights, got "
+            f"{loss_weighting!r}"
+        )
