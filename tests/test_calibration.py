@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -14,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from exact_errors import denoising_errors
 from oracles import linear_betas, mixture
+from processes import exit_codes, fork_ranks
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -229,36 +227,20 @@ def test_a_learned_variance_is_left_aside(tiny_unet: Callable[..., torch.nn.Modu
     assert is_same(whole, half, rtol=1e-6)
 
 
-PARALLEL = """
-import sys
-import torch
-from accelerate import Accelerator
-from oracles import linear_betas, mixture
-from ddpm_pipeline import DDPMScheduler, calibrate
-
-accelerator = Accelerator(cpu=True)
-assert accelerator.num_processes == 2
-x_0 = mixture().sample((2000, 1, 4, 4), torch.Generator().manual_seed(1)).split(501)
-found = calibrate(
-    mixture().denoiser(linear_betas()), DDPMScheduler(), x_0, num_forwards=2000,
-    generator=torch.Generator().manual_seed(accelerator.process_index), decoder="continuous",
-    accelerator=accelerator,
-)
-torch.save(found.to_dict(), f"{sys.argv[1]}/{accelerator.process_index}.pt")
-"""
-
-
-@pytest.mark.slow
 def test_processes_share_the_work_and_the_result(tmp_path: Path) -> None:
-    script = tmp_path / "parallel.py"
-    script.write_text(textwrap.dedent(PARALLEL))
-    tests = Path(__file__).parent
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    subprocess.run(
-        [*launch, "--num_machines", "1", "--mixed_precision", "no", script, tmp_path],
-        check=True,
-        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}"},
-    )
+    def rank() -> None:
+        accelerator = Accelerator(cpu=True)
+        assert accelerator.num_processes == 2
+        # The seed is that of the main process.
+        found = measured(
+            count=2000,
+            num_forwards=2000,
+            generator=seeded(accelerator.process_index),
+            accelerator=accelerator,
+        )
+        torch.save(found.to_dict(), tmp_path / f"{accelerator.process_index}.pt")
+
+    assert exit_codes(fork_ranks(rank, 2)) == [0, 0]
     first, second = (Calibration.from_dict(torch.load(tmp_path / f"{i}.pt")) for i in (0, 1))
     assert is_same(first, second)
     assert is_same(first, measured(count=2000, num_forwards=2000), rtol=1e-6)
