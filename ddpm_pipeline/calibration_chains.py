@@ -34,7 +34,13 @@ from ddpm_pipeline.process import VarianceType, reverse_coefficients
 from ddpm_pipeline.schedule import NoiseSchedule
 from ddpm_pipeline.spacing import ShortestPaths, check_chain, shortest_paths
 
-__all__ = ["OBJECTIVES", "Objective", "chain_bits_per_dim", "optimal_timesteps"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "chain_bits_per_dim",
+    "chain_decoder_cost",
+    "optimal_timesteps",
+]
 
 Objective = Literal["likelihood", "samples"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
@@ -164,7 +170,14 @@ def chain_bits_per_dim(
         x_0_variance=calibration.x_0_variance[t],
         eta=eta,
     )
-    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
-    decoder = _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
+    decoder = chain_decoder_cost(calibration, schedule, chain, variance_type)
     prior = prior_cost(schedule, calibration.second_moment, int(chain[0]))
     return float(bits_per_dim(prior + moves.sum() + decoder.sum(), 1))
+
+
+def chain_decoder_cost(
+    calibration: Calibration, schedule: NoiseSchedule, chain: Tensor, variance_type: VarianceType
+) -> Tensor:
+    """The last move of a chain, E[-log p(x_0 | x_t)]/D in nats, shape (1,)."""
+    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
+    return _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)

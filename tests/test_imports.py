@@ -45,6 +45,7 @@ CALIBRATION = [
     "calibration_weights",
     "calibration",
     "calibration_chains",
+    "calibration_rates",
     "scheduler_chain",
     "scheduler_config",
     "scheduler",
