@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +28,26 @@ class TrainArguments:
     """What all other options are unless given: our defaults, or the recipe of Ho et al. 2020."""
     config: Path | None = None
     """A training_config.json that says what all other options are unless given."""
+    dry_run: bool = False
+    """Print the resolved options, the size and cost of the model and the run, and do nothing."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     arguments = parse_arguments(argv)
-    from ddpm_pipeline.training import train
+    from ddpm_pipeline.training import dry_run, train
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ddpm_pipeline").setLevel(logging.INFO)
+    speaks = int(os.environ.get("RANK", "0")) == 0
+    if arguments.dry_run:
+        numbers = dry_run(arguments.training)
+        print(numbers if speaks else "", end="\n" if speaks else "")  # noqa: T201
+        return
     result = train(arguments.training)
-    if result.loss is not None:
-        print(f"loss {result.loss:.4f} after {result.global_step} steps")  # noqa: T201
-    print(f"model: {result.output_dir}")  # noqa: T201
+    if speaks and result.finished:
+        loss = "" if result.loss is None else f", loss {result.loss:.4f}"
+        print(f"model after {result.global_step} steps{loss}: {result.output_dir}")  # noqa: T201
 
 
 def parse_arguments(argv: Sequence[str]) -> TrainArguments:

@@ -26,13 +26,15 @@ from diffusers import UNet2DModel
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.checkpointing import Checkpoint, read_checkpoint, write_checkpoint
-from ddpm_pipeline.loading import ImageLoader, Prefetcher
+from ddpm_pipeline.dry_run import DryRun, describe_run
+from ddpm_pipeline.loading import Prefetcher
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.previews import draw_samples, image_grid
 from ddpm_pipeline.run_folder import RunFolder, RunIdentity
 from ddpm_pipeline.stopping import StopSignals
 from ddpm_pipeline.trainer import Trainer
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig
+from ddpm_pipeline.training_data import TrainingData, open_training_data, training_data
 from ddpm_pipeline.training_metrics import (
     DeviceLosses,
     MetricsFile,
@@ -42,7 +44,6 @@ from ddpm_pipeline.training_metrics import (
 )
 from ddpm_pipeline.training_setup import (
     make_scheduler,
-    open_training_data,
     resolve,
     stream_generator,
     use_backend_options,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.data import Batch, ImageData
 
-__all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "train"]
+__all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "dry_run", "train"]
 
 T = TypeVar("T")
 
@@ -102,22 +103,42 @@ def train(
         FloatingPointError: If the loss is not finite.
         OSError: If something cannot be read or written.
     """
-    # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
+    accelerator, config, data = _begin(config, train_data, validation_data)
+    return _Run(config, accelerator, data).go()
+
+
+def dry_run(
+    config: TrainingConfig,
+    *,
+    train_data: ImageData | None = None,
+    validation_data: ImageData | None = None,
+) -> DryRun:
+    """What ``train`` would do and need; writes nothing but the image cache.
+
+    Arguments and Raises are those of ``train``.
+    """
+    accelerator, config, data = _begin(config, train_data, validation_data)
+    return describe_run(config, data, accelerator.num_processes)
+
+
+def _begin(
+    config: TrainingConfig, train_data: ImageData | None, validation_data: ImageData | None
+) -> tuple[Accelerator, TrainingConfig, TrainingData]:
+    """The processes, the resolved config and the data."""
     accelerator = Accelerator(
+        # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no",
         **tracker_options(config),
     )
     if train_data is None:
-        train_data, validation_data = open_training_data(config)
-    config = resolve(
-        config,
-        length=len(train_data),
-        world_size=accelerator.num_processes,
-        device=accelerator.device,
-    )
+        data = open_training_data(config)
+    else:
+        data = training_data(config, train_data, validation_data)
+    world_size, device = accelerator.num_processes, accelerator.device
+    config = resolve(config, length=data.length, world_size=world_size, device=device)
     use_backend_options(config)
-    return _Run(config, accelerator, train_data, validation_data).go()
+    return accelerator, config, data
 
 
 class _Run:
@@ -127,37 +148,27 @@ class _Run:
         self,
         config: TrainingConfig,
         accelerator: Accelerator,
-        train_data: ImageData,
-        validation_data: ImageData | None,
+        data: TrainingData,
     ) -> None:
-        self.config, self.accelerator = config, accelerator
-        self.train_data, self.validation_data = train_data, validation_data
+        self.config, self.accelerator, self.data = config, accelerator, data
         self.folder = RunFolder(config.output_dir)
-        data = {"train_data": train_data.fingerprint}
-        if validation_data is not None:
-            data["validation_data"] = validation_data.fingerprint
-        self.identity = RunIdentity(config, accelerator.num_processes, data)
+        fingerprints = {"train_data": data.fingerprint}
+        if data.validation is not None:
+            fingerprints["validation_data"] = data.validation.fingerprint
+        self.identity = RunIdentity(config, accelerator.num_processes, fingerprints)
         self.scheduler = make_scheduler(config)
         torch.manual_seed(stream_generator("init", config.seed).initial_seed())
-        unet = make_unet(config, train_data.channels, train_data.num_classes)
+        unet = make_unet(config, data.channels, data.num_classes)
         self.trainer = Trainer(config, self.scheduler.schedule, unet, accelerator)
         self.losses = DeviceLosses(
             config.logging_steps, accelerator, check_norms=config.mixed_precision != "fp16"
         )
-        self.batches = Prefetcher(self._loader(), accelerator.device)
+        loader = data.loader(accelerator.process_index, accelerator.num_processes)
+        self.batches = Prefetcher(loader, accelerator.device)
         self.step, self.saved_step = 0, -1
         self.best_decay = config.ema_decay[0] if config.use_ema else None
         self.loss: float | None = None
         self.validation_loss: float | None = None
-
-    def _loader(self) -> ImageLoader:
-        return ImageLoader(
-            self.train_data,
-            batch_size=self.config.train_batch_size,
-            seed=self.config.seed,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
 
     def _on_main(self, function: Callable[[], T]) -> T:
         """The main process's result on every process, or its exception on every process."""
@@ -179,12 +190,13 @@ class _Run:
     def go(self) -> TrainingResult:
         self._on_main(self.folder.lock)
         try:
-            return self._go()
+            with StopSignals(self.accelerator) as signals:
+                return self._go(signals)
         finally:
             self.accelerator.end_training()
             self.folder.unlock()
 
-    def _go(self) -> TrainingResult:
+    def _go(self, signals: StopSignals) -> TrainingResult:
         checkpoint = self._on_main(lambda: self.folder.begin(self.identity))
         metrics = b"" if checkpoint is None else self._restore(read_checkpoint(checkpoint))
         if self.accelerator.is_main_process:
@@ -199,7 +211,7 @@ class _Run:
             disable=not self.accelerator.is_main_process,
         )
         stopped = 0
-        with StopSignals(self.accelerator) as signals, bar, self.batches as batches:
+        with bar, self.batches as batches:
             self._clock = time.perf_counter()
             while self.step < self.config.max_train_steps and not stopped:
                 self._advance(batches, bar)
@@ -231,7 +243,7 @@ class _Run:
         if last or self._due(config.logging_steps):
             self._log(bar)
         began = time.perf_counter()
-        if self.validation_data is not None and (last or self._due(config.validation_steps)):
+        if self.data.validation is not None and (last or self._due(config.validation_steps)):
             self._validate()
         if last or self._due(config.save_images_steps):
             self._preview()
@@ -259,8 +271,8 @@ class _Run:
         self._record(
             **means,
             learning_rate=self.trainer.learning_rate(self.step - 1),
-            epoch=self.step * batch / len(self.train_data),
             images_per_second=speed,
+            **({"epoch": self.step * batch / self.data.length} if self.data.length else {}),
         )
 
     def _record(self, **values: float) -> None:
@@ -282,7 +294,7 @@ class _Run:
         with trainer.averages.applied(decay), trainer.evaluating():
             total = validation_loss(
                 trainer.losses,
-                self.validation_data,
+                self.data.validation,
                 num_train_timesteps=config.ddpm_num_steps,
                 batch_size=config.train_batch_size,
                 device=self.accelerator.device,

@@ -73,6 +73,7 @@ _COUNTS = [
     "checkpoints_total_limit",
 ]
 _NATURALS = [
+    "shuffle_buffer",
     "lr_warmup_steps",
     "seed",
     "save_images_epochs",
@@ -135,6 +136,18 @@ def _check_together(config: TrainingConfig) -> None:
         (
             c.dataset_config_name is not None and c.dataset_name is None,
             f"dataset_config_name={c.dataset_config_name!r} needs dataset_name",
+        ),
+        (
+            c.streaming and c.max_train_steps is None,
+            "streaming needs max_train_steps: the length of a stream is not known",
+        ),
+        (
+            c.streaming and bool(c.validation_size),
+            "validation_size cannot be taken from a stream; give validation_data_dir",
+        ),
+        (
+            c.streaming and c.value_range is not None,
+            "value_range has no meaning for streaming",
         ),
         (
             c.num_classes is not None and not c.class_conditional,

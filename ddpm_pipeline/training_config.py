@@ -65,6 +65,10 @@ class TrainingConfig:
     """The values that become black and white, for arrays that are not bytes."""
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    streaming: bool = False
+    """Read sharded data as it goes, rather than decode it once; needs max_train_steps."""
+    shuffle_buffer: int = 1000
+    """How many images of a stream are read and permuted together."""
     strict_data: bool = False
     """Refuse images that cannot be read, rather than skip, count and name them."""
     resolution: int = 64
@@ -265,6 +269,11 @@ _FREE = {
     "checkpointing_steps",
     "checkpoints_total_limit",
     "resume_from_checkpoint",
+    "logging_steps",
+    "validation_steps",
+    "eval_batch_size",
+    "ddpm_num_inference_steps",
+    "preview_scheduler",
     "save_images_epochs",
     "save_images_steps",
     "save_model_epochs",

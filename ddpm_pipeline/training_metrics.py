@@ -87,7 +87,8 @@ class DeviceLosses:
     def load(self, state: Tensor) -> None:
         """Continue from a ``state``."""
         self.count = len(state)
-        self._rows[: self.count] = state
+        # With another logging interval there may be more of them than fit.
+        self._rows = torch.cat([state.to(self._rows), self._rows])
 
 
 class MetricsFile:
@@ -119,7 +120,7 @@ def tracker_options(config: TrainingConfig) -> dict[str, Any]:
     """
     if config.logger == "none":
         return {}
-    if config.logger not in get_available_trackers():
+    if config.logger not in map(str, get_available_trackers()):
         raise ImportError(f"logger {config.logger!r} needs `pip install {config.logger}`")
     return {"log_with": config.logger, "project_dir": Path(config.output_dir, config.logging_dir)}
 

@@ -1,14 +1,13 @@
-"""What training starts from: the data, the resolved config, the process's place and precision."""
+"""What training starts from: its streams of randomness, and what "auto" means here and now."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from ddpm_pipeline.data import ImageData, open_images, split_validation
 from ddpm_pipeline.data_order import seeded_generator
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "make_scheduler",
-    "open_training_data",
     "resolve",
     "stream_generator",
     "use_backend_options",
@@ -35,72 +33,16 @@ def stream_generator(
     return seeded_generator(STREAMS[stream], seed, *place, device=device)
 
 
-# Data.
-
-
-def open_training_data(config: TrainingConfig) -> tuple[ImageData, ImageData | None]:
-    """The images to train on, and the held-out ones if the config asks for any.
-
-    Raises:
-        ValueError: If no data are named, or they do not fit the options.
-        FileNotFoundError: If they do not exist.
-    """
-    train = _open(config, _source(config), config.train_split)
-    if config.validation_data_dir is not None:
-        return train, _open(config, config.validation_data_dir, None, like=train)
-    if config.validation_split is not None:
-        return train, _open(config, _source(config), config.validation_split, like=train)
-    if config.validation_size:
-        size = config.validation_size
-        held_out = size if size < 1 else int(size)
-        return split_validation(train, held_out, config.seed)
-    return train, None
-
-
-def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
-    if config.train_data_dir is not None:
-        return config.train_data_dir
-    if config.dataset_name is None:
-        raise ValueError("give train_data_dir or dataset_name, got neither")
-    if config.dataset_config_name is None:
-        return config.dataset_name
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
-    return load_dataset(config.dataset_name, config.dataset_config_name)
-
-
-def _open(
-    config: TrainingConfig, source: object, split: str | None, like: ImageData | None = None
-) -> ImageData:
-    return open_images(
-        source,
-        resolution=config.resolution,
-        channels=config.channels if like is None else like.channels,
-        fit=config.fit,
-        crop="center" if config.center_crop or like is not None else "random",
-        value_range=config.value_range,
-        split=split,
-        labels=config.class_conditional,
-        num_classes=config.num_classes if like is None else like.num_classes,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        strict=config.strict_data,
-        cache_dir=config.cache_dir,
-    )
-
-
 # What depends on the data and the machine.
 
 
 def resolve(
-    config: TrainingConfig, *, length: int, world_size: int, device: torch.device
+    config: TrainingConfig, *, length: int | None, world_size: int, device: torch.device
 ) -> TrainingConfig:
     """The config with every "auto" and every number of epochs settled.
 
     Arguments:
-        length: How many images there are to train on.
+        length: How many images there are to train on; None for a stream, which has no epochs.
         world_size: How many processes train.
         device: What they train on.
 
@@ -108,11 +50,12 @@ def resolve(
         ValueError: If the precision is not to be had on the device.
     """
     batch = config.train_batch_size * config.gradient_accumulation_steps * world_size
-    per_epoch = max(1, math.ceil(length / batch))
+    per_epoch = 0 if length is None else math.ceil(length / batch)
     limits = [config.max_train_steps or math.inf]
-    if config.num_epochs is not None:
+    if config.num_epochs is not None and length is not None:
         limits.append(math.ceil(config.num_epochs * length / batch))
     images, model = config.save_images_steps, config.save_model_steps
+    validation = config.validation_steps
     return config.replace(
         max_train_steps=int(min(limits)),
         rescale_betas_zero_snr=(
@@ -122,7 +65,7 @@ def resolve(
         ),
         save_images_steps=config.save_images_epochs * per_epoch if images is None else images,
         save_model_steps=config.save_model_epochs * per_epoch if model is None else model,
-        validation_steps=config.validation_steps or per_epoch,
+        validation_steps=per_epoch if validation is None else validation,
         mixed_precision=_precision(config.mixed_precision, device),
         compile=False if config.compile == "auto" else config.compile,
         channels_last=False if config.channels_last == "auto" else config.channels_last,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
 import socket
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from tqdm.auto import tqdm
 
 from ddpm_pipeline.data import ImageData, open_images
 from ddpm_pipeline.training import TrainingConfig, train
@@ -156,6 +159,9 @@ def _fork(config: TrainingConfig, rank: int, processes: int, port: int) -> int:
         return pid
     code = 1
     try:
+        # tqdm's own lock is shared between processes, and a killed one may hold it.
+        tqdm.set_lock(threading.RLock())
+        faulthandler.dump_traceback_later(60)
         AcceleratorState._reset_state(reset_partial_state=True)
         if processes > 1:
             os.environ |= {

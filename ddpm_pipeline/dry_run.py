@@ -1,0 +1,124 @@
+"""What a run would do and need, without doing it: ``ddpm train --dry_run``.
+
+Operations and saved activations are counted on a network without memory (torch's meta device),
+forward and backward, for one image. The memory is the sum of
+
+    weights 4P, gradients 4P, AdamW 8P, averages 4P each, activations (batch size × one image's)
+
+bytes for P parameters; kernels' workspaces and the framework itself come on top.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_pipeline.training_config import TrainingConfig
+from ddpm_pipeline.training_data import TrainingData
+from ddpm_pipeline.unets import make_unet
+
+__all__ = ["DryRun", "describe_run"]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The numbers of a run.
+
+    Arguments:
+        config: Resolved.
+        num_parameters: P.
+        flops_per_image: Floating-point operations of one image in one update, forward and
+            backward, an addition and a multiplication counting as two.
+        memory: Bytes on each process, by what they are for.
+        num_processes: How many processes train.
+        num_images: Images in an epoch; None for a stream.
+        num_validation_images: Held-out images.
+    """
+
+    config: TrainingConfig
+    num_parameters: int
+    flops_per_image: int
+    memory: dict[str, int]
+    num_processes: int
+    num_images: int | None
+    num_validation_images: int
+
+    @property
+    def images_per_update(self) -> int:
+        """The global batch size."""
+        config = self.config
+        return config.train_batch_size * config.gradient_accumulation_steps * self.num_processes
+
+    def __str__(self) -> str:
+        steps, batch = self.config.max_train_steps, self.images_per_update
+        parts = ", ".join(f"{name} {_mebibytes(size)}" for name, size in self.memory.items())
+        images = "unknown" if self.num_images is None else f"{self.num_images:,}"
+        lines = [
+            json.dumps(self.config.to_dict(), indent=2),
+            f"parameters         {self.num_parameters:,}",
+            f"FLOPs per image    {self.flops_per_image:,} (forward and backward)",
+            f"FLOPs of the run   {self.flops_per_image * batch * steps:.3g}",
+            f"memory             {_mebibytes(sum(self.memory.values()))} ({parts})",
+            f"processes          {self.num_processes}",
+            f"images per epoch   {images}",
+            f"validation images  {self.num_validation_images:,}",
+            f"images per update  {batch:,}",
+            f"updates            {steps:,}",
+        ]
+        if self.num_images is not None:
+            lines.append(f"epochs             {steps * batch / self.num_images:.2f}")
+        return "\n".join(lines)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int) -> DryRun:
+    """The numbers of a run with a resolved config."""
+    with torch.device("meta"):
+        unet = make_unet(config, data.channels, data.num_classes).train()
+    flops, activations = _costs_per_image(unet, config.resolution, data.channels)
+    count = sum(parameter.numel() for parameter in unet.parameters())
+    size = 2 if config.mixed_precision in {"bf16", "fp16"} else 4
+    return DryRun(
+        config=config,
+        num_parameters=count,
+        flops_per_image=flops,
+        memory={
+            "weights": 4 * count,
+            "gradients": 4 * count,
+            "optimizer": 8 * count,
+            "averages": 4 * count * len(config.ema_decay) if config.use_ema else 0,
+            "activations": size * activations * config.train_batch_size,
+        },
+        num_processes=num_processes,
+        num_images=data.length,
+        num_validation_images=0 if data.validation is None else len(data.validation),
+    )
+
+
+def _costs_per_image(unet: UNet2DModel, resolution: int, channels: int) -> tuple[int, int]:
+    """(operations, numbers kept for the backward pass) of one image."""
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}  # noqa: SLF001
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:  # noqa: SLF001
+            saved[storage._cdata] = storage.nbytes() // tensor.element_size()  # noqa: SLF001
+        return tensor
+
+    x_t = torch.empty(1, channels, resolution, resolution, device="meta")
+    t = torch.zeros(1, dtype=torch.int64, device="meta")
+    labels = None if unet.config.num_class_embeds is None else t
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = unet(x_t, t, labels, return_dict=False)[0]
+        output.sum().backward()
+    return counter.get_total_flops(), sum(saved.values())
