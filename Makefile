@@ -22,7 +22,7 @@ lint: $(STAMP)
 	$(PY) -m ruff format --check .
 
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/benchmarks $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m "" tests/benchmarks $(ARGS)
 
 docs: $(STAMP)
 	$(PY) -m sphinx -q -W --keep-going docs docs/_build/html
