@@ -60,7 +60,7 @@ def _groups(report: BoundReport) -> list[slice]:
         return [slice(k, k + 1) for k in range(count)]
     draws = np.cumsum(report.step_counts[:-1].numpy())
     last = max(draws[-1] // _DRAWS_PER_POINT - 1, 0)
-    number = np.minimum((draws - 1) // _DRAWS_PER_POINT, last)
+    number = np.clip((draws - 1) // _DRAWS_PER_POINT, 0, last)
     edges = [0, *(np.flatnonzero(np.diff(number)) + 1), count]
     return [slice(a, b) for a, b in pairwise(edges)]
 

@@ -37,7 +37,7 @@ BOUND_SAMPLERS: tuple[str, ...] = get_args(BoundSampler)
 # Variance of the Gaussian data that stand for all data in ``rate``, and the share of p that is
 # uniform, which keeps every weight below M / (n * share).
 _DATA_VARIANCE = 0.25
-_UNIFORM_SHARE = 0.2
+_UNIFORM_SHARE = 0.1
 
 # No timestep has this number, so that these draws are not those of any noise.
 _POINTS_KEY = 0xFFFFFFFF

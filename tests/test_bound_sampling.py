@@ -35,7 +35,7 @@ def test_two_thousand_estimates_average_to_the_sum(name: str, count: int) -> Non
 def test_even_draws_vary_less_than_independent_ones() -> None:
     spread = {name: estimates(name, 8, 300).std(dim=0) for name in BOUND_SAMPLERS}
     assert (spread["low_discrepancy"] < 0.75 * spread["uniform"]).all()
-    assert (spread["rate"] < 0.1 * spread["low_discrepancy"]).all()
+    assert (spread["rate"] < 0.2 * spread["low_discrepancy"]).all()
 
 
 @pytest.mark.parametrize("name", BOUND_SAMPLERS)
@@ -46,7 +46,7 @@ def test_weights_are_those_of_the_probabilities(name: str) -> None:
     assert sampler.probabilities.sum() == pytest.approx(1)
     torch.testing.assert_close(counts.double(), sampler.probabilities, rtol=0.1, atol=1e-3)
     torch.testing.assert_close(weights, 1 / (4 * sampler.probabilities[k]))
-    assert sampler.probabilities.min() >= 0.2 / 49 - 1e-12
+    assert sampler.probabilities.min() >= 0.1 / 49 - 1e-12
 
 
 def test_each_stratum_has_its_draw_and_the_images_fill_it_evenly() -> None:
