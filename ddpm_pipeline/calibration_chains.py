@@ -91,20 +91,26 @@ def _paths(
     objective: Objective,
     max_steps: int,
 ) -> ShortestPaths:
-    t = torch.arange(len(schedule))
-    # The variance with which fixed_small reaches the data depends on the move before, which one
-    # number per move cannot tell: here it is the best, which the moves before it are close to.
-    decoder_type = "fixed_large" if variance_type.startswith("fixed_large") else "analytic"
+    T = len(schedule)
+    is_likelihood = objective == "likelihood"
+    # A sampler goes to the data without noise, whatever variance the decoder is priced with.
+    decoder_type = variance_type if is_likelihood else "analytic"
     costs = step_costs(
         schedule,
         calibration.x_0_error,
-        _decoder_costs(calibration, schedule, t, None, decoder_type),
+        _decoder_costs(calibration, schedule, torch.arange(T), None, decoder_type),
         variance_type=variance_type,
         x_0_variance=calibration.x_0_variance,
     )
-    if objective == "samples":
-        costs = signal_costs(costs, calibration.x_0_error)
-    return shortest_paths(costs, max_steps)
+    if not is_likelihood:
+        return shortest_paths(signal_costs(costs, calibration.x_0_error), max_steps)
+    last_costs = None
+    if variance_type.startswith("fixed_small"):
+        # Its variance at the data is that of the move before.
+        above, t = torch.tril_indices(T, T, offset=-1)
+        last_costs = torch.zeros_like(costs)
+        last_costs[above, t + 1] = _decoder_costs(calibration, schedule, t, above, variance_type)
+    return shortest_paths(costs, max_steps, last_costs=last_costs)
 
 
 def _decoder_costs(

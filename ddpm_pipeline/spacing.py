@@ -155,13 +155,17 @@ class ShortestPaths:
         return torch.tensor(chain)
 
 
-def shortest_paths(costs: Tensor, max_steps: int) -> ShortestPaths:
+def shortest_paths(
+    costs: Tensor, max_steps: int, *, last_costs: Tensor | None = None
+) -> ShortestPaths:
     """The cheapest chain of every length up to max_steps, from one dynamic programme.
 
     Arguments:
         costs: Cost of the move from t to s at [t, s + 1], shape (T, T + 1), s = -1 being the
             data; entries with s >= t are ignored.
         max_steps: Longest chain wanted, 1 <= max_steps <= T.
+        last_costs: Cost of the move from s to the data at [t, s + 1] if it comes after one from
+            t, in the shape of costs; at any t it is costs[s, 0] by default.
     Returns:
         All of the chains, in O(max_steps T²) operations and O(T²) memory.
     Raises:
@@ -173,15 +177,25 @@ def shortest_paths(costs: Tensor, max_steps: int) -> ShortestPaths:
     T = len(costs)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= T:
         raise ValueError(f"max_steps must be an integer from 1 to {T}, got {max_steps!r}")
-    moves = torch.where(torch.ones_like(costs, dtype=torch.bool).tril(), costs, torch.inf)
-    if moves.isnan().any():
-        raise ValueError("costs must be numbers, got NaN")
+    moves = _downward(costs)
     total = moves.new_full((T + 1,), torch.inf)
     total[0] = 0
     totals, landings = [], []
-    for _ in range(max_steps):
-        best, s = (moves + total).min(dim=1)
+    for k in range(max_steps):
+        sums = moves + total
+        if k == 1 and last_costs is not None:
+            sums = moves + _downward(last_costs)
+            sums[:, 0] = torch.inf
+        best, s = sums.min(dim=1)
         total = torch.cat([total.new_full((1,), torch.inf), best])
         totals.append(best)
         landings.append(s.to(torch.int32) - 1)
     return ShortestPaths(torch.stack(totals), torch.stack(landings))
+
+
+def _downward(costs: Tensor) -> Tensor:
+    """Costs of moves, infinite where s >= t."""
+    moves = torch.where(torch.ones_like(costs, dtype=torch.bool).tril(), costs, torch.inf)
+    if moves.isnan().any():
+        raise ValueError("costs must be numbers, got NaN")
+    return moves

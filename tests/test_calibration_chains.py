@@ -107,6 +107,20 @@ def test_every_k_gives_a_chain(objective: str) -> None:
         assert chain[0] == T - 1
 
 
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_large", "analytic"])
+def test_no_even_chain_of_8_bit_data_is_cheaper_than_the_optimal_one(variance_type: str) -> None:
+    schedule = DDPMScheduler(T, **BETAS).schedule
+    for K in (1, 2, 5, 20, 60):
+        chains = [spaced_timesteps(T, K, name) for name in ("linspace", "trailing", "quadratic")]
+        chains.append(optimal_timesteps(calibration(), schedule, K, variance_type="analytic"))
+        best = optimal_timesteps(calibration(), schedule, K, variance_type=variance_type)
+        bits = [
+            chain_bits_per_dim(calibration(), schedule, chain, variance_type=variance_type)
+            for chain in (best, *chains)
+        ]
+        assert bits[0] <= min(bits) + 1e-9
+
+
 def test_more_steps_never_cost_more_with_the_best_chain() -> None:
     chains = [optimal_timesteps(exact(), LINEAR, K) for K in (1, 2, 5, 10, 40, 128, 129)]
     bits = [chain_bits_per_dim(exact(), LINEAR, chain) for chain in chains]

@@ -46,8 +46,10 @@ CALIBRATION = [
     "calibration",
     "calibration_chains",
     "calibration_rates",
+    "calibration_figures",
     "scheduler_chain",
     "scheduler_config",
+    "calibration_report",
     "scheduler",
 ]
 for name in CALIBRATION:
@@ -103,7 +105,14 @@ EVALUATION = [
     "evaluation_report",
     "evaluation",
 ]
-COMMANDS = ["arguments", "train_command", "sample_command", "bound_command", "score_command"]
+COMMANDS = [
+    "arguments",
+    "train_command",
+    "sample_command",
+    "bound_command",
+    "score_command",
+    "calibrate_command",
+]
 for i, name in enumerate(DATA):
     TABLE[name] = set(DATA[:i])
 for i, name in enumerate(TRAINING):

@@ -101,6 +101,24 @@ def test_the_shortest_paths_are_those_of_brute_force(seed: int) -> None:
             assert paths.costs[K - 1, start].item() == pytest.approx(total, abs=1e-12)
 
 
+def test_the_last_move_may_depend_on_the_one_before() -> None:
+    T = 8
+    generator = torch.Generator().manual_seed(0)
+    costs, last = torch.rand(2, T, T + 1, generator=generator, dtype=torch.float64)
+    paths = shortest_paths(costs, T, last_costs=last)
+    for K in range(1, T + 1):
+        chains = [(T - 1, *rest[::-1]) for rest in combinations(range(T - 1), K - 1)]
+
+        def total(chain: tuple[int, ...]) -> float:
+            moves = sum(costs[t, s + 1].item() for t, s in pairwise(chain))
+            end = costs[T - 1, 0] if len(chain) == 1 else last[chain[-2], chain[-1] + 1]
+            return moves + end.item()
+
+        best = min(chains, key=total)
+        assert paths.chain(K).tolist() == list(best)
+        assert paths.costs[K - 1, T - 1].item() == pytest.approx(total(best))
+
+
 def test_a_chain_needs_room_below_its_start() -> None:
     paths = shortest_paths(torch.ones(4, 5), 4)
     assert torch.isinf(paths.costs[2, :2]).all()

@@ -1,0 +1,331 @@
+"""``ddpm calibrate``: the best reverse variances and the best steps of a saved model.
+
+ddpm calibrate model --data photos/
+ddpm calibrate model --data photos/ --features inception --num_inference_steps 10 25
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from ddpm_pipeline.arguments import parse
+from ddpm_pipeline.calibration import Calibration, Estimate, calibrate
+from ddpm_pipeline.calibration_figures import (
+    cost_figure,
+    moment_figure,
+    rate_distortion_figure,
+    reconstruction_strip,
+    step_figure,
+    variance_figure,
+)
+from ddpm_pipeline.calibration_rates import progressive_reconstructions, rate_distortion
+from ddpm_pipeline.calibration_report import (
+    SAMPLERS,
+    CalibrationReport,
+    bits_per_dim_table,
+    check_rows,
+    distance_table,
+    timesteps_of,
+)
+from ddpm_pipeline.data import ImageData, open_images, to_model_range
+from ddpm_pipeline.data_order import seeded_generator
+from ddpm_pipeline.features import load_features
+from ddpm_pipeline.image_statistics import reference_statistics, sample_statistics
+from ddpm_pipeline.metrics import check_count, frechet_distance
+from ddpm_pipeline.pipeline import DDPMPipeline
+from ddpm_pipeline.process import LEARNED_VARIANCES
+from ddpm_pipeline.sampling import Sampler, SamplingOptions, process_state
+from ddpm_pipeline.scheduler import DDPMScheduler
+from ddpm_pipeline.spacing import spaced_timesteps
+
+__all__ = ["CalibrateConfig", "calibrate_command", "run"]
+
+_ORDER_STREAM, _FORWARD_STREAM, _STRIP_STREAM = 41, 42, 43
+_STRIP_ROWS, _STRIP_COLUMNS = 6, 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig:
+    """Measure what a model's best reverse variances and best steps follow from, and keep it.
+
+    Prints bits per dimension over K, and Fréchet distances if features are given. Writes
+    calibration.json and plots, and puts the calibration into the model's scheduler.
+    """
+
+    model: str
+    """A model's folder, or its name on the Hub; `--model` may be left out before it."""
+    data: str
+    """Images: anything that `open_images` takes. Those the model was not trained on are best."""
+    split: str | None = None
+    """Which part of the data; "train" for data sets and IDX files unless given."""
+    fit: Literal["resize", "pad"] = "resize"
+    """Scale images of another size to the model's, or put black around smaller ones."""
+    num_forwards: int | None = None
+    """Forward passes of one image each; 10 T unless given."""
+    precision: float | None = None
+    """Largest standard error of the bits per dimension; fail if there are too few images."""
+    estimate: Estimate = "error"
+    """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
+    batch_size: int = 64
+    """Images of one forward pass."""
+    num_inference_steps: tuple[int, ...] = (10, 25, 50, 100)
+    """Values of K in the tables, beside T."""
+    samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "ddim")
+    """Rows: fixed_large, fixed_small, analytic, ddim, analytic_ddim."""
+    spacings: tuple[str, ...] = ("linspace", "optimal", "optimal_samples", "quadratic")
+    """Rows: leading, trailing, linspace, quadratic, optimal, optimal_samples."""
+    features: str | None = None
+    """Features of Fréchet distances, as for `ddpm evaluate`; no distances unless given."""
+    num_images: int = 10_000
+    """Images to draw for each distance."""
+    variance_type: Literal["analytic", "as_saved"] = "analytic"
+    """What the model samples with from now on; models with learned variances keep theirs."""
+    timestep_spacing: str | None = None
+    """The model's spacing from now on; as it was unless given."""
+    save: bool = True
+    """Put the calibration into the model's scheduler, or write it to calibration.json alone."""
+    output_dir: str | None = None
+    """Where results are written; the model's folder unless given."""
+    seed: int = 0
+    """The images, timesteps and noise follow from this number."""
+
+    def __post_init__(self) -> None:
+        check_rows(self.samplers, self.spacings)
+        for name in ("batch_size", "num_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not Path(self.model).is_dir() and (self.output_dir is None or self.save):
+            raise ValueError(
+                f"output_dir must be given and save be False for model={self.model!r}, no folder "
+                "on this machine"
+            )
+
+
+def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
+    """Calibrate, write the results, and return the report.
+
+    On every process of `accelerate launch` together.
+
+    Arguments:
+        config: All options.
+    Raises:
+        ValueError: If an option, the images or the model do not fit each other.
+        OSError: If the model cannot be loaded.
+    """
+    state = process_state()
+    pipe = DDPMPipeline.from_pretrained(config.model).to(state.device)
+    pipe.set_progress_bar_config(disable=True)
+    scheduler = _own_scheduler(pipe)
+    steps = _steps(config, len(scheduler))
+    data = _open_data(config, pipe)
+    output = Path(config.output_dir or config.model)
+    output.mkdir(parents=True, exist_ok=True)
+    accelerator = None
+    if state.num_processes > 1:
+        accelerator = Accelerator(cpu=state.device.type == "cpu")
+    calibration = calibrate(
+        pipe.unet,
+        scheduler,
+        _Batches(data, config.batch_size),
+        generator=seeded_generator(config.seed, _FORWARD_STREAM),
+        num_forwards=config.num_forwards,
+        precision=config.precision,
+        estimate=config.estimate,
+        accelerator=accelerator,
+        state_file=output / "calibration.state",
+        progress=True,
+    )
+    scheduler = _calibrated(config, scheduler, calibration)
+    report = CalibrationReport(
+        bits_per_dim=bits_per_dim_table(
+            calibration, scheduler.schedule, config.samplers, config.spacings, steps
+        ),
+        standard_error=calibration.standard_error,
+        frechet_distance=_distances(config, pipe, scheduler, data, steps),
+        num_frechet_images=config.num_images,
+        num_images=calibration.num_images,
+        num_forwards=calibration.num_forwards,
+        features=config.features,
+        data=data.fingerprint,
+    )
+    if state.is_main_process:
+        _write(output, report, calibration)
+        _draw(output, config, scheduler, report)
+        _reconstruct(pipe, scheduler, data, seed=config.seed).save(output / "progressive.png")
+        if config.save:
+            scheduler.save_pretrained(Path(config.model) / "scheduler")
+    state.wait_for_everyone()
+    return report
+
+
+def run(argv: Sequence[str]) -> None:
+    """Calibrate as the arguments say, and print the tables."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model", *argv]
+    config = parse(CalibrateConfig, argv, prog="ddpm calibrate")
+    report = calibrate_command(config)
+    if process_state().is_main_process:
+        print(report.table())  # noqa: T201
+
+
+def _own_scheduler(pipe: DDPMPipeline) -> DDPMScheduler:
+    if not isinstance(pipe.scheduler, DDPMScheduler):
+        raise ValueError(
+            f"the model's scheduler must be a DDPMScheduler, got {type(pipe.scheduler).__name__}"
+        )
+    return pipe.scheduler
+
+
+def _steps(config: CalibrateConfig, T: int) -> list[int]:
+    for K in config.num_inference_steps:
+        if not 1 <= K <= T:
+            raise ValueError(f"num_inference_steps must be from 1 to {T}, the model's T, got {K}")
+    return sorted({*config.num_inference_steps, T})
+
+
+def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
+    """The images in random order, of the size and the channels that the model was made for."""
+    unet = pipe.unet.config
+    if not isinstance(unet.sample_size, int):
+        raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
+    data = open_images(
+        config.data,
+        resolution=unet.sample_size,
+        channels=unet.in_channels,
+        fit=config.fit,
+        split=config.split,
+        labels=unet.num_class_embeds is not None,
+    )
+    if data.changes:
+        logger.warning(
+            "%s were changed to fit the model, %s: bits/dim are those of the changed images",
+            config.data,
+            data.changes,
+        )
+    generator = seeded_generator(config.seed, _ORDER_STREAM)
+    return data.subset(torch.randperm(len(data), generator=generator))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """All images in [-1, 1] with their labels, one batch at a time."""
+
+    data: ImageData
+    batch_size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for numbers in torch.arange(len(self.data)).split(self.batch_size):
+            images, labels = self.data.batch(numbers)
+            yield to_model_range(images), labels
+
+
+def _calibrated(
+    config: CalibrateConfig, scheduler: DDPMScheduler, calibration: Calibration
+) -> DDPMScheduler:
+    """The scheduler as it is to be saved."""
+    keep = config.variance_type == "as_saved" or scheduler.variance_type in LEARNED_VARIANCES
+    options = {"variance_type": scheduler.variance_type if keep else "analytic"}
+    if config.timestep_spacing is not None:
+        options["timestep_spacing"] = config.timestep_spacing
+    return scheduler.with_calibration(calibration, **options)
+
+
+def _distances(
+    config: CalibrateConfig,
+    pipe: DDPMPipeline,
+    scheduler: DDPMScheduler,
+    data: ImageData,
+    steps: Sequence[int],
+) -> dict[str, dict[int, float]]:
+    if config.features is None:
+        return {}
+    if scheduler.variance_type in LEARNED_VARIANCES:
+        raise ValueError("features cannot be given for a model with learned variances")
+    extractor = load_features(config.features, pipe.device)
+    real = reference_statistics(data, extractor)
+    check_count(min(config.num_images, len(data)), real.moments.dim)
+    labels = None if data.num_classes is None else tuple(range(data.num_classes))
+
+    def distance(sampler: str, spacing: str, K: int) -> float:
+        variance_type, eta = SAMPLERS[sampler]
+        own = scheduler.with_calibration(
+            scheduler.calibration, variance_type=variance_type, timestep_spacing=spacing
+        )
+        options = SamplingOptions(
+            model=config.model,
+            seed=config.seed,
+            num_inference_steps=K,
+            eta=eta,
+            class_labels=labels,
+            batch_size=config.batch_size,
+        )
+        drawn = sample_statistics(
+            Sampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images
+        )
+        found = frechet_distance(drawn.moments, real.moments)
+        logger.info("%s %s, K = %d: Fréchet distance %.4g", sampler, spacing, K, found)
+        return found
+
+    return distance_table(distance, config.samplers, config.spacings, steps, len(scheduler))
+
+
+def _write(output: Path, report: CalibrationReport, calibration: Calibration) -> None:
+    content = {"report": report.to_dict(), "calibration": calibration.to_dict()}
+    partial = output / "calibration.json.partial"
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(output / "calibration.json")
+
+
+def _draw(
+    output: Path, config: CalibrateConfig, scheduler: DDPMScheduler, report: CalibrationReport
+) -> None:
+    calibration, schedule = scheduler.calibration, scheduler.schedule
+    K = min(config.num_inference_steps, default=10)
+    chains = {
+        f"{spacing}, K = {K}": timesteps_of(calibration, schedule, K, spacing, "analytic")
+        for spacing in config.spacings
+    }
+    curve = rate_distortion(calibration, schedule)
+    figures = {
+        "moments": moment_figure(calibration),
+        "variances": variance_figure(calibration, schedule),
+        "steps": step_figure(chains, len(schedule)),
+        "rate_distortion": rate_distortion_figure({"analytic": curve}),
+    }
+    if report.bits_per_dim:
+        figures["bits_per_dim"] = cost_figure(report.bits_per_dim, "bits/dim")
+    if report.frechet_distance:
+        figures["frechet_distance"] = cost_figure(report.frechet_distance, "Fréchet distance")
+    for name, figure in figures.items():
+        figure.savefig(output / f"calibration_{name}.png")
+
+
+def _reconstruct(
+    pipe: DDPMPipeline, scheduler: DDPMScheduler, data: ImageData, *, seed: int
+) -> Image.Image:
+    images, labels = data.batch(range(min(_STRIP_ROWS, len(data))))
+    x_0 = to_model_range(images).to(pipe.device)
+    columns = min(_STRIP_COLUMNS, len(scheduler))
+    seen = progressive_reconstructions(
+        pipe.unet,
+        scheduler.schedule,
+        x_0,
+        spaced_timesteps(len(scheduler), columns, "linspace"),
+        prediction_type=scheduler.config.prediction_type,
+        variance_type=scheduler.variance_type,
+        class_labels=None if labels is None else labels.to(pipe.device),
+        generator=seeded_generator(seed, _STRIP_STREAM, device=pipe.device),
+    )
+    return reconstruction_strip(seen, x_0)
