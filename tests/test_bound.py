@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import diffusers
@@ -20,7 +22,6 @@ from ddpm_pipeline.spacing import spaced_timesteps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -598,3 +599,12 @@ def test_data_off_the_grid_are_counted_and_explained() -> None:
     assert variational_bound(toy, small_scheduler(), x_0, decoder="continuous").warnings == ()
     with pytest.warns(UserWarning, match="not a bound"):
         variational_bound(toy, small_scheduler(), images(2), decoder="discretized_tanh")
+
+
+def test_the_worked_example_of_the_page_prints_what_it_shows(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "bound.md").read_text(encoding="utf-8")
+    code, shown = re.search(r"```python\n(.+?)```\n\n```text\n(.+?)```", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == shown
