@@ -133,6 +133,9 @@ class Trainer:
             t,
             prediction_type=self.config.prediction_type,
             weights=self._weights,
+            loss=self.config.loss,
+            variance_type=self.config.variance_type,
+            vlb_weight=self.config.vlb_weight,
         )
 
     def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:

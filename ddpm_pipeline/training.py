@@ -49,7 +49,7 @@ from ddpm_pipeline.training_setup import (
     use_backend_options,
 )
 from ddpm_pipeline.unets import make_unet
-from ddpm_pipeline.validation import validation_loss
+from ddpm_pipeline.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,6 +245,8 @@ class _Run:
         began = time.perf_counter()
         if self.data.validation is not None and (last or self._due(config.validation_steps)):
             self._validate()
+        if self._due(config.validate_bound_steps):
+            self._validate_bound()
         if last or self._due(config.save_images_steps):
             self._preview()
         if self._due(config.save_model_steps) and not last:
@@ -303,6 +305,24 @@ class _Run:
             )
         total = self.accelerator.reduce(total, reduction="sum")
         return (total[0] / total[1]).item()
+
+    def _validate_bound(self) -> None:
+        """Bits/dim of the best average on held-out images, in full precision, with its parts."""
+        trainer = self.trainer
+        with trainer.averages.applied(self.best_decay), trainer.evaluating():
+            report = validation_bound(
+                trainer.unet,
+                self.scheduler,
+                self.data.validation,
+                num_images=self.config.validate_bound_images,
+                accelerator=self.accelerator,
+            )
+        parts = ("bits_per_dim", "standard_error", "prior", "decoder")
+        numbers = {name: getattr(report, name) for name in parts}
+        transitions = float(report.transitions.sum())
+        self._record(
+            **{f"bound_{k}": float(v) for k, v in numbers.items()}, bound_transitions=transitions
+        )
 
     def _preview(self) -> None:
         trainer = self.trainer

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ddpm_pipeline.losses import check_loss
+
 if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
@@ -24,6 +26,7 @@ def check_options(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if value is not None and (isinstance(value, bool) or not is_allowed(value)):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    check_loss(config.loss, config.variance_type, config.loss_weighting)
     _check_together(config)
 
 
@@ -67,6 +70,7 @@ _COUNTS = [
     "max_train_steps",
     "ddpm_num_steps",
     "logging_steps",
+    "validate_bound_images",
     "eval_batch_size",
     "ddpm_num_inference_steps",
     "num_classes",
@@ -82,6 +86,7 @@ _NATURALS = [
     "save_model_steps",
     "checkpointing_steps",
     "validation_steps",
+    "validate_bound_steps",
 ]
 _RANGES: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(_COUNTS, (_positive_integer, "an integer of at least 1")),
@@ -92,7 +97,14 @@ _RANGES: dict[str, tuple[Any, str]] = {
     },
     **{
         name: (lambda v: v > 0, "above 0")
-        for name in ("learning_rate", "adam_epsilon", "snr_gamma", "p2_k", "ema_inv_gamma")
+        for name in (
+            "learning_rate",
+            "adam_epsilon",
+            "snr_gamma",
+            "p2_k",
+            "vlb_weight",
+            "ema_inv_gamma",
+        )
     },
     **{
         name: (lambda v: v >= 0, "at least 0")
@@ -132,6 +144,11 @@ def _check_together(config: TrainingConfig) -> None:
         (
             sum(map(bool, (c.validation_data_dir, c.validation_split, c.validation_size))) > 1,
             "give one of validation_data_dir, validation_split and validation_size, got several",
+        ),
+        (
+            c.validate_bound_steps > 0
+            and not (c.validation_data_dir or c.validation_split or c.validation_size),
+            "validate_bound_steps needs held-out images: give one of the validation options",
         ),
         (
             c.dataset_config_name is not None and c.dataset_name is None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ddpm_pipeline.losses import LossWeighting
+from ddpm_pipeline.losses import Loss, LossWeighting
 from ddpm_pipeline.timesteps import TimestepSamplerName
 from ddpm_pipeline.training_checks import check_options
 
@@ -33,6 +33,7 @@ Logger = Literal["none", "tensorboard", "wandb", "trackio"]
 ModelSize = Literal["small", "base", "ddpm"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 Prediction = Literal["epsilon", "sample", "v_prediction"]
+TrainedVariance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,12 @@ class TrainingConfig:
     """The noise schedule."""
     rescale_betas_zero_snr: bool | Literal["auto"] = "auto"
     """Leave nothing of the data in x_T; "auto" does unless the network predicts epsilon."""
+    variance_type: TrainedVariance = "fixed_small"
+    """Variance of the reverse process; the learned ones need loss vlb or hybrid."""
+    loss: Loss = "simple"
+    """The squared error, the variational bound, or both (hybrid, for a learned variance)."""
+    vlb_weight: float = 1e-3
+    """Weight of the bound in hybrid."""
     timestep_sampler: TimestepSamplerName = "low_discrepancy"
     """How the timestep of each example is drawn."""
     loss_weighting: LossWeighting = "uniform"
@@ -176,6 +183,10 @@ class TrainingConfig:
     """Updates between log entries."""
     validation_steps: int | None = None
     """Updates between validations; one per epoch unless given."""
+    validate_bound_steps: int = 0
+    """Updates between measurements of bits/dim on the held-out images; 0 for none."""
+    validate_bound_images: int = 256
+    """How many of the held-out images bits/dim is measured on."""
     eval_batch_size: int = 16
     """Images in a sample grid."""
     ddpm_num_inference_steps: int = 25
@@ -274,6 +285,8 @@ _FREE = {
     "eval_batch_size",
     "ddpm_num_inference_steps",
     "preview_scheduler",
+    "validate_bound_steps",
+    "validate_bound_images",
     "save_images_epochs",
     "save_images_steps",
     "save_model_epochs",

@@ -21,7 +21,17 @@ __all__ = [
     "use_backend_options",
 ]
 
-_STREAMS = ("init", "timesteps", "noise", "labels", "flips", "network", "previews", "validation")
+_STREAMS = (
+    "init",
+    "timesteps",
+    "noise",
+    "labels",
+    "flips",
+    "network",
+    "previews",
+    "validation",
+    "bound",
+)
 # Far from the small numbers that data_order uses in the same places of its keys.
 STREAMS = {name: zlib.crc32(name.encode()) for name in _STREAMS}
 
@@ -106,6 +116,7 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
         num_train_timesteps=config.ddpm_num_steps,
         beta_schedule=config.ddpm_beta_schedule,
         prediction_type=config.prediction_type,
+        variance_type=config.variance_type,
         timestep_spacing="trailing",
         rescale_betas_zero_snr=config.rescale_betas_zero_snr,
     )

@@ -18,6 +18,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpm_pipeline.process import LEARNED_VARIANCES
+
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
@@ -81,6 +83,7 @@ def unet_config(
     *,
     resolution: int,
     channels: int,
+    out_channels: int | None = None,
     num_classes: int | None = None,
     dropout: float = 0,
 ) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def unet_config(
     return {
         "sample_size": resolution,
         "in_channels": channels,
-        "out_channels": channels,
+        "out_channels": out_channels or channels,
         "dropout": dropout,
         "num_class_embeds": None if num_classes is None else num_classes + 1,
         **config,
@@ -115,12 +118,15 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
     """
     from diffusers import UNet2DModel
 
+    learned = config.variance_type in LEARNED_VARIANCES
+    out_channels = 2 * channels if learned else channels
     if config.model_config_name_or_path is None:
         return UNet2DModel(
             **unet_config(
                 config.model_size,
                 resolution=config.resolution,
                 channels=channels,
+                out_channels=out_channels,
                 num_classes=num_classes,
                 dropout=config.dropout,
             )
@@ -129,7 +135,7 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
     wanted = {
         "sample_size": config.resolution,
         "in_channels": channels,
-        "out_channels": channels,
+        "out_channels": out_channels,
         "num_class_embeds": None if num_classes is None else num_classes + 1,
     }
     for key, value in wanted.items():

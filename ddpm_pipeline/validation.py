@@ -1,17 +1,29 @@
-"""The loss on held-out images at fixed timesteps and noise, comparable between steps and runs."""
+"""Losses and bits/dim of held-out images at fixed timesteps and noise, so that runs compare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.bound import variational_bound
 from ddpm_pipeline.data import ImageData, to_model_range
 from ddpm_pipeline.timesteps import low_discrepancy_timesteps
 from ddpm_pipeline.training_setup import stream_generator
 
-__all__ = ["validation_loss"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ddpm_pipeline.bound_report import BoundReport
+    from ddpm_pipeline.denoiser import Denoiser
+    from ddpm_pipeline.scheduler import DDPMScheduler
+
+__all__ = ["validation_bound", "validation_loss"]
+
+# Forward passes per image, beside the decoder's.
+_BOUND_SAMPLES = 8
 
 Loss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
@@ -55,3 +67,33 @@ def validation_loss(
         losses = loss(x_0, labels, eps, t[batches[i]])
         total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
     return total
+
+
+def validation_bound(
+    model: Denoiser,
+    scheduler: DDPMScheduler,
+    data: ImageData,
+    *,
+    num_images: int,
+    accelerator: Accelerator | None = None,
+) -> BoundReport:
+    """An unbiased estimate of the variational bound on some of the images, the same each time.
+
+    Arguments:
+        model: The network.
+        scheduler: Its scheduler.
+        data: The held-out images.
+        num_images: How many to measure, spread evenly over the data; all if there are fewer.
+        accelerator: Shares the work among its processes, which all get the same report.
+    """
+    count = min(num_images, len(data))
+    images, labels = data.batch(torch.arange(count) * len(data) // count)
+    return variational_bound(
+        model,
+        scheduler,
+        to_model_range(images),
+        class_labels=labels,
+        num_timestep_samples=min(_BOUND_SAMPLES, len(scheduler) - 1),
+        generator=stream_generator("bound", 0),
+        accelerator=accelerator,
+    )
