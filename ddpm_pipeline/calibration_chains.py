@@ -6,8 +6,8 @@ Both come from e_t alone, without forward passes:
 
 "likelihood" is the chain with the least bound. It spends timesteps on detail far below what
 anyone sees, and the published experience is that its images are worse than those of even steps
-(Watson et al. 2021, table 5). "samples" weighs what a move loses by the error of x_0 at its
-start, so that it counts in units of the image (``calibration_costs.signal_costs``).
+(Watson et al. 2021, table 5). "samples" is the chain whose moves lead images least astray, in
+units of the image and not in nats (``calibration_costs.transport_costs``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ddpm_pipeline.calibration_costs import (
     continuous_decoder_costs,
     move_costs,
     prior_cost,
-    signal_costs,
     step_costs,
+    transport_costs,
 )
 from ddpm_pipeline.calibration_estimate import decoder_costs_at
 from ddpm_pipeline.process import VarianceType, reverse_coefficients
@@ -63,8 +63,8 @@ def optimal_timesteps(
         calibration: Of the model.
         schedule: That it was made with.
         K: Number of timesteps, 1 <= K <= T.
-        variance_type: The variance of the moves; for learned ones, of which the calibration knows
-            nothing, the steps that are best with the analytic variance.
+        variance_type: The variance of the moves, for "likelihood"; learned ones, of which the
+            calibration knows nothing, get the steps that are best with the analytic variance.
         objective: "likelihood" or "samples".
     Returns:
         Timesteps, int64, strictly decreasing, shape (K,).
@@ -78,7 +78,8 @@ def optimal_timesteps(
     T = len(schedule)
     if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= T:
         raise ValueError(f"num_inference_steps must be an integer from 1 to {T}, got {K!r}")
-    variance_type = variance_type if variance_type in PRICED_VARIANCES else "analytic"
+    if objective == "samples" or variance_type not in PRICED_VARIANCES:
+        variance_type = "analytic"
     max_steps = min(_SHORT, T) if K <= _SHORT else K
     return _paths(calibration, schedule, variance_type, objective, max_steps).chain(K)
 
@@ -92,18 +93,15 @@ def _paths(
     max_steps: int,
 ) -> ShortestPaths:
     T = len(schedule)
-    is_likelihood = objective == "likelihood"
-    # A sampler goes to the data without noise, whatever variance the decoder is priced with.
-    decoder_type = variance_type if is_likelihood else "analytic"
     costs = step_costs(
         schedule,
         calibration.x_0_error,
-        _decoder_costs(calibration, schedule, torch.arange(T), None, decoder_type),
+        _decoder_costs(calibration, schedule, torch.arange(T), None, variance_type),
         variance_type=variance_type,
         x_0_variance=calibration.x_0_variance,
     )
-    if not is_likelihood:
-        return shortest_paths(signal_costs(costs, calibration.x_0_error), max_steps)
+    if objective == "samples":
+        return shortest_paths(transport_costs(costs, calibration.x_0_error), max_steps)
     last_costs = None
     if variance_type.startswith("fixed_small"):
         # Its variance at the data is that of the move before.

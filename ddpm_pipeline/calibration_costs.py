@@ -35,8 +35,8 @@ __all__ = [
     "linear_error",
     "move_costs",
     "prior_cost",
-    "signal_costs",
     "step_costs",
+    "transport_costs",
 ]
 
 PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
@@ -196,25 +196,31 @@ def chain_cost(costs: Tensor, timesteps: Sequence[int] | Tensor) -> Tensor:
     return costs[t, s + 1].sum()
 
 
-def signal_costs(costs: Tensor, weights: Tensor) -> Tensor:
-    r"""What a move loses against the single steps that it skips, weighted by timestep.
+def transport_costs(costs: Tensor, x_0_error: Tensor) -> Tensor:
+    r"""How far moves lead samples astray, as a squared distance between images.
 
-    .. math:: w_t \Big(L(t \to s) - \sum_{s < i \le t} L(i \to i - 1)\Big)
+    .. math::
+        e_t \max\Big(0, L(t \to s) - \sum_{s < i \le t} L(i \to i - 1)\Big), \qquad
+        e_t / 2 \text{ for } s = -1
 
-    With equal weights the shortest paths are those of the costs themselves, because the single
-    steps of all chains sum to the same. With w_t = e_t a nat counts as much as the pixels that
-    it is about: errors below what is visible in the data stop to attract timesteps.
+    The bracket is what a move loses against the single steps that it skips: the divergence of a
+    Gaussian from the many that it stands for. By Talagrand's inequality, twice the variance times
+    the divergence limits the squared transport distance, and the variance of what is drawn at t
+    is e_t in units of x_0. At the end a mean stands for x_0, which is e_t away. Divided by 2 and
+    summed along a chain, this is the cost here; a nat counts as much as the pixels it is about.
 
     Arguments:
-        costs: As ``step_costs`` returns them, shape (T, T + 1).
-        weights: w_t > 0, shape (T,).
+        costs: As ``step_costs`` returns them for the analytic variance, shape (T, T + 1).
+        x_0_error: e_t, shape (T,).
     Returns:
         Costs of the same shape; infinity stays where it was.
+    Source: Talagrand 1996, "Transportation cost for Gaussian and other product measures".
     """
-    every_t = torch.arange(len(costs))
-    single = torch.cat([costs.new_zeros(1), costs[every_t, every_t].cumsum(0)])
-    skipped = single[1:, None] - single[None, :]
-    return weights[:, None] * (costs - skipped)
+    every_t = torch.arange(1, len(costs))
+    steps = torch.cat([costs.new_zeros(1), costs[every_t, every_t].cumsum(0)])
+    skipped = steps[:, None] - steps[None, :]
+    lost = (costs[:, 1:] - skipped).clamp(min=0)
+    return torch.cat([x_0_error[:, None] / 2, x_0_error[:, None] * lost], dim=1)
 
 
 def linear_error(schedule: NoiseSchedule, second_moment: float) -> Tensor:

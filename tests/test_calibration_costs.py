@@ -18,8 +18,8 @@ from ddpm_pipeline.calibration_costs import (
     linear_error,
     move_costs,
     prior_cost,
-    signal_costs,
     step_costs,
+    transport_costs,
 )
 from ddpm_pipeline.process import marginal, posterior, posterior_variance, predict_x_0, reverse
 from ddpm_pipeline.schedule import NoiseSchedule
@@ -172,19 +172,40 @@ def test_the_decoder_is_a_density() -> None:
     assert continuous_decoder_costs(error)[0] < continuous_decoder_costs(error, 1.1 * error)[0]
 
 
-def test_signal_costs_measure_what_is_lost_to_single_steps() -> None:
-    errors, schedule = denoising_errors(mixture(), T=20), NoiseSchedule.linear(20)
+def transport(errors: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
     costs = step_costs(schedule, errors, continuous_decoder_costs(errors))
-    even = signal_costs(costs, torch.ones(20, dtype=torch.float64))
-    single, all_at_once = chain_cost(costs, range(19, -1, -1)), chain_cost(costs, [19])
-    assert_close(chain_cost(even, range(19, -1, -1)), torch.zeros(()).double(), atol=1e-12, rtol=0)
-    assert_close(chain_cost(even, [19]), all_at_once - single)
-    assert (even > -1e-12).all()
-    for K in (1, 4, 9):
-        plain = shortest_paths(costs, K).chain(K)
-        assert torch.equal(shortest_paths(even, K).chain(K), plain)
-    weighted = shortest_paths(signal_costs(costs, errors), 4).chain(4)
-    assert weighted.sum() > shortest_paths(costs, 4).chain(4).sum()
+    return transport_costs(costs, errors)
+
+
+def test_single_steps_lead_nowhere_astray_and_the_end_is_a_mean() -> None:
+    errors, schedule = denoising_errors(mixture(), T=20), NoiseSchedule.linear(20)
+    costs = transport(errors, schedule)
+    for t in range(20):
+        assert costs[t, 0] == errors[t] / 2
+        assert t == 0 or costs[t, t].abs() < 1e-15
+        # Any move between noisy steps loses more than the shorter ones inside it.
+        assert (costs[t, 1 : t + 1].diff() <= 1e-15).all()
+        assert torch.isinf(costs[t, t + 1 :]).all()
+
+
+def test_gaussian_data_may_be_drawn_in_any_steps() -> None:
+    errors = denoising_errors(gaussian(0, 0.5))
+    costs = transport(errors, LINEAR)[:, 1:].tril(-1)
+    assert costs.abs().max() < 1e-9
+
+
+def test_transport_is_no_more_than_its_cost() -> None:
+    """Of two-point data from pure noise, in one jump: the Gaussian drawn is far from the data."""
+    data = mixture((-0.6, 0.6), 0.01)
+    errors = denoising_errors(data)
+    costs = transport(errors, LINEAR)
+    n = 200_001
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    # x_s at s = 0 is x_0 but for a hundredth; sorting is the best transport on the line.
+    drawn = Normal(0.0, errors[999].sqrt()).icdf(u)
+    true = data.sample((n,)).sort().values
+    squared_distance = (drawn - true).square().mean()
+    assert 0.05 * 2 * costs[999, 1] < squared_distance < 2 * costs[999, 1] + 0.01
 
 
 def test_zero_terminal_snr_has_finite_costs() -> None:
