@@ -159,8 +159,9 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             config, calibration = restored_config(config, kwargs, default_config(cls))
         scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
         if calibration is not None:
-            levels = calibration.pop("last_noise_levels")
-            scheduler.set_calibration(Calibration.from_dict(calibration), last_noise_levels=levels)
+            values = dict(calibration)  # the config goes on to hold them
+            levels = values.pop("last_noise_levels")
+            scheduler.set_calibration(Calibration.from_dict(values), last_noise_levels=levels)
         return (scheduler, unused) if return_unused_kwargs else scheduler
 
     def set_calibration(

@@ -212,6 +212,16 @@ def test_a_calibration_survives_stock_bit_for_bit(
     assert torch.equal(upgraded.x_0_variance, ours.x_0_variance)
 
 
+def test_a_config_gives_any_number_of_schedulers() -> None:
+    ours = calibrated(timestep_spacing="optimal")
+    before = json.dumps(dict(ours.config))
+    for _ in range(2):
+        again = DDPMScheduler.from_config(ours.config, variance_type="fixed_large")
+        assert again.calibration.to_dict() == known().to_dict()
+        assert again.timestep_spacing == "optimal"
+    assert json.dumps(dict(ours.config)) == before
+
+
 def test_a_calibration_can_be_forgotten(tmp_path: Path) -> None:
     scheduler = calibrated()
     scheduler.set_calibration(None)
