@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ddpm_pipeline.cpu_training import keep_freed_memory, use_float32_attention
 from ddpm_pipeline.data import random_flip, to_model_range
 from ddpm_pipeline.ema import WeightAverages
 from ddpm_pipeline.losses import loss_weights, training_loss
@@ -67,6 +68,10 @@ class Trainer:
         self.device = accelerator.device
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.unet = unet.to(self.device, memory_format=self._layout)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            if config.mixed_precision == "bf16":
+                use_float32_attention(unet)
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         self.model: nn.Module = accelerator.prepare_model(unet)

@@ -77,8 +77,6 @@ def resolve(
         save_model_steps=config.save_model_epochs * per_epoch if model is None else model,
         validation_steps=per_epoch if validation is None else validation,
         mixed_precision=_precision(config.mixed_precision, device),
-        compile=False if config.compile == "auto" else config.compile,
-        channels_last=False if config.channels_last == "auto" else config.channels_last,
     )
 
 

@@ -82,6 +82,7 @@ TRAINING = [
     "training_config",
     "optimization",
     "ema",
+    "cpu_training",
     "unets",
     "training_setup",
     "training_data",
