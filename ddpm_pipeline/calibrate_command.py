@@ -39,7 +39,7 @@ from ddpm_pipeline.calibration_report import (
 )
 from ddpm_pipeline.data import ImageData, open_images, to_model_range
 from ddpm_pipeline.data_order import seeded_generator
-from ddpm_pipeline.features import load_features
+from ddpm_pipeline.features import FeatureExtractor, load_features
 from ddpm_pipeline.image_statistics import reference_statistics, sample_statistics
 from ddpm_pipeline.metrics import check_count, frechet_distance
 from ddpm_pipeline.pipeline import DDPMPipeline
@@ -127,8 +127,9 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
     state = process_state()
     pipe = DDPMPipeline.from_pretrained(config.model).to(state.device)
     pipe.set_progress_bar_config(disable=True)
-    scheduler = _own_scheduler(pipe)
+    scheduler = _own_scheduler(config, pipe)
     steps = _steps(config, len(scheduler))
+    extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
     output = Path(config.output_dir or config.model)
     output.mkdir(parents=True, exist_ok=True)
@@ -147,13 +148,13 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
         state_file=output / "calibration.state",
         progress=True,
     )
-    scheduler = _calibrated(config, scheduler, calibration)
+    scheduler.set_calibration(calibration)
     report = CalibrationReport(
         bits_per_dim=bits_per_dim_table(
             calibration, scheduler.schedule, config.samplers, config.spacings, steps
         ),
         standard_error=calibration.standard_error,
-        frechet_distance=_distances(config, pipe, scheduler, data, steps),
+        frechet_distance=_distances(config, pipe, scheduler, data, extractor, steps),
         num_frechet_images=config.num_images,
         num_images=calibration.num_images,
         num_forwards=calibration.num_forwards,
@@ -180,12 +181,22 @@ def run(argv: Sequence[str]) -> None:
         print(report.table())  # noqa: T201
 
 
-def _own_scheduler(pipe: DDPMPipeline) -> DDPMScheduler:
-    if not isinstance(pipe.scheduler, DDPMScheduler):
+def _own_scheduler(config: CalibrateConfig, pipe: DDPMPipeline) -> DDPMScheduler:
+    """The model's scheduler with the options that it is to be saved with."""
+    scheduler = pipe.scheduler
+    if not isinstance(scheduler, DDPMScheduler):
         raise ValueError(
-            f"the model's scheduler must be a DDPMScheduler, got {type(pipe.scheduler).__name__}"
+            f"the model's scheduler must be a DDPMScheduler, got {type(scheduler).__name__}"
         )
-    return pipe.scheduler
+    options = {}
+    if scheduler.variance_type in LEARNED_VARIANCES:
+        if config.features is not None:
+            raise ValueError("features cannot be given for a model with learned variances")
+    elif config.variance_type == "analytic":
+        options["variance_type"] = "analytic"
+    if config.timestep_spacing is not None:
+        options["timestep_spacing"] = config.timestep_spacing
+    return DDPMScheduler.from_config(scheduler.config, **options)
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:
@@ -231,29 +242,16 @@ class _Batches:
             yield to_model_range(images), labels
 
 
-def _calibrated(
-    config: CalibrateConfig, scheduler: DDPMScheduler, calibration: Calibration
-) -> DDPMScheduler:
-    """The scheduler as it is to be saved."""
-    keep = config.variance_type == "as_saved" or scheduler.variance_type in LEARNED_VARIANCES
-    options = {"variance_type": scheduler.variance_type if keep else "analytic"}
-    if config.timestep_spacing is not None:
-        options["timestep_spacing"] = config.timestep_spacing
-    return scheduler.with_calibration(calibration, **options)
-
-
 def _distances(
     config: CalibrateConfig,
     pipe: DDPMPipeline,
     scheduler: DDPMScheduler,
     data: ImageData,
+    extractor: FeatureExtractor | None,
     steps: Sequence[int],
 ) -> dict[str, dict[int, float]]:
-    if config.features is None:
+    if extractor is None:
         return {}
-    if scheduler.variance_type in LEARNED_VARIANCES:
-        raise ValueError("features cannot be given for a model with learned variances")
-    extractor = load_features(config.features, pipe.device)
     real = reference_statistics(data, extractor)
     check_count(min(config.num_images, len(data)), real.moments.dim)
     labels = None if data.num_classes is None else tuple(range(data.num_classes))

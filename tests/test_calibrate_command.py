@@ -1,0 +1,166 @@
+"""``ddpm calibrate`` from a saved model to its tables, plots and scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler
+from ddpm_pipeline.calibrate_command import CalibrateConfig, calibrate_command, run
+from ddpm_pipeline.calibration_chains import chain_bits_per_dim
+from ddpm_pipeline.spacing import spaced_timesteps
+
+T = 20
+FEATURES = """
+import torch
+
+def feature_extractor():
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            values = images.float().flatten(1)
+            return torch.stack([values.mean(1), values.std(1)], 1)
+    return Means()
+"""
+
+
+@pytest.fixture
+def saved(tiny_unet: Callable[..., diffusers.UNet2DModel], tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    (tmp_path / "means.py").write_text(FEATURES)
+    scheduler = DDPMScheduler(T, timestep_spacing="trailing")
+    DDPMPipeline(tiny_unet(), scheduler).save_pretrained(tmp_path / "model")
+    return tmp_path
+
+
+def config(saved: Path, **options: object) -> CalibrateConfig:
+    defaults = {
+        "model": str(saved / "model"),
+        "data": str(saved / "images.npz"),
+        "num_forwards": 60,
+        "num_inference_steps": (4,),
+    }
+    return CalibrateConfig(**(defaults | options))
+
+
+def test_everything_is_measured_written_and_kept(saved: Path) -> None:
+    report = calibrate_command(
+        config(
+            saved,
+            features=str(saved / "means.py"),
+            num_images=20,
+            samplers=("fixed_small", "analytic", "ddim"),
+            spacings=("linspace", "optimal"),
+            timestep_spacing="optimal",
+        )
+    )
+    model = saved / "model"
+    written = json.loads((model / "calibration.json").read_text())
+    calibration = Calibration.from_dict(written["calibration"])
+    assert (calibration.num_forwards, calibration.num_images) == (60, 40)
+    assert {path.name for path in model.glob("*.png")} == {
+        "progressive.png",
+        *(
+            f"calibration_{name}.png"
+            for name in (
+                "bits_per_dim", "frechet_distance", "moments", "rate_distortion", "steps",
+                "variances",
+            )
+        ),
+    }  # fmt: skip
+    assert not list(model.glob("*.state*"))
+
+    loaded = DDPMPipeline.from_pretrained(model)
+    assert loaded.scheduler.calibration.to_dict() == calibration.to_dict()
+    assert loaded.scheduler.variance_type == "analytic"
+    assert loaded.scheduler.timestep_spacing == "optimal"
+    loaded(1, num_inference_steps=2)
+    stock = diffusers.DDPMPipeline.from_pretrained(model)
+    assert stock.scheduler.config.variance_type == "fixed_small"
+
+    rows = {f"{a} {b}" for a in ("fixed_small", "analytic") for b in ("linspace", "optimal")}
+    assert report.bits_per_dim.keys() == rows
+    assert report.frechet_distance.keys() == rows | {"ddim linspace", "ddim optimal"}
+    for row in (*report.bits_per_dim.values(), *report.frechet_distance.values()):
+        assert row.keys() == {4, T}
+        assert all(np.isfinite(value) and value > 0 for value in row.values())
+    expected = chain_bits_per_dim(
+        calibration,
+        loaded.scheduler.schedule,
+        spaced_timesteps(T, 4, "linspace"),
+        variance_type="fixed_small",
+    )
+    assert report.bits_per_dim["fixed_small linspace"][4] == pytest.approx(expected)
+    same = [report.frechet_distance[f"analytic {name}"][T] for name in ("linspace", "optimal")]
+    assert same[0] == same[1]
+    strip = np.asarray(Image.open(model / "progressive.png"))
+    assert strip.shape == (6 * 10, 11 * 10)
+
+
+def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", str(saved / "images.npz"), "--num_forwards", "60", "--no-save"]
+    run([str(saved / "model"), *arguments, "--num_inference_steps", "4", "10"])
+    table = capsys.readouterr().out
+    assert "60 forwards over 40 images" in table
+    lines = {line.split("  ")[0]: line.split()[2:] for line in table.splitlines()}
+    assert len(lines["analytic optimal_samples"]) == 3
+    assert float(lines["analytic optimal"][0]) <= float(lines["analytic linspace"][0])
+    assert DDPMPipeline.from_pretrained(saved / "model").scheduler.calibration is None
+
+
+def test_a_model_with_learned_variances_keeps_them(
+    tiny_unet: Callable[..., diffusers.UNet2DModel], saved: Path
+) -> None:
+    scheduler = DDPMScheduler(T, variance_type="learned_range")
+    DDPMPipeline(tiny_unet(out_channels=2), scheduler).save_pretrained(saved / "learned")
+    options = {"model": str(saved / "learned"), "timestep_spacing": "optimal"}
+    calibrate_command(config(saved, **options))
+    loaded = DDPMPipeline.from_pretrained(saved / "learned").scheduler
+    assert (loaded.variance_type, loaded.timestep_spacing) == ("learned_range", "optimal")
+    with pytest.raises(ValueError, match=r"features cannot be given for .* learned variances"):
+        calibrate_command(config(saved, **options, features=str(saved / "means.py")))
+
+
+def test_a_class_conditional_model_sees_its_labels(
+    tiny_unet: Callable[..., diffusers.UNet2DModel], saved: Path
+) -> None:
+    pixels = np.zeros((30, 8, 8), dtype=np.uint8)
+    np.savez(saved / "labelled.npz", images=pixels, labels=np.arange(30) % 3)
+    unet = tiny_unet(num_class_embeds=4)
+    DDPMPipeline(unet, DDPMScheduler(T)).save_pretrained(saved / "classes")
+    report = calibrate_command(
+        config(
+            saved,
+            model=str(saved / "classes"),
+            data=str(saved / "labelled.npz"),
+            features=str(saved / "means.py"),
+            num_images=6,
+            samplers=("ddim",),
+            spacings=("optimal_samples",),
+        )
+    )
+    assert report.bits_per_dim == {}
+    assert report.frechet_distance["ddim optimal_samples"].keys() == {4, T}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samplers": ("plms",)}, "samplers must be among .*, got 'plms'"),
+        ({"spacings": ("even",)}, "spacings must be among .*, got 'even'"),
+        ({"num_inference_steps": (21,)}, "from 1 to 20, the model's T, got 21"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"model": "someone/model"}, "output_dir must be given and save be False"),
+        ({"precision": 1e-6}, "about .* images"),
+        ({"timestep_spacing": "log"}, "timestep_spacing must be one of .*got 'log'"),
+    ],
+)
+def test_mistakes_are_named(saved: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        calibrate_command(config(saved, **options))
