@@ -193,8 +193,19 @@ class _Run:
             with StopSignals(self.accelerator) as signals:
                 return self._go(signals)
         finally:
-            self.accelerator.end_training()
+            self._release_processes()
             self.folder.unlock()
+
+    def _release_processes(self) -> None:
+        """End the process group, with nothing left that holds it.
+
+        Were DDP's reducer the last to hold it, the reducer's destructor would wait for gloo's
+        threads with Python's lock held, which those threads may need: a run that hangs at its end.
+        """
+        trainer = self.trainer
+        trainer.model = trainer.forward = trainer.unet
+        self.accelerator.free_memory()
+        self.accelerator.end_training()
 
     def _go(self, signals: StopSignals) -> TrainingResult:
         checkpoint = self._on_main(lambda: self.folder.begin(self.identity))
