@@ -36,6 +36,8 @@ COMMANDS: dict[str, Command] = {
     "sample": Command("draw images from a model", "sample_command"),
     "bound": Command("measure bits per dimension of a model on images", "bound_command"),
     "score": Command("find the images that a model thinks least likely", "score_command"),
+    "calibrate": Command("find a model's best variances and timesteps", "calibrate_command"),
+    "evaluate": Command("compare a model's images with real ones", "evaluate_command"),
 }
 
 
