@@ -48,7 +48,7 @@ def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], 
 
     Warm-up takes at most half of the run.
     """
-    placeholder = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    placeholder = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
     schedule = get_scheduler(
         config.lr_scheduler,
         placeholder,

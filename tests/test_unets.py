@@ -1,0 +1,74 @@
+"""The UNets that training starts from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from ddpm_pipeline.training import TrainingConfig
+from ddpm_pipeline.unets import make_unet, unet_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def parameters(size: str, resolution: int, channels: int) -> float:
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(size, resolution=resolution, channels=channels))
+    return sum(p.numel() for p in unet.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "channels", "millions"),
+    [
+        ("small", 28, 1, 1.11),
+        ("small", 32, 3, 1.11),
+        ("small", 64, 3, 3.15),
+        ("base", 32, 3, 6.47),
+        ("ddpm", 32, 3, 35.7),  # Ho et al. 2020, appendix B
+        ("ddpm", 256, 3, 114),
+    ],
+)
+def test_sizes(size: str, resolution: int, channels: int, millions: float) -> None:
+    assert parameters(size, resolution, channels) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("resolution", [4, 8, 12, 14, 16, 20, 28, 32, 33, 48, 64, 96, 100, 256])
+def test_every_resolution_comes_out_as_it_went_in(size: str, resolution: int) -> None:
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(size, resolution=resolution, channels=1))
+        x = torch.empty(1, 1, resolution, resolution)
+        assert unet(x, torch.empty(1)).sample.shape == x.shape
+
+
+def test_a_resolution_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8 for model_size 'ddpm', got 28"):
+        unet_config("ddpm", resolution=28, channels=1)
+
+
+def test_classes_have_a_null_class_beside_them() -> None:
+    unet = make_unet(TrainingConfig(resolution=8, dropout=0.2), 3, 10)
+    assert unet.config.num_class_embeds == 11
+    assert unet.config.dropout == 0.2
+
+
+def test_a_config_file_a_model_folder_and_a_component_folder_are_read(tmp_path: Path) -> None:
+    config = unet_config("small", resolution=8, channels=1)
+    unet = UNet2DModel(**config)
+    unet.save_pretrained(tmp_path / "model" / "unet")
+    unet.save_pretrained(tmp_path / "bare")
+    (tmp_path / "unet.json").write_text(json.dumps(config))
+    for name in ("unet.json", "model", "bare"):
+        read = make_unet(
+            TrainingConfig(resolution=8, model_config_name_or_path=str(tmp_path / name)), 1, None
+        )
+        assert tuple(read.config.block_out_channels) == (32, 64)
+    with pytest.raises(ValueError, match="in_channels=1, but training needs 3"):
+        make_unet(
+            TrainingConfig(resolution=8, model_config_name_or_path=str(tmp_path / "bare")), 3, None
+        )
