@@ -14,6 +14,7 @@ number of processes but for rounding, and an estimate sees the noise that the ex
 """
 
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -46,6 +47,8 @@ _ELEMENTS_PER_CALL = 2**18
 _CALLS_PER_BLOCK = 8
 # Too few examples to believe their spread.
 _FEWEST_TO_STOP = 32
+# Of the time, at most, goes into the state file.
+_SAVING_SHARE = 0.05
 
 
 def variational_bound(
@@ -201,6 +204,7 @@ class _Saved:
         self._writes = writes
         # Enough to notice other data, whatever order of sums another machine prefers.
         self._check = {"first_image": round(data.example.double().mean().item(), 9)}
+        self._due = 0.0
 
     def load(self, settings: BoundSettings) -> tuple[BoundSettings, BoundTotals | None]:
         """The settings, with the seed of a saved run unless one was asked for, and its sums."""
@@ -210,10 +214,15 @@ class _Saved:
         return replace(settings, seed=saved["seed"]), totals
 
     def save(self, totals: BoundTotals, settings: BoundSettings) -> None:
-        if self._path is not None and self._writes:
-            save_totals(self._path, totals, asdict(settings) | self._check)
+        """Write the sums, unless that was done a moment ago."""
+        start = time.monotonic()
+        if self._path is None or not self._writes or start < self._due:
+            return
+        save_totals(self._path, totals, asdict(settings) | self._check)
+        self._due = start + (time.monotonic() - start) / _SAVING_SHARE
 
     def delete(self) -> None:
+        """Remove the file."""
         if self._path is not None and self._writes:
             self._path.unlink(missing_ok=True)
 

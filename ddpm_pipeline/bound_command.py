@@ -222,14 +222,23 @@ class _Batches:
             yield to_model_range(images), labels
 
 
+_MEANINGS = {
+    "resized": "scaling smooths noise away, which makes them more likely",
+    "cropped": "a part of each is not measured",
+    "padded": "a black border costs almost nothing, which lowers the mean over dimensions",
+    "requantized": "values between the 256 levels were rounded to them",
+}
+
+
 def _changes(data: ImageData) -> tuple[str, ...]:
     """What was done to the images before they were measured, and what the number then means."""
     if not data.changes:
         return ()
-    changes = ", ".join(f"{count} {name}" for name, count in data.changes.items())
+    counts = ", ".join(f"{count} {name}" for name, count in data.changes.items())
+    meanings = "".join(f"; {_MEANINGS[name]}" for name in data.changes if name in _MEANINGS)
     message = (
-        f"images were changed before they were measured ({changes}): the number is the bound of "
-        "the images as the model sees them, not of the files, and compares only with numbers on "
-        "images changed in the same way"
+        f"images were changed before they were measured ({counts}), so the number is the bound of "
+        f"the images as the model sees them and not of the files{meanings}. It compares only with "
+        "numbers on images changed in the same way"
     )
     return (message,)

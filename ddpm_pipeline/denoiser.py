@@ -18,9 +18,21 @@ Denoiser = Callable[..., object]
 
 def device_of(model: Denoiser, default: torch.device) -> torch.device:
     """Where the model's parameters are; the default if it has none."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    parameter = next(iter(parameters), None)
+    parameter = _parameter(model)
     return default if parameter is None else parameter.device
+
+
+def _dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
+    """The precision that the model says it has, or else that of its parameters."""
+    dtype = getattr(model, "dtype", None)
+    if not isinstance(dtype, torch.dtype):
+        parameter = _parameter(model)
+        dtype = default if parameter is None else parameter.dtype
+    return dtype if dtype.is_floating_point else default
+
+
+def _parameter(model: Denoiser) -> Tensor | None:
+    return next(model.parameters(), None) if isinstance(model, nn.Module) else None
 
 
 def run_denoiser(
@@ -40,10 +52,8 @@ def run_denoiser(
         TypeError: If the output is not a tensor.
         ValueError: If its shape differs from that of x_t in more than the channels.
     """
-    dtype = getattr(model, "dtype", None)
-    x = x_t.to(dtype) if isinstance(dtype, torch.dtype) and dtype.is_floating_point else x_t
     labels = {} if class_labels is None else {"class_labels": class_labels}
-    output = model(x, t, **labels)
+    output = model(x_t.to(_dtype_of(model, x_t.dtype)), t, **labels)
     output = getattr(output, "sample", output)
     if not isinstance(output, Tensor):
         raise TypeError(

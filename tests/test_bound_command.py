@@ -98,7 +98,13 @@ def test_images_of_another_size_are_measured_with_a_warning(setting: dict, tmp_p
     report = bound_command(BoundConfig(**{**setting, "data": str(tmp_path / "large")}))
     (warning,) = report.warnings
     assert "changed before they were measured (3 resized)" in warning
-    assert "as the model sees them, not of the files" in str(report)
+    assert "scaling smooths noise away" in warning
+    assert "as the model sees them and not of the files" in str(report)
+    save_images(tmp_path / "small", 2, 5)
+    small = {**setting, "data": str(tmp_path / "small"), "fit": "pad"}
+    (warning,) = bound_command(BoundConfig(**small)).warnings
+    assert "(2 padded)" in warning
+    assert "a black border costs almost nothing" in warning
 
 
 def test_a_conditional_model_is_given_the_labels_of_its_images(

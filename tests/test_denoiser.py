@@ -18,9 +18,7 @@ X_T, T = torch.randn(3, 2, 4, 4), torch.tensor([0, 5, 9])
 
 
 class Half(nn.Module):
-    """A module of half precision that says so, with dropout."""
-
-    dtype = torch.bfloat16
+    """A module of half precision, with dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +48,12 @@ def test_a_diffusers_model_is_called_as_it_is(tiny_unet: Callable) -> None:
 
 
 def test_a_half_precision_model_gets_its_own_dtype_and_answers_in_that_of_x_t() -> None:
-    assert run_denoiser(Half(), X_T, T).dtype == torch.float32
+    says_so, seen = Half(), []
+    says_so.dtype = torch.bfloat16
+    for model in (Half(), says_so):
+        assert run_denoiser(model, X_T, T).dtype == torch.float32
+    run_denoiser(lambda x_t, _: seen.append(x_t.dtype) or x_t, X_T.double(), T)
+    assert seen == [torch.float64]  # a function says nothing of its precision
 
 
 def test_more_channels_are_allowed_and_other_shapes_are_not() -> None:
