@@ -1,12 +1,13 @@
 r"""Feature extractors: the map phi(image) in which sets of images are compared.
 
-phi = load_features("inception")               the standard one, of FID; needs torch-fidelity
-phi = load_features("facebook/dinov2-large")   any vision model of transformers (FD-DINOv2)
-phi = load_features("features/")               a `SmallFeatures`, for small images, as
-                                               examples/train_features.py trains one
-phi = load_features("mine.py")                 the module that its `feature_extractor()` returns
+    phi = load_features("inception")              # the standard one, of FID; needs torch-fidelity
+    phi = load_features("facebook/dinov2-large")  # a vision model of transformers (FD-DINOv2)
+    phi = load_features("features/")              # a SmallFeatures, for small images
+    phi = load_features("mine.py")                # the module that its feature_extractor() returns
 
-features = phi(images)                         uint8 (B, C, H, W) -> float32 (B, D)
+    features = phi(images)                        # uint8 (B, C, H, W) -> float32 (B, D)
+
+examples/train_features.py trains a ``SmallFeatures``.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ y is what a perfect network of the prediction type outputs. Every error in y is 
 predicted x_0 times a slope, :math:`\hat x_0 = a_t x_t + b_t y_\theta`, so that a weight
 :math:`\omega_t` on the error in x_0 is the weight :math:`w_t = \omega_t b_t^2` on that in y:
 
-====================  ===================================================  ====================
-weighting             :math:`\omega_t` on the error in x_0                 for :math:`\epsilon`
-====================  ===================================================  ====================
-``uniform``           :math:`1 / b_t^2`                                    1 (L_simple)
-``snr``               :math:`\mathrm{SNR}_t`                               1
-``min_snr``           :math:`\min(\mathrm{SNR}_t, \gamma)`                 min(1, γ/SNR)
-``p2``                :math:`\mathrm{SNR}_t / (k + \mathrm{SNR}_t)^\gamma` :math:`(k+SNR)^{-γ}`
-====================  ===================================================  ====================
+====================  ====================================================  =====================
+weighting             :math:`\omega_t` on the error in x_0                  for :math:`\epsilon`
+====================  ====================================================  =====================
+``uniform``           :math:`1 / b_t^2`                                     1 (L_simple)
+``snr``               :math:`\mathrm{SNR}_t`                                1
+``min_snr``           :math:`\min(\mathrm{SNR}_t, \gamma)`                  min(1, γ/SNR)
+``p2``                :math:`\mathrm{SNR}_t / (k + \mathrm{SNR}_t)^\gamma`  :math:`(k+SNR)^{-γ}`
+====================  ====================================================  =====================
 
 ``uniform`` takes the network's own output as it is; the other three mean the same objective
 whatever the network predicts. All of them are 0 or finite at zero terminal SNR.
