@@ -28,7 +28,7 @@ class Block(NamedTuple):
         """1 for each example with values between the 256 levels of [-1, 1], else 0."""
         levels = (self.x_0.float() + 1) * 127.5
         distance = (levels - levels.round()).abs()
-        return (distance > _LEVEL_TOLERANCE).flatten(1).any(1).double()
+        return (distance > _LEVEL_TOLERANCE).flatten(1).any(1).float()
 
 
 class BoundData:
@@ -120,4 +120,5 @@ def _as_batches(
         )
     if not isinstance(x_0, Iterable):
         raise TypeError(f"x_0 must be a tensor or batches of them, got {type(x_0).__name__}")
-    return (item if isinstance(item, tuple) else (item, None) for item in x_0)
+    # Data loaders give lists, of one element where there are no labels.
+    return ((*item, None)[:2] if isinstance(item, tuple | list) else (item, None) for item in x_0)

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from oracles import Mixture, gaussian, linear_betas, mixture
 from processes import exit_codes, fork_ranks
 from torch.distributions import Normal
+from torch.utils.data import DataLoader, TensorDataset
 
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
 from ddpm_pipeline.bound_sampling import BOUND_SAMPLERS
@@ -252,7 +253,14 @@ def test_neither_batches_nor_other_images_matter(
         )
 
     report = run(x_0)
-    for other in (run(x_0, 1), run(x_0, 5), run(x_0.split(4)), run(iter(x_0.split(1)), 7)):
+    loader = DataLoader(TensorDataset(x_0), batch_size=3)
+    for other in (
+        run(x_0, 1),
+        run(x_0, 5),
+        run(list(x_0.split(4))),
+        run(iter(x_0.split(1)), 7),
+        run(loader, 2),
+    ):
         torch.testing.assert_close(other.per_example, report.per_example, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(other.transitions, report.transitions, rtol=1e-5, atol=1e-6)
         assert other.forwards == report.forwards
@@ -365,6 +373,17 @@ def test_the_best_variance_of_the_last_move_is_the_best_of_all_numbers() -> None
     beta = 1 - model_alpha_bar(300)
     other = bound(data, x_0, timesteps=[900, 300], decoder_variance=beta)
     torch.testing.assert_close(other.per_example, model.per_example)
+
+
+def test_the_last_small_variance_is_that_of_the_move_before_on_this_chain() -> None:
+    x_0 = gaussian(0, 0.5).sample((8, 2), seeded(1))
+    kept = {t: model_alpha_bar(t) for t in (900, 300)}
+    before = (1 - kept[900] / kept[300]) * (1 - kept[300]) / (1 - kept[900])
+    for chain, variance in (([900, 300], before), ([300], 1 - kept[300])):
+        options = {"timesteps": chain, "variance_type": "fixed_small"}
+        model = bound(gaussian(0, 0.5), x_0, decoder_variance="model", **options)
+        other = bound(gaussian(0, 0.5), x_0, decoder_variance=float(variance), **options)
+        torch.testing.assert_close(other.per_example, model.per_example)
 
 
 def model_alpha_bar(t: int) -> float:
