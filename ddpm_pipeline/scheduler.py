@@ -368,7 +368,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         Source: Ho et al. 2020, algorithm 2; Song et al. 2020 (arXiv:2010.02502), eq. 12.
         """
         x_t = _at_least_float32(sample)
-        step = self._table(eta).step(timestep, x_t)
+        step = (self._tables.get(eta) or self._table(eta)).step(timestep, x_t)
         move = step.move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
         if step.has_noise is False:

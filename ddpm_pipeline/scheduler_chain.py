@@ -124,10 +124,11 @@ class StepTable(NamedTuple):
         Raises:
             ValueError: If t lies outside [0, T-1] where that can be seen without one.
         """
-        if not isinstance(t, Tensor):
-            return self._on_host(int(t))
-        if t.ndim == 0 and t.device.type == "cpu":
-            return self._on_host(int(t.numpy()))  # a read of host memory, no dispatch
+        if not isinstance(t, Tensor) or (t.ndim == 0 and t.device.type == "cpu"):
+            t = int(t.numpy() if isinstance(t, Tensor) else t)  # host memory, no dispatch
+            if 0 <= t < len(self.steps):
+                return self.steps[t]
+            raise _out_of_range(t, len(self.steps))
         key = (sample.device, sample.dtype)
         if key not in self.on_device:
             self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
@@ -137,11 +138,6 @@ class StepTable(NamedTuple):
             raise _out_of_range(t, len(self.steps)) from None
         columns = [broadcast(column, sample) for column in rows.unbind(1)]
         return Step(ReverseMove(*columns[:-2]), *columns[-2:])
-
-    def _on_host(self, t: int) -> Step:
-        if not 0 <= t < len(self.steps):
-            raise _out_of_range(t, len(self.steps))
-        return self.steps[t]
 
 
 def _out_of_range(t: int | Tensor, T: int) -> ValueError:
