@@ -56,8 +56,9 @@ def _message(box: str) -> str:
     words = []
     for line in box.splitlines()[1:]:
         text = line.strip("│╰╯ ")
-        if set(text) <= {"─"}:
+        if text.startswith(("Argument helptext", "For full helptext")):
             break
-        words.append(text)
+        if not set(text) <= set("─-"):
+            words.append(text)
     # A dataclass that refuses a value says all there is to say.
     return re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(words).rstrip("."))

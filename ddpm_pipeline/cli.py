@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         complain(f"ddpm {name}", str(error) or type(error).__name__)
         return 2 if isinstance(error, _USAGE_ERRORS) else 1
+    except KeyboardInterrupt:
+        complain(f"ddpm {name}", "interrupted")
+        return 130
     return 0
 
 

@@ -120,6 +120,26 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 # Whole runs.
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_disk_that_is_full_ends_the_run_with_the_checkpoint_intact(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: int
+) -> None:
+    config = tiny_config(tmp_path, train_batch_size=2, lr_scheduler="constant")
+    first = config.replace(max_train_steps=4)
+    assert run_forked(first, processes=processes) == [0] * processes
+    codes = run_forked(config, processes=processes, file_limit=8000)
+    assert codes == [1] * processes
+    assert "checkpoint of step 8 cannot be written" in capfd.readouterr().err
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-0000004"]
+    assert run_forked(config, processes=processes) == [0] * processes
+    whole = tiny_config(tmp_path / "whole", train_batch_size=2, lr_scheduler="constant")
+    assert run_forked(whole, processes=processes) == [0] * processes
+    model = outcome(tmp_path / "run")["model"]
+    expected = outcome(tmp_path / "whole" / "run")["model"]
+    assert all(torch.equal(model[name], expected[name]) for name in expected)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
     config = tiny_config(tmp_path_factory.mktemp("whole"), validation_size=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -119,13 +120,15 @@ def run_forked(
     send: int = signal.SIGKILL,
     times: int = 1,
     processes: int = 1,
+    file_limit: int | None = None,
 ) -> list[int]:
     """Train in forked processes, all signalled when ``when()`` holds; their exit codes.
 
-    A process that a signal ended has that signal's number, negated, for a code.
+    A process that a signal ended has that signal's number, negated, for a code. With a limit,
+    writing more bytes than that into one file fails as on a full disk.
     """
     port = _free_port()
-    pids = [_fork(config, rank, processes, port) for rank in range(processes)]
+    pids = [_fork(config, rank, processes, port, file_limit) for rank in range(processes)]
     codes: dict[int, int] = {}
     deadline = time.monotonic() + 90
     try:
@@ -153,7 +156,9 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _fork(config: TrainingConfig, rank: int, processes: int, port: int) -> int:
+def _fork(
+    config: TrainingConfig, rank: int, processes: int, port: int, file_limit: int | None
+) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -162,6 +167,8 @@ def _fork(config: TrainingConfig, rank: int, processes: int, port: int) -> int:
         # tqdm's own lock is shared between processes, and a killed one may hold it.
         tqdm.set_lock(threading.RLock())
         faulthandler.dump_traceback_later(60)
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
         AcceleratorState._reset_state(reset_partial_state=True)
         if processes > 1:
             os.environ |= {
