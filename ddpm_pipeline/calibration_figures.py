@@ -63,6 +63,7 @@ def variance_figure(calibration: Calibration, schedule: NoiseSchedule) -> Figure
         axes.set(
             xlabel="t", title=rf"variance / $\beta_{{t|s}}$, s = t - {stride}", ylim=(0, 1.05)
         )
+    panels[0].set_xscale("log")
     panels[0].legend()
     return figure
 
