@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from training_runs import assert_same, outcome, run_forked, tiny_config
+from image_samples import encoded, write_tar
+from training_runs import assert_same, blobs, outcome, run_forked, tiny_config
 
 from ddpm_pipeline.checkpointing import (
     Checkpoint,
@@ -219,4 +220,23 @@ def test_two_processes_with_accumulation_resume_to_the_same_bits(tmp_path: Path)
     assert codes == [0, 0]
     assert not (run / "model_index.json").exists()
     assert run_forked(config, processes=2) == [0, 0]
+    assert_same(outcome(run), outcome(Path(whole.output_dir)))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stream_is_resumed_to_the_same_bits(tmp_path: Path, processes: int) -> None:
+    for shard in range(4):
+        images = {f"{i:04d}.png": encoded(blobs(1, seed=shard * 9 + i)[0]) for i in range(9)}
+        write_tar(tmp_path / f"part-{shard:02d}.tar", images)
+    options = {"streaming": True, "channels": 1, "train_batch_size": 2, "shuffle_buffer": 5}
+    shards = str(tmp_path / "part-{00..03}.tar")
+    whole, config = (
+        tiny_config(tmp_path / name, **options).replace(train_data_dir=shards)
+        for name in ("whole", "killed")
+    )
+    assert run_forked(whole, processes=processes) == [0] * processes
+    run = Path(config.output_dir)
+    codes = run_forked(config, lambda: lines(run / "metrics.jsonl") >= 2, processes=processes)
+    assert codes == [-signal.SIGKILL] * processes
+    assert run_forked(config, processes=processes) == [0] * processes
     assert_same(outcome(run), outcome(Path(whole.output_dir)))

@@ -1,0 +1,137 @@
+"""Training killed at twenty random points, and a disk that fills up, for real."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import assert_same, outcome, tiny_config
+
+from ddpm_pipeline.training_config import TrainingConfig
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "train.py"
+KILLS = 20
+
+
+def command(config: TrainingConfig, processes: int) -> list[str]:
+    defaults = TrainingConfig()
+    names = [
+        name
+        for name in TrainingConfig.__dataclass_fields__
+        if getattr(config, name) != getattr(defaults, name) and name != "random_flip"
+    ]
+    options = [word for name in names for word in (f"--{name}", str(getattr(config, name)))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    start = [sys.executable, *(launcher if processes > 1 else [])]
+    return [*start, str(EXAMPLE), "--random_flip", *options]
+
+
+def start(config: TrainingConfig, processes: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(config, processes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL the launcher and all that it started; torchrun gives each worker a session."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for pid in [process.pid, *map(int, children.stdout.split())]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_twenty_kills_change_no_bit(tmp_path: Path, processes: int) -> None:
+    options = {
+        "max_train_steps": 600,
+        "checkpointing_steps": 3,
+        "logging_steps": 10,
+        "save_images_steps": 150,
+        "validation_size": 0.2,
+        "gradient_accumulation_steps": 2,
+        "train_batch_size": 4 // processes,
+    }
+    whole, config = (tiny_config(tmp_path / name, **options) for name in ("whole", "killed"))
+    assert start(whole, processes).wait() == 0
+    expected = outcome(Path(whole.output_dir))
+    run, dice = Path(config.output_dir), random.Random(processes)
+    kills = while_writing = 0
+    while kills < KILLS:
+        process = start(config, processes)
+        while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
+            time.sleep(0.01)
+        began = time.monotonic()
+        delay, at_checkpoint = dice.uniform(0, 9), dice.random() < 0.5
+        while process.poll() is None:
+            writing = (run / "checkpoints" / ".aside").exists()
+            if time.monotonic() - began > delay and (writing or not at_checkpoint):
+                kill(process)
+                kills += 1
+                while_writing += (run / "checkpoints" / ".aside").exists()
+                break
+        else:
+            assert process.returncode == 0
+            assert_same(outcome(run), expected)
+            subprocess.run(["rm", "-r", str(run)], check=True)
+    assert while_writing >= 3
+    sys.stdout.write(f"{KILLS} kills of {processes}, {while_writing} in a checkpoint's writing\n")
+    assert start(config, processes).wait() == 0
+    assert_same(outcome(run), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_file_system_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """On a tmpfs that holds one checkpoint and a half, in a mount namespace of the test's own."""
+    config = tiny_config(tmp_path, lr_scheduler="constant", save_images_steps=0)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    config = config.replace(output_dir=str(disk / "run"), checkpoints_total_limit=1)
+    first = command(config.replace(max_train_steps=4), 1)
+    script = f"""
+        mount -t tmpfs -o size=1m none {disk} || exit 90
+        "$@" --max_train_steps 4 || exit 91
+        left=$(df --output=avail -k {disk} | tail -1)
+        head -c $(((left - 40) * 1024)) /dev/zero > {disk}/ballast
+        "$@" --max_train_steps 12
+        echo "code $?"
+        ls -A {disk}/run/checkpoints
+        rm {disk}/ballast
+        "$@" --max_train_steps 12
+        echo "code $?"
+        ls -A {disk}/run/checkpoints
+    """
+    words = (
+        first[: first.index("--max_train_steps")] + first[first.index("--max_train_steps") + 2 :]
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if not line.startswith("model")]
+    assert printed == ["code 1", "step-0000004", "code 0", "step-0000012"]
+    (complaint,) = [line for line in done.stderr.splitlines() if line.startswith("ddpm train:")]
+    assert "checkpoint of step 8 cannot be written" in complaint
+    assert "No space left on device" in complaint
