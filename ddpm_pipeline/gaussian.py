@@ -87,7 +87,11 @@ class Gaussian:
             x: Where to evaluate; broadcasts against ``mean``.
         """
         squared_error = (x - self.mean).square()
-        return -0.5 * (math.log(2 * math.pi) + self.log_var + squared_error / self.var)
+        # At a point mass's own place 0/0 would be nan; the density there is infinite.
+        scaled = torch.where(squared_error == 0, squared_error, squared_error / self.var)
+        is_miss = self.log_var.isneginf() & (squared_error > 0)
+        density = -0.5 * (math.log(2 * math.pi) + self.log_var + scaled)
+        return density.masked_fill(is_miss, -math.inf)
 
     def kl(self, other: "Gaussian") -> Tensor:
         r"""KL(self || other), elementwise, in nats; at least 0 and exactly 0 for equal arguments.
@@ -157,7 +161,8 @@ def _exact_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
     high = torch.where(reflect, -lower, upper)
     low = torch.where(reflect, -upper, lower)
     log_high, log_low = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    return log_high + torch.log(-torch.expm1(log_low - log_high))
+    log_share = torch.log(-torch.expm1(log_low - log_high))
+    return torch.where(log_high.isneginf(), log_high, log_high + log_share)
 
 
 def _tanh_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:

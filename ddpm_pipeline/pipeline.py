@@ -59,10 +59,13 @@ class DDPMPipeline(DiffusionPipeline):
 
     def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
-        if type(scheduler) is diffusers.DDPMScheduler:
-            scheduler = DDPMScheduler.from_config(scheduler.config)
+        scheduler = _upgraded(scheduler)
         _check_fit(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Also a scheduler that is put in later is upgraded."""
+        super().__setattr__(name, _upgraded(value) if name == "scheduler" else value)
 
     @torch.no_grad()
     def __call__(
@@ -105,8 +108,10 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument is not allowed, or the images are not finite.
         """
+        generator = list(generator) if isinstance(generator, tuple) else generator
         _check_call(output_type, generator, batch_size)
         _check_fit(self.unet, self.scheduler)
+        batch_size = int(batch_size)
         labels = self._labels(class_labels, guidance_scale, batch_size)
         set_timesteps = partial(self._set_timesteps, num_inference_steps, timesteps)
         set_timesteps()
@@ -223,21 +228,29 @@ class DDPMPipeline(DiffusionPipeline):
     def _set_timesteps(
         self, num_inference_steps: int | None, timesteps: Sequence[int] | None
     ) -> None:
+        scheduler, T = self.scheduler, self.scheduler.config.num_train_timesteps
         if timesteps is None:
-            steps = num_inference_steps
-            self.scheduler.set_timesteps(
-                self.scheduler.config.num_train_timesteps if steps is None else steps
-            )
+            steps = T if num_inference_steps is None else num_inference_steps
+            if isinstance(steps, bool) or not hasattr(steps, "__index__") or not 1 <= steps <= T:
+                raise ValueError(
+                    f"num_inference_steps must be an integer from 1 to {T}, got {steps!r}"
+                )
+            scheduler.set_timesteps(int(steps))
+            if scheduler.timesteps.min() < 0:
+                raise ValueError(
+                    f"num_inference_steps={steps} makes {type(scheduler).__name__} step below 0, "
+                    "a defect of its trailing spacing; choose another number, or DDPMScheduler"
+                )
             return
         if num_inference_steps is not None:
             raise ValueError(
                 "pass only one of num_inference_steps and timesteps, got "
                 f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
             )
-        if "timesteps" not in inspect.signature(self.scheduler.set_timesteps).parameters:
-            name = type(self.scheduler).__name__
+        if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+            name = type(scheduler).__name__
             raise ValueError(f"timesteps cannot be chosen for a {name}; pass num_inference_steps")
-        self.scheduler.set_timesteps(timesteps=timesteps)
+        scheduler.set_timesteps(timesteps=timesteps)
 
     def _labels(
         self,
@@ -260,13 +273,14 @@ class DDPMPipeline(DiffusionPipeline):
                 f"class_labels must be given, 0 to {count - 1}: the model has classes"
             )
         labels = torch.as_tensor(class_labels, device="cpu")
-        if labels.dtype != torch.int64 or labels.shape not in ((), (batch_size,)):
+        is_integer = not labels.is_floating_point() and labels.dtype != torch.bool
+        if not is_integer or labels.shape not in ((), (batch_size,)):
             raise ValueError(
                 f"class_labels must be one integer or {batch_size} of them, got {class_labels}"
             )
         if ((labels < 0) | (labels >= count)).any():
             raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
-        return labels.expand(batch_size).to(self._execution_device)
+        return labels.long().expand(batch_size).to(self._execution_device)
 
     @classmethod
     def from_pretrained(
@@ -373,26 +387,34 @@ def _joined(parts: list[Any]) -> list[PIL.Image.Image] | np.ndarray | Tensor:
 def _check_call(output_type: str, generator: Generators, batch_size: int) -> None:
     if output_type not in _OUTPUTS:
         raise ValueError(f"output_type must be one of {', '.join(_OUTPUTS)}, got {output_type!r}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-    if isinstance(generator, list) and len(generator) != batch_size:
-        raise ValueError(
-            f"generator must be one or a list of batch_size = {batch_size}, got {len(generator)}"
-        )
+    _check_count("batch_size", batch_size)
+    if isinstance(generator, list):
+        if len(generator) != batch_size:
+            raise ValueError(
+                f"generator must be one or a list of batch_size = {batch_size}, "
+                f"got {len(generator)}"
+            )
+    elif not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator or a list, got {generator!r}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _rows_per_call(max_batch_size: int | None, default: int) -> int:
     if max_batch_size is None:
         return default
-    if (
-        isinstance(max_batch_size, bool)
-        or not isinstance(max_batch_size, int)
-        or max_batch_size < 1
-    ):
-        raise ValueError(
-            f"max_batch_size must be an integer of at least 1, got {max_batch_size!r}"
-        )
-    return max_batch_size
+    _check_count("max_batch_size", max_batch_size)
+    return int(max_batch_size)
+
+
+def _upgraded(scheduler: object) -> object:
+    """A plain stock DDPMScheduler as ours; anything else as it is."""
+    if type(scheduler) is diffusers.DDPMScheduler:
+        return DDPMScheduler.from_config(scheduler.config)
+    return scheduler
 
 
 _DDPM = (diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate.utils import gather_object
-from diffusers import DDIMScheduler
 from PIL import Image
 
 from ddpm_pipeline.pipeline import DDPMPipeline
@@ -45,8 +44,6 @@ def draw_samples(
     Returns:
         The images on the main process, None on others.
     """
-    if config.preview_scheduler == "ddim":
-        scheduler = DDIMScheduler.from_config(scheduler.config)
     pipeline = DDPMPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -66,6 +63,7 @@ def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) ->
         generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],
         num_inference_steps=config.ddpm_num_inference_steps,
         output_type="np",
+        eta=0.0 if config.preview_scheduler == "ddim" else None,
         class_labels=labels,
     ).images
     return (images * 255).round().astype(np.uint8)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.gaussian import Gaussian
-from ddpm_pipeline.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.schedule import NoiseSchedule, Timestep, readable
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -488,7 +488,7 @@ def _landing(t: Timestep, s: Timestep | None) -> Timestep:
     """s, or t - 1; checked to be below t where that needs no device synchronisation."""
     if s is None:
         return t - 1
-    if all(not isinstance(i, Tensor) or i.device.type == "cpu" for i in (t, s)):
+    if readable(t, s):
         below = torch.as_tensor(s) < torch.as_tensor(t)
         if not below.all():
             raise ValueError(f"s must be below t, got t = {t} and s = {s}")

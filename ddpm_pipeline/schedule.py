@@ -119,7 +119,8 @@ class NoiseSchedule:
             T: Number of steps, at least 1.
             max_beta: Cap on every beta_t, in (0, 1].
         """
-        levels = [alpha_bar(i / _positive(T)) for i in range(T + 1)]
+        T = _positive(T)
+        levels = [alpha_bar(i / T) for i in range(T + 1)]
         ratios = zip(levels[1:], levels[:-1], strict=True)
         return cls.from_betas([min(1 - b / a, max_beta) for b, a in ratios])
 
@@ -134,7 +135,7 @@ class NoiseSchedule:
         Raises:
             ValueError: If the name is unknown, or a beta falls outside (0, 1].
         """
-        if name not in SCHEDULES:
+        if not isinstance(name, str) or name not in SCHEDULES:
             raise ValueError(f"beta_schedule must be one of {sorted(SCHEDULES)}, got {name!r}")
         return SCHEDULES[name](T, beta_start, beta_end)
 
@@ -188,7 +189,11 @@ class NoiseSchedule:
         return -torch.expm1(self._log_alpha(t, s))
 
     def _log_alpha(self, t: Timestep, s: Timestep | None) -> Tensor:
-        return self._log_alpha_bar(t) - self._log_alpha_bar(t - 1 if s is None else s)
+        s = t - 1 if s is None else s
+        if readable(t, s) and (torch.as_tensor(s) > torch.as_tensor(t)).any():
+            raise ValueError(f"s must be at most t, got t = {t} and s = {s}")
+        later, earlier = self._log_alpha_bar(t), self._log_alpha_bar(s)
+        return torch.where(later == earlier, 0.0, later - earlier)
 
     def _log_alpha_bar(self, t: Timestep) -> Tensor:
         if not isinstance(t, Tensor):
@@ -209,10 +214,15 @@ class NoiseSchedule:
         return self._tables[device]
 
 
+def readable(*timesteps: Timestep) -> bool:
+    """Whether the host can read all of them without a device synchronisation."""
+    return all(not isinstance(i, Tensor) or i.device.type == "cpu" for i in timesteps)
+
+
 def _positive(T: int) -> int:
-    if not isinstance(T, int) or T < 1:
+    if isinstance(T, bool) or not hasattr(T, "__index__") or T < 1:
         raise ValueError(f"the number of timesteps must be an integer of at least 1, got {T!r}")
-    return T
+    return int(T)
 
 
 def _linspace(start: float, end: float, T: int) -> Tensor:

@@ -28,6 +28,7 @@ from ddpm_pipeline.calibration_chains import optimal_timesteps
 from ddpm_pipeline.calibration_weights import check_weights
 from ddpm_pipeline.gaussian import Gaussian
 from ddpm_pipeline.process import (
+    LEARNED_VARIANCES,
     ReverseMove,
     add_scaled_,
     check_prediction_type,
@@ -38,11 +39,12 @@ from ddpm_pipeline.process import (
     reverse_x_0,
     split_output,
 )
-from ddpm_pipeline.scheduler_chain import Chain, Step, StepRule, StepTable
+from ddpm_pipeline.scheduler_chain import Chain, Step, StepRule, StepTable, check_timestep
 from ddpm_pipeline.scheduler_config import (
     CALIBRATED_SPACINGS,
     PRIVATE_KEY,
     STOCK_OPTIONS,
+    UNCOMMON_SCHEDULES,
     build_schedule,
     check_options,
     default_config,
@@ -108,15 +110,18 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         rescale_betas_zero_snr: bool = False,
     ) -> None:
         # Not super().__init__(): that would build the float32 tables and register twice.
-        self.schedule = build_schedule(
+        schedule = build_schedule(
             num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
         )
-        if rescale_betas_zero_snr:
-            self.schedule = self.schedule.zero_terminal_snr()
+        self.schedule = schedule.zero_terminal_snr() if rescale_betas_zero_snr else schedule
         check_options(self.config)
         check_prediction_type(self.schedule, prediction_type)
         self.variance_type = variance_type
         self.timestep_spacing = timestep_spacing
+        if isinstance(trained_betas, Tensor):
+            self.register_to_config(trained_betas=trained_betas.tolist())
+        elif trained_betas is None and beta_schedule in UNCOMMON_SCHEDULES:
+            self.register_to_config(trained_betas=schedule.betas.tolist())
         not_given = keys_at_default(self.config, default_config(type(self)))
         self.register_to_config(_use_default_values=not_given)
         self.calibration: Calibration | None = None
@@ -302,12 +307,12 @@ class DDPMScheduler(diffusers.DDPMScheduler):
 
         A timestep that the chain leaves out lands on the next lower one that it holds.
         """
-        if isinstance(timestep, Tensor):
-            landing = self._chain.landing.to(timestep.device)
-            return landing.index_select(0, timestep.reshape(-1)).reshape(timestep.shape)
-        if not 0 <= timestep < len(self):
-            raise ValueError(f"timestep must lie in [0, {len(self) - 1}], got {timestep}")
-        return int(self._chain.landing[timestep])
+        check_timestep(timestep, len(self))
+        landing = self._chain.landing
+        if not isinstance(timestep, Tensor):
+            return int(landing[timestep])
+        landing = landing.to(timestep.device)
+        return landing.index_select(0, timestep.reshape(-1)).reshape(timestep.shape)
 
     def reverse(
         self,
@@ -414,11 +419,13 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             noise: Standard normal noise, shape (B, *).
             timesteps: t, int64, shape (B,) or (), in [0, T-1].
         """
+        check_timestep(timesteps, len(self), len(original_samples))
         x_t = marginal(self.schedule, original_samples, timesteps).reparameterize(noise)
         return x_t.to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The target v of v-prediction for x_0 = ``sample``; arguments as in ``add_noise``."""
+        check_timestep(timesteps, len(self), len(sample))
         v = model_target(self.schedule, sample, noise, timesteps, prediction_type="v_prediction")
         return v.to(sample.dtype)
 
@@ -429,8 +436,11 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         variance_type: str | None = None,
     ) -> Tensor:
         """The variance (never its root or logarithm) of the step from t; 0 on clean data."""
+        check_timestep(t, len(self))
         t = torch.as_tensor(t)
         variance_type = variance_type or self.variance_type
+        if variance_type in LEARNED_VARIANCES and predicted_variance is None:
+            raise ValueError(f"predicted_variance must be given for {variance_type!r}, got None")
         move = self._rule(variance_type).moves(self._chain, t)
         log_var = reverse_log_var(move, predicted_variance, variance_type)
         return torch.where(self.previous_timestep(t) >= 0, log_var.exp(), 0.0)
@@ -440,6 +450,8 @@ def _scaled_noise(
     x: Tensor, std: float | Tensor, generator: torch.Generator | list[torch.Generator] | None
 ) -> Tensor:
     """Normal noise with the given standard deviation, in the shape, dtype and device of x."""
+    if isinstance(generator, list) and len(generator) != len(x):
+        raise ValueError(f"generator must be one or a list of {len(x)}, got {len(generator)}")
     is_simple = generator is None or getattr(generator, "device", None) == x.device
     if is_simple and not isinstance(std, Tensor):
         return x.new_empty(x.shape).normal_(0, std, generator=generator)

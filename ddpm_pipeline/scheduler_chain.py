@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from ddpm_pipeline.process import (
 )
 from ddpm_pipeline.schedule import NoiseSchedule
 
-__all__ = ["Chain", "Step", "StepRule", "StepTable"]
+__all__ = ["Chain", "Step", "StepRule", "StepTable", "check_timestep"]
 
 
 class Step(NamedTuple):
@@ -124,21 +125,43 @@ class StepTable(NamedTuple):
         Raises:
             ValueError: If t lies outside [0, T-1] where that can be seen without one.
         """
-        if not isinstance(t, Tensor) or (t.ndim == 0 and t.device.type == "cpu"):
-            t = int(t.numpy() if isinstance(t, Tensor) else t)  # host memory, no dispatch
-            if 0 <= t < len(self.steps):
-                return self.steps[t]
-            raise _out_of_range(t, len(self.steps))
+        if isinstance(t, Tensor) and t.ndim == 0 and t.device.type == "cpu":
+            t = t.numpy()[()]  # host memory, read without a dispatch
+        if type(t) in (int, np.int64) and 0 <= t < len(self.steps):
+            return self.steps[t]
+        check_timestep(t, len(self.steps), len(sample))
+        if not isinstance(t, Tensor):
+            return self.steps[int(t)]
         key = (sample.device, sample.dtype)
         if key not in self.on_device:
             self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
-        try:
-            rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
-        except IndexError:
-            raise _out_of_range(t, len(self.steps)) from None
+        rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
         columns = [broadcast(column, sample) for column in rows.unbind(1)]
         return Step(ReverseMove(*columns[:-2]), *columns[-2:])
 
 
-def _out_of_range(t: int | Tensor, T: int) -> ValueError:
-    return ValueError(f"timestep must lie in [0, {T - 1}], got {t}")
+def check_timestep(t: int | Tensor, T: int, batch_size: int | None = None) -> None:
+    """Refuse what is no timestep of a batch; values on a device are not read.
+
+    Arguments:
+        t: An int, or int64 or int32 of shape (), (1,) or (batch_size,).
+        T: Number of timesteps.
+        batch_size: Examples that t is for; None for any number.
+    Raises:
+        ValueError: If t is not of such a type or shape, or outside [0, T-1].
+    """
+    if not isinstance(t, Tensor):
+        if isinstance(t, bool) or not hasattr(t, "__index__"):
+            raise ValueError(f"timestep must be an integer, got {t!r}")
+        values = np.asarray(t)
+    else:
+        if t.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"timestep must be of dtype int64 or int32, got {t.dtype}")
+        shapes = ((), (1,), (batch_size,))
+        if t.ndim > 1 or (batch_size is not None and t.shape not in shapes):
+            raise ValueError(
+                f"timestep must be of shape () or ({batch_size or 'B'},), got {(*t.shape,)}"
+            )
+        values = t.numpy() if t.device.type == "cpu" else np.zeros(1, int)
+    if values.size and not (values.min() >= 0 and values.max() < T):
+        raise ValueError(f"timestep must lie in [0, {T - 1}], got {t}")

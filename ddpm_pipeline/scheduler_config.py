@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "CALIBRATED_SPACINGS",
     "PRIVATE_KEY",
     "STOCK_OPTIONS",
+    "UNCOMMON_SCHEDULES",
     "build_schedule",
     "check_options",
     "default_config",
@@ -33,13 +35,21 @@ PRIVATE_KEY = "_ddpm_pipeline"
 
 # Option values that stock diffusers does not know, and the nearest that it does.
 STOCK_OPTIONS = {
-    "variance_type": {"analytic": "fixed_small"},
+    # Stock knows the last two by name, and makes NaN of them.
+    "variance_type": {
+        "analytic": "fixed_small",
+        "fixed_large_log": "fixed_large",
+        "learned": "learned_range",
+    },
     "timestep_spacing": {
         "quadratic": "trailing",
         "optimal": "trailing",
         "optimal_samples": "trailing",
     },
 }
+
+# Schedules that of stock diffusers only DDPMScheduler knows; the others are given their betas.
+UNCOMMON_SCHEDULES = ("sigmoid", "laplace")
 
 # Spacings that follow from a calibration, and what they are the best for.
 CALIBRATED_SPACINGS = {"optimal": "likelihood", "optimal_samples": "samples"}
@@ -56,8 +66,13 @@ def build_schedule(
     trained_betas: np.ndarray | list[float] | None,
 ) -> NoiseSchedule:
     """The schedule that these config keys stand for."""
+    for key, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+        if isinstance(beta, bool) or not isinstance(beta, Real):
+            raise ValueError(f"{key} must be a number in (0, 1], got {beta!r}")
     if trained_betas is None:
         return NoiseSchedule.named(beta_schedule, T, beta_start, beta_end)
+    if not hasattr(trained_betas, "__len__"):
+        raise ValueError(f"trained_betas must be a list of numbers, got {trained_betas!r}")
     if len(trained_betas) != T:
         raise ValueError(
             f"trained_betas must have num_train_timesteps = {T} entries, got {len(trained_betas)}"
@@ -71,7 +86,8 @@ def check_options(config: dict[str, Any]) -> None:
     _check_choice(config, "prediction_type", ("epsilon", "sample", "v_prediction"))
     _check_choice(config, "timestep_spacing", (*SPACINGS, *CALIBRATED_SPACINGS))
     for key, is_allowed, allowed in _RANGES:
-        if not is_allowed(config[key]):
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, Real) or not is_allowed(value):
             raise ValueError(f"{key} must be {allowed}, got {config[key]!r}")
 
 

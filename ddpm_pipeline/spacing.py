@@ -57,13 +57,19 @@ def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0)
     """
     if spacing not in _SPACED:
         raise ValueError(f"timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
-    if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= T:
+    if isinstance(K, bool) or not hasattr(K, "__index__") or not 1 <= K <= T:
         raise ValueError(
             f"num_inference_steps must be an integer from 1 to {T} (the timesteps the model was "
             f"trained with), got {K!r}"
         )
-    timesteps = _SPACED[spacing](T, K)
+    timesteps = _SPACED[spacing](T, int(K))
     if spacing == "leading":
+        largest = T - 1 - int(timesteps[0])
+        if steps_offset > largest:
+            raise ValueError(
+                f"steps_offset must be at most {largest} for {K} leading steps of {T}, "
+                f"got {steps_offset}"
+            )
         timesteps = timesteps + steps_offset
     return torch.tensor(check_chain(timesteps.tolist(), T))
 
@@ -74,13 +80,20 @@ def check_chain(timesteps: Sequence[int] | Tensor, T: int) -> list[int]:
     Raises:
         ValueError: If they are empty, unsorted, repeated, not integers or out of range.
     """
-    chain = timesteps.tolist() if hasattr(timesteps, "tolist") else list(timesteps)
+    chain = timesteps.tolist() if hasattr(timesteps, "tolist") else timesteps
+    if not isinstance(chain, Sequence) or isinstance(chain, str):
+        raise ValueError(f"timesteps must be a list of integers, got {timesteps!r}")
     if not chain:
         raise ValueError("timesteps must hold at least one timestep, got none")
-    if any(isinstance(t, bool) or int(t) != t for t in chain):
-        raise ValueError(f"timesteps must be integers, got {chain}")
-    if any(later >= earlier for earlier, later in pairwise(chain)):
-        raise ValueError(f"timesteps must be in descending order without repeats, got {chain}")
+    for t in chain:
+        if isinstance(t, bool) or not hasattr(t, "__index__"):
+            raise ValueError(f"timesteps must be integers, got {t!r}")
+    for earlier, later in pairwise(chain):
+        if later >= earlier:
+            raise ValueError(
+                "timesteps must be in descending order without repeats, got "
+                f"{later} after {earlier}"
+            )
     if chain[0] >= T or chain[-1] < 0:
         raise ValueError(f"timesteps must lie in [0, {T - 1}], got {chain[0]} ... {chain[-1]}")
     return [int(t) for t in chain]

@@ -251,6 +251,8 @@ class TrainingConfig:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{str(path)!r} must hold an object of training options")
         return cls.from_dict(values)
 
 

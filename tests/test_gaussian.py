@@ -130,6 +130,15 @@ def test_bins_agree_with_mpmath(level: int, std: float) -> None:
     assert result == pytest.approx(float(exact), rel=1e-11, abs=rounding + 1e-13)
 
 
+def test_a_point_mass_has_a_density_and_bins() -> None:
+    point = Gaussian(torch.zeros(2), torch.full((2,), -math.inf))
+    x = torch.tensor([0.0, 0.5])
+    assert point.log_prob(x).tolist() == [math.inf, -math.inf]
+    levels = LEVELS[[127, 200]]
+    narrow = Gaussian(torch.full((2,), LEVELS[127]), torch.full((2,), -800.0).double())
+    assert narrow.discretized_log_prob(levels).tolist() == [0.0, -math.inf]
+
+
 def test_the_tail_is_a_bound_where_the_tanh_version_is_not() -> None:
     p, x = gaussian(-0.9, 1e-3), torch.tensor(0.9, dtype=torch.float64).mul(255).round() / 255
     exact = p.discretized_log_prob(x)

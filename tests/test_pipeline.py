@@ -192,6 +192,45 @@ def test_ddim_is_stocks_ddim(tiny_unet: MakeUNet) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_schedulers_with_scaled_inputs_are_run_as_stock_does(
+    tiny_unet: MakeUNet, name: str
+) -> None:
+    unet, scheduler = tiny_unet(3), getattr(diffusers, name)()
+    scheduler.set_timesteps(5)
+    x = torch.randn(2, 3, 8, 8, generator=seeds(0)[0]) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            output = unet(scheduler.scale_model_input(x, t), t).sample
+            x = scheduler.step(output, t, x).prev_sample
+    expected = (x / 2 + 0.5).clamp(0, 1)
+    pipe = quiet(DDPMPipeline(unet, getattr(diffusers, name)()))
+    assert_close(pipe(2, seeds(0)[0], 5, "pt").images, expected, rtol=0, atol=1e-5)
+
+
+def test_a_scheduler_put_in_later_becomes_ours(tiny_unet: MakeUNet) -> None:
+    pipe = pipeline(tiny_unet())
+    pipe.scheduler = diffusers.DDPMScheduler(variance_type="fixed_large_log")
+    assert type(pipe.scheduler) is DDPMScheduler
+    assert pipe(1, None, 3).images
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "UniPCMultistepScheduler"])
+def test_numbers_of_steps_are_checked_for_every_scheduler(
+    tiny_unet: MakeUNet, name: str, steps: float
+) -> None:
+    pipe = quiet(DDPMPipeline(tiny_unet(), getattr(diffusers, name)()))
+    with pytest.raises(ValueError, match="num_inference_steps must be an integer from 1 to 1000"):
+        pipe(1, None, steps)
+
+
+def test_stocks_trailing_defect_is_named(tiny_unet: MakeUNet) -> None:
+    ddim = diffusers.DDIMScheduler(timestep_spacing="trailing")
+    with pytest.raises(ValueError, match="61 makes DDIMScheduler step below 0"):
+        quiet(DDPMPipeline(tiny_unet(), ddim))(1, None, 61)
+
+
 def test_a_stock_scheduler_becomes_ours(tiny_unet: MakeUNet) -> None:
     stock = diffusers.DDPMScheduler(variance_type="fixed_large", beta_schedule="scaled_linear")
     pipe = DDPMPipeline(tiny_unet(), stock)
@@ -392,6 +431,7 @@ def test_pickled_weights_are_refused_unless_asked_for(tiny_unet: MakeUNet, tmp_p
     [
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
+        ({"generator": 5}, "generator must be a torch.Generator or a list, got 5"),
         ({"generator": seeds(0, 1)}, "a list of batch_size = 1, got 2"),
         ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, got 'jpg'"),
         ({"num_inference_steps": 1001}, "from 1 to 1000"),

@@ -106,6 +106,12 @@ def test_from_alpha_bar_follows_the_function() -> None:
     assert_close(schedule.alpha_bar(torch.arange(10)), expected, **EXACT)
 
 
+def test_no_time_passes_from_t_to_t() -> None:
+    schedule = NoiseSchedule.linear(10).zero_terminal_snr()
+    assert schedule.beta(9, 9) == 0
+    assert schedule.alpha(9, 9) == 1
+
+
 def test_shapes_follow_the_timesteps() -> None:
     schedule = NoiseSchedule.linear(10)
     assert schedule.alpha_bar(3).shape == ()
@@ -128,6 +134,8 @@ def test_shapes_follow_the_timesteps() -> None:
         (lambda: NoiseSchedule.scaled_linear(10, -1, 1), r"betas must lie in \(0, 1\], got -1"),
         (lambda: NoiseSchedule.named("quartic"), "beta_schedule must be one of .*got 'quartic'"),
         (lambda: NoiseSchedule.linear(1).zero_terminal_snr(), "at least 2 timesteps, got 1"),
+        (lambda: NoiseSchedule.linear(10).beta(5, 9), "s must be at most t, got t = 5 and s = 9"),
+        (lambda: NoiseSchedule.linear(True), "at least 1, got True"),
         (lambda: NoiseSchedule.linear(10).alpha_bar(10), r"lie in \[-1, 9\], got 10"),
         (lambda: NoiseSchedule.linear(10).alpha_bar(-2), r"lie in \[-1, 9\], got -2"),
         (lambda: NoiseSchedule.linear(10).snr(torch.tensor([3, 11])), r"lie in \[-1, 9\]"),

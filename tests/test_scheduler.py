@@ -51,6 +51,7 @@ configs = st.fixed_dictionaries(
         "prediction_type": st.sampled_from(["epsilon", "sample", "v_prediction"]),
         "variance_type": st.sampled_from(["fixed_small", "fixed_large"]),
         "clip_sample": st.booleans(),
+        "clip_sample_range": st.sampled_from([1.0, 2.0]),
         "thresholding": st.booleans(),
         "timestep_spacing": st.sampled_from(["leading", "linspace", "trailing"]),
     }
@@ -171,6 +172,81 @@ def test_nothing_is_drawn_on_clean_data() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("as_batch", [False, True])
+def test_any_precision_is_computed_in_float32_or_more(dtype: torch.dtype, as_batch: bool) -> None:
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    output, x_t = (a.to(dtype) for a in batch())
+    t = torch.full((4,), 3) if as_batch else 3
+    result = scheduler.step(output, t, x_t, seeded(), return_dict=False)
+    # The noise is drawn in float32 for half precision, and so in the exact result.
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    exact = scheduler.step(output.to(wide), t, x_t.to(wide), seeded(), return_dict=False)
+    for mine, expected in zip(result, exact, strict=True):
+        assert mine.dtype == dtype
+        assert torch.equal(mine, expected.to(dtype))
+
+
+@pytest.mark.parametrize("variance_type", ["learned", "learned_range"])
+def test_a_learned_variance_adds_no_noise_to_clean_data(variance_type: str) -> None:
+    scheduler = DDPMScheduler(variance_type=variance_type)
+    output, x_t = torch.randn(2, 6, 4, 4), torch.randn(2, 3, 4, 4)
+    result = scheduler.step(output, torch.tensor([0, 500]), x_t, seeded())
+    moved = (
+        result.prev_sample - scheduler.reverse(output, torch.tensor([0, 500]), x_t).mean
+    ).abs()
+    assert moved[0].max() == 0
+    assert moved[1].max() > 0
+
+
+@pytest.mark.parametrize(
+    "t",
+    [
+        10.5,
+        "5",
+        True,
+        torch.tensor(5.7),
+        torch.ones(4),
+        torch.ones(3).long(),
+        torch.ones(2, 2).long(),
+    ],
+)
+def test_what_is_no_timestep_is_refused(t: object) -> None:
+    output, x_t = batch()
+    scheduler = DDPMScheduler()
+    for call in (scheduler.step, scheduler.reverse):
+        with pytest.raises(ValueError, match="timestep must be"):
+            call(output, t, x_t)
+    if isinstance(t, torch.Tensor):
+        with pytest.raises(ValueError, match="timestep must be"):
+            scheduler.add_noise(x_t, output, t)
+
+
+@pytest.mark.parametrize("t", [np.int64(5), np.int32(5), torch.tensor(5, dtype=torch.int32)])
+def test_integers_of_any_kind_are_timesteps(t: object) -> None:
+    output, x_t = batch()
+    expected = DDPMScheduler().step(output, 5, x_t, seeded()).prev_sample
+    assert torch.equal(DDPMScheduler().step(output, t, x_t, seeded()).prev_sample, expected)
+
+
+def test_timesteps_are_checked_outside_of_step_too() -> None:
+    scheduler, (x_0, eps) = DDPMScheduler(), batch()
+    for call in (
+        lambda: scheduler.previous_timestep(torch.tensor(1000)),
+        lambda: scheduler.add_noise(x_0, eps, torch.tensor(-1)),
+        lambda: scheduler.get_velocity(x_0, eps, torch.full((4,), 1000)),
+        lambda: scheduler._get_variance(1000),
+    ):
+        with pytest.raises(ValueError, match=r"timestep must lie in \[0, 999\]"):
+            call()
+
+
+def test_as_many_generators_as_examples() -> None:
+    output, x_t = batch()
+    with pytest.raises(ValueError, match="a list of 4, got 3"):
+        DDPMScheduler().step(output, 5, x_t, [seeded()] * 3)
+
+
 def test_results_come_as_a_tuple_on_request() -> None:
     output, x_t = batch()
     result = DDPMScheduler().step(output, 5, x_t, seeded())
@@ -258,7 +334,7 @@ def test_defect_linspace_of_one_step() -> None:
 
 def test_defect_offset_beyond_the_chain() -> None:
     scheduler = DDPMScheduler(steps_offset=1)
-    with pytest.raises(ValueError, match=r"lie in \[0, 999\], got 1000"):
+    with pytest.raises(ValueError, match="steps_offset must be at most 0 for 1000 leading steps"):
         scheduler.set_timesteps(1000)
 
 
@@ -297,9 +373,31 @@ def test_defect_noise_on_finished_images() -> None:
     assert (noisy.prev_sample - noisy.pred_original_sample).std() > 0.1
 
 
+@pytest.mark.parametrize("beta_schedule", ["sigmoid", "laplace"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_uncommon_schedules_swap_in_too(
+    beta_schedule: str, zero_snr: bool, tmp_path: Path
+) -> None:
+    config = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero_snr}
+    ours = DDPMScheduler(beta_schedule=beta_schedule, **config)
+    for scheduler_class in (diffusers.DDIMScheduler, diffusers.UniPCMultistepScheduler):
+        other = scheduler_class.from_config(ours.config)
+        expected = STOCK(beta_schedule=beta_schedule, **config).alphas_cumprod
+        # UniPC replaces the last alpha_bar of zero by a small number.
+        assert_close(other.alphas_cumprod[:-1], expected[:-1], rtol=1e-2, atol=1e-6)
+    ours.save_pretrained(tmp_path)
+    again = DDPMScheduler.from_pretrained(tmp_path)
+    assert_close(again.alphas_cumprod, ours.alphas_cumprod, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"beta_start": None}, "beta_start must be a number .*got None"),
+        ({"clip_sample_range": None}, "clip_sample_range must be above 0, got None"),
+        ({"num_train_timesteps": True}, "at least 1, got True"),
+        ({"trained_betas": 0.1}, "trained_betas must be a list of numbers, got 0.1"),
+        ({"steps_offset": True}, "steps_offset must be .*got True"),
         ({"variance_type": "other"}, "variance_type must be one of .*got 'other'"),
         ({"prediction_type": "noise"}, "prediction_type must be one of .*got 'noise'"),
         ({"timestep_spacing": "log"}, "timestep_spacing must be one of .*got 'log'"),
@@ -478,6 +576,8 @@ def test_every_substitute_is_an_option_of_stock() -> None:
             stock = STOCK(**{key: value})
             stock.set_timesteps(10)
             output, x_t = batch()
+            if "learned" in value:
+                output = torch.cat([output, output], dim=1)
             assert stock.step(output, stock.timesteps[3], x_t).prev_sample.isfinite().all()
 
 

@@ -3,6 +3,7 @@
 from itertools import combinations, pairwise
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_quadratic_is_denser_near_the_data() -> None:
 
 def test_leading_adds_its_offset() -> None:
     assert spaced_timesteps(1000, 4, "leading", steps_offset=1).tolist() == [751, 501, 251, 1]
-    with pytest.raises(ValueError, match=r"lie in \[0, 999\], got 1000"):
+    with pytest.raises(ValueError, match="steps_offset must be at most 0 for 1000 leading steps"):
         spaced_timesteps(1000, 1000, "leading", steps_offset=1)
 
 
@@ -71,7 +72,11 @@ def test_unknown_spacing_is_refused() -> None:
         ([5, 5], "without repeats"),
         ([10, 5], r"lie in \[0, 9\]"),
         ([5, -1], r"lie in \[0, 9\]"),
-        ([5.5, 1], "must be integers"),
+        ([5.5, 1], "must be integers, got 5.5"),
+        ([float("nan")], "must be integers, got nan"),
+        (["a"], "must be integers, got 'a'"),
+        (7, "must be a list of integers, got 7"),
+        (None, "must be a list of integers, got None"),
     ],
 )
 def test_chains_that_are_none_are_refused(chain: list, message: str) -> None:
@@ -147,3 +152,8 @@ def test_impossible_path_problems_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         shortest_paths(costs, max_steps)
+
+
+def test_numpy_integers_are_integers() -> None:
+    assert len(spaced_timesteps(1000, np.int64(10), "trailing")) == 10
+    assert check_chain(np.array([5, 3]), 10) == [5, 3]
