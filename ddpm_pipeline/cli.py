@@ -20,8 +20,14 @@ from ddpm_pipeline.arguments import complain
 
 __all__ = ["COMMANDS", "Command", "main"]
 
-_USAGE_ERRORS = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError)
-_FAILURES = (OSError, ArithmeticError, RuntimeError, ImportError, MemoryError)
+_USAGE_ERRORS = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 class Command(NamedTuple):
@@ -52,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         import_module(f"ddpm_pipeline.{COMMANDS[name].module}").run(rest)
-    except (*_USAGE_ERRORS, *_FAILURES) as error:
+    except Exception as error:  # whatever it is, a user gets one line
         if os.environ.get("DDPM_TRACEBACK"):
             raise
         complain(f"ddpm {name}", str(error) or type(error).__name__)

@@ -21,11 +21,18 @@ class SampleArguments(SampleConfig):
 
     output: str = "samples.png"
     """A picture, for a grid of all images; a directory, or a .npz file."""
+    overwrite: bool = False
+    """Replace a picture that is there."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_grid and not self.overwrite and Path(self.output).exists():
+            raise ValueError(f"output {self.output!r} exists; pass overwrite to replace it")
 
     @property
     def is_grid(self) -> bool:
         """Whether the output is one picture."""
-        return Path(self.output).suffix.lower() in Image.registered_extensions()
+        return Image.registered_extensions().get(Path(self.output).suffix.lower()) in Image.SAVE
 
 
 def run(argv: Sequence[str]) -> None:

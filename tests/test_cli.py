@@ -158,6 +158,14 @@ def test_training_and_sampling(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with Image.open(grid) as image:
         assert image.size == (28, 19)  # three columns, two rows
         pixels = np.asarray(image)
+    before = grid.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        main(["sample", model, *draw, "--seed", "9", "--output", str(grid)])
+    assert "exists; pass overwrite to replace it" in capsys.readouterr().err
+    assert grid.read_bytes() == before
+    again = ["--seed", "9", "--overwrite", "--output", str(grid)]
+    assert main(["sample", model, *draw, *again]) == 0
+    assert grid.read_bytes() != before
     assert main(["sample", "--model", model, *draw, "--output", str(tmp_path / "each")]) == 0
     for i in range(5):
         y, x = 1 + i // 3 * 9, 1 + i % 3 * 9
