@@ -326,7 +326,8 @@ def reverse(
     Raises:
         ValueError: If an option is unknown, a timestep is out of range, s >= t, the channels do
             not fit the variance type, or analytic has no x_0_variance.
-    Source: Ho et al. 2020, eq. 1 and 3.2; Nichol & Dhariwal 2021, eq. 15; Bao et al. 2022, theorem 1.
+    Source: Ho et al. 2020, eq. 1 and section 3.2; Nichol & Dhariwal 2021, eq. 15; Bao et al.
+        2022, theorem 1.
     """
     s = _landing(t, s)
     move = reverse_coefficients(
