@@ -45,9 +45,6 @@ __all__ = [
 Objective = Literal["likelihood", "samples"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
-# Chains of at most this length come from one dynamic programme, longer ones from their own.
-_SHORT = 128
-
 
 def optimal_timesteps(
     calibration: Calibration,
@@ -80,11 +77,13 @@ def optimal_timesteps(
         raise ValueError(f"num_inference_steps must be an integer from 1 to {T}, got {K!r}")
     if objective == "samples" or variance_type not in PRICED_VARIANCES:
         variance_type = "analytic"
-    max_steps = min(_SHORT, T) if K <= _SHORT else K
+    if K == T:
+        return torch.arange(T - 1, -1, -1)
+    max_steps = min(1 << (K - 1).bit_length(), T)  # one programme for many K
     return _paths(calibration, schedule, variance_type, objective, max_steps).chain(K)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _paths(
     calibration: Calibration,
     schedule: NoiseSchedule,
@@ -92,6 +91,18 @@ def _paths(
     objective: Objective,
     max_steps: int,
 ) -> ShortestPaths:
+    costs, last_costs = _costs(calibration, schedule, variance_type, objective)
+    return shortest_paths(costs, max_steps, last_costs=last_costs)
+
+
+@lru_cache(maxsize=4)
+def _costs(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    variance_type: VarianceType,
+    objective: Objective,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs of all moves, and of the last moves where they depend on those before."""
     T = len(schedule)
     costs = step_costs(
         schedule,
@@ -101,14 +112,14 @@ def _paths(
         x_0_variance=calibration.x_0_variance,
     )
     if objective == "samples":
-        return shortest_paths(transport_costs(costs, calibration.x_0_error), max_steps)
+        return transport_costs(costs, calibration.x_0_error), None
     last_costs = None
     if variance_type.startswith("fixed_small"):
         # Its variance at the data is that of the move before.
         above, t = torch.tril_indices(T, T, offset=-1)
         last_costs = torch.zeros_like(costs)
         last_costs[above, t + 1] = _decoder_costs(calibration, schedule, t, above, variance_type)
-    return shortest_paths(costs, max_steps, last_costs=last_costs)
+    return costs, last_costs
 
 
 def _decoder_costs(

@@ -24,7 +24,7 @@ def test_timesteps_come_in_their_shares_in_every_stretch(schedule: NoiseSchedule
     many = stratified_timesteps(schedule, torch.arange(400 * T), 0.3).bincount(minlength=T)
     shares = many / many.sum()
     assert shares.min() > 0.49 / T
-    assert shares[0] > 0.02  # the decoder, worth more than any other timestep
+    assert shares[0] > 2 * shares[1]  # the decoder is worth more than any single step
     for first in (0, 7 * T, 123_456):
         stretch = stratified_timesteps(schedule, torch.arange(first, first + 10 * T), 0.3)
         assert (stretch.bincount(minlength=T) - 10 * T * shares).abs().max() < 3.5
