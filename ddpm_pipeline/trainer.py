@@ -13,10 +13,11 @@ for all N at once from (seed, i), everything else from (seed, i, micro-step, pro
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ddpm_pipeline.compiling import CompiledNetwork
 from ddpm_pipeline.cpu_training import keep_freed_memory, use_float32_attention
 from ddpm_pipeline.data import random_flip, to_model_range
 from ddpm_pipeline.ema import WeightAverages
@@ -32,7 +33,7 @@ from ddpm_pipeline.timesteps import make_timestep_sampler
 from ddpm_pipeline.training_setup import stream_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from accelerate import Accelerator
     from diffusers import UNet2DModel
@@ -75,7 +76,9 @@ class Trainer:
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         self.model: nn.Module = accelerator.prepare_model(unet)
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.forward: Callable[..., Any] = self.model
+        if config.compile:
+            self.forward = CompiledNetwork(self.model, on_cpu=self.device.type == "cpu")
         self.parameters = dict(self.unet.named_parameters())
         self.optimizer = make_optimizer(self.parameters, config)
         self.learning_rate = learning_rates(config, config.max_train_steps)
@@ -118,7 +121,7 @@ class Trainer:
         labels: Tensor | None,
         eps: Tensor,
         t: Tensor,
-        network: nn.Module | None = None,
+        network: Callable[..., Any] | None = None,
     ) -> Tensor:
         """The weighted loss of each example, shape (B,); t is on the CPU.
 

@@ -223,6 +223,28 @@ def test_two_processes_with_accumulation_resume_to_the_same_bits(tmp_path: Path)
     assert_same(outcome(run), outcome(Path(whole.output_dir)))
 
 
+def test_all_that_a_run_remembers_is_resumed(tmp_path: Path) -> None:
+    """The losses that importance sampling draws by, several averages, an order of memory."""
+    options = {
+        "timestep_sampler": "importance",
+        "ddpm_num_steps": 3,  # past ten losses of each timestep at the checkpoint
+        "ema_decay": (0.5, 0.9),
+        "channels_last": True,
+        "validation_size": 0.2,
+        "train_batch_size": 8,
+        "logging_steps": 1,
+    }
+    whole = tiny_config(tmp_path / "whole", **options)
+    train(whole)
+    expected = outcome(Path(whole.output_dir))
+    assert any(name.startswith("timesteps/") for name in expected["tensors"])
+    config = tiny_config(tmp_path / "killed", **options)
+    run = Path(config.output_dir)
+    assert run_forked(config, lambda: lines(run / "metrics.jsonl") >= 9) == [-signal.SIGKILL]
+    assert run_forked(config) == [0]
+    assert_same(outcome(run), expected)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_stream_is_resumed_to_the_same_bits(tmp_path: Path, processes: int) -> None:
     for shard in range(4):

@@ -83,6 +83,7 @@ TRAINING = [
     "optimization",
     "ema",
     "cpu_training",
+    "compiling",
     "unets",
     "training_setup",
     "training_data",

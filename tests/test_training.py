@@ -450,6 +450,29 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     assert norms == [pytest.approx(0.01, rel=1e-3)]
 
 
+def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
+    plain = a_trainer(tmp_path)
+    less_memory = a_trainer(tmp_path, gradient_checkpointing=True)
+    assert less_memory.unet.is_gradient_checkpointing
+    for trainer in (plain, less_memory):
+        trainer.unet.train()
+        trainer.update(0, batches(trainer))
+    for a, b in zip(plain.unet.parameters(), less_memory.unet.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last_is_a_matter_of_memory_order(tmp_path: Path) -> None:
+    for name, last in [("a", False), ("b", True)]:
+        config = tiny_config(tmp_path / name, max_train_steps=3, channels_last=last)
+        # Dropout draws in memory order.
+        (tmp_path / name / "unet.json").write_text(json.dumps({**TINY_UNET, "dropout": 0.0}))
+        train(config)
+    (a, *_), (b, *_) = (metrics(tmp_path / name / "run") for name in "ab")
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    weights = DDPMPipeline.from_pretrained(tmp_path / "b" / "run").unet.conv_in.weight
+    assert weights.is_contiguous()
+
+
 # What goes wrong.
 
 

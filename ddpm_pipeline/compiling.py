@@ -1,0 +1,59 @@
+"""``torch.compile`` that outlives what a killed process left in its cache.
+
+A process killed while it compiles may leave a library cut short in the cache that all of a user's
+processes share; the next one fails to load it. Compilation is then done once more, in a cache of
+this process's own. The code, and so every bit of a run, is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CompiledNetwork"]
+
+logger = logging.getLogger(__name__)
+
+
+class CompiledNetwork:
+    """A compiled network; calling it is calling the network.
+
+    Arguments:
+        network: The module; its parameters stay where they are.
+        on_cpu: Whether its code will be C++.
+
+    Raises:
+        ValueError: If a C++ compiler is needed and there is none.
+    """
+
+    def __init__(self, network: nn.Module, *, on_cpu: bool) -> None:
+        compilers = (os.environ.get("CXX"), "g++", "clang++")
+        if on_cpu and not any(map(shutil.which, filter(None, compilers))):
+            raise ValueError("compile needs a C++ compiler on the CPU: there is no g++ or clang++")
+        self._network, self._call = network, torch.compile(network)
+        self._has_own_cache = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """The network's output."""
+        from torch._dynamo.exc import BackendCompilerFailed
+        from torch._inductor.exc import InductorError
+
+        try:
+            return self._call(*args, **kwargs)
+        except (InductorError, BackendCompilerFailed) as error:
+            if self._has_own_cache:
+                raise
+            logger.warning("compiling again, in a fresh cache: %s", str(error).partition("\n")[0])
+        self._has_own_cache = True
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddpm-compile-")
+        torch._dynamo.reset()  # noqa: SLF001
+        self._call = torch.compile(self._network)
+        return self._call(*args, **kwargs)
