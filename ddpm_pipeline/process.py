@@ -23,11 +23,12 @@ each direction, and every conversion composes two of its rows.
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddpm_pipeline.gaussian import Gaussian
-from ddpm_pipeline.schedule import NoiseSchedule, Timestep, readable
+from ddpm_pipeline.schedule import NoiseSchedule, Timestep, is_any
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -489,8 +490,6 @@ def _landing(t: Timestep, s: Timestep | None) -> Timestep:
     """s, or t - 1; checked to be below t where that needs no device synchronisation."""
     if s is None:
         return t - 1
-    if readable(t, s):
-        below = torch.as_tensor(s) < torch.as_tensor(t)
-        if not below.all():
-            raise ValueError(f"s must be below t, got t = {t} and s = {s}")
+    if is_any(np.greater_equal, s, t):
+        raise ValueError(f"s must be below t, got t = {t} and s = {s}")
     return s

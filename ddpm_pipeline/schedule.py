@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -190,7 +191,7 @@ class NoiseSchedule:
 
     def _log_alpha(self, t: Timestep, s: Timestep | None) -> Tensor:
         s = t - 1 if s is None else s
-        if readable(t, s) and (torch.as_tensor(s) > torch.as_tensor(t)).any():
+        if is_any(np.greater, s, t):
             raise ValueError(f"s must be at most t, got t = {t} and s = {s}")
         later, earlier = self._log_alpha_bar(t), self._log_alpha_bar(s)
         return torch.where(later == earlier, 0.0, later - earlier)
@@ -214,9 +215,12 @@ class NoiseSchedule:
         return self._tables[device]
 
 
-def readable(*timesteps: Timestep) -> bool:
-    """Whether the host can read all of them without a device synchronisation."""
-    return all(not isinstance(i, Tensor) or i.device.type == "cpu" for i in timesteps)
+def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:
+    """Whether any pair is so related; False for timesteps on a device, which are not read."""
+    if any(isinstance(i, Tensor) and i.device.type != "cpu" for i in (s, t)):
+        return False
+    s, t = (i.numpy() if isinstance(i, Tensor) else i for i in (s, t))
+    return bool(np.any(relation(s, t)))
 
 
 def _positive(T: int) -> int:
