@@ -620,6 +620,12 @@ def test_data_off_the_grid_are_counted_and_explained() -> None:
     with pytest.warns(UserWarning, match="2 of 5 images have values between the 256 levels"):
         report = variational_bound(toy, small_scheduler(), x_0)
     assert "not a code length" in report.warnings[0]
+    x_0 = images(5)
+    x_0[4, 0, 0, 0] += 0.05 * 2 / 255  # a twentieth of a level, in one value
+    with pytest.warns(UserWarning, match="1 of 5 images"):
+        variational_bound(toy, small_scheduler(), x_0.clamp(-1, 1))
+    rounded = ((images(5) / 2 + 0.5).bfloat16().float() * 255).round() / 127.5 - 1
+    assert variational_bound(toy, small_scheduler(), rounded).warnings == ()
     assert "warning: 2 of 5 images" in str(report)
     assert variational_bound(toy, small_scheduler(), x_0, decoder="continuous").warnings == ()
     with pytest.warns(UserWarning, match="not a bound"):

@@ -53,6 +53,10 @@ def test_the_odd_image_is_found_by_name(setting: dict, tmp_path: Path) -> None:
     assert worst["name"] == "sub/odd.png"
     with Image.open(tmp_path / "model" / "scores.png") as sheet:
         assert sheet.width == 8 * 76 + 4
+        shown = np.asarray(sheet.convert("L"))
+    # Two rows of 90 pixels below a title: the likeliest is flat grey, the least likely the noise.
+    assert shown[18:90, 4:76].std() == 0
+    assert shown[18 + 198 : 90 + 198, 4:76].std() > 100
     assert not list((tmp_path / "model").glob("*.state"))
 
 
