@@ -1,6 +1,6 @@
 """The estimated bound beside the sum of all T terms: its time, its error, what it states.
 
-    BOUND_MODEL=model BOUND_DATA=fashion-mnist BOUND_SPLIT=test make bench ARGS="-k bound"
+    BOUND_MODEL=model BOUND_DATA=fashion-mnist BOUND_SPLIT=test make bench ARGS="-m slow -k bound"
 
 measures a model on images it was not trained on. Without these variables a small model is trained
 on scikit-learn's handwritten digits first. The exact sum runs on BOUND_EXACT_IMAGES images (16
