@@ -18,7 +18,7 @@ from processes import exit_codes, fork_ranks
 from torch.distributions import Normal
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
+from ddpm_pipeline import BoundReport, Calibration, DDPMScheduler, variational_bound
 from ddpm_pipeline.bound_sampling import BOUND_SAMPLERS
 from ddpm_pipeline.spacing import spaced_timesteps
 
@@ -362,6 +362,11 @@ def test_the_analytic_variance_is_tight_on_gaussian_data_at_ten_steps() -> None:
     assert abs(report.bits_per_dim - data.entropy / math.log(2)) < 4 * report.standard_error
     assert report.standard_error < 0.02
     assert report.last_variance is None
+    calibration = Calibration.from_errors(scheduler.schedule, x_0_variance)
+    calibrated = DDPMScheduler().with_calibration(calibration)
+    options = {"timesteps": linspace(10), "decoder": "continuous", "generator": seeded()}
+    again = variational_bound(data.denoiser(BETAS), calibrated, x_0, **options)
+    assert torch.equal(again.per_example, report.per_example)
 
 
 def test_the_best_variance_of_the_last_move_is_the_best_of_all_numbers() -> None:
