@@ -1,0 +1,167 @@
+"""Training loops side by side: diffusers' example as it is by default, a bare loop, and ours.
+
+    python tests/benchmarks/stock_training.py stock no images/
+
+answers each line "STEPS" on standard input with the seconds of that many updates, one per line,
+and ends with the process's peak memory in MiB at the end of the input. Each loop has a process to
+itself, since settings of the memory allocator are a process's. ``stock`` does what diffusers'
+training example ``train_unconditional.py`` does in its loop, with the same libraries: images are decoded by Pillow in a DataLoader, and the loss is read at each step.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from ddpm_pipeline.unets import unet_config
+
+BATCH, RESOLUTION, STEPS = 64, 28, 10_000
+
+
+class Images(torch.utils.data.Dataset):
+    """PNG files, decoded, resized, flipped and normalised one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.iterdir())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Tensor:
+        with Image.open(self.paths[i]) as file:
+            image = file.convert("L").resize((RESOLUTION, RESOLUTION), Image.Resampling.BILINEAR)
+        values = torch.from_numpy(np.array(image, np.float32)[None] / 255)
+        return (values - 0.5) / 0.5
+
+
+def unet() -> diffusers.UNet2DModel:
+    torch.manual_seed(0)
+    config = unet_config("small", resolution=RESOLUTION, channels=1)
+    return diffusers.UNet2DModel(**config).train()
+
+
+def endless(loader: torch.utils.data.DataLoader) -> Iterator[Tensor]:
+    while True:
+        yield from loader
+
+
+def stock(folder: Path, precision: str) -> Callable[[], None]:
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    model = unet()
+    ema = EMAModel(
+        model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
+    )
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+    )
+    loader = torch.utils.data.DataLoader(Images(folder), batch_size=BATCH, shuffle=True)
+    rate = get_scheduler(
+        "cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=STEPS
+    )
+    model, optimizer, loader, rate = accelerator.prepare(model, optimizer, loader, rate)
+    batches = endless(loader)
+
+    def step() -> None:
+        clean = next(batches)
+        noise = torch.randn(clean.shape)
+        t = torch.randint(0, 1000, (len(clean),)).long()
+        noisy = scheduler.add_noise(clean, noise, t)
+        with accelerator.accumulate(model):
+            loss = functional.mse_loss(model(noisy, t).sample.float(), noise.float())
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            rate.step()
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            ema.step(model.parameters())
+        accelerator.log({"loss": loss.detach().item(), "lr": rate.get_last_lr()[0]})
+
+    return step
+
+
+def bare(_: Path, precision: str) -> Callable[[], None]:
+    model = unet()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        noise = torch.randn(BATCH, 1, RESOLUTION, RESOLUTION)
+        t = torch.randint(0, 1000, (BATCH,))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            output = model(noise, t).sample
+        functional.mse_loss(output.float(), noise).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ours(folder: Path, precision: str) -> Callable[[], None]:
+    from ddpm_pipeline.loading import Prefetcher
+    from ddpm_pipeline.trainer import Trainer
+    from ddpm_pipeline.training import TrainingConfig
+    from ddpm_pipeline.training_data import open_training_data
+    from ddpm_pipeline.training_metrics import DeviceLosses
+    from ddpm_pipeline.training_setup import make_scheduler, resolve
+
+    config = TrainingConfig(
+        train_data_dir=str(folder),
+        cache_dir=str(folder.parent / "cache"),
+        resolution=RESOLUTION,
+        train_batch_size=BATCH,
+        max_train_steps=STEPS,
+        num_epochs=None,
+        mixed_precision=precision,
+    )
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    data = open_training_data(config)
+    config = resolve(config, length=data.length, world_size=1, device=accelerator.device)
+    trainer = Trainer(config, make_scheduler(config).schedule, unet(), accelerator)
+    batches = Prefetcher(data.loader(0, 1), accelerator.device)
+    losses = DeviceLosses(config.logging_steps, accelerator, check_norms=True)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        losses.add(*trainer.update(done, batches))
+        done += 1
+        if done % config.logging_steps == 0:
+            losses.read(done)
+            losses.clear()
+
+    return step
+
+
+LOOPS = {"stock": stock, "bare": bare, "ours": ours}
+
+
+def main() -> None:
+    name, precision, folder = sys.argv[1:]
+    step = LOOPS[name](Path(folder), precision)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - start)
+        print(*seconds, flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+
+
+if __name__ == "__main__":
+    main()
