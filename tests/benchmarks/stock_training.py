@@ -5,7 +5,8 @@
 answers each line "STEPS" on standard input with the seconds of that many updates, one per line,
 and ends with the process's peak memory in MiB at the end of the input. Each loop has a process to
 itself, since settings of the memory allocator are a process's. ``stock`` does what diffusers'
-training example ``train_unconditional.py`` does in its loop, with the same libraries: images are decoded by Pillow in a DataLoader, and the loss is read at each step.
+training example ``train_unconditional.py`` does in its loop, with the same libraries:
+images are decoded by Pillow in a DataLoader, and the loss is read at each step.
 """
 
 from __future__ import annotations
