@@ -43,6 +43,7 @@ from ddpm_pipeline.training_metrics import (
     tracker_options,
 )
 from ddpm_pipeline.training_setup import (
+    join_restarted_processes,
     make_scheduler,
     resolve,
     stream_generator,
@@ -125,6 +126,7 @@ def _begin(
     config: TrainingConfig, train_data: ImageData | None, validation_data: ImageData | None
 ) -> tuple[Accelerator, TrainingConfig, TrainingData]:
     """The processes, the resolved config and the data."""
+    join_restarted_processes()
     accelerator = Accelerator(
         # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
         cpu=not torch.accelerator.is_available(),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from typing import TYPE_CHECKING
 
 import torch
+from torch import distributed
 
 from ddpm_pipeline.data_order import seeded_generator
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
 __all__ = [
+    "join_restarted_processes",
     "make_scheduler",
     "resolve",
     "stream_generator",
@@ -96,6 +99,26 @@ def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+
+
+def join_restarted_processes() -> None:
+    """Have workers that torchrun restarted meet away from their predecessors' addresses.
+
+    On one machine torchrun keeps one store through all restarts, and gloo would find the addresses
+    of the processes that are gone in it (torch 2.13). On several machines the restarts are not
+    counted alike, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment is the way.
+    """
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    if restart == "0" or not alone or distributed.is_initialized():
+        return
+    store, rank, world_size = next(distributed.rendezvous("env://"))
+    distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=distributed.PrefixStore(f"restart-{restart}", store),
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def use_backend_options(config: TrainingConfig) -> None:

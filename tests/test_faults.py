@@ -41,15 +41,15 @@ def start(config: TrainingConfig, processes: int) -> subprocess.Popen:
     )
 
 
+def children(pid: int) -> list[int]:
+    words = ["ps", "-o", "pid=", "--ppid", str(pid)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    return list(map(int, found.stdout.split()))
+
+
 def kill(process: subprocess.Popen) -> None:
     """SIGKILL the launcher and all that it started; torchrun gives each worker a session."""
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    for pid in [process.pid, *map(int, children.stdout.split())]:
+    for pid in [process.pid, *children(process.pid)]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -135,3 +135,26 @@ def test_a_full_file_system_keeps_the_previous_checkpoint(tmp_path: Path) -> Non
     (complaint,) = [line for line in done.stderr.splitlines() if line.startswith("ddpm train:")]
     assert "checkpoint of step 8 cannot be written" in complaint
     assert "No space left on device" in complaint
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_lost_worker_is_replaced_by_torchrun_and_changes_no_bit(tmp_path: Path) -> None:
+    options = {"max_train_steps": 200, "checkpointing_steps": 10, "train_batch_size": 2}
+    whole, config = (tiny_config(tmp_path / name, **options) for name in ("whole", "killed"))
+    assert start(whole, 2).wait() == 0
+    words = command(config, 2)
+    words.insert(words.index("--standalone"), "--max-restarts=3")
+    launcher = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = Path(config.output_dir)
+    for step in ("step-0000010", "step-0000080"):
+        while not list(run.glob("checkpoints/step-*")) or newest(run) < step:
+            assert launcher.poll() is None
+            time.sleep(0.01)
+        os.kill(children(launcher.pid)[-1], signal.SIGKILL)
+    assert launcher.wait() == 0
+    assert_same(outcome(run), outcome(Path(whole.output_dir)))
+
+
+def newest(run: Path) -> str:
+    return max((path.name for path in run.glob("checkpoints/step-*")), default="")
