@@ -5,11 +5,13 @@ ddpm bound model --data photos/ --split test
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,11 +23,21 @@ from ddpm_pipeline.bound_figures import save_figure
 from ddpm_pipeline.bound_report import BoundReport
 from ddpm_pipeline.bound_sampling import BoundSampler
 from ddpm_pipeline.data import ImageData, open_images, seeded_generator, to_model_range
+from ddpm_pipeline.features import weights_hash
+from ddpm_pipeline.image_sources import source_name
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.sampling import process_state
 from ddpm_pipeline.scheduler import DDPMScheduler
 
-__all__ = ["BoundConfig", "MeasureConfig", "bound_command", "measure", "output_folder", "run"]
+__all__ = [
+    "BoundConfig",
+    "MeasureConfig",
+    "Measurement",
+    "bound_command",
+    "measure",
+    "output_folder",
+    "run",
+]
 
 _ORDER_STREAM = 31
 _BOUND_STREAM = 32
@@ -102,7 +114,7 @@ def bound_command(config: BoundConfig) -> BoundReport:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
-    report, _ = measure(
+    measured = measure(
         config,
         name="bound",
         shuffled=True,
@@ -110,9 +122,23 @@ def bound_command(config: BoundConfig) -> BoundReport:
     )
     if process_state().is_main_process:
         folder = output_folder(config)
-        report.to_json(folder / "bound.json")
-        save_figure(report, folder / "bound.png")
-    return report
+        text = json.dumps(_described(config, measured), indent=1) + "\n"
+        (folder / "bound.json").write_text(text, encoding="utf-8")
+        save_figure(measured.report, folder / "bound.png")
+    return measured.report
+
+
+def _described(config: MeasureConfig, measured: Measurement) -> dict[str, Any]:
+    """The report with what it is a report of, as JSON values; no path and no host."""
+    data = {
+        "name": source_name(config.data),
+        "split": config.split,
+        "fingerprint": measured.data.fingerprint,
+        "changes": measured.data.changes,
+    }
+    versions = {name: version(name) for name in ("torch", "diffusers")}
+    more = {"data": data, "weights": measured.weights, "versions": versions}
+    return {**measured.report.to_dict(), **more}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -131,14 +157,22 @@ def output_folder(config: MeasureConfig) -> Path:
     return folder
 
 
+class Measurement(NamedTuple):
+    """A report, the images in its order, and the hash of the model's weights."""
+
+    report: BoundReport
+    data: ImageData
+    weights: str
+
+
 def measure(
     config: MeasureConfig,
     *,
     name: str,
     shuffled: bool,
     target_standard_error: float | None = None,
-) -> tuple[BoundReport, ImageData]:
-    """The report of a model on images, and these images, in the same order.
+) -> Measurement:
+    """The report of a model on images.
 
     Arguments:
         config: What to measure.
@@ -169,7 +203,8 @@ def measure(
         state_file=output_folder(config) / f"{name}.state",
         progress=True,
     )
-    return replace(report, warnings=report.warnings + _changes(data)), data
+    report = replace(report, warnings=report.warnings + _changes(data))
+    return Measurement(report, data, weights_hash(pipeline.unet))
 
 
 def _scheduler_and_chain(

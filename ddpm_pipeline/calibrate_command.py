@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -39,7 +39,8 @@ from ddpm_pipeline.calibration_report import (
 )
 from ddpm_pipeline.data import ImageData, open_images, to_model_range
 from ddpm_pipeline.data_order import seeded_generator
-from ddpm_pipeline.features import FeatureExtractor, load_features
+from ddpm_pipeline.features import FeatureExtractor, load_features, weights_hash
+from ddpm_pipeline.image_sources import source_name
 from ddpm_pipeline.image_statistics import reference_statistics, sample_statistics
 from ddpm_pipeline.metrics import check_count, frechet_distance
 from ddpm_pipeline.pipeline import DDPMPipeline
@@ -158,11 +159,19 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
         num_frechet_images=config.num_images,
         num_images=calibration.num_images,
         num_forwards=calibration.num_forwards,
-        features=config.features,
+        features=None if extractor is None else extractor.name,
         data=data.fingerprint,
     )
     if state.is_main_process:
-        _write(output, report, calibration)
+        measured = {
+            "data": source_name(config.data),
+            "split": config.split,
+            "changes": data.changes,
+            "weights": weights_hash(pipe.unet),
+            "estimate": config.estimate,
+            "seed": config.seed,
+        }
+        _write(output, {"report": report.to_dict(), "measured": measured}, calibration)
         _draw(output, config, scheduler, report)
         _reconstruct(pipe, scheduler, data, seed=config.seed).save(output / "progressive.png")
         if config.save:
@@ -279,8 +288,8 @@ def _distances(
     return distance_table(distance, config.samplers, config.spacings, steps, len(scheduler))
 
 
-def _write(output: Path, report: CalibrationReport, calibration: Calibration) -> None:
-    content = {"report": report.to_dict(), "calibration": calibration.to_dict()}
+def _write(output: Path, measured: dict[str, Any], calibration: Calibration) -> None:
+    content = {**measured, "calibration": calibration.to_dict()}
     partial = output / "calibration.json.partial"
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(output / "calibration.json")

@@ -27,6 +27,7 @@ from ddpm_pipeline.data_order import seeded_generator
 from ddpm_pipeline.evaluation_report import EvaluateConfig, EvaluationReport
 from ddpm_pipeline.features import FeatureExtractor, load_features
 from ddpm_pipeline.image_shards import MANIFEST_NAME, npz_manifest, write_aside
+from ddpm_pipeline.image_sources import source_name
 from ddpm_pipeline.image_statistics import (
     ImageStatistics,
     measure,
@@ -240,7 +241,8 @@ def _bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
         progress=True,
     )
     return {
-        "data": " ".join(filter(None, [Path(source).name, split])),
+        "data": source_name(source),
+        "split": split,
         "fingerprint": data.fingerprint,
         "changes": data.changes,
         **{key: value for key, value in report.to_dict().items() if not isinstance(value, list)},
@@ -317,6 +319,8 @@ def _report(
         feature_dim=real.moments.dim,
         resize=extractor.resize,
         reference=data.fingerprint,
+        reference_data=source_name(config.data),
+        reference_split=config.split,
         reference_changes=data.changes,
         sampler=sampler.describe() if from_model else _manifest(Path(config.samples)),
         nearest=nearest,

@@ -85,6 +85,9 @@ class EvaluationReport:
     """How the extractor brings images to its own size."""
     reference: str
     """Hash of the reference images and of their preparation."""
+    reference_data: str
+    """What they are called: a name of the Hub, or the last part of their path."""
+    reference_split: str | None
     reference_changes: dict[str, int]
     """How many reference images were resized, cropped or converted."""
     sampler: dict[str, Any]
@@ -125,7 +128,8 @@ class EvaluationReport:
 
 def _bound_text(bound: dict[str, Any]) -> str:
     value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
-    return f"{value} on {bound['num_images']:,} images of {bound['data']}"
+    data = " ".join(filter(None, [bound["data"], bound["split"]]))
+    return f"{value} on {bound['num_images']:,} images of {data}"
 
 
 def _sampler_text(sampler: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "SmallFeaturesConfig",
     "VisionFeatures",
     "load_features",
+    "tensors_hash",
     "weights_hash",
 ]
 
@@ -107,8 +109,13 @@ def load_features(source: str | Path, device: torch.device | str = "cpu") -> Fea
 
 def weights_hash(network: nn.Module) -> str:
     """SHA-256 of all parameters and buffers with their names, the same on any device."""
+    return tensors_hash(network.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy())

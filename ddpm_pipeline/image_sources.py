@@ -8,6 +8,7 @@ read only when `Source.read` is called, so a data set that is already in the cac
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ __all__ = [
     "folder_source",
     "key_of",
     "refuse",
+    "source_name",
     "stat_key",
 ]
 
 RawImage = bytes | np.ndarray
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Source:
 def key_of(*parts: Any) -> str:  # noqa: ANN401 (anything JSON can hold)
     """A 128-bit hash of JSON values, as 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def source_name(source: str | os.PathLike) -> str:
+    """What a source may be called in public: a name of the Hub whole, of a path its last part."""
+    name, path = os.fspath(source), Path(source).expanduser()
+    if path.exists():
+        return Path(os.path.abspath(path)).name or name  # noqa: PTH100 (a link keeps its name)
+    return name if _HUB_NAME.fullmatch(name) else path.name or name
 
 
 def refuse(kind: str, **options: object) -> None:

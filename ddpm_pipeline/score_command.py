@@ -54,7 +54,7 @@ def score_command(config: ScoreConfig) -> BoundReport:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
-    report, data = measure(config, name="scores", shuffled=False)
+    report, data, _ = measure(config, name="scores", shuffled=False)
     if process_state().is_main_process:
         folder = output_folder(config)
         save_scores(report, folder / "scores.csv", _names(config, data))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from ddpm_pipeline.image_sources import source_name
 from ddpm_pipeline.losses import Loss, LossWeighting
 from ddpm_pipeline.timesteps import TimestepSamplerName
 from ddpm_pipeline.training_checks import check_options
@@ -219,8 +220,9 @@ class TrainingConfig:
         """The fields as JSON can hold them, with local paths reduced to their last name."""
         values = dataclasses.asdict(self)
         for name in _PATHS:
-            if values[name] is not None:
-                values[name] = PurePath(values[name]).name or values[name]
+            values[name] = PurePath(values[name] or "").name or values[name]
+        for name in _SOURCES:
+            values[name] = values[name] and source_name(values[name])
         return json.loads(json.dumps(values))
 
     @classmethod
@@ -256,15 +258,13 @@ class TrainingConfig:
         return cls.from_dict(values)
 
 
-_PATHS = (
+_PATHS = ("cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
+# Paths, or names of the Hub.
+_SOURCES = (
     "train_data_dir",
     "dataset_name",
     "validation_data_dir",
     "model_config_name_or_path",
-    "cache_dir",
-    "output_dir",
-    "logging_dir",
-    "resume_from_checkpoint",
 )
 
 # What may differ between a run and its continuation: none of it touches the weights. The data are

@@ -15,6 +15,7 @@ from ddpm_pipeline import DDPMPipeline, DDPMScheduler, variational_bound
 from ddpm_pipeline.bound_command import BoundConfig, bound_command, run
 from ddpm_pipeline.cli import main
 from ddpm_pipeline.data import open_images, to_model_range
+from ddpm_pipeline.features import weights_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,10 @@ def test_it_writes_what_the_function_measures(setting: dict, tmp_path: Path) -> 
     error = 5 * (report.standard_error**2 + direct.standard_error**2) ** 0.5
     assert abs(report.bits_per_dim - direct.bits_per_dim) < error
     written = json.loads((tmp_path / "model" / "bound.json").read_text())
-    assert written == report.to_dict()
+    assert {key: written[key] for key in report.to_dict()} == report.to_dict()
+    assert (written["data"]["name"], written["data"]["split"]) == ("images", None)
+    assert written["weights"] == weights_hash(pipeline.unet)
+    assert str(tmp_path) not in json.dumps(written)
     with Image.open(tmp_path / "model" / "bound.png") as picture:
         assert picture.width > 500
     assert not list((tmp_path / "model").glob("*.state"))

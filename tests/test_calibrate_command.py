@@ -64,6 +64,9 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
     written = json.loads((model / "calibration.json").read_text())
     calibration = Calibration.from_dict(written["calibration"])
     assert (calibration.num_forwards, calibration.num_images) == (60, 40)
+    assert (written["measured"]["data"], written["measured"]["seed"]) == ("images.npz", 0)
+    assert written["report"]["features"] == "means.py"
+    assert str(saved) not in json.dumps(written)
     assert {path.name for path in model.glob("*.png")} == {
         "progressive.png",
         *(

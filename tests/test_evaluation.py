@@ -73,6 +73,7 @@ def test_the_report_states_the_numbers_and_what_they_depend_on(
     assert report.seconds_per_image > 0
     assert (report.num_images, report.num_reference, report.feature_dim) == (40, 90, 5)
     assert report.reference == real.fingerprint
+    assert (report.reference_data, report.reference_split) == ("data.npz", None)
     assert report.sampler["seed"] == 7
     assert report.sampler["num_inference_steps"] == 2
     assert report.bound is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_samples import flat, write_folder
 
-from ddpm_pipeline.image_sources import encode_labels, folder_source
+from ddpm_pipeline.image_sources import encode_labels, folder_source, source_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,3 +111,17 @@ def test_labels_as_strings_integers_or_neither() -> None:
         encode_labels([None, 4, -1], None)
     with pytest.raises(ValueError, match=r"must be integers or strings, got 0\.5"):
         encode_labels([1, 0.5], None)
+
+
+def test_a_source_is_called_by_no_more_than_the_last_part_of_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alice" / "digits").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert source_name("ylecun/mnist") == "ylecun/mnist"
+    assert source_name("alice/digits") == "digits"  # there is such a folder here
+    assert source_name(str(tmp_path / "alice" / "digits")) == "digits"
+    assert source_name("alice/../alice/digits/") == "digits"
+    assert source_name(".") == tmp_path.name
+    assert source_name("/nowhere/at/all.npz") == "all.npz"
+    assert source_name("~/nowhere/all.npz") == "all.npz"

@@ -72,6 +72,7 @@ def test_only_names_of_paths_are_saved(tmp_path: Path) -> None:
     assert values["train_data_dir"] == "photos"
     assert values["model_config_name_or_path"] == "unet.json"
     assert str(tmp_path) not in json.dumps(values)
+    assert TrainingConfig(dataset_name="ylecun/mnist").to_dict()["dataset_name"] == "ylecun/mnist"
 
 
 def test_the_preset_is_the_recipe_of_2020() -> None:
