@@ -30,9 +30,11 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from diffusers import UNet2DModel
+    from hubs import Hub
 
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 settings.load_profile("tests")
@@ -67,6 +69,15 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - seeds what libraries draw from NumPy's global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub on loopback without repositories; clients run in new processes, by plain LFS."""
+    from hubs import running_hub
+
+    with running_hub(tmp_path / "hub") as running:
+        yield running
 
 
 @pytest.fixture
