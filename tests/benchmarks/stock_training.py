@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
@@ -59,7 +60,27 @@ def endless(loader: torch.utils.data.DataLoader) -> Iterator[Tensor]:
         yield from loader
 
 
-def stock(folder: Path, precision: str) -> Callable[[], None]:
+@dataclass(frozen=True, eq=False)
+class Stock:
+    """A run of diffusers' example: its update, and what it saves."""
+
+    step: Callable[[], None]
+    model: diffusers.UNet2DModel
+    ema: EMAModel
+    scheduler: diffusers.DDPMScheduler
+
+    def save(self, folder: Path) -> None:
+        """The pipeline with averaged weights, as the example saves it."""
+        parameters = list(self.model.parameters())
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        diffusers.DDPMPipeline(self.model, self.scheduler).save_pretrained(folder)
+        self.ema.restore(parameters)
+
+
+def stock_run(
+    folder: Path, precision: str, *, steps: int = STEPS, learning_rate: float = 1e-4
+) -> Stock:
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     model = unet()
     ema = EMAModel(
@@ -67,11 +88,11 @@ def stock(folder: Path, precision: str) -> Callable[[], None]:
     )
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+        model.parameters(), lr=learning_rate, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
     )
     loader = torch.utils.data.DataLoader(Images(folder), batch_size=BATCH, shuffle=True)
     rate = get_scheduler(
-        "cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=STEPS
+        "cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=steps
     )
     model, optimizer, loader, rate = accelerator.prepare(model, optimizer, loader, rate)
     batches = endless(loader)
@@ -93,7 +114,11 @@ def stock(folder: Path, precision: str) -> Callable[[], None]:
             ema.step(model.parameters())
         accelerator.log({"loss": loss.detach().item(), "lr": rate.get_last_lr()[0]})
 
-    return step
+    return Stock(step, model, ema, scheduler)
+
+
+def stock(folder: Path, precision: str) -> Callable[[], None]:
+    return stock_run(folder, precision).step
 
 
 def bare(_: Path, precision: str) -> Callable[[], None]:

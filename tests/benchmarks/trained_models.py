@@ -1,0 +1,92 @@
+"""Train models as a user does, and measure how far their images are from real ones."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline.data import open_images
+from ddpm_pipeline.features import FeatureExtractor, load_features
+from ddpm_pipeline.image_statistics import reference_statistics
+from ddpm_pipeline.metrics import Moments, frechet_distance
+from ddpm_pipeline.pipeline import uint8_from_unit_range
+
+__all__ = ["Judge", "arguments", "make_judge", "open_model", "train_model"]
+
+BATCH = 250
+
+
+def arguments(description: str, **defaults: int) -> argparse.ArgumentParser:
+    """--data, --features and --output, which all these scripts need, and some integers."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", required=True, help="IDX files of Fashion-MNIST")
+    parser.add_argument("--features", required=True, help="what train_features.py wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the models")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Measures Fréchet distances to one set of real images."""
+
+    extractor: FeatureExtractor
+    real: Moments
+    num_images: int
+
+    @torch.no_grad()
+    def distance(self, pipe: DiffusionPipeline, K: int = 25, **options: object) -> float:
+        """Distance of num_images images from K steps of a pipeline, ours or stock."""
+        pipe.set_progress_bar_config(disable=True)
+        pipe.unet.eval()
+        drawn = Moments(self.real.dim)
+        for seed in range(self.num_images // BATCH):
+            images = pipe(
+                batch_size=BATCH,
+                generator=torch.Generator().manual_seed(seed),
+                num_inference_steps=K,
+                output_type="np",
+                **options,
+            ).images
+            levels = uint8_from_unit_range(torch.from_numpy(images).permute(0, 3, 1, 2))
+            drawn.update(self.extractor(torch.from_numpy(levels).permute(0, 3, 1, 2)))
+        return frechet_distance(drawn, self.real)
+
+
+def make_judge(features: str, data: str, num_images: int) -> Judge:
+    """A judge that compares with all training images."""
+    extractor = load_features(features)
+    real = reference_statistics(open_images(data, resolution=28, progress=False), extractor)
+    return Judge(extractor, real.moments, num_images)
+
+
+def open_model(folder: Path, *, stock: bool = False) -> DiffusionPipeline:
+    """The model of a folder in our pipeline, or in stock's."""
+    kind = diffusers.DDPMPipeline if stock else DDPMPipeline
+    return kind.from_pretrained(str(folder))
+
+
+def train_model(folder: Path, data: str, *options: str) -> float:
+    """``ddpm train`` with these options, unless the folder holds a model; seconds it took."""
+    clock = folder / "seconds.txt"
+    if not clock.exists():
+        words = ["--train_data_dir", data, "--resolution", "28", "--output_dir", str(folder)]
+        start = time.perf_counter()
+        subprocess.run(
+            [str(Path(sys.executable).with_name("ddpm")), "train", *words, *options],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        clock.write_text(str(time.perf_counter() - start))
+    return float(clock.read_text())
