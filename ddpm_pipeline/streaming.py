@@ -1,8 +1,6 @@
 """Batches from sharded data that is read as it goes and never whole.
 
-    stream = open_stream(
-        "shards/train-{0000..0127}.tar", resolution=64, batch_size=64, rank=rank, world_size=8
-    )
+    stream = open_stream("train-{0000..0127}.tar", resolution=64, batch_size=64, world_size=8)
     images, labels = next(stream)
 
 It can be resumed exactly, which the shuffle buffer of `datasets` cannot: a block of
@@ -75,8 +73,8 @@ def open_stream(
 
     Arguments:
         source: A folder of .tar (webdataset) or .parquet shards, or of images with a
-            metadata.jsonl; shards by name, as in "part-{0000..0127}.tar" or ``"part-*.parquet"``; the
-            name of a data set on the Hub; or a `datasets.IterableDataset`.
+            metadata.jsonl; shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
+            the name of a data set on the Hub; or a `datasets.IterableDataset`.
         resolution, channels, fit, crop: As for `open_images`, but `channels` is not found out.
         batch_size: How many images this process takes at a time.
         split: Which part; "train" unless given. For a folder, the shards with that in their name.
