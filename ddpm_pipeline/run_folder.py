@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, whether a run may use it, and where the run goes on.
 
 output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline saves it
+             training_record.json, samples.png       how it was trained; the newest sample grid
              training_config.json, metrics.jsonl
              samples/step-0000500.png
              checkpoints/step-0000500/
@@ -79,6 +80,8 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.identity = self.path / "training_config.json"
         self.model = self.path / "model_index.json"
+        self.record = self.path / "training_record.json"
+        self.picture = self.path / "samples.png"
         self._lock = FileLock(self.path / ".lock", timeout=0)
 
     def lock(self) -> None:
@@ -162,11 +165,11 @@ class RunFolder:
         folders += [self.path / name for name in ("unet", "scheduler")]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.model, self.metrics, self.identity):
+        for file in (self.model, self.metrics, self.identity, self.record, self.picture):
             file.unlink(missing_ok=True)
 
-    def save_model(self, pipeline: DDPMPipeline) -> None:
-        """Save a pipeline, replacing an older one part by part."""
+    def save_model(self, pipeline: DDPMPipeline, record: dict[str, Any]) -> None:
+        """Save a pipeline and the record of its training, replacing older ones part by part."""
         aside = self.path / ".model.aside"
         shutil.rmtree(aside, ignore_errors=True)
         pipeline.save_pretrained(aside)
@@ -176,6 +179,13 @@ class RunFolder:
                 shutil.rmtree(target)
             part.replace(target)
         aside.rmdir()
+        grids = sorted(self.samples.glob("step-*.png"))
+        if grids:
+            aside = self.path / ".samples.aside"
+            shutil.copyfile(grids[-1], aside)
+            aside.replace(self.picture)
+            record = {**record, "samples_step": int(grids[-1].stem.removeprefix("step-"))}
+        write_aside(self.record, _json(record))
 
 
 def write_aside(path: Path, content: str) -> None:

@@ -42,6 +42,7 @@ from ddpm_pipeline.training_metrics import (
     track_image,
     tracker_options,
 )
+from ddpm_pipeline.training_record import training_record
 from ddpm_pipeline.training_setup import (
     join_restarted_processes,
     make_scheduler,
@@ -168,6 +169,7 @@ class _Run:
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = Prefetcher(loader, accelerator.device)
         self.step, self.saved_step = 0, -1
+        self._began, self._earlier_seconds = time.perf_counter(), 0.0
         self.best_decay = config.ema_decay[0] if config.use_ema else None
         self.loss: float | None = None
         self.validation_loss: float | None = None
@@ -350,8 +352,19 @@ class _Run:
     def _save_model(self) -> None:
         """Save the pipeline with the averaged weights."""
         self._on_main(
-            lambda: self.folder.save_model(DDPMPipeline(self._averaged_unet(), self.scheduler))
+            lambda: self.folder.save_model(
+                DDPMPipeline(self._averaged_unet(), self.scheduler), self._training_record()
+            )
         )
+
+    def _training_record(self) -> dict[str, Any]:
+        steps, images = self.step, self.data.length
+        seconds = self._seconds()
+        return training_record(self.accelerator, steps=steps, seconds=seconds, num_images=images)
+
+    def _seconds(self) -> float:
+        """Time that the run took so far, in all its parts."""
+        return self._earlier_seconds + time.perf_counter() - self._began
 
     def _averaged_unet(self) -> UNet2DModel:
         """A copy on the CPU, in plain memory order."""
@@ -385,6 +398,7 @@ class _Run:
             "loss": self.loss,
             "validation_loss": self.validation_loss,
             "best_decay": self.best_decay,
+            "seconds": self._seconds(),
         }
         files = {self.folder.metrics.name: self.folder.metrics.read_bytes()}
         write_checkpoint(
@@ -404,4 +418,5 @@ class _Run:
         self.loss = checkpoint.state["loss"]
         self.validation_loss = checkpoint.state["validation_loss"]
         self.best_decay = checkpoint.state["best_decay"]
+        self._earlier_seconds = checkpoint.state.get("seconds", 0.0)
         return checkpoint.files[self.folder.metrics.name]

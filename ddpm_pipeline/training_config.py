@@ -19,7 +19,7 @@ from ddpm_pipeline.losses import Loss, LossWeighting
 from ddpm_pipeline.timesteps import TimestepSamplerName
 from ddpm_pipeline.training_checks import check_options
 
-__all__ = ["PRESETS", "TrainingConfig", "differing_fields"]
+__all__ = ["PRESETS", "TrainingConfig", "changed_options", "differing_fields"]
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]
 LearningRateSchedule = Literal[
@@ -308,6 +308,20 @@ def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tupl
         name: (before[name], after[name])
         for name in before
         if name not in free and before[name] != after[name]
+    }
+
+
+def changed_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a resolved config's fields those that are not the defaults and touch the weights.
+
+    With them comes what has to fit them, so that they are a config by themselves.
+    """
+    defaults = TrainingConfig().to_dict()
+    shown = {*_SOURCES, "num_epochs", "ddpm_num_inference_steps"}
+    return {
+        name: config[name]
+        for name, default in defaults.items()
+        if name in config and config[name] != default and (name not in _FREE or name in shown)
     }
 
 

@@ -90,6 +90,7 @@ TRAINING = [
     "validation",
     "previews",
     "training_metrics",
+    "training_record",
     "checkpointing",
     "run_folder",
     "stopping",
@@ -123,6 +124,9 @@ for i, name in enumerate(TRAINING):
 for i, name in enumerate(EVALUATION):
     TABLE[name] = MODELS | set(DATA) | set(EVALUATION[:i])
 TABLE["hub"] = {"pipeline"}
+CARD = ["card_results", "card_index", "card_tables", "card_text", "card"]
+for i, name in enumerate(CARD):
+    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | set(CARD[:i])
 for i, name in enumerate(COMMANDS):
     TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | set(COMMANDS[:i])
 TABLE["cli"] = TABLE["__init__"] = set(TABLE)
