@@ -22,7 +22,6 @@ RUNS: dict[str, str] = {
     "vlb, learned_range": "--loss vlb --variance_type learned_range",
     "vlb, learned_range, importance": "--loss vlb --variance_type learned_range "
     "--timestep_sampler low_discrepancy_importance",
-    "vlb, fixed_large": "--loss vlb --variance_type fixed_large",
 }
 
 
@@ -60,7 +59,7 @@ def row(name: str, pipe: DDPMPipeline, x_0: torch.Tensor, judge: Judge) -> list[
 
 def main() -> None:
     options = arguments(
-        __doc__.splitlines()[0], num_images=1000, steps=500, bound_images=500
+        __doc__.splitlines()[0], num_images=500, steps=300, bound_images=500
     ).parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     x_0, rows = test_images(options.data, options.bound_images), []

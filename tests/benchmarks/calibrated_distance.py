@@ -46,7 +46,7 @@ def stock_default(folder: Path) -> DiffusionPipeline:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], num_images=2000)
+    parser = arguments(__doc__.splitlines()[0], num_images=1000)
     parser.add_argument("--steps", type=int, nargs="+", default=[25])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)

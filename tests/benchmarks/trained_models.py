@@ -22,7 +22,7 @@ from ddpm_pipeline.pipeline import uint8_from_unit_range
 
 __all__ = ["Judge", "arguments", "make_judge", "open_model", "train_model"]
 
-BATCH = 250
+BATCH = 50
 
 
 def arguments(description: str, **defaults: int) -> argparse.ArgumentParser:
@@ -46,18 +46,19 @@ class Judge:
 
     @torch.no_grad()
     def distance(self, pipe: DiffusionPipeline, K: int = 25, **options: object) -> float:
-        """Distance of num_images images from K steps of a pipeline, ours or stock."""
+        """Distance of num_images images from K steps of a pipeline, ours or stock, in bf16."""
         pipe.set_progress_bar_config(disable=True)
         pipe.unet.eval()
         drawn = Moments(self.real.dim)
         for seed in range(self.num_images // BATCH):
-            images = pipe(
-                batch_size=BATCH,
-                generator=torch.Generator().manual_seed(seed),
-                num_inference_steps=K,
-                output_type="np",
-                **options,
-            ).images
+            with torch.autocast("cpu", torch.bfloat16):
+                images = pipe(
+                    batch_size=BATCH,
+                    generator=torch.Generator().manual_seed(seed),
+                    num_inference_steps=K,
+                    output_type="np",
+                    **options,
+                ).images
             levels = uint8_from_unit_range(torch.from_numpy(images).permute(0, 3, 1, 2))
             drawn.update(self.extractor(torch.from_numpy(levels).permute(0, 3, 1, 2)))
         return frechet_distance(drawn, self.real)
