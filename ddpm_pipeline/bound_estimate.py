@@ -4,6 +4,8 @@ A row is an example at one timestep of the chain. Rows of all examples and times
 calls of the network, and the processes share the rows.
 """
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,14 +144,23 @@ class Estimate:
             sums.step_counts.index_add_(0, k, torch.ones_like(error))
 
     def _shares(self, count: int) -> Iterator[Tensor]:
-        """The rows of this process among ``count``, in even parts of at most batch_size."""
+        """The rows of this process among ``count``, in even parts of at most batch_size.
+
+        There are equally many parts on every process, so that the last may be empty.
+        """
         rank, world = self.processes
         mine = torch.arange(rank, count, world)
         calls = -(-len(mine) // self.batch_size)
-        return iter(mine.tensor_split(calls)) if calls else iter(())
+        most = -(-math.ceil(count / world) // self.batch_size)
+        parts = mine.tensor_split(calls) if calls else ()
+        return itertools.chain(parts, itertools.repeat(mine[:0], most - calls))
 
     def _forward(self, block: Block, i: Tensor, k: Tensor) -> _Rows:
         """Examples i of the block at steps k of the chain; both int64, shape (B,), on the CPU."""
+        if len(i) == 0:
+            # A sharded network computes on all processes or on none.
+            one = self._forward(block, *torch.zeros(2, 1, dtype=torch.int64))
+            return _Rows(*(part[:0] for part in one))
         i, k = i.to(self.device), k.to(self.device)
         x_0, t, s = block.x_0[i], self._chain[k], self._chain[k + 1]
         eps = keyed_normal(self.settings.seed, block.first + i, t, x_0.shape[1:])

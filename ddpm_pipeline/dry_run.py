@@ -5,12 +5,15 @@ forward and backward, for one image. The memory is the sum of
 
     weights 4P, gradients 4P, AdamW 8P, averages 4P each, activations (batch size × one image's)
 
-bytes for P parameters; kernels' workspaces and the framework itself come on top.
+bytes for P parameters; kernels' workspaces and the framework itself come on top. With ``fsdp``
+each of n processes has 1/n of the first four, and one block's whole weights and gradients come on
+top; gradients are whole where several are accumulated.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import torch
@@ -86,15 +89,17 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
     flops, activations = _costs_per_image(unet, config.resolution, data.channels)
     count = sum(parameter.numel() for parameter in unet.parameters())
     size = 2 if config.mixed_precision in {"bf16", "fp16"} else 4
+    share = math.ceil(count / num_processes) if config.fsdp else count
+    accumulates = config.gradient_accumulation_steps > 1
     return DryRun(
         config=config,
         num_parameters=count,
         flops_per_image=flops,
         memory={
-            "weights": 4 * count,
-            "gradients": 4 * count,
-            "optimizer": 8 * count,
-            "averages": 4 * count * len(config.ema_decay) if config.use_ema else 0,
+            "weights": 4 * share,
+            "gradients": 4 * (count if accumulates else share),
+            "optimizer": 8 * share,
+            "averages": 4 * share * len(config.ema_decay) if config.use_ema else 0,
             "activations": size * activations * config.train_batch_size,
         },
         num_processes=num_processes,

@@ -19,7 +19,7 @@ import torch
 from diffusers.training_utils import EMAModel
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["WeightAverages"]
 
@@ -28,14 +28,14 @@ class WeightAverages:
     """One ``diffusers.EMAModel`` per decay over the same parameters.
 
     Arguments:
-        parameters: The parameters, by name.
+        parameters: The parameters, by name; of sharded ones, this process's parts.
         decays: The limits d; none keeps no average, and ``applied`` then changes nothing.
         inv_gamma, power: γ and p.
     """
 
     def __init__(
         self,
-        parameters: dict[str, nn.Parameter],
+        parameters: dict[str, Tensor],
         decays: Sequence[float],
         *,
         inv_gamma: float,

@@ -47,9 +47,10 @@ def draw_samples(
     pipeline = DDPMPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     rank, world = accelerator.process_index, accelerator.num_processes
-    share = list(range(config.eval_batch_size))[rank::world]
-    images = _draw(pipeline, share, config) if share else []
-    drawn = dict(gather_object(list(zip(share, images, strict=True))))
+    # As many on every process, for a sharded network computes on all of them or none.
+    count = math.ceil(config.eval_batch_size / world)
+    share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
+    drawn = dict(gather_object(list(zip(share, _draw(pipeline, share, config), strict=True))))
     if not accelerator.is_main_process:
         return None
     return np.stack([drawn[i] for i in range(config.eval_batch_size)])

@@ -29,6 +29,7 @@ from ddpm_pipeline.optimization import (
     set_learning_rate,
 )
 from ddpm_pipeline.process import marginal
+from ddpm_pipeline.sharding import gathered, joined, like, own_part, shard, whole
 from ddpm_pipeline.timesteps import make_timestep_sampler
 from ddpm_pipeline.training_setup import stream_generator
 
@@ -75,7 +76,9 @@ class Trainer:
                 use_float32_attention(unet)
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-        self.model: nn.Module = accelerator.prepare_model(unet)
+        if config.fsdp:
+            shard(unet)
+        self.model: nn.Module = unet if config.fsdp else accelerator.prepare_model(unet)
         self.forward: Callable[..., Any] = self.model
         if config.compile:
             self.forward = CompiledNetwork(self.model, on_cpu=self.device.type == "cpu")
@@ -86,7 +89,7 @@ class Trainer:
             self.device.type, enabled=config.mixed_precision == "fp16"
         )
         self.averages = WeightAverages(
-            self.parameters,
+            {name: own_part(parameter) for name, parameter in self.parameters.items()},
             config.ema_decay if config.use_ema else (),
             inv_gamma=config.ema_inv_gamma,
             power=config.ema_power,
@@ -169,7 +172,9 @@ class Trainer:
 
     def _sync(self, *, last: bool) -> AbstractContextManager:
         """Gradients are averaged over processes after the last micro-step only."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
+        if self.config.fsdp:
+            self.unet.set_requires_gradient_sync(last)
+        return nullcontext() if last or self.config.fsdp else self.accelerator.no_sync(self.model)
 
     def _micro_losses(self, step: int, micro: int, batch: Batch, t: Tensor) -> Tensor:
         config, place = self.config, (step, micro, self.accelerator.process_index)
@@ -197,7 +202,7 @@ class Trainer:
 
     def _apply(self, step: int) -> Tensor:
         self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self.parameters.values(), self.config.max_grad_norm)
+        norm = whole(clip_gradients(self.parameters.values(), self.config.max_grad_norm))
         set_learning_rate(self.optimizer, self.learning_rate(step))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -206,35 +211,51 @@ class Trainer:
         return norm
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that updates change, as named groups of tensors; alike on every process."""
+        """All that updates change, as named groups of whole tensors.
+
+        Every process must ask; where weights are sharded, only the main process gets them.
+        """
         optimizer = {
             f"{name}.{key}": value
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        averages = {_average(d): self.averages.state(d) for d in self.averages.averages}
-        return {
-            "model": self.unet.state_dict(),
-            "optimizer": optimizer,
-            "timesteps": self.timesteps.state_dict(),
-            **averages,
-        }
+        groups = {"model": self.unet.state_dict(), "optimizer": optimizer}
+        groups |= {_average(d): self._average_state(d) for d in self.averages.averages}
+        keep = self.accelerator.is_main_process
+        whole_groups = {name: gathered(tensors, keep=keep) for name, tensors in groups.items()}
+        return {**whole_groups, "timesteps": self.timesteps.state_dict()}
+
+    def weights(self, decay: float | None) -> dict[str, Tensor]:
+        """The network's state with an average's weights, or its own if None; as ``state``."""
+        state = self.unet.state_dict()
+        if decay is not None:
+            state |= self._average_state(decay)
+        return gathered(state, keep=self.accelerator.is_main_process)
+
+    def _average_state(self, decay: float) -> dict[str, Tensor]:
+        parts = self.averages.state(decay)
+        return {name: joined(self.parameters[name], part) for name, part in parts.items()}
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Continue from a ``state`` after that many updates."""
-        self.unet.load_state_dict(state["model"])
+        own = self.unet.state_dict()
+        model = {name: like(own[name], value) for name, value in state["model"].items()}
+        self.unet.load_state_dict(model)
         for full_name, value in state["optimizer"].items():
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
             self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
         self.timesteps.load_state_dict(dict(state["timesteps"]))
         for decay in self.averages.averages:
-            self.averages.load(decay, state[_average(decay)], updates=step)
+            average = state[_average(decay)]
+            parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}
+            self.averages.load(decay, parts, updates=step)
 
     def _optimizer_value(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         if value.shape == parameter.shape:
             # In the memory order of the parameter, which fused kernels rely on.
-            return torch.empty_like(parameter, requires_grad=False).copy_(value)
+            return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
         return value.to(self.device) if self.optimizer.defaults["fused"] else value
 
 

@@ -31,6 +31,7 @@ from ddpm_pipeline.loading import Prefetcher
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.previews import draw_samples, image_grid
 from ddpm_pipeline.run_folder import RunFolder, RunIdentity
+from ddpm_pipeline.sharding import is_sharded_run
 from ddpm_pipeline.stopping import StopSignals
 from ddpm_pipeline.trainer import Trainer
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig
@@ -55,6 +56,8 @@ from ddpm_pipeline.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from ddpm_pipeline.data import Batch, ImageData
 
@@ -106,6 +109,10 @@ def train(
         OSError: If something cannot be read or written.
     """
     accelerator, config, data = _begin(config, train_data, validation_data)
+    if accelerator.is_main_process:
+        count = accelerator.num_processes
+        processes = "1 process" if count == 1 else f"{count} processes"
+        logger.info("training on %s (%s)", processes, accelerator.device.type)
     return _Run(config, accelerator, data).go()
 
 
@@ -138,6 +145,7 @@ def _begin(
         data = open_training_data(config)
     else:
         data = training_data(config, train_data, validation_data)
+    config = config.replace(fsdp=is_sharded_run(accelerator, asked=config.fsdp))
     world_size, device = accelerator.num_processes, accelerator.device
     config = resolve(config, length=data.length, world_size=world_size, device=device)
     use_backend_options(config)
@@ -351,9 +359,10 @@ class _Run:
 
     def _save_model(self) -> None:
         """Save the pipeline with the averaged weights."""
+        weights = self.trainer.weights(self.best_decay)
         self._on_main(
             lambda: self.folder.save_model(
-                DDPMPipeline(self._averaged_unet(), self.scheduler), self._training_record()
+                DDPMPipeline(self._unet(weights), self.scheduler), self._training_record()
             )
         )
 
@@ -366,11 +375,8 @@ class _Run:
         """Time that the run took so far, in all its parts."""
         return self._earlier_seconds + time.perf_counter() - self._began
 
-    def _averaged_unet(self) -> UNet2DModel:
-        """A copy on the CPU, in plain memory order."""
-        state = self.trainer.unet.state_dict()
-        if self.config.use_ema:
-            state |= self.trainer.averages.state(self.best_decay)
+    def _unet(self, state: dict[str, Tensor]) -> UNet2DModel:
+        """A network of these weights on the CPU, in plain memory order."""
         with torch.device("meta"):
             unet = UNet2DModel.from_config(self.trainer.unet.config)
         copies = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
@@ -387,10 +393,13 @@ class _Run:
         processes = gather_object(
             [{"loader": self.batches.state_dict(), "losses": self.losses.state().tolist()}]
         )
-        self._on_main(lambda: self._write_checkpoint(processes))
+        tensors = self.trainer.state()
+        self._on_main(lambda: self._write_checkpoint(processes, tensors))
         self.saved_step = self.step
 
-    def _write_checkpoint(self, processes: list[dict[str, Any]]) -> None:
+    def _write_checkpoint(
+        self, processes: list[dict[str, Any]], tensors: dict[str, dict[str, Tensor]]
+    ) -> None:
         state = {
             "identity": self.identity.to_dict(),
             "processes": processes,
@@ -403,7 +412,7 @@ class _Run:
         files = {self.folder.metrics.name: self.folder.metrics.read_bytes()}
         write_checkpoint(
             self.folder.checkpoints,
-            Checkpoint(self.step, self.trainer.state(), state, files),
+            Checkpoint(self.step, tensors, state, files),
             limit=self.config.checkpoints_total_limit,
         )
 

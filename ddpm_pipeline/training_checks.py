@@ -171,6 +171,14 @@ def _check_together(config: TrainingConfig) -> None:
             f"num_classes={c.num_classes} needs class_conditional",
         ),
         (
+            c.fsdp and c.compile,
+            "compile does not work with fsdp; choose one of them",
+        ),
+        (
+            c.fsdp and c.channels_last,
+            "channels_last does not work with fsdp: shards are cut from plain memory order",
+        ),
+        (
             c.overwrite_output_dir and c.resume_from_checkpoint not in {"latest", "none"},
             "give either overwrite_output_dir or resume_from_checkpoint, got both",
         ),

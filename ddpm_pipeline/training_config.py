@@ -165,6 +165,8 @@ class TrainingConfig:
     """Keep the channels of a pixel together in memory; on CPUs only faster with compile."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, for less memory."""
+    fsdp: bool = False
+    """Shard weights, gradients, AdamW's state and averages over the processes, for less memory."""
     allow_tf32: bool = True
     """TensorFloat-32 on GPUs."""
     deterministic: bool = False

@@ -58,14 +58,17 @@ def validation_loss(
     t = t[torch.randperm(len(t), generator=stream_generator("validation", 1))]
     total = torch.zeros(2, dtype=torch.float64, device=device)
     batches = torch.arange(len(data)).split(batch_size)
-    for i in range(rank, len(batches), world_size):
+    for first in range(0, len(batches), world_size):
+        # A process whose turn is past the end computes too: a sharded network needs all of them.
+        i = min(first + rank, len(batches) - 1)
         images, labels = data.batch(batches[i])
         x_0 = to_model_range(images.to(device))
         noise = stream_generator("validation", 2, i)
         eps = torch.randn(x_0.shape, generator=noise).to(device)
         labels = None if labels is None else labels.to(device)
         losses = loss(x_0, labels, eps, t[batches[i]])
-        total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
+        if first + rank == i:
+            total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
     return total
 
 

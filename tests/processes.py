@@ -7,7 +7,7 @@ import socket
 import traceback
 from typing import TYPE_CHECKING
 
-from accelerate import PartialState
+from accelerate.state import AcceleratorState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ def fork(run: Callable[[], object], **environment: str) -> int:
     code = 1
     try:
         os.environ |= environment
-        PartialState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)
         run()
         code = 0
     except BaseException:  # noqa: BLE001

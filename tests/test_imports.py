@@ -84,6 +84,7 @@ TRAINING = [
     "ema",
     "cpu_training",
     "compiling",
+    "sharding",
     "unets",
     "training_setup",
     "training_data",
