@@ -520,7 +520,7 @@ def test_two_processes_give_the_number_of_one(tmp_path: Path, tiny_unet: Callabl
     alone = run(None)
     reports = [torch.load(tmp_path / f"{i}.pt") for i in (0, 1)]
     assert reports[0] == reports[1]
-    assert abs(reports[0]["bits_per_dim"] - alone.bits_per_dim) < 1e-6
+    assert reports[0]["bits_per_dim"] == pytest.approx(alone.bits_per_dim, rel=1e-7)
     np.testing.assert_allclose(reports[0]["per_example"], alone.per_example, rtol=1e-5, atol=1e-6)
     assert reports[0]["forwards"] == alone.forwards
 
