@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -21,14 +22,39 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from accelerate import Accelerator
     from diffusers import UNet2DModel
 
-__all__ = ["gathered", "is_sharded_run", "joined", "like", "own_part", "shard", "whole"]
+__all__ = [
+    "gathered",
+    "is_sharded_run",
+    "joined",
+    "like",
+    "own_part",
+    "shard",
+    "whole",
+    "without_accelerates_own",
+]
+
+_LAUNCHED = "ACCELERATE_USE_FSDP"
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def without_accelerates_own() -> Iterator[None]:
+    """Have accelerate set up plain processes, also where it was launched with --use_fsdp.
+
+    Its own FSDP, which is not used here, refuses to start on CPUs.
+    """
+    launched = os.environ.pop(_LAUNCHED, None)
+    try:
+        yield
+    finally:
+        if launched is not None:
+            os.environ[_LAUNCHED] = launched
 
 
 def is_sharded_run(accelerator: Accelerator, *, asked: bool) -> bool:
@@ -39,8 +65,7 @@ def is_sharded_run(accelerator: Accelerator, *, asked: bool) -> bool:
             one process.
     """
     kind = accelerator.distributed_type.value
-    # On CPUs accelerate forgets what it was launched with.
-    by_launcher = kind == "FSDP" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    by_launcher = kind == "FSDP" or os.environ.get(_LAUNCHED, "").lower() == "true"
     if kind not in {"NO", "FSDP"} and not kind.startswith("MULTI_"):
         raise ValueError(
             f"accelerate's distributed_type {kind} is not supported; launch with --multi_gpu or "

@@ -31,7 +31,7 @@ from ddpm_pipeline.loading import Prefetcher
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.previews import draw_samples, image_grid
 from ddpm_pipeline.run_folder import RunFolder, RunIdentity
-from ddpm_pipeline.sharding import is_sharded_run
+from ddpm_pipeline.sharding import is_sharded_run, without_accelerates_own
 from ddpm_pipeline.stopping import StopSignals
 from ddpm_pipeline.trainer import Trainer
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig
@@ -135,12 +135,13 @@ def _begin(
 ) -> tuple[Accelerator, TrainingConfig, TrainingData]:
     """The processes, the resolved config and the data."""
     join_restarted_processes()
-    accelerator = Accelerator(
-        # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="no",
-        **tracker_options(config),
-    )
+    with without_accelerates_own():
+        accelerator = Accelerator(
+            # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision="no",
+            **tracker_options(config),
+        )
     if train_data is None:
         data = open_training_data(config)
     else:

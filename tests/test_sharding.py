@@ -150,9 +150,10 @@ def test_an_evaluation_leaves_no_whole_weights_behind() -> None:
     def check(_: Accelerator) -> None:
         unet, x, t = a_unet(), torch.ones(1, 1, 8, 8), torch.tensor([3])
         shard(unet)
+        parameters = list(unet.parameters())
         with torch.no_grad():
             before = unet(x, t)[0].clone()
-            for parameter in unet.parameters():
+            for parameter in parameters:
                 own_part(parameter).zero_()
             assert unet(x, t)[0].abs().max() == 0
             assert before.abs().max() > 0
@@ -199,6 +200,15 @@ class Launched:
     def __init__(self, kind: str, num_processes: int = 2) -> None:
         self.distributed_type, self.num_processes = DistributedType(kind), num_processes
         self.is_main_process = True
+
+
+def test_accelerates_launcher_may_ask_for_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    config = tiny_config(tmp_path, max_train_steps=1)
+    assert run_forked(config, processes=2) == [0, 0]
+    assert TrainingConfig.from_json(tmp_path / "run" / "training_config.json").fsdp
 
 
 def test_accelerates_fsdp_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
