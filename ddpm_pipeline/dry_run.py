@@ -3,22 +3,26 @@
 Operations and saved activations are counted on a network without memory (torch's meta device),
 forward and backward, for one image. The memory is the sum of
 
-    weights 4P, gradients 4P, AdamW 8P, averages 4P each, activations (batch size × one image's)
+    weights 4P, gradients 4P, AdamW 8P, averages 4P each, casts 2P (weights in half precision, kept
+    for the backward pass), activations (batch size × one image's)
 
 bytes for P parameters; kernels' workspaces and the framework itself come on top. With ``fsdp``
 each of n processes has 1/n of the first four, and one block's whole weights and gradients come on
-top; gradients are whole where several are accumulated.
+top; gradients are whole where several are accumulated. With ``gradient_checkpointing`` the
+activations are the inputs of the parts that are computed again, and the largest part's own.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_pipeline.training_config import TrainingConfig
@@ -86,20 +90,24 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
     """The numbers of a run with a resolved config."""
     with torch.device("meta"):
         unet = make_unet(config, data.channels, data.num_classes).train()
-    flops, activations = _costs_per_image(unet, config.resolution, data.channels)
+    recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
+    x_t = torch.empty(1, data.channels, config.resolution, config.resolution, device="meta")
+    activations = _saved_per_image(unet, x_t, recompute=recompute)
+    if recompute:
+        unet.enable_gradient_checkpointing()
     count = sum(parameter.numel() for parameter in unet.parameters())
-    size = 2 if config.mixed_precision in {"bf16", "fp16"} else 4
     share = math.ceil(count / num_processes) if config.fsdp else count
     accumulates = config.gradient_accumulation_steps > 1
     return DryRun(
         config=config,
         num_parameters=count,
-        flops_per_image=flops,
+        flops_per_image=_flops_per_image(unet, x_t),
         memory={
             "weights": 4 * share,
             "gradients": 4 * (count if accumulates else share),
             "optimizer": 8 * share,
             "averages": 4 * share * len(config.ema_decay) if config.use_ema else 0,
+            "casts": 0 if size == 4 else 2 * count,
             "activations": size * activations * config.train_batch_size,
         },
         num_processes=num_processes,
@@ -108,22 +116,45 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
     )
 
 
-def _costs_per_image(unet: UNet2DModel, resolution: int, channels: int) -> tuple[int, int]:
-    """(operations, numbers kept for the backward pass) of one image."""
-    saved: dict[int, int] = {}
-    weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}  # noqa: SLF001
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:  # noqa: SLF001
-            saved[storage._cdata] = storage.nbytes() // tensor.element_size()  # noqa: SLF001
-        return tensor
-
-    x_t = torch.empty(1, channels, resolution, resolution, device="meta")
+def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:
     t = torch.zeros(1, dtype=torch.int64, device="meta")
     labels = None if unet.config.num_class_embeds is None else t
+    return unet(x_t, t, labels, return_dict=False)[0]
+
+
+def _flops_per_image(unet: UNet2DModel, x_t: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = unet(x_t, t, labels, return_dict=False)[0]
-        output.sum().backward()
-    return counter.get_total_flops(), sum(saved.values())
+        _output(unet, x_t).sum().backward()
+    return counter.get_total_flops()
+
+
+def _saved_per_image(unet: UNet2DModel, x_t: Tensor, *, recompute: bool) -> int:
+    """How many numbers the backward pass needs of one image, at most at a time."""
+    weights = {_storage(parameter) for parameter in unet.parameters()}
+    kept: dict[int, int] = {}
+    parts: list[dict[int, int]] = [{}]
+
+    def note(tensor: Tensor, where: dict[int, int]) -> Tensor:
+        if _storage(tensor) not in weights:
+            where[_storage(tensor)] = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return tensor
+
+    def saving(where: dict[int, int]) -> AbstractContextManager:
+        return saved_tensors_hooks(lambda tensor: note(tensor, where), lambda tensor: tensor)
+
+    def run_part(module: nn.Module, *inputs: Tensor) -> Tensor:
+        for tensor in inputs:
+            note(tensor, kept)
+        parts.append({})
+        with saving(parts[-1]):
+            return module(*inputs)
+
+    if recompute:
+        unet.enable_gradient_checkpointing(run_part)
+    with saving(kept):
+        _graph = _output(unet, x_t)  # which holds the storages, lest one be counted as another
+    return sum(kept.values()) + max(sum(part.values()) for part in parts)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # noqa: SLF001

@@ -107,7 +107,13 @@ class Trainer:
     def autocast(self) -> AbstractContextManager:
         """The precision of forward passes."""
         dtype = _DTYPES.get(self.config.mixed_precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(
+            self.device.type,
+            dtype=dtype,
+            enabled=dtype is not None,
+            # The casts of all blocks would outlive the blocks' whole weights.
+            cache_enabled=not self.config.fsdp,
+        )
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -4,7 +4,7 @@
 size       the side is halved until it is at most 8; widths at each level
 =========  ==========================================================================
 ``small``  32, 64, 64, 128, 128, ... with one block each; 1.1 M parameters at 28 … 32
-``base``   64, 128, 128, 256, 256, ... with two blocks each; 9 M at 28 … 32
+``base``   64, 128, 128, 256, 256, ... with two blocks each; 6.5 M at 28 … 32
 ``ddpm``   the UNets of Ho et al. 2020: 35.7 M up to 32 pixels, 113.7 M above
 =========  ==========================================================================
 
