@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "MANIFEST_NAME",
+    "STATE_NAME",
     "Checkpoint",
+    "adopt_checkpoint",
     "check_whole",
+    "checkpoint_path",
     "newest_checkpoint",
     "read_checkpoint",
     "read_state",
@@ -37,7 +41,8 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_PREFIX, _ASIDE, _MANIFEST, _STATE = "step-", ".aside", "manifest.json", "state.json"
+_PREFIX, _ASIDE = "step-", ".aside"
+MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None 
     Raises:
         OSError: If it cannot be written; the earlier checkpoints are as they were.
     """
-    target = folder / f"{_PREFIX}{checkpoint.step:07d}"
+    target = checkpoint_path(folder, checkpoint.step)
     aside = folder / _ASIDE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +95,41 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None 
     return target
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is in a folder of them."""
+    return folder / f"{_PREFIX}{step:07d}"
+
+
+def adopt_checkpoint(path: Path, folder: Path) -> Path:
+    """Move a whole checkpoint into a folder of them on the same disk; where it is then.
+
+    Raises:
+        ValueError: If the folder holds another whole one of its step.
+    """
+    target = checkpoint_path(folder, read_state(path)["step"])
+    if target.exists() and _is_whole(target):
+        if (target / MANIFEST_NAME).read_bytes() != (path / MANIFEST_NAME).read_bytes():
+            raise ValueError(
+                f"{str(folder)!r} holds another checkpoint of the same step, {target.name}; "
+                "choose another output_dir"
+            )
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    for file in path.iterdir():
+        sync_path(file)
+    path.rename(target)
+    sync_path(folder)
+    return target
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_whole(path)
+    except ValueError:
+        return False
+    return True
+
+
 def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     for name, tensors in checkpoint.tensors.items():
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
@@ -97,9 +137,9 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     for name, content in checkpoint.files.items():
         (aside / name).write_bytes(content)
     state = {"step": checkpoint.step, **checkpoint.state}
-    (aside / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+    (aside / STATE_NAME).write_text(json.dumps(state, indent=2), encoding="utf-8")
     manifest = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
-    (aside / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    (aside / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     for path in aside.iterdir():
         sync_path(path)
     sync_path(aside)
@@ -156,7 +196,7 @@ def check_whole(path: Path) -> None:
         ValueError: If one is missing, cut short or changed; names it.
     """
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
+        manifest = json.loads((path / MANIFEST_NAME).read_bytes())
         for name, expected in manifest.items():
             if _fingerprint(path / name) != expected:
                 raise ValueError(f"the checkpoint {str(path)!r} is damaged: {name} has changed")
@@ -164,13 +204,13 @@ def check_whole(path: Path) -> None:
         name = Path(error.filename or "").name
         raise ValueError(f"the checkpoint {str(path)!r} is damaged: no {name}") from None
     except (json.JSONDecodeError, AttributeError):
-        raise ValueError(f"the checkpoint {str(path)!r} is damaged: {_MANIFEST}") from None
+        raise ValueError(f"the checkpoint {str(path)!r} is damaged: {MANIFEST_NAME}") from None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint that ``check_whole`` accepts, its tensors on the CPU."""
     state = read_state(path)
-    known = {_STATE, _MANIFEST}
+    known = {STATE_NAME, MANIFEST_NAME}
     others = [p for p in path.iterdir() if p.name not in known and p.suffix != ".safetensors"]
     return Checkpoint(
         step=state.pop("step"),
@@ -182,4 +222,4 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What a checkpoint holds beside tensors and files, with its step."""
-    return json.loads((path / _STATE).read_bytes())
+    return json.loads((path / STATE_NAME).read_bytes())

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ddpm_pipeline.checkpointing import check_whole, newest_checkpoint, read_state
+from ddpm_pipeline.checkpointing import (
+    adopt_checkpoint,
+    check_whole,
+    newest_checkpoint,
+    read_state,
+)
+from ddpm_pipeline.hub_names import parse_hub_checkpoint
 from ddpm_pipeline.training_config import TrainingConfig, differing_fields
 
 if TYPE_CHECKING:
@@ -104,9 +110,13 @@ class RunFolder:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
-    def begin(self, identity: RunIdentity) -> Path | None:
+    def begin(self, identity: RunIdentity, fetched: Path | None = None) -> Path | None:
         """Make the folder ready for a run; where the checkpoint to continue from is, if any.
 
+        Arguments:
+            identity: Of the run.
+            fetched: The checkpoint that resume_from_checkpoint="hub" stands for; one that was
+                downloaded becomes one of the run's own.
         Raises:
             ValueError: If it holds a run of another configuration, or damaged checkpoints only.
             FileExistsError: If it holds a run or a model that must not be overwritten.
@@ -114,7 +124,7 @@ class RunFolder:
         config = identity.config
         if config.overwrite_output_dir:
             self._clear(config.logging_dir)
-        path = self._find(config.resume_from_checkpoint)
+        path = self._find(config) if fetched is None else fetched
         if path is None:
             self._check_unused(identity)
         else:
@@ -125,15 +135,18 @@ class RunFolder:
                     f"max_train_steps={config.max_train_steps} is below step {state['step']} of "
                     f"the checkpoint {str(path)!r}"
                 )
+            if fetched is not None and path.parent != self.checkpoints:
+                path = adopt_checkpoint(path, self.checkpoints)
             logger.info("going on from %s", path)
         self.samples.mkdir(parents=True, exist_ok=True)
         write_aside(self.identity, _json(identity.config.to_dict()))
         return path
 
-    def _find(self, resume: str) -> Path | None:
+    def _find(self, config: TrainingConfig) -> Path | None:
+        resume = config.resume_from_checkpoint
         if resume == "latest":
             return newest_checkpoint(self.checkpoints)
-        if resume == "none":
+        if resume == "none" or parse_hub_checkpoint(resume, config.hub_model_id) is not None:
             return None
         path = Path(resume)
         if not path.is_dir():
@@ -148,7 +161,7 @@ class RunFolder:
         if not in_the_way:
             return
         own_start = in_the_way == [self.metrics.name] and self.identity.exists()
-        if own_start and identity.config.resume_from_checkpoint == "latest":
+        if own_start and identity.config.resume_from_checkpoint in {"latest", "hub"}:
             old = TrainingConfig.from_json(self.identity)
             if not differing_fields(old, identity.config):
                 return

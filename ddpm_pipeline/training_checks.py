@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ddpm_pipeline.hub_names import check_repo_id, parse_hub_checkpoint
 from ddpm_pipeline.losses import check_loss
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def check_options(config: TrainingConfig) -> None:
         if value is not None and (isinstance(value, bool) or not is_allowed(value)):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_loss(config.loss, config.variance_type, config.loss_weighting)
+    if config.hub_model_id is not None:
+        check_repo_id(config.hub_model_id, "hub_model_id")
+    parse_hub_checkpoint(config.resume_from_checkpoint, config.hub_model_id)
     _check_together(config)
 
 
@@ -104,6 +108,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
             "p2_k",
             "vlb_weight",
             "ema_inv_gamma",
+            "hub_timeout",
         )
     },
     **{
@@ -181,6 +186,14 @@ def _check_together(config: TrainingConfig) -> None:
         (
             c.overwrite_output_dir and c.resume_from_checkpoint not in {"latest", "none"},
             "give either overwrite_output_dir or resume_from_checkpoint, got both",
+        ),
+        (
+            c.push_to_hub and c.hub_model_id is None,
+            "push_to_hub needs hub_model_id, as USER/NAME",
+        ),
+        (
+            c.hub_strategy == "checkpoint" and c.checkpointing_steps == 0,
+            "hub_strategy 'checkpoint' needs checkpointing_steps above 0",
         ),
         (
             Path(c.logging_dir).is_absolute() or ".." in Path(c.logging_dir).parts,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from ddpm_pipeline.hub_names import parse_hub_checkpoint
 from ddpm_pipeline.image_sources import source_name
 from ddpm_pipeline.losses import Loss, LossWeighting
 from ddpm_pipeline.timesteps import TimestepSamplerName
@@ -30,6 +31,7 @@ LearningRateSchedule = Literal[
     "constant",
     "constant_with_warmup",
 ]
+HubStrategy = Literal["end", "every_save", "checkpoint"]
 Logger = Literal["none", "tensorboard", "wandb", "trackio"]
 ModelSize = Literal["small", "base", "ddpm"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
@@ -209,7 +211,18 @@ class TrainingConfig:
     checkpoints_total_limit: int | None = 2
     """How many checkpoints to keep; None keeps all."""
     resume_from_checkpoint: str = "latest"
-    """"latest" resumes by itself; a checkpoint's folder; or "none"."""
+    """"latest" resumes by itself; a checkpoint's folder; "none"; "hub", or "hub:USER/NAME@TAG"."""
+
+    push_to_hub: bool = False
+    """Push the model to the Hub, beside training, which goes on whatever happens to the push."""
+    hub_model_id: str | None = None
+    """The repository, as USER/NAME; it is made if it is missing."""
+    hub_strategy: HubStrategy = "end"
+    """Push at the end only, at every saving of the model, or with every checkpoint, and that."""
+    hub_private: bool = False
+    """Make the repository a private one, if it has to be made."""
+    hub_timeout: float = 600.0
+    """Seconds to wait at the end until the last push is done."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -223,6 +236,8 @@ class TrainingConfig:
         values = dataclasses.asdict(self)
         for name in _PATHS:
             values[name] = PurePath(values[name] or "").name or values[name]
+        if parse_hub_checkpoint(self.resume_from_checkpoint, self.hub_model_id) is not None:
+            values["resume_from_checkpoint"] = self.resume_from_checkpoint
         for name in _SOURCES:
             values[name] = values[name] and source_name(values[name])
         return json.loads(json.dumps(values))
@@ -296,6 +311,11 @@ _FREE = {
     "save_model_epochs",
     "save_model_steps",
     "num_epochs",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_private",
+    "hub_timeout",
 }
 
 

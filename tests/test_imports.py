@@ -78,6 +78,7 @@ DATA = [
     "streaming",
 ]
 TRAINING = [
+    "hub_names",
     "training_checks",
     "training_config",
     "optimization",
@@ -97,7 +98,6 @@ TRAINING = [
     "stopping",
     "trainer",
     "dry_run",
-    "training",
 ]
 EVALUATION = [
     "features",
@@ -124,12 +124,24 @@ for i, name in enumerate(TRAINING):
     TABLE[name] = MODELS | set(DATA) | set(TRAINING[:i])
 for i, name in enumerate(EVALUATION):
     TABLE[name] = MODELS | set(DATA) | set(EVALUATION[:i])
-TABLE["hub"] = {"pipeline"}
-CARD = ["card_results", "card_index", "card_tables", "card_text", "card"]
-for i, name in enumerate(CARD):
-    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | set(CARD[:i])
-for i, name in enumerate(COMMANDS):
-    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | set(COMMANDS[:i])
+# To the Hub and back, and training, which pushes.
+HUB = [
+    "card_results",
+    "card_index",
+    "card_tables",
+    "card_text",
+    "card",
+    "hub_requests",
+    "hub_files",
+    "hub",
+    "publishing",
+    "hub_checkpoint",
+    "training_push",
+    "training",
+]
+for i, name in enumerate(HUB + COMMANDS):
+    parts = set((HUB + COMMANDS)[:i])
+    TABLE[name] = MODELS | set(DATA) | set(TRAINING) | set(EVALUATION) | parts
 TABLE["cli"] = TABLE["__init__"] = set(TABLE)
 NOT_IN_MATHS = {"diffusers", "accelerate", "transformers", "datasets", "huggingface_hub"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
