@@ -4,8 +4,9 @@
     ddpm sample model --num_images 16 --output samples.png
 
 A subcommand is a line in COMMANDS and a module with a function ``run(argv)``. Exit codes: 0 for
-success, 2 for a mistake in the arguments or the data, 1 for a failure. For both of these one line
-is printed, and no traceback unless DDPM_TRACEBACK is set.
+success, 2 for a mistake in the arguments or the data, 1 for a failure, 3 if training succeeded and
+its push to the Hub did not. For all but success one line is printed, and no traceback unless
+DDPM_TRACEBACK is set.
 """
 
 from __future__ import annotations

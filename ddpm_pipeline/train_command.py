@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.arguments import parse
+from ddpm_pipeline.arguments import complain, parse
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig
 
 __all__ = ["TrainArguments", "run"]
+
+NOT_PUSHED = 3  # the exit code
 
 # Options that diffusers' training example has under other names.
 _STOCK_NAMES = {"--ema_max_decay": "--ema_decay"}
@@ -45,6 +47,13 @@ def run(argv: Sequence[str]) -> None:
         print(numbers if speaks else "", end="\n" if speaks else "")  # noqa: T201
         return
     result = train(arguments.training)
+    if result.push_error is not None:
+        complain(
+            "ddpm train",
+            f"what was trained is saved in {str(result.output_dir)!r}, but is not on the Hub: "
+            f"{result.push_error}; `ddpm push` tries again",
+        )
+        raise SystemExit(NOT_PUSHED)
     if speaks and result.finished:
         loss = "" if result.loss is None else f", loss {result.loss:.4f}"
         print(f"model after {result.global_step} steps{loss}: {result.output_dir}")  # noqa: T201

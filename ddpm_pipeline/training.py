@@ -15,7 +15,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +25,14 @@ from accelerate.utils import broadcast_object_list, gather_object
 from diffusers import UNet2DModel
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.checkpointing import Checkpoint, read_checkpoint, write_checkpoint
+from ddpm_pipeline.checkpointing import (
+    Checkpoint,
+    checkpoint_path,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ddpm_pipeline.dry_run import DryRun, describe_run
+from ddpm_pipeline.hub_names import parse_hub_checkpoint
 from ddpm_pipeline.loading import Prefetcher
 from ddpm_pipeline.pipeline import DDPMPipeline
 from ddpm_pipeline.previews import draw_samples, image_grid
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddpm_pipeline.data import Batch, ImageData
+    from ddpm_pipeline.training_push import BackgroundPush
 
 __all__ = ["PRESETS", "TrainingConfig", "TrainingResult", "dry_run", "train"]
 
@@ -78,7 +85,9 @@ class TrainingResult:
         loss: Mean training loss of the last logging interval; None before the first.
         validation_loss: Last loss on the held-out images; None without any.
         finished: Whether all updates were made; False after a signal, when only a checkpoint and
-            no model is saved.
+            no model is saved, unless hub_strategy is "checkpoint".
+        push_error: Why the last state is not on the Hub; None if it is, or was not to be pushed.
+            Only the main process knows.
     """
 
     output_dir: Path
@@ -86,6 +95,7 @@ class TrainingResult:
     loss: float | None
     validation_loss: float | None
     finished: bool
+    push_error: str | None = None
 
 
 def train(
@@ -96,7 +106,8 @@ def train(
 ) -> TrainingResult:
     """Train a model, or continue the run that is in ``output_dir``.
 
-    On SIGTERM or SIGINT the run ends its step, saves a checkpoint and returns.
+    On SIGTERM or SIGINT the run ends its step, saves a checkpoint and returns. A push to the Hub
+    that fails is not an error: the result says so.
 
     Arguments:
         config: All options.
@@ -182,6 +193,7 @@ class _Run:
         self.best_decay = config.ema_decay[0] if config.use_ema else None
         self.loss: float | None = None
         self.validation_loss: float | None = None
+        self.push: BackgroundPush | None = None  # on the main process, if pushing is asked for
 
     def _on_main(self, function: Callable[[], T]) -> T:
         """The main process's result on every process, or its exception on every process."""
@@ -203,10 +215,15 @@ class _Run:
     def go(self) -> TrainingResult:
         self._on_main(self.folder.lock)
         try:
-            with StopSignals(self.accelerator) as signals:
-                return self._go(signals)
+            try:
+                with StopSignals(self.accelerator) as signals:
+                    result = self._go(signals)
+            finally:
+                self._release_processes()
+            if self.push is None:
+                return result
+            return replace(result, push_error=self.push.finish(self.config.hub_timeout))
         finally:
-            self._release_processes()
             self.folder.unlock()
 
     def _release_processes(self) -> None:
@@ -221,7 +238,7 @@ class _Run:
         self.accelerator.end_training()
 
     def _go(self, signals: StopSignals) -> TrainingResult:
-        checkpoint = self._on_main(lambda: self.folder.begin(self.identity))
+        checkpoint = self._on_main(self._begin_folder)
         metrics = b"" if checkpoint is None else self._restore(read_checkpoint(checkpoint))
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.folder.metrics, metrics)
@@ -248,9 +265,24 @@ class _Run:
                 signal.Signals(stopped).name,
                 self.step,
             )
+            if self._pushes("checkpoint"):
+                self._save_model()
+                self._submit_push()
             return self._result(finished=False)
         self._save_model()
+        self._submit_push()
         return self._result(finished=True)
+
+    def _begin_folder(self) -> Path | None:
+        """Make the folder ready, and what pushes it; the checkpoint to go on from."""
+        config = self.config
+        source = parse_hub_checkpoint(config.resume_from_checkpoint, config.hub_model_id)
+        if source is None and not config.push_to_hub:
+            return self.folder.begin(self.identity)
+        from ddpm_pipeline.training_push import begin_with_hub
+
+        checkpoint, self.push = begin_with_hub(self.folder, self.identity, source)
+        return checkpoint
 
     def _result(self, *, finished: bool) -> TrainingResult:
         return TrainingResult(
@@ -273,10 +305,17 @@ class _Run:
             self._validate_bound()
         if last or self._due(config.save_images_steps):
             self._preview()
-        if self._due(config.save_model_steps) and not last:
+        saves = self._due(config.save_model_steps) and not last
+        if saves:
             self._save_model()
         if self._due(config.checkpointing_steps):
             self._save_checkpoint()
+            if self._pushes("checkpoint") and not last:
+                if not saves:
+                    self._save_model()
+                self._submit_push()
+        if saves and self._pushes("every_save"):
+            self._submit_push()
         self._clock += time.perf_counter() - began
 
     def _due(self, every: int) -> bool:
@@ -383,6 +422,16 @@ class _Run:
         copies = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
         unet.load_state_dict(copies, assign=True)
         return unet
+
+    def _pushes(self, strategy: str) -> bool:
+        return self.config.push_to_hub and self.config.hub_strategy == strategy
+
+    def _submit_push(self) -> None:
+        """Have the model pushed that was just saved, with the checkpoint that was if asked."""
+        if self.push is not None:
+            along = self._pushes("checkpoint")
+            checkpoint = checkpoint_path(self.folder.checkpoints, self.saved_step)
+            self.push.submit(self.step, checkpoint if along else None)
 
     # Checkpoints.
 
