@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,62 @@ def test_a_lost_worker_is_replaced_by_torchrun_and_changes_no_bit(tmp_path: Path
             time.sleep(0.01)
         os.kill(children(launcher.pid)[-1], signal.SIGKILL)
     assert launcher.wait() == 0
+    assert_same(outcome(run), outcome(Path(whole.output_dir)))
+
+
+TWO_HOSTS = """
+mount -t tmpfs none /run && mkdir /run/netns || exit 90
+ip netns add host1 && ip netns add host2 || exit 91
+ip link add link1 netns host1 type veth peer name link2 netns host2 || exit 92
+for n in 1 2; do
+    ip -n host$n addr add 10.9.0.$n/24 dev link$n
+    ip -n host$n link set lo up
+    ip -n host$n link set link$n up
+done
+run=$1; shift
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+host() {
+    conf=join_timeout=120,is_host=$([ $1 = 1 ] && echo true || echo false)
+    n=$1; shift
+    GLOO_SOCKET_IFNAME=link$n exec ip netns exec host$n "$1" -m torch.distributed.run \
+        --nnodes=2 --nproc_per_node=1 --max_restarts=5 --rdzv_backend=c10d --rdzv_id=run \
+        --rdzv_endpoint=10.9.0.1:29400 --local_addr=10.9.0.$n --rdzv_conf=$conf "${@:2}"
+}
+reaches() {
+    until [[ $(ls $run/checkpoints 2>/dev/null | tail -1) > step-$1 ]]; do
+        kill -0 $first || exit 93
+        sleep 0.05
+    done
+}
+host 1 "$@" & first=$!
+host 2 "$@" & second=$!
+reaches 0000020; kill -9 $(ps -o pid= --ppid $second)
+reaches 0000060; kill -9 $(ps -o pid= --ppid $first)
+reaches 0000100; kill -9 $second $(ps -o pid= --ppid $second)
+host 2 "$@" & second=$!
+wait $first; echo "host 1: $?"
+wait $second; echo "host 2: $?"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs the command `ip`")
+def test_workers_and_a_host_that_are_lost_change_no_bit(tmp_path: Path) -> None:
+    """Two hosts, being network namespaces with a cable, of which the second is lost and back."""
+    options = {"max_train_steps": 150, "checkpointing_steps": 10, "train_batch_size": 2}
+    whole, config = (tiny_config(tmp_path / name, **options) for name in ("whole", "killed"))
+    assert start(whole, 2).wait() == 0
+    run = Path(config.output_dir)
+    alone = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    done = subprocess.run(
+        [*alone, "bash", "-c", TWO_HOSTS, "bash", str(run), *command(config, 1)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-2:] == ["host 1: 0", "host 2: 0"], done.stderr
+    assert done.stderr.count("going on from") >= 3
     assert_same(outcome(run), outcome(Path(whole.output_dir)))
 
 
