@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from ddpm_pipeline.checkpointing import (
     adopt_checkpoint,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipeline import DDPMPipeline
 
 __all__ = ["RunFolder", "RunIdentity"]
+
+_WIDTH = 320  # of samples.png, which small grids do not exceed
 
 logger = logging.getLogger(__name__)
 
@@ -195,10 +198,18 @@ class RunFolder:
         grids = sorted(self.samples.glob("step-*.png"))
         if grids:
             aside = self.path / ".samples.aside"
-            shutil.copyfile(grids[-1], aside)
+            _save_enlarged(grids[-1], aside)
             aside.replace(self.picture)
             record = {**record, "samples_step": int(grids[-1].stem.removeprefix("step-"))}
         write_aside(self.record, _json(record))
+
+
+def _save_enlarged(picture: Path, path: Path) -> None:
+    """Copy a picture, its pixels repeated if it is too small to be looked at."""
+    with Image.open(picture) as small:
+        times = max(1, _WIDTH // small.width)
+        large = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
+        large.save(path, "png")
 
 
 def write_aside(path: Path, content: str) -> None:

@@ -214,6 +214,13 @@ def test_a_data_set_of_the_hub_is_linked(run: Path) -> None:
 
 def test_the_newest_grid_is_shown_with_how_it_was_drawn(run: Path) -> None:
     assert card_picture(run) == "samples.png"
+    with (
+        Image.open(run / "samples.png") as shown,
+        Image.open(run / "samples" / "step-0000004.png") as grid,
+    ):
+        times = 320 // grid.width
+        assert shown.size == (times * grid.width, times * grid.height)
+        assert np.array_equal(np.asarray(shown)[::times, ::times], np.asarray(grid))
     text = renew_card(run, repo_id=REPO)
     assert "![Samples of this model](samples.png)" in text
     assert "2 samples after 4 updates, not selected: the averaged weights, DDIM with K = 2" in text
