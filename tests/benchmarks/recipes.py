@@ -11,48 +11,48 @@ from trained_models import arguments, make_judge, open_model, train_model
 
 RECIPES: dict[str, str] = {
     "defaults": "",
+    "the 2020 paper's: --preset ddpm": "--preset ddpm --model_size small --lr_warmup_steps 100",
+    "predict ε, linear schedule": "--prediction_type epsilon --ddpm_beta_schedule linear",
+    "average with power ¾": "--ema_decay 0.9999 --ema_inv_gamma 1 --ema_power 0.75",
+    "learning rate 3e-4": "--learning_rate 3e-4",
+    "uniform timesteps": "--timestep_sampler uniform",
+    "linear schedule": "--ddpm_beta_schedule linear",
+    "no average of weights": "--use_ema False",
     "defaults, another seed": "--seed 1",
     "predict ε, schedule as by default": "--prediction_type epsilon",
-    "predict ε, linear schedule": "--prediction_type epsilon --ddpm_beta_schedule linear",
-    "linear schedule": "--ddpm_beta_schedule linear",
-    "no zero terminal SNR": "--rescale_betas_zero_snr False",
-    "uniform timesteps": "--timestep_sampler uniform",
     "min-SNR-5 weights": "--loss_weighting min_snr",
-    "learning rate 3e-4": "--learning_rate 3e-4",
     "constant learning rate": "--lr_scheduler constant_with_warmup",
     "AdamW (0.95, 0.999)": "--adam_beta1 0.95 --adam_beta2 0.999",
-    "no average of weights": "--use_ema False",
-    "average with power ¾": "--ema_decay 0.9999 --ema_inv_gamma 1 --ema_power 0.75",
-    "the 2020 paper's: --preset ddpm": "--preset ddpm --model_size small --lr_warmup_steps 100",
+    "no zero terminal SNR": "--rescale_betas_zero_snr False",
 }
 
 
-def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], num_images=500, steps=250)
-    parser.add_argument("--only", nargs="*", help="words of the recipes to run; all unless given")
-    options = parser.parse_args()
-    judge = make_judge(options.features, options.data, options.num_images)
-    rows = []
-    for name, words in RECIPES.items():
-        if options.only and not any(word in name for word in options.only):
-            continue
-        folder = options.output / "-".join(words.replace("--", "").split() or ["defaults"])
-        steps = ("--max_train_steps", str(options.steps))
-        train_model(folder, options.data, *steps, *words.split())
-        pipe = open_model(folder)
-        rows.append([name, f"`{words}`" if words else "", judge.distance(pipe, eta=0.0)])
-        print(rows[-1], flush=True)
+def report(rows: list[list[str | float]], steps: int, num_images: int) -> None:
     record(
         "recipes",
         title="The search for the defaults",
         command="python tests/benchmarks/recipes.py --data fashion-mnist/ --features features/ "
         "--output runs/recipes",
-        text=f"Runs of `ddpm train` for {options.steps} updates with one option changed; distance "
-        f"of {options.num_images:,} images from 25 steps of DDIM. The two rows of defaults "
-        "differ in the seed alone, and so say how much of a difference is chance.",
+        text=f"Runs of `ddpm train` for {steps} updates with one option changed; distance of "
+        f"{num_images:,} images from 25 steps of DDIM. The two rows of defaults differ in the "
+        "seed alone, and so say how much of a difference is chance.",
         columns=("recipe", "options", "distance"),
         rows=rows,
     )
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0], num_images=500, steps=250).parse_args()
+    judge = make_judge(options.features, options.data, options.num_images)
+    rows = []
+    for name, words in RECIPES.items():
+        folder = options.output / "-".join(words.replace("--", "").split() or ["defaults"])
+        steps = ("--max_train_steps", str(options.steps))
+        train_model(folder, options.data, *steps, *words.split())
+        rows.append(
+            [name, f"`{words}`" if words else "", judge.distance(open_model(folder), eta=0.0)]
+        )
+        report(rows, options.steps, options.num_images)
 
 
 if __name__ == "__main__":
