@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 from huggingface_hub import constants, get_token, set_client_factory
@@ -27,6 +28,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     RevisionResolutionError,
@@ -119,7 +121,7 @@ _limit_clients()
 class _Request:
     """What was asked for when an error came."""
 
-    repo: str
+    action: str
     revision: str | None
     token: str | bool | None
 
@@ -134,12 +136,18 @@ _LOG_IN = "log in with `hf auth login`, or pass a token"
 
 
 def _not_found(_: BaseException, request: _Request) -> str:
+    what = "folder and no such repository" if request.action == "load" else "repository"
     hint = "this token does not see it" if request.has_token else f"it is private: {_LOG_IN}"
-    return f"there is no such repository, or {hint}"
+    return f"there is no such {what}, or {hint}"
 
 
 def _no_revision(_: BaseException, request: _Request) -> str:
     return f"it has no revision {request.revision!r} (branch, tag or commit)"
+
+
+def _no_file(error: BaseException, request: _Request) -> str:  # noqa: ARG001
+    path = unquote(error.response.url.path).rpartition("/")[2]
+    return f"there is no file {path!r} in it"
 
 
 def _offline(_: BaseException, request: _Request) -> str:  # noqa: ARG001
@@ -187,6 +195,7 @@ _REASONS: list[
     ((GatedRepoError,), lambda *_: "it is gated: ask for access on its page, then log in"),
     ((RepositoryNotFoundError,), _not_found),
     ((RevisionNotFoundError,), _no_revision),
+    ((RemoteEntryNotFoundError,), _no_file),
     ((OfflineModeIsEnabled,), _offline),
     ((HfHubHTTPError,), _status),
     ((HFValidationError,), _bad_name),
@@ -232,7 +241,7 @@ def explained(
     except HubError:
         raise
     except Exception as error:
-        said = _reason(error, _Request(repo, revision, token))
+        said = _reason(error, _Request(action, revision, token))
         if said is None:
             raise
         is_late = any(isinstance(link, SilenceError) for link in causes(error))
