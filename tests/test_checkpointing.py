@@ -15,6 +15,7 @@ from training_runs import assert_same, blobs, outcome, run_forked, tiny_config
 
 from ddpm_pipeline.checkpointing import (
     Checkpoint,
+    check_whole,
     newest_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -87,6 +88,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert named in caplog.text
 
 
+def test_stock_takes_a_partial_checkpoint_for_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the process may die, every folder with a checkpoint's name is a whole one."""
+    fsync, seen = os.fsync, []
+
+    def look(descriptor: int) -> None:
+        found = sorted(tmp_path.glob("step-*"))
+        for path in found:
+            check_whole(path)
+        seen.append(len(found))
+        fsync(descriptor)
+
+    write_checkpoint(tmp_path, checkpoint(4), limit=1)
+    monkeypatch.setattr(os, "fsync", look)
+    write_checkpoint(tmp_path, checkpoint(8), limit=1)
+    assert seen[:-1] == [1] * (len(seen) - 1)
+    assert seen[-1] == 2  # the old one goes last
+    assert len(seen) == 7  # four files, the manifest, their folder and the folder of checkpoints
+
+
 def test_damaged_checkpoints_alone_are_refused(tmp_path: Path) -> None:
     damage_cut(write_checkpoint(tmp_path, checkpoint(4)))
     with pytest.raises(ValueError, match=r"no checkpoint in .* is whole"):
@@ -102,7 +124,7 @@ def test_the_rest_of_a_killed_writing_is_never_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
-def test_a_full_disk_leaves_the_previous_checkpoint(
+def test_stock_deletes_old_checkpoints_before_the_new_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     older = write_checkpoint(tmp_path, checkpoint(4), limit=1)
@@ -206,7 +228,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert not list(run.glob("checkpoints/step-*"))
 
 
-def test_two_processes_with_accumulation_resume_to_the_same_bits(tmp_path: Path) -> None:
+def test_stock_loses_the_randomness_of_other_processes(tmp_path: Path) -> None:
     options = {"gradient_accumulation_steps": 2, "train_batch_size": 2, "validation_size": 0.2}
     whole = tiny_config(tmp_path / "whole", **options)
     assert run_forked(whole, processes=2) == [0, 0]

@@ -98,7 +98,7 @@ def test_zero_terminal_snr_gives_finite_weights(weighting: str, prediction: str)
     assert (weights >= 0).all()
 
 
-def test_sample_prediction_is_bounded_unlike_in_stock_training() -> None:
+def test_stock_weight_of_x_0_is_unbounded() -> None:
     assert snr().max() > 9000
     assert loss_weights(SCHEDULE, prediction_type="sample").max() == 1
 

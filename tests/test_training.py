@@ -1,4 +1,8 @@
-"""Training: each defect of diffusers' training example has a test here that names it."""
+"""Training, and what diffusers' training example gets wrong.
+
+Each of its defects has a test named after it, ``test_stock_...``: here, or by what it is about,
+in test_checkpointing, test_losses, test_training_bound and test_training_push.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from training_runs import TINY_UNET, blobs, image_data, outcome, run_forked, tin
 
 import ddpm_pipeline
 from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline.evaluation import EvaluateConfig, evaluate
+from ddpm_pipeline.features import SmallFeatures, SmallFeaturesConfig
 from ddpm_pipeline.loading import ImageLoader
 from ddpm_pipeline.trainer import Trainer
 from ddpm_pipeline.training import TrainingConfig, dry_run, train
@@ -237,6 +243,45 @@ def test_validation_compares_between_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+def test_stock_has_no_fid(a_run: Path, tmp_path: Path) -> None:
+    """What a run leaves is measured as it is, in features of one's choice."""
+    SmallFeatures(SmallFeaturesConfig(size=8, widths=(4, 4, 4), dim=5)).save_pretrained(tmp_path)
+    config = EvaluateConfig(
+        model=str(a_run),
+        data=str(a_run.parent / "images.npy"),
+        features=str(tmp_path),
+        num_images=20,
+        num_inference_steps=2,
+        kid_subsets=2,
+        bound_images=0,
+    )
+    report = evaluate(config)
+    assert (report.num_images, report.num_reference) == (20, 40)
+    assert 0 < report.frechet_distance < float("inf")
+
+
+def test_stock_has_no_max_steps(tmp_path: Path) -> None:
+    """Whichever of epochs and steps ends first; the learning rate ends there too."""
+    for epochs, steps, expected in [(1, None, 10), (1, 3, 3), (1, 30, 10), (None, 30, 30)]:
+        trainer = a_trainer(tmp_path, num_epochs=epochs, max_train_steps=steps)
+        assert trainer.config.max_train_steps == expected
+        assert trainer.learning_rate(expected) == 0 < trainer.learning_rate(expected - 1)
+    result = train(tiny_config(tmp_path, max_train_steps=3))
+    assert result.global_step == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_stock_has_no_compile(tmp_path: Path) -> None:
+    losses = []
+    for name, compiled in [("a", False), ("b", True)]:
+        config = tiny_config(tmp_path / name, max_train_steps=3, compile=compiled)
+        # Compiled dropout draws other numbers.
+        (tmp_path / name / "unet.json").write_text(json.dumps({**TINY_UNET, "dropout": 0.0}))
+        losses.append(train(config).loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_stock_has_no_v_prediction(tmp_path: Path, prediction: str) -> None:
     train(tiny_config(tmp_path, max_train_steps=2, prediction_type=prediction))
@@ -315,10 +360,16 @@ def test_stock_forces_three_channels_and_decodes_again(tmp_path: Path) -> None:
     unet = DDPMPipeline.from_pretrained(tmp_path / "run").unet
     assert unet.config.in_channels == 1
     read = Image.open
+
+    def only_grids(source: object) -> Image.Image:
+        assert isinstance(source, Path), "an image was decoded again"
+        return read(source)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image, "open", lambda *_: pytest.fail("an image was decoded again"))
+        patch.setattr(Image, "open", only_grids)
         train(config.replace(output_dir=str(tmp_path / "again")))
-    assert Image.open is read
+        with pytest.raises((AssertionError, ValueError), match=r"decoded again|can be read"):
+            train(config.replace(output_dir=str(tmp_path / "b"), cache_dir=str(tmp_path / "b")))
 
 
 def test_stock_ema_keeps_the_first_noise(tmp_path: Path) -> None:
@@ -377,7 +428,7 @@ def test_labels_are_dropped_to_the_null_class_at_the_asked_rate(tmp_path: Path) 
     assert labels.max() == 3  # three classes, and the null class
 
 
-def test_class_conditional_training_from_folder_names(tmp_path: Path) -> None:
+def test_stock_has_no_labels(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     for i, image in enumerate(blobs(12)):
         (folder / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)

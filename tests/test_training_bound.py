@@ -23,7 +23,7 @@ def learned_config(folder: Path, **options: object) -> TrainingConfig:
 
 
 @pytest.mark.parametrize("loss", ["vlb", "hybrid"])
-def test_a_learned_variance_is_trained_saved_and_measured(tmp_path: Path, loss: str) -> None:
+def test_stock_has_no_learned_variance_and_no_bound(tmp_path: Path, loss: str) -> None:
     config = learned_config(
         tmp_path,
         loss=loss,
