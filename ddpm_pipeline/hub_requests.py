@@ -42,6 +42,7 @@ __all__ = [
     "SilenceError",
     "causes",
     "explained",
+    "is_of_the_hub",
     "time_limit",
 ]
 
@@ -220,6 +221,12 @@ def _reason(error: BaseException, request: _Request) -> str | None:
             if isinstance(link, kinds):
                 return words(link, request)
     return None
+
+
+def is_of_the_hub(error: BaseException) -> bool:
+    """Whether the Hub, or the way to it, is behind an error."""
+    kinds = tuple(kind for kinds, _ in _REASONS for kind in kinds)
+    return any(isinstance(cause, kinds) for cause in causes(error))
 
 
 @contextmanager

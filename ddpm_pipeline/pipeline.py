@@ -18,7 +18,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 import diffusers
 import numpy as np
@@ -29,14 +32,26 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ddpm_pipeline.hub_loading import loading
 from ddpm_pipeline.process import LEARNED_VARIANCES
 from ddpm_pipeline.scheduler import DDPMScheduler
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.hub import PushResult
 
 __all__ = ["DDPMPipeline", "images_from_uint8", "uint8_from_unit_range"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
 
+_PUSH_OPTIONS = (
+    "repo_id",
+    "revision",
+    "private",
+    "commit_message",
+    "token",
+    "create_pr",
+)
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _BATCH_SIZE = 256
 _LIST_BATCH_SIZE = 16
@@ -290,33 +305,33 @@ class DDPMPipeline(DiffusionPipeline):
 
         Arguments:
             pretrained_model_name_or_path: A directory, or a repository on the Hub.
-            kwargs: As for ``DiffusionPipeline.from_pretrained``. ``use_safetensors`` is True by
-                default: pickled ``.bin`` weights are refused unless it is passed as False.
+            kwargs: As for ``DiffusionPipeline.from_pretrained``: revision, token,
+                local_files_only, ... ``use_safetensors`` is True by default: pickled ``.bin``
+                weights are refused unless it is passed as False.
         Raises:
-            OSError: If nothing can be loaded, or only pickled weights could be.
+            OSError: If nothing can be loaded, or only pickled weights could be; a ``HubError``
+                says in one line what is wrong on the Hub or on the way to it.
+            ValueError: If code from a repository is asked for: it is never run.
         """
-        kwargs.setdefault("use_safetensors", True)
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
         name = os.fspath(pretrained_model_name_or_path)
-        try:
+        with loading(name, kwargs):
             return super().from_pretrained(name, **kwargs)
-        except OSError as error:
-            if kwargs["use_safetensors"] and _has_only_pickles(name):
-                raise OSError(
-                    f"{name} holds only pickled weights (.bin), which can run code when loaded. "
-                    "If you trust them, convert them once: DDPMPipeline.from_pretrained("
-                    f"{name!r}, use_safetensors=False).save_pretrained(NEW_DIRECTORY)"
-                ) from error
-            raise
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
 
         Arguments:
             save_directory: Where to; created if it does not exist.
-            kwargs: As for ``DiffusionPipeline.save_pretrained``.
+            kwargs: As for ``DiffusionPipeline.save_pretrained``; with push_to_hub=True also
+                repo_id, the name of the folder by default, and the options of ``push_to_hub``.
         Raises:
             ValueError: If safe_serialization is passed as False.
+            HubError: If it could not be pushed; it is saved all the same.
         """
+        is_pushed = kwargs.pop("push_to_hub", False) and kwargs.get("is_main_process", True)
+        options = {key: kwargs.pop(key) for key in _PUSH_OPTIONS if key in kwargs}
         if not kwargs.get("safe_serialization", True):
             raise ValueError(
                 "safe_serialization must be True, got False: only safetensors are written"
@@ -324,6 +339,49 @@ class DDPMPipeline(DiffusionPipeline):
         for component in self.components.values():
             _forget_origin(component)
         super().save_pretrained(os.fspath(save_directory), **kwargs)
+        if is_pushed:
+            name = Path(save_directory).resolve().name
+            repo_id = options.pop("repo_id", None) or name
+            _publish(save_directory, repo_id, **options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> "PushResult":
+        """Push the pipeline and a card in one commit, or change nothing.
+
+        What an earlier push brought beside the model, such as the configuration of the training
+        run, stays as long as the weights do.
+
+        Arguments:
+            repo_id: OWNER/NAME, or NAME for one of the token's user; made if it is missing.
+            revision: Branch, made if it is missing; "main" by default.
+            private: Of a repository that is made.
+            commit_message: Its title.
+            token: As huggingface_hub takes it; that of the login by default.
+            create_pr: Open a pull request instead.
+        Returns:
+            Where it is.
+        Raises:
+            HubError: If it could not be pushed; says why in one line.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return _publish(
+                folder,
+                repo_id,
+                revision=revision,
+                private=private,
+                commit_message=commit_message,
+                token=token,
+                create_pr=create_pr,
+            )
 
     def to_json_string(self) -> str:
         """The content of model_index.json, which names only classes of diffusers."""
@@ -452,11 +510,10 @@ def _step_options(
     return options if eta is None else {**options, "eta": eta}
 
 
-def _has_only_pickles(directory: str) -> bool:
-    names = [name for _, _, files in os.walk(directory) for name in files]
-    return any(n.endswith(".bin") for n in names) and not any(
-        n.endswith(".safetensors") for n in names
-    )
+def _publish(folder: str | os.PathLike, repo_id: str, **options: Any) -> "PushResult":  # noqa: ANN401
+    """Push a saved pipeline. Cards and the Hub build on pipelines, so they are imported late."""
+    publishing = import_module("ddpm_pipeline.publishing")
+    return publishing.push_model(folder, repo_id, is_whole=False, **options)
 
 
 def _forget_origin(component: object) -> None:

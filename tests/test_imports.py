@@ -55,7 +55,9 @@ CALIBRATION = [
 for name in CALIBRATION:
     TABLE[name] = set(TABLE) - {"losses", "timesteps"}
 TABLE |= {
-    "pipeline": {"process", "calibration", "scheduler"},
+    "hub_requests": set(),
+    "hub_loading": {"hub_requests"},
+    "pipeline": {"process", "calibration", "scheduler", "hub_loading"},
     "bound_sampling": {"schedule", "noise"},
     "bound_totals": set(),
     "bound_report": {"bound_terms", "bound_totals"},
@@ -117,6 +119,7 @@ COMMANDS = [
     "score_command",
     "calibrate_command",
     "evaluate_command",
+    "push_command",
 ]
 for i, name in enumerate(DATA):
     TABLE[name] = set(DATA[:i])
@@ -131,7 +134,6 @@ HUB = [
     "card_tables",
     "card_text",
     "card",
-    "hub_requests",
     "hub_files",
     "hub",
     "publishing",

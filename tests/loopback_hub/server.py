@@ -28,6 +28,7 @@ ROUTES: list[Route] = [
     (READ, "/api/telemetry/.*", reading.nothing),
     (("GET",), "/api/agent-harnesses", reading.harnesses),
     (READ, MODEL, reading.info),
+    (READ, r"/api/models/([\w.-]+)", reading.info),
     (READ, f"{MODEL}/revision/([^/]+)", reading.info),
     (("GET",), f"{MODEL}/tree/([^/]+)(/.*)?", reading.tree),
     (("POST",), f"{MODEL}/paths-info/([^/]+)", reading.paths_info),
