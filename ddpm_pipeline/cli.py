@@ -45,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "score": Command("find the images that a model thinks least likely", "score_command"),
     "calibrate": Command("find a model's best variances and timesteps", "calibrate_command"),
     "evaluate": Command("compare a model's images with real ones", "evaluate_command"),
+    "push": Command("push a model to the Hub", "push_command"),
 }
 
 

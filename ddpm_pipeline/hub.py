@@ -145,6 +145,7 @@ def push_folder(
         is_whole: Whether the files are all there is of the model. If not, files of an earlier
             push that are not among them stay as long as the weights do.
         card: Makes README.md from the one that is there; the folder's own is pushed otherwise.
+            One that people changed on the Hub stays theirs.
     Returns:
         Where it is.
     Raises:
@@ -162,9 +163,12 @@ def push_folder(
         head = target.head()
         tree = target.tree(head)
         record = _record(target, head) if RECORD_NAME in tree else {}
+        theirs = []
         if card is not None:
-            contents[CARD] = card(_present_card(target, head, tree, record)).encode()
-        plan = plan_push(contents, tree, head, record, is_whole=is_whole)
+            present = _present_card(target, head, tree, record)
+            contents[CARD] = card(present).encode()
+            theirs = [] if present.is_ours else [CARD]
+        plan = plan_push(contents, tree, head, record, is_whole=is_whole, theirs=theirs)
         if not plan.additions and not plan.deletions:
             url = f"{api.endpoint}/{target.repo_id}/tree/{quote(target.revision)}"
             return PushResult(url, head, False, target.repo_id, target.revision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -124,6 +124,7 @@ def plan_push(
     record: dict[str, Hashes],
     *,
     is_whole: bool,
+    theirs: Collection[str] = (),
 ) -> Plan:
     """What to add to a tree, and to delete from it, so that it holds these contents.
 
@@ -134,6 +135,7 @@ def plan_push(
         record: What earlier pushes wrote down.
         is_whole: Whether files of earlier pushes that are not among the contents go even if the
             weights stay.
+        theirs: Those of the contents that hold other people's words: they are not written down.
     """
     files = {name: _hashes(path) for name, path in contents.items()}
     additions: dict[str, Path | bytes] = {
@@ -147,8 +149,8 @@ def plan_push(
     if is_whole or are_weights_new or gone:
         gone |= ours - contents.keys()
     if additions or gone:
-        kept = {name: record[name] for name in ours - gone}
-        text = _record_text(kept | files)
+        known = {name: record[name] for name in ours - gone} | files
+        text = _record_text({name: h for name, h in known.items() if name not in theirs})
         files[RECORD_NAME] = _hashes(text)
         if RECORD_NAME not in tree or not files[RECORD_NAME].are_of(tree[RECORD_NAME]):
             additions[RECORD_NAME] = text

@@ -49,7 +49,7 @@ def push_model(
     folder = Path(folder)
     files = set(model_files(folder))
     if picture := card_picture(folder):
-        files.add(picture.relative_to(folder).as_posix())
+        files.add(picture)
     return push_folder(
         folder,
         repo_id,
@@ -76,7 +76,7 @@ def _renewed_card(folder: Path, present: PresentCard) -> str:
     if own != present.text:
         logger.warning(
             "the card of %r was changed on the Hub: its text is kept, and that of README.md here "
-            "is not pushed",
+            "is not pushed; change it there",
             present.repo_id,
         )
     return renew_card(folder, repo_id=present.repo_id, existing=present.text)
