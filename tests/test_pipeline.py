@@ -405,7 +405,8 @@ def test_the_old_flat_layout_opens(tiny_unet: MakeUNet, tmp_path: Path) -> None:
         assert torch.equal(loaded.unet.state_dict()[name], tensor)
     assert loaded.scheduler.variance_type == "fixed_large"
     expected = pipeline(unet, variance_type="fixed_large")(1, seeds(0)[0], 5, "np").images
-    assert np.array_equal(loaded(1, seeds(0)[0], 5, "np").images, expected)
+    # Kernels round by where tensors lie in memory, and those read from a file lie elsewhere.
+    np.testing.assert_allclose(loaded(1, seeds(0)[0], 5, "np").images, expected, atol=1e-5)
 
 
 def test_pickled_weights_are_refused_unless_asked_for(tiny_unet: MakeUNet, tmp_path: Path) -> None:
