@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -26,9 +25,8 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     get_session,
-    hf_hub_url,
 )
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from huggingface_hub.utils._runtime import is_xet_available
@@ -43,22 +41,21 @@ from ddpm_pipeline.hub_files import (
     read_record,
 )
 from ddpm_pipeline.hub_requests import (
+    PAUSES,
     REQUEST_TIMEOUT,
     HubError,
     HubTimeoutError,
     SilenceError,
-    causes,
     explained,
+    is_transient,
+    patiently,
     time_limit,
 )
+from ddpm_pipeline.hub_target import Target, find_target
 
 __all__ = ["PresentCard", "PushResult", "push_folder"]
 
-T = TypeVar("T")
-
 CARD = "README.md"
-_PAUSES = (1.0, 2.0)
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -93,25 +90,6 @@ class PresentCard:
     repo_id: str
     text: str | None
     is_ours: bool
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A branch of a repository, and how to reach it."""
-
-    api: HfApi
-    repo_id: str
-    revision: str
-
-    def head(self) -> str:
-        return _patiently(lambda: self.api.model_info(self.repo_id, revision=self.revision)).sha
-
-    def tree(self, head: str) -> dict[str, RepoFile]:
-        def listed() -> dict[str, RepoFile]:
-            entries = self.api.list_repo_tree(self.repo_id, revision=head, recursive=True)
-            return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-
-        return _patiently(listed)
 
 
 def push_folder(
@@ -159,7 +137,7 @@ def push_folder(
     message = commit_message or "Push with ddpm_pipeline"
     asked = {"revision": revision, "token": token}
     with explained("push to", repo_id, **asked), time_limit(timeout):
-        target = _target(api, repo_id, revision, private=private, is_made=not create_pr)
+        target = find_target(api, repo_id, revision, private=private, is_made=not create_pr)
         head = target.head()
         tree = target.tree(head)
         record = _record(target, head) if RECORD_NAME in tree else {}
@@ -185,82 +163,25 @@ def push_folder(
 # Where to, and how.
 
 
-def _full_name(api: HfApi, repo_id: str) -> str:
-    return repo_id if "/" in repo_id else f"{_patiently(api.whoami)['name']}/{repo_id}"
-
-
-def _text(target: _Target, head: str, path: str) -> str:
-    """A file, past the cache, where nobody would look for it again."""
-    url = hf_hub_url(target.repo_id, path, revision=head, endpoint=target.api.endpoint)
-    headers = build_hf_headers(token=target.api.token)
-
-    def get() -> httpx2.Response:
-        response = get_session().get(url, headers=headers)
-        hf_raise_for_status(response)
-        return response
-
-    return _patiently(get).content.decode("utf-8")
-
-
-def _record(target: _Target, head: str) -> dict[str, Hashes]:
-    return read_record(_text(target, head, RECORD_NAME))
+def _record(target: Target, head: str) -> dict[str, Hashes]:
+    return read_record(target.text(head, RECORD_NAME))
 
 
 def _present_card(
-    target: _Target, head: str, tree: dict[str, RepoFile], record: dict[str, Hashes]
+    target: Target, head: str, tree: dict[str, RepoFile], record: dict[str, Hashes]
 ) -> PresentCard:
     if CARD not in tree:
         return PresentCard(target.repo_id, None, True)
     is_ours = CARD in record and record[CARD].are_of(tree[CARD])
-    return PresentCard(target.repo_id, _text(target, head, CARD), is_ours)
+    return PresentCard(target.repo_id, target.text(head, CARD), is_ours)
 
 
-def _target(
-    api: HfApi, repo_id: str, revision: str | None, *, private: bool | None, is_made: bool
-) -> _Target:
-    """The repository and its branch, made if they are missing."""
-    repo_id = _full_name(api, repo_id)
-    is_private = _is_private(api, repo_id)
-    if is_private is None and is_made:
-        _patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-    elif private is not None and is_private != private:
-        raise HubError(
-            f"cannot push to {repo_id!r}: it is {'private' if is_private else 'public'}, and "
-            f"private={private} is for a new repository; leave private out, or change the "
-            "repository's settings"
-        )
-    target = _Target(api, repo_id, revision or "main")
-    if revision is not None and not revision.startswith("refs/pr/"):
-        _make_branch(target, is_made=is_made)
-    return target
-
-
-def _is_private(api: HfApi, repo_id: str) -> bool | None:
-    """None if there is no such repository, or none that may be seen."""
-    try:
-        return bool(_patiently(lambda: api.model_info(repo_id)).private)
-    except RepositoryNotFoundError:
-        return None
-
-
-def _make_branch(target: _Target, *, is_made: bool) -> None:
-    references = _patiently(lambda: target.api.list_repo_refs(target.repo_id))
-    if target.revision in {tag.name for tag in references.tags}:
-        raise HubError(
-            f"cannot push to {target.repo_id!r}: revision {target.revision!r} is a tag, which "
-            "does not move; push to a branch, then tag it"
-        )
-    if is_made and target.revision not in {branch.name for branch in references.branches}:
-        make = target.api.create_branch
-        _patiently(lambda: make(target.repo_id, branch=target.revision, exist_ok=True))
-
-
-def _commit(target: _Target, plan: Plan, message: str, *, create_pr: bool) -> CommitInfo:
+def _commit(target: Target, plan: Plan, message: str, *, create_pr: bool) -> CommitInfo:
     """Upload what is new, then commit; again if it failed for a moment and did not land."""
     additions = [CommitOperationAdd(name, content) for name, content in plan.additions.items()]
     operations = [*additions, *(CommitOperationDelete(name) for name in plan.deletions)]
     _upload(target, additions, create_pr=create_pr)
-    for pause in (*_PAUSES, None):
+    for pause in (*PAUSES, None):
         try:
             return target.api.create_commit(
                 target.repo_id,
@@ -277,13 +198,13 @@ def _commit(target: _Target, plan: Plan, message: str, *, create_pr: bool) -> Co
                 raise HubError(_unknown(target, create_pr=True)) from error
             if landed := _landed(target, plan, message):
                 return landed
-            if pause is None or not _is_transient(error):
+            if pause is None or not is_transient(error):
                 raise
             time.sleep(pause)
     raise AssertionError  # the last try returns or raises
 
 
-def _upload(target: _Target, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
+def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
     """Send large files, one after another: a thread of its own would not know the time limit."""
     has_weights = any(a.path_in_repo.endswith(".safetensors") for a in additions)
     if has_weights and is_xet_available():
@@ -291,7 +212,7 @@ def _upload(target: _Target, additions: list[CommitOperationAdd], *, create_pr: 
         url = f"{target.api.endpoint}/api/models/{target.repo_id}/xet-write-token/"
         url += quote(target.revision, safe="") + ("?create_pr=1" if create_pr else "")
         headers = build_hf_headers(token=target.api.token)
-        _patiently(lambda: hf_raise_for_status(get_session().get(url, headers=headers)))
+        patiently(lambda: hf_raise_for_status(get_session().get(url, headers=headers)))
     for addition in additions:
         target.api.preupload_lfs_files(
             target.repo_id,
@@ -302,7 +223,7 @@ def _upload(target: _Target, additions: list[CommitOperationAdd], *, create_pr: 
         )
 
 
-def _landed(target: _Target, plan: Plan, message: str) -> CommitInfo | None:
+def _landed(target: Target, plan: Plan, message: str) -> CommitInfo | None:
     """The commit, if the branch now holds what was planned."""
     head = target.head()
     tree = target.tree(head)
@@ -313,7 +234,7 @@ def _landed(target: _Target, plan: Plan, message: str) -> CommitInfo | None:
     return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=head)
 
 
-def _unknown(target: _Target, *, create_pr: bool) -> str:
+def _unknown(target: Target, *, create_pr: bool) -> str:
     where = f"cannot tell whether the push to {target.repo_id!r} arrived: its answer was lost"
     if create_pr:
         return f"{where}; look for a new pull request before pushing again"
@@ -322,25 +243,4 @@ def _unknown(target: _Target, *, create_pr: bool) -> str:
 
 def _is_lost(error: Exception) -> bool:
     """Whether the Hub may have done what it gave no answer to."""
-    return _is_transient(error) and not isinstance(error, httpx2.ConnectError)
-
-
-def _is_transient(error: Exception) -> bool:
-    for cause in causes(error):
-        if isinstance(cause, HfHubHTTPError):
-            return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
-            return True
-    return False
-
-
-def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again, twice, when the network or the Hub failed for a moment."""
-    for pause in _PAUSES:
-        try:
-            return ask()
-        except (httpx2.TransportError, HfHubHTTPError) as error:
-            if not _is_transient(error):
-                raise
-            time.sleep(pause)
-    return ask()
+    return is_transient(error) and not isinstance(error, httpx2.ConnectError)

@@ -4,42 +4,50 @@ diffusers reports most of what goes wrong as a model that is not cached; the rea
 cause. Weights are safetensors unless the caller asks for pickles, which are read as weights only;
 code from a repository is never run, also if the caller asks.
 
-    with loading("alice/digits", {"revision": "v1"}):
-        ...
+    pipe = load(partial(from_pretrained, "alice/digits"), "alice/digits", {})
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 
 from ddpm_pipeline.hub_requests import (
+    PAUSES,
     REQUEST_TIMEOUT,
     HubError,
     causes,
     explained,
     is_of_the_hub,
+    is_transient,
     time_limit,
 )
 
-__all__ = ["loading"]
+__all__ = ["load"]
 
+T = TypeVar("T")
+
+_QUICK = 5.0  # seconds; what took longer was tried several times already
 _CODE_OPTIONS = ("trust_remote_code", "custom_pipeline")
 
 
-@contextmanager
-def loading(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Say in one line what goes wrong while a pipeline is loaded.
+def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
+    """Load a pipeline, and say in one line what went wrong if it cannot be.
+
+    What the Hub failed at quickly and for a moment is tried once more.
 
     Arguments:
+        ask: Loads it.
         name: A folder, or a repository on the Hub.
         options: What ``from_pretrained`` was called with; revision, token and use_safetensors
             are looked at.
+    Returns:
+        What was loaded.
     Raises:
         ValueError: If options ask for code from a repository.
         HubError: If it cannot be loaded from the Hub, or only by running code.
@@ -51,13 +59,17 @@ def loading(name: str, options: Mapping[str, Any]) -> Iterator[None]:
                 "never run; load such a model with diffusers' own DiffusionPipeline"
             )
     asked = {"revision": options.get("revision"), "token": options.get("token")}
+    began = time.monotonic()
     with explained("load", name, **asked), time_limit(REQUEST_TIMEOUT):
         try:
-            yield
+            return ask()
         except Exception as error:
             if said := _refusal(error, name, options):
                 raise HubError(said) from error
-            raise
+            if not is_transient(error) or time.monotonic() - began > _QUICK:
+                raise
+        time.sleep(PAUSES[0])
+        return ask()
 
 
 def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | None:

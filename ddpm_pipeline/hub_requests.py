@@ -11,12 +11,13 @@ What hf_xet transfers by itself keeps hf_xet's limits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import httpx2
@@ -36,6 +37,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import _http
 
 __all__ = [
+    "PAUSES",
     "REQUEST_TIMEOUT",
     "HubError",
     "HubTimeoutError",
@@ -43,10 +45,16 @@ __all__ = [
     "causes",
     "explained",
     "is_of_the_hub",
+    "is_transient",
+    "patiently",
     "time_limit",
 ]
 
+T = TypeVar("T")
+
 REQUEST_TIMEOUT = 60.0
+PAUSES = (1.0, 2.0)
+_TRANSIENT = {408, 429, 500, 502, 503, 504}
 _KINDS = ("connect", "read", "write", "pool")
 _limit: ContextVar[float | None] = ContextVar("_limit", default=None)
 
@@ -75,6 +83,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     if not seconds > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {seconds}")
+    _limit_clients()
     token = _limit.set(seconds)
     try:
         yield
@@ -100,19 +109,44 @@ def _limited(send: Callable[..., httpx2.Response]) -> Callable[..., httpx2.Respo
     return send_in_time
 
 
-def _limit_clients() -> None:
-    """Let all of huggingface_hub's clients heed ``time_limit``, whoever makes them."""
-    make = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 (there is a public setter but no getter)
+@dataclass(frozen=True)
+class _LimitedFactory:
+    """Makes clients that heed ``time_limit``, out of those that another factory makes."""
 
-    def make_limited() -> httpx2.Client:
-        client = make()
+    make: Callable[[], httpx2.Client]
+
+    def __call__(self) -> httpx2.Client:
+        client = self.make()
         client.send = _limited(client.send)
         return client
 
-    set_client_factory(make_limited)
+
+def _limit_clients() -> None:
+    """Let all of huggingface_hub's clients heed ``time_limit``, whoever makes them."""
+    make = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 (there is a public setter but no getter)
+    if not isinstance(make, _LimitedFactory):
+        set_client_factory(_LimitedFactory(make))
 
 
-_limit_clients()
+_limit_clients()  # now, since it ends the connections that are open
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask again, twice, when the network or the Hub fails for a moment.
+
+    Arguments:
+        ask: Does something that may be done twice.
+    Returns:
+        What it returned.
+    """
+    for pause in PAUSES:
+        try:
+            return ask()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(pause)
+    return ask()
 
 
 # Errors.
@@ -151,7 +185,9 @@ def _no_file(error: BaseException, request: _Request) -> str:  # noqa: ARG001
     return f"there is no file {path!r} in it"
 
 
-def _offline(_: BaseException, request: _Request) -> str:  # noqa: ARG001
+def _offline(_: BaseException, request: _Request) -> str:
+    if request.action != "load":
+        return "HF_HUB_OFFLINE is set; unset it to use the network"
     return "HF_HUB_OFFLINE is set, and it is not, or not wholly, in the cache"
 
 
@@ -212,6 +248,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether what failed may be well a moment later."""
+    for cause in causes(error):
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response.status_code in _TRANSIENT
+        if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
+            return True
+    return False
 
 
 def _reason(error: BaseException, request: _Request) -> str | None:

@@ -37,6 +37,10 @@ class Hub:
         """Let the next requests fail as ``loopback_hub.faults.Fault`` says; none is no faults."""
         self._ask("faults", {"faults": faults})
 
+    def reset(self) -> None:
+        """Start anew: no repositories, no faults, no requests."""
+        self._ask("reset")
+
     def requests(self) -> list[dict[str, Any]]:
         """All requests since the last time."""
         return self._ask("log")

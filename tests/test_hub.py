@@ -6,44 +6,84 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import pytest
-from hubs import running_hub
+from hubs import Hub, running_hub
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from diffusers import UNet2DModel
-    from hubs import Hub
 
 NAME = "alice/digits"
+# Tells of each line of options what push_folder returned or raised, and how long it took.
 PUSH = """
 import json, sys, time
+from huggingface_hub import CommitOperationAdd, HfApi
 from ddpm_pipeline.hub import push_folder
 
-for options in map(json.loads, sys.argv[1:]):
+def by_hand(repo_id, files=None, tag=None):
+    operations = [CommitOperationAdd(path, text.encode()) for path, text in (files or {}).items()]
+    if operations:
+        HfApi().create_commit(repo_id, operations, commit_message="by hand")
+    if tag:
+        HfApi().create_tag(repo_id, tag=tag)
+    return {}
+
+for options in map(json.loads, sys.argv[1:] or sys.stdin):
     began = time.monotonic()
     try:
-        answer = vars(push_folder(**options))
+        answer = vars(push_folder(**options)) if "folder" in options else by_hand(**options)
     except Exception as error:
         answer = {"error": type(error).__name__, "said": str(error)}
-    print(json.dumps({**answer, "seconds": time.monotonic() - began}))
+    print(json.dumps({**answer, "seconds": time.monotonic() - began}), flush=True)
 """
 
 
+@dataclass(frozen=True)
+class ServedHub(Hub):
+    """A Hub, and a process that pushes to it what it is asked to."""
+
+    client: subprocess.Popen[str]
+
+    def ask(self, **options: Any) -> Any:
+        """What came of a push, or of what somebody does on the Hub by hand."""
+        self.client.stdin.write(json.dumps({"repo_id": NAME, **options}) + "\n")
+        self.client.stdin.flush()
+        return json.loads(self.client.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedHub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        client = subprocess.Popen([sys.executable, "-c", PUSH], env=hub.environment(), **pipes)
+        with client:
+            yield ServedHub(**vars(hub), client=client)
+
+
+@pytest.fixture
+def hub(served: ServedHub) -> ServedHub:
+    served.reset()
+    return served
+
+
 def pushes(hub: Hub, folder: Path, *options: dict[str, Any], **client: Any) -> list[Any]:
-    """push_folder in a new process: what it returned or raised each time, and how long it took."""
+    """What came of pushes in a new process."""
     given = [json.dumps({"folder": str(folder), "repo_id": NAME, **each}) for each in options]
     return [json.loads(line) for line in hub.python(PUSH, *given, **client).stdout.splitlines()]
 
 
 def push(hub: Hub, folder: Path, *, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    """One push in a new process."""
+    """What came of one push; in a new process if it is a client of its own kind."""
+    if client is None and isinstance(hub, ServedHub):
+        return hub.ask(folder=str(folder), **options)
     return pushes(hub, folder, options, **(client or {}))[0]
 
 
@@ -56,18 +96,6 @@ def save(make: Callable[..., UNet2DModel], folder: Path, *, seed: int = 0, **opt
 def model(tiny_unet: Callable[..., UNet2DModel], tmp_path: Path) -> Path:
     """A saved pipeline."""
     return save(tiny_unet, tmp_path / "model")
-
-
-def upload(hub: Hub, files: dict[str, str]) -> None:
-    """What somebody does on the Hub by hand: a commit that is not of push_folder."""
-    code = (
-        "import json, sys\n"
-        "from huggingface_hub import CommitOperationAdd, HfApi\n"
-        "files = json.loads(sys.argv[1]).items()\n"
-        "operations = [CommitOperationAdd(path, text.encode()) for path, text in files]\n"
-        f"HfApi().create_commit({NAME!r}, operations, commit_message='by hand')"
-    )
-    hub.python(code, json.dumps(files))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,7 +130,7 @@ def test_a_push_is_one_commit_and_a_second_sends_nothing(
         assert {r["method"] for r in hub.requests()} == {"GET"}
 
 
-def test_only_what_differs_is_sent(hub: Hub, model: Path) -> None:
+def test_only_what_differs_is_sent(hub: ServedHub, model: Path) -> None:
     push(hub, model)
     hub.requests()
     (model / "evaluation.json").write_text('{"fid": 1}')
@@ -112,18 +140,18 @@ def test_only_what_differs_is_sent(hub: Hub, model: Path) -> None:
     assert pushed(hub) == contents(model)
 
 
-def test_a_branch_is_made_and_a_tag_does_not_move(hub: Hub, model: Path) -> None:
+def test_a_branch_is_made_and_a_tag_does_not_move(hub: ServedHub, model: Path) -> None:
     first = push(hub, model)
     (model / "evaluation.json").write_text("{}")
     branch = push(hub, model, revision="try/this")
     assert branch["revision"] == "try/this"
     assert hub.repo(NAME)["branches"] == {"main": first["oid"], "try/this": branch["oid"]}
-    hub.python(f"from huggingface_hub import HfApi; HfApi().create_tag({NAME!r}, tag='v1')")
+    hub.ask(tag="v1")
     assert "'v1' is a tag" in push(hub, model, revision="v1")["said"]
     assert hub.repo(NAME)["tags"] == {"v1": first["oid"]}
 
 
-def test_a_pull_request_leaves_the_branch_alone(hub: Hub, model: Path) -> None:
+def test_a_pull_request_leaves_the_branch_alone(hub: ServedHub, model: Path) -> None:
     first = push(hub, model)
     (model / "evaluation.json").write_text("{}")
     asked = push(hub, model, create_pr=True, client={"token": "hf_bob"})
@@ -133,7 +161,7 @@ def test_a_pull_request_leaves_the_branch_alone(hub: Hub, model: Path) -> None:
     assert "evaluation.json" in hub.files(NAME, "refs/pr/1")
 
 
-def test_a_private_repository_and_a_name_without_its_owner(hub: Hub, model: Path) -> None:
+def test_a_private_repository_and_a_name_without_its_owner(hub: ServedHub, model: Path) -> None:
     assert push(hub, model, repo_id="digits", private=True)["repo_id"] == NAME
     assert hub.repo(NAME)["private"]
     assert "it is private, and private=False" in push(hub, model, private=False)["said"]
@@ -141,7 +169,7 @@ def test_a_private_repository_and_a_name_without_its_owner(hub: Hub, model: Path
 
 @pytest.mark.parametrize("is_sharded_first", [False, True])
 def test_weights_of_another_layout_leave_nothing_stale(
-    hub: Hub, tiny_unet: Callable[..., UNet2DModel], tmp_path: Path, is_sharded_first: bool
+    hub: ServedHub, tiny_unet: Callable[..., UNet2DModel], tmp_path: Path, is_sharded_first: bool
 ) -> None:
     shards = {"max_shard_size": "20KB"}
     old = save(tiny_unet, tmp_path / "old", seed=1, **(shards if is_sharded_first else {}))
@@ -149,7 +177,7 @@ def test_weights_of_another_layout_leave_nothing_stale(
     (old / "evaluation.json").write_text("{}")
     push(hub, old)
     theirs = ("unet/diffusion_pytorch_model.bin", "notes.txt", "unet/notes.txt")
-    upload(hub, dict.fromkeys(theirs, "theirs"))
+    hub.ask(files=dict.fromkeys(theirs, "theirs"))
     num_commits = hub.num_commits(NAME)
     push(hub, new)
     # Nothing says whose weights they are, but diffusers might take them for these.
@@ -164,11 +192,13 @@ def test_weights_of_another_layout_leave_nothing_stale(
     assert all(unet[name].equal(expected[name]) for name in expected)
 
 
-def test_files_of_an_earlier_push_go_unless_they_were_changed_since(hub: Hub, model: Path) -> None:
+def test_files_of_an_earlier_push_go_unless_they_were_changed_since(
+    hub: ServedHub, model: Path
+) -> None:
     for name in ("bound.json", "evaluation.json"):
         (model / name).write_text("{}")
     push(hub, model)
-    upload(hub, {"bound.json": '{"theirs": 1}'})
+    hub.ask(files={"bound.json": '{"theirs": 1}'})
     for name in ("bound.json", "evaluation.json"):
         (model / name).unlink()
     push(hub, model, is_whole=False)  # the weights stay, so what was measured still holds
@@ -196,7 +226,7 @@ def test_files_of_an_earlier_push_go_unless_they_were_changed_since(hub: Hub, mo
     ids=lambda fault: f"{fault['mode']} {fault['path']}",
 )
 def test_a_fault_that_passes_leaves_one_whole_commit(
-    hub: Hub, model: Path, fault: dict[str, Any]
+    hub: ServedHub, model: Path, fault: dict[str, Any]
 ) -> None:
     hub.fail(fault)
     result = push(hub, model)
@@ -218,9 +248,9 @@ def test_a_fault_that_passes_leaves_one_whole_commit(
     ],
 )
 def test_a_hang_ends_in_time_and_the_branch_is_whole(
-    hub: Hub, model: Path, method: str, path: str
+    hub: ServedHub, model: Path, method: str, path: str
 ) -> None:
-    client = {"has_xet": "xet" in path}
+    client = {"has_xet": True} if "xet" in path else None
     first = push(hub, model, client=client)
     weights = model / "unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
@@ -232,10 +262,11 @@ def test_a_hang_ends_in_time_and_the_branch_is_whole(
     assert hub.repo(NAME)["branches"] == {"main": first["oid"]}
 
 
-def test_a_server_that_is_down(hub: Hub, model: Path) -> None:
-    hub.process.kill()
-    hub.process.wait()
-    result = push(hub, model)
+def test_a_server_that_is_down(model: Path, tmp_path: Path) -> None:
+    with running_hub(tmp_path / "hub") as hub:
+        hub.process.kill()
+        hub.process.wait()
+        result = push(hub, model)
     assert result["error"] == "HubError"
     assert result["said"] == (
         f"cannot push to 'alice/digits': {hub.url} cannot be reached; check the network, "
@@ -245,7 +276,7 @@ def test_a_server_that_is_down(hub: Hub, model: Path) -> None:
 
 
 def test_an_answer_that_never_comes_after_the_commit_is_not_repeated(
-    hub: Hub, model: Path
+    hub: ServedHub, model: Path
 ) -> None:
     """Every answer to the commit is lost, and the head after it can be read."""
     hub.fail({"mode": "lose_answer", "method": "POST", "path": "/commit/", "times": 99})
@@ -255,7 +286,7 @@ def test_an_answer_that_never_comes_after_the_commit_is_not_repeated(
     assert push(hub, model)["is_new"] is False
 
 
-def begin_push(hub: Hub, folder: Path, *, until: str) -> subprocess.Popen[str]:
+def begin_push(hub: ServedHub, folder: Path, *, until: str) -> subprocess.Popen[str]:
     """A push in a new process that waits for the answer to a request of this method and path."""
     method, path = until.split()
     hub.fail({"mode": "hang", "method": method, "path": path})
@@ -273,11 +304,11 @@ def begin_push(hub: Hub, folder: Path, *, until: str) -> subprocess.Popen[str]:
     return client
 
 
-def test_somebody_elses_commit_is_not_overwritten(hub: Hub, model: Path) -> None:
+def test_somebody_elses_commit_is_not_overwritten(hub: ServedHub, model: Path) -> None:
     push(hub, model)
     (model / "evaluation.json").write_text("{}")
     client = begin_push(hub, model, until="POST /commit/")
-    upload(hub, {"notes.txt": "theirs"})
+    hub.ask(files={"notes.txt": "theirs"})
     hub.fail()  # cuts what hangs: the push tries again, on a head that is not its own
     said = json.loads(client.communicate()[0])["said"]
     assert "the repository has changed in the meantime; try again" in said
@@ -286,7 +317,7 @@ def test_somebody_elses_commit_is_not_overwritten(hub: Hub, model: Path) -> None
     assert pushed(hub) == contents(model) | {"notes.txt": b"theirs"}
 
 
-def test_a_client_killed_in_the_middle_of_an_upload(hub: Hub, model: Path) -> None:
+def test_a_client_killed_in_the_middle_of_an_upload(hub: ServedHub, model: Path) -> None:
     first = push(hub, model)
     weights = model / "unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
@@ -314,7 +345,7 @@ def test_a_client_killed_in_the_middle_of_an_upload(hub: Hub, model: Path) -> No
         ),
         ({"token": "hf_wrong"}, {"": "the token is missing or not valid; log in with"}),
         ({"token": "hf_bob"}, {"": "may not do that; use one with the right to write"}),
-        ({"is_offline": True}, {"": "HF_HUB_OFFLINE is set"}),
+        ({"is_offline": True}, {"": "HF_HUB_OFFLINE is set; unset it to use the network"}),
         (
             {},
             {
@@ -322,12 +353,13 @@ def test_a_client_killed_in_the_middle_of_an_upload(hub: Hub, model: Path) -> No
                 '{"timeout": 0}': "timeout must be above 0 seconds, got 0",
                 '{"files": []}': "files must name at least one file",
                 '{"files": ["no.json"]}': "there is no file 'no.json'",
+                '{"create_pr": true, "private": true}': "there is no such repository, or this",
             },
         ),
     ],
 )
 def test_mistakes_are_said_in_one_line(
-    hub: Hub, model: Path, client: dict[str, Any], said: dict[str, str]
+    hub: ServedHub, model: Path, client: dict[str, Any], said: dict[str, str]
 ) -> None:
     mistakes = [json.loads(options or "{}") for options in said]
     for result, expected in zip(
@@ -339,7 +371,7 @@ def test_mistakes_are_said_in_one_line(
     assert not [r for r in hub.requests() if "/commit/" in r["path"]]
 
 
-def test_pickles_are_not_pushed(hub: Hub, model: Path) -> None:
+def test_pickles_are_not_pushed(hub: ServedHub, model: Path) -> None:
     (model / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
     result = push(hub, model)
     assert result["error"] == "ValueError"
@@ -347,7 +379,7 @@ def test_pickles_are_not_pushed(hub: Hub, model: Path) -> None:
     assert hub.requests() == []
 
 
-def test_what_does_not_belong_to_the_model_stays(hub: Hub, model: Path) -> None:
+def test_what_does_not_belong_to_the_model_stays(hub: ServedHub, model: Path) -> None:
     for name in (
         "checkpoints/step-1/model.safetensors",
         "logs/a",
@@ -361,6 +393,6 @@ def test_what_does_not_belong_to_the_model_stays(hub: Hub, model: Path) -> None:
     assert b"secret" not in set(pushed(hub).values())
 
 
-def test_a_push_needs_no_torch(hub: Hub) -> None:
+def test_a_push_needs_no_torch(hub: ServedHub) -> None:
     code = "import sys, ddpm_pipeline.hub; print('torch' in sys.modules)"
     assert hub.python(code).stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""What a test asks of the server: ``/_test/log``, ``/_test/faults`` and ``/_test/state``."""
+"""What a test asks of the server: ``/_test/log``, ``faults``, ``state`` and ``reset``."""
 
 from __future__ import annotations
 
@@ -39,4 +39,12 @@ def _state(request: Request) -> None:
     request.send(200, state)
 
 
-_ANSWERS = {"log": _log, "faults": _faults, "state": _state}
+def _reset(request: Request) -> None:
+    """No repositories, no contents, no faults, no requests."""
+    request.faults.set([])
+    request.store.clear()
+    request.log.clear()
+    request.send(200, {})
+
+
+_ANSWERS = {"log": _log, "faults": _faults, "state": _state, "reset": _reset}

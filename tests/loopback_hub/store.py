@@ -113,6 +113,12 @@ class Store:
         for name in ("git", "lfs", "cas"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
+    def clear(self) -> None:
+        """Forget all repositories and what was uploaded for them."""
+        self.repos.clear()
+        for path in (self.folder / "lfs").iterdir():
+            path.unlink()
+
     def put_blob(self, content: bytes) -> Entry:
         """Keep a regular file."""
         oid = blob_oid(content)
