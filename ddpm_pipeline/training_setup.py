@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from ddpm_pipeline.data_order import seeded_generator
+from ddpm_pipeline.optimizing import computes_in_bfloat16
 
 if TYPE_CHECKING:
     from ddpm_pipeline.scheduler import DDPMScheduler
@@ -85,7 +86,7 @@ def resolve(
 
 def _precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
-        return "bf16" if _computes_in_bf16(device) else "no"
+        return "bf16" if computes_in_bfloat16(device) else "no"
     if wanted == "fp16" and device.type == "cpu":
         raise ValueError("mixed_precision 'fp16' needs a GPU; use bf16, no or auto on the CPU")
     if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -93,12 +94,6 @@ def _precision(wanted: str, device: torch.device) -> str:
             "mixed_precision 'bf16' is not supported by this GPU; use fp16, no or auto"
         )
     return wanted
-
-
-def _computes_in_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
 
 
 def join_restarted_processes() -> None:
