@@ -118,8 +118,8 @@ def main() -> None:
         command="python tests/benchmarks/time_to_quality.py --data fashion-mnist/ "
         "--features features/ --output runs/time",
         text=f"The same UNet, data and machine; {options.num_images:,} images at K = 25 against "
-        "the 60,000 of the training set. Stock: ε, linear β, learning rate 3e-4 (better here than "
-        "its default of 1e-4), batch 64, EMA power ¾, float32, its own sampler; a row is one run "
+        "the 60,000 of the training set. Stock: ε, linear β, learning rate 3e-4 (its default "
+        "is 1e-4), batch 64, EMA power ¾, float32, its own sampler; a row is one run "
         "on the way to two epochs. Ours: a row is a run of `ddpm train` with default options and "
         "`--max_train_steps`, sampled by DDIM as in `ddpm sample`. Seconds are updates times the "
         "median time of an update, from the table of training speed (in turns), ours with "
