@@ -219,7 +219,7 @@ class Trainer:
     def state(self) -> dict[str, dict[str, Tensor]]:
         """All that updates change, as named groups of whole tensors.
 
-        Every process must ask; where weights are sharded, only the main process gets them.
+        Every process must ask, and the main process gets them.
         """
         optimizer = {
             f"{name}.{key}": value

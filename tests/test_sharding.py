@@ -57,6 +57,19 @@ def test_sharded_training_is_training(tmp_path: Path, sharded: Path) -> None:
     assert a["samples"].keys() == b["samples"].keys()
 
 
+def test_shards_go_with_half_precision_and_recomputation(tmp_path: Path) -> None:
+    """The loss is the same to the bit, the gradients to what bf16 rounds."""
+    options = {"mixed_precision": "bf16", "gradient_checkpointing": True, "logging_steps": 1}
+    logged = []
+    for name, fsdp in [("a", False), ("b", True)]:
+        config = tiny_config(tmp_path / name, fsdp=fsdp, max_train_steps=1, **options)
+        assert run_forked(config, processes=2) == [0, 0]
+        logged.append(outcome(tmp_path / name / "run")["metrics"][0])
+    a, b = logged
+    assert a["loss"] == b["loss"]
+    assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-2)
+
+
 def test_a_sharded_run_leaves_a_plain_model(sharded: Path) -> None:
     unet = StockPipeline.from_pretrained(sharded).unet
     assert type(unet).__name__ == "UNet2DModel"
