@@ -262,6 +262,21 @@ def test_a_hang_ends_in_time_and_the_branch_is_whole(
     assert hub.repo(NAME)["branches"] == {"main": first["oid"]}
 
 
+@pytest.mark.slow
+def test_an_upload_that_is_cut_every_time_leaves_the_branch_alone(
+    hub: ServedHub, model: Path
+) -> None:
+    first = push(hub, model)
+    weights = model / "unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    cut = {"mode": "truncate", "method": "PUT", "path": "_lfs", "after": 20_000, "times": 99}
+    hub.fail(cut)
+    result = push(hub, model)
+    assert "cannot be reached" in result["said"]
+    assert result["seconds"] < 60
+    assert hub.repo(NAME)["branches"] == {"main": first["oid"]}
+
+
 def test_a_server_that_is_down(model: Path, tmp_path: Path) -> None:
     with running_hub(tmp_path / "hub") as hub:
         hub.process.kill()
