@@ -257,7 +257,7 @@ def test_a_hang_ends_in_time_and_the_branch_is_whole(
     hub.fail({"mode": "hang", "method": method, "path": path, "times": 99})
     result = push(hub, model, timeout=1, client=client)
     assert result["error"] == "HubTimeoutError"
-    assert result["seconds"] < 2
+    assert result["seconds"] < 5  # one silence; huggingface_hub would wait for six
     assert "\n" not in result["said"]
     assert hub.repo(NAME)["branches"] == {"main": first["oid"]}
 

@@ -287,7 +287,7 @@ def test_errors_say_what_is_wrong(pushed: Hub, tmp_path: Path) -> None:
     pushed.fail()
     late = f"cannot load 'alice/slow': no answer within 1 s from {pushed.url}; try again later"
     assert slow[:2] == ["HubTimeoutError", late]
-    assert slow[2] < 2
+    assert slow[2] < 5
     for (_, said, _), (_, _, expected) in zip(found, calls, strict=True):
         assert expected in said
         assert "\n" not in said
