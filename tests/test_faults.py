@@ -58,6 +58,15 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def half_written(run: Path) -> tuple[int, int] | None:
+    """Which checkpoint is being written, or was when its process was killed."""
+    try:
+        found = (run / "checkpoints" / ".aside").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processes", [1, 2])
@@ -77,17 +86,18 @@ def test_twenty_kills_change_no_bit(tmp_path: Path, processes: int) -> None:
     run, dice = Path(config.output_dir), random.Random(processes)
     kills = while_writing = 0
     while kills < KILLS:
+        left = half_written(run)
         process = start(config, processes)
         while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
             time.sleep(0.01)
         began = time.monotonic()
         delay, at_checkpoint = dice.uniform(0, 9), dice.random() < 0.5
         while process.poll() is None:
-            writing = (run / "checkpoints" / ".aside").exists()
+            writing = half_written(run) not in {None, left}
             if time.monotonic() - began > delay and (writing or not at_checkpoint):
                 kill(process)
                 kills += 1
-                while_writing += (run / "checkpoints" / ".aside").exists()
+                while_writing += half_written(run) not in {None, left}
                 break
         else:
             assert process.returncode == 0
