@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from results import record
 from sklearn.datasets import load_digits
 
 from ddpm_pipeline import BoundReport, DDPMPipeline, TrainingConfig, train, variational_bound
@@ -24,6 +26,7 @@ from ddpm_pipeline.data import ImageData, open_images, to_model_range
 
 IMAGES = 1000
 SAMPLES = 8
+ROWS = 7 + len(BOUND_SAMPLERS)
 
 
 def opened(folder: Path) -> tuple[DDPMPipeline, ImageData]:
@@ -78,10 +81,32 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(tmp_path_factory.mktemp("bound"))
 
 
+@pytest.fixture(scope="module")
+def rows(subject: Subject) -> Iterator[list[list[str | float]]]:
+    """What the tests find, recorded if both of them ran."""
+    found: list[list[str | float]] = []
+    yield found
+    if len(found) == ROWS:
+        side = subject.pipeline.unet.config.sample_size
+        record(
+            "bound_speed",
+            title="The bound: its estimate beside the sum of all terms",
+            command="BOUND_MODEL=runs/time/ours-938 BOUND_DATA=fashion-mnist/ BOUND_SPLIT=test "
+            'make bench ARGS="-k bound_speed"',
+            text=f"Bits/dim of {IMAGES:,} images of {side} × {side} from {SAMPLES} timesteps "
+            f"each, on one thread. The sum of all {len(subject.pipeline.scheduler):,} terms was "
+            f"taken of {subject.few} of them and its time scaled. The spread is that of estimates "
+            f"over 200 seeds, from the terms of {subject.few} images; `rate` draws timesteps in "
+            "proportion to what they are expected to add.",
+            columns=("what", "measured", "unit"),
+            rows=found,
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_a_thousand_images_to_a_hundredth_of_a_bit_in_a_fiftieth_of_the_time(
-    subject: Subject,
+    subject: Subject, rows: list[list[str | float]]
 ) -> None:
     few = subject.x_0[: subject.few]
     subject.bound(few, 1)  # warm up
@@ -96,6 +121,19 @@ def test_a_thousand_images_to_a_hundredth_of_a_bit_in_a_fiftieth_of_the_time(
         f"the same {exact.num_images} images: exact {exact.bits_per_dim:.4f}, estimate "
         f"{estimate.bits_per_dim:.4f} ± {estimate.standard_error_timesteps:.4f}"
     )
+    rows += [
+        ["the estimate", seconds, "s"],
+        ["the sum of all terms, scaled", full_time, "s"],
+        ["their ratio", full_time / seconds, "at least 50"],
+        [
+            "standard error from the choice of timesteps",
+            report.standard_error_timesteps,
+            "bits/dim",
+        ],
+        [f"exact, {exact.num_images} images", exact.bits_per_dim, "bits/dim"],
+        [f"estimate, the same {exact.num_images}", estimate.bits_per_dim, "bits/dim"],
+        ["its stated standard error", estimate.standard_error_timesteps, "bits/dim"],
+    ]
     # Images of 64 pixels have terms that vary more with the noise.
     assert report.standard_error_timesteps < (0.01 if report.settings.dims > 500 else 0.02)
     assert full_time > 50 * seconds
@@ -107,7 +145,7 @@ def test_a_thousand_images_to_a_hundredth_of_a_bit_in_a_fiftieth_of_the_time(
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_low_discrepancy_has_at_most_0_65_of_the_spread_of_uniform_draws(
-    subject: Subject,
+    subject: Subject, rows: list[list[str | float]]
 ) -> None:
     """Draws for 1,000 images with the exact terms of a few, for many seeds."""
     reports = [subject.bound(one, None)[0] for one in subject.x_0[: subject.few].split(1)]
@@ -121,5 +159,6 @@ def test_low_discrepancy_has_at_most_0_65_of_the_spread_of_uniform_draws(
         spread[name] = (torch.stack(means).std() / terms.sum(1).mean()).item()
     listed = ", ".join(f"{name} {value:.4f}" for name, value in spread.items())
     print(f"\nrelative standard deviation of estimates from {len(terms)} images: {listed}")
+    rows += [[f"spread with `{name}`", value, "of the mean"] for name, value in spread.items()]
     assert spread["low_discrepancy"] < 0.65 * spread["uniform"]
     assert spread["rate"] < 0.1 * spread["uniform"]
