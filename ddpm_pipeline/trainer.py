@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_pipeline.compiling import CompiledNetwork
-from ddpm_pipeline.cpu_training import keep_freed_memory, use_float32_attention
+from ddpm_pipeline.cpu_training import (
+    keep_freed_memory,
+    use_float32_attention,
+    use_matrix_products,
+)
 from ddpm_pipeline.data import random_flip, to_model_range
 from ddpm_pipeline.ema import WeightAverages
 from ddpm_pipeline.losses import loss_weights, training_loss
@@ -74,6 +78,8 @@ class Trainer:
             keep_freed_memory()
             if config.mixed_precision == "bf16":
                 use_float32_attention(unet)
+            if not config.channels_last:
+                use_matrix_products(unet)
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         if config.fsdp:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
-from ddpm_pipeline.cpu_training import Float32Attention, keep_freed_memory, use_float32_attention
+from ddpm_pipeline.cpu_training import (
+    Float32Attention,
+    keep_freed_memory,
+    use_float32_attention,
+    use_matrix_products,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +59,46 @@ def test_wide_heads_keep_their_attention(tiny_unet: Callable[..., UNet2DModel]) 
     assert not any(
         isinstance(getattr(m, "processor", None), Float32Attention) for m in unet.modules()
     )
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_products_are_the_convolutions_of_one_pixel(*, autocast: bool) -> None:
+    own, stock = torch.nn.Conv2d(6, 4, 1), torch.nn.Conv2d(6, 4, 1)
+    own.load_state_dict(stock.state_dict())
+    use_matrix_products(own)
+    x = torch.randn(3, 6, 5, 7)
+    tolerance = {"rtol": 0.05, "atol": 0.05} if autocast else {"rtol": 1e-5, "atol": 1e-6}
+    outputs = []
+    for convolution in (own, stock):
+        image = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output = convolution(image)
+        output.float().square().sum().backward()
+        outputs.append((output, image.grad, convolution.weight.grad, convolution.bias.grad))
+    for ours, theirs in zip(*outputs, strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def test_only_convolutions_of_one_pixel_become_products(
+    tiny_unet: Callable[..., UNet2DModel], monkeypatch: object
+) -> None:
+    unet = tiny_unet()
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    expected, kernels = unet(x, t).sample, []
+    convolve = torch.nn.Conv2d.forward
+
+    def noting(module: torch.nn.Conv2d, image: torch.Tensor) -> torch.Tensor:
+        kernels.append(module.kernel_size)
+        return convolve(module, image)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noting)
+    unet(x, t)
+    assert (1, 1) in kernels
+    kernels.clear()
+    use_matrix_products(unet)
+    torch.testing.assert_close(unet(x, t).sample, expected, rtol=1e-4, atol=1e-5)
+    assert set(kernels) == {(3, 3)}
 
 
 def test_the_allocator_can_be_told_anywhere() -> None:

@@ -42,17 +42,21 @@ def png_folder(data: str, folder: Path) -> Path:
     return folder
 
 
-def train_stock(data: str, output: Path) -> list[int]:
+def stock_folder(output: Path, learning_rate: float, step: int) -> Path:
+    return output / f"stock-{learning_rate:g}-{step}"
+
+
+def train_stock(data: str, output: Path, learning_rate: float) -> list[int]:
     """Two epochs of the example; the updates after which it saved a model."""
     images = png_folder(data, output / "images")
     steps = EPOCHS * -(-len(list(images.iterdir())) // BATCH)
     saves = sorted({*SAVES, steps})
-    if not (output / f"stock-{steps}").exists():
-        run = stock_run(images, "no", steps=steps, learning_rate=LEARNING_RATE)
+    if not stock_folder(output, learning_rate, steps).exists():
+        run = stock_run(images, "no", steps=steps, learning_rate=learning_rate)
         for step in range(1, steps + 1):
             run.step()
             if step in saves:
-                run.save(output / f"stock-{step}")
+                run.save(stock_folder(output, learning_rate, step))
     return saves
 
 
