@@ -6,10 +6,11 @@ forward and backward, for one image. The memory is the sum of
     weights 4P, gradients 4P, AdamW 8P, averages 4P each, casts 2P (weights in half precision, kept
     for the backward pass), activations (batch size × one image's)
 
-bytes for P parameters; kernels' workspaces and the framework itself come on top. With ``fsdp``
-each of n processes has 1/n of the first four, and one block's whole weights and gradients come on
-top; gradients are whole where several are accumulated. With ``gradient_checkpointing`` the
-activations are the inputs of the parts that are computed again, and the largest part's own.
+bytes for P parameters, where Muon keeps one average of the gradient and AdamW two; kernels'
+workspaces and the framework itself come on top. With ``fsdp`` each of n processes has 1/n of the
+first four, and one block's whole weights and gradients come on top; gradients are whole where
+several are accumulated. With ``gradient_checkpointing`` the activations are the inputs of the
+parts that are computed again, and the largest part's own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_pipeline.optimization import hidden_matrices
 from ddpm_pipeline.training_config import TrainingConfig
 from ddpm_pipeline.training_data import TrainingData
 from ddpm_pipeline.unets import make_unet
@@ -97,6 +99,8 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         unet.enable_gradient_checkpointing()
     count = sum(parameter.numel() for parameter in unet.parameters())
     share = math.ceil(count / num_processes) if config.fsdp else count
+    hidden = hidden_matrices(dict(unet.named_parameters()))
+    with_muon = sum(p.numel() for p in hidden) if config.optimizer == "muon" else 0
     accumulates = config.gradient_accumulation_steps > 1
     return DryRun(
         config=config,
@@ -105,7 +109,7 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         memory={
             "weights": 4 * share,
             "gradients": 4 * (count if accumulates else share),
-            "optimizer": 8 * share,
+            "optimizer": 8 * share - 4 * with_muon,
             "averages": 4 * share * len(config.ema_decay) if config.use_ema else 0,
             "casts": 0 if size == 4 else 2 * count,
             "activations": size * activations * config.train_batch_size,

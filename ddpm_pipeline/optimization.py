@@ -1,9 +1,23 @@
 r"""The optimiser and its learning rate, counted in updates of the weights.
 
+Every weight follows AdamW, or the hidden ones follow Muon: a matrix W moves along the nearest
+orthogonal matrix to its averaged gradient, by steps as large as AdamW's are on average.
+
+.. math::
+    M \leftarrow \mu M + (1 - \mu) G, \qquad
+    W \leftarrow W - 0.2\, \eta \sqrt{\max(n, m)}\; U V^\top, \qquad
+    U \Sigma V^\top = \mu M + (1 - \mu) G
+
+The kernels of a convolution are the rows of one matrix. First and last layers, embeddings, norms
+and biases stay with AdamW.
+
 .. math:: \eta_i = \eta \cdot f(i), \qquad i = 0, \dots, N - 1
 
 f is one of diffusers' learning-rate schedules. It sees the number of the update and nothing else:
 neither accumulation nor the number of processes stretches it, and there is no state to save.
+
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
+2025 (arXiv:2502.16982), the size of the steps.
 """
 
 from __future__ import annotations
@@ -18,29 +32,105 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
-__all__ = ["clip_gradients", "learning_rates", "make_optimizer", "set_learning_rate"]
+__all__ = [
+    "Muon",
+    "clip_gradients",
+    "hidden_matrices",
+    "learning_rates",
+    "make_optimizer",
+    "set_learning_rate",
+]
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
+_OUTER = ("conv_in.", "conv_out.", "time_embedding.", "class_embedding.")
 
 
 def make_optimizer(
     parameters: dict[str, nn.Parameter], config: TrainingConfig
-) -> torch.optim.AdamW:
-    """Fused AdamW; vectors (norms and biases) decay only with ``decay_norms_and_biases``."""
+) -> torch.optim.Optimizer:
+    """Fused AdamW, with Muon for the hidden matrices if the resolved config says so.
+
+    Vectors (norms and biases) decay only with ``decay_norms_and_biases``.
+    """
+    hidden = hidden_matrices(parameters) if config.optimizer == "muon" else []
+    taken = set(map(id, hidden))
     vectors = [p for p in parameters.values() if p.ndim < 2]
-    matrices = [p for p in parameters.values() if p.ndim >= 2]
+    matrices = [p for p in parameters.values() if p.ndim >= 2 and id(p) not in taken]
     decay = config.adam_weight_decay
     groups = [
         {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": decay if config.decay_norms_and_biases else 0.0},
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         groups,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         fused=all(p.device.type in _FUSED for p in parameters.values()),
     )
+    if not hidden:
+        return adamw
+    return Muon(hidden, adamw, weight_decay=decay, momentum=config.muon_momentum)
+
+
+def hidden_matrices(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
+    """Kernels and matrices of a UNet, by name, but for those of its first and last layers."""
+    return [p for name, p in parameters.items() if p.ndim >= 2 and not name.startswith(_OUTER)]
+
+
+class Muon(torch.optim.Optimizer):
+    """``torch.optim.Muon``, which takes matrices only, on kernels too; AdamW beside it.
+
+    Arguments:
+        hidden: Parameters of two or more dimensions, (n, ...), each seen as a matrix (n, m).
+        adamw: Optimiser of all other parameters; its learning rate is that of ``hidden`` too.
+        weight_decay: Decoupled weight decay of ``hidden``.
+        momentum: μ.
+    """
+
+    def __init__(
+        self,
+        hidden: list[nn.Parameter],
+        adamw: torch.optim.AdamW,
+        *,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        self._adamw = adamw
+        self._matrices = {p: nn.Parameter(_as_matrix(p, p.detach())) for p in hidden}
+        self._muon = torch.optim.Muon(
+            self._matrices.values(),
+            lr=adamw.defaults["lr"],
+            weight_decay=weight_decay,
+            momentum=momentum,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        hidden_group = {"params": hidden, "weight_decay": weight_decay}
+        super().__init__([hidden_group, *adamw.param_groups], dict(adamw.defaults))
+        # One state of each parameter, whoever asks for it: checkpoints do, by parameter.
+        for parameter, matrix in self._matrices.items():
+            self.state[parameter] = self._muon.state[matrix]
+        for group in adamw.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter] = adamw.state[parameter]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of all parameters."""
+        for parameter, matrix in self._matrices.items():
+            grad = parameter.grad
+            matrix.grad = None if grad is None else _as_matrix(parameter, grad)
+        set_learning_rate(self._muon, self.param_groups[0]["lr"])
+        self._muon.step()
+        self._muon.zero_grad()
+        self._adamw.step()  # its groups are this optimiser's own
+
+
+def _as_matrix(parameter: Tensor, values: Tensor) -> Tensor:
+    """Values of a parameter's shape (n, ...) as (n, m), in the parameter's own memory order."""
+    if not parameter.is_contiguous():  # channels_last, of which flatten would make a copy
+        values = values.movedim(1, -1)
+    return values.flatten(1)
 
 
 def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], float]:

@@ -2,7 +2,7 @@ r"""One update of the weights: its randomness, its losses, its optimiser step.
 
 .. math::
     x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
-    \theta \leftarrow \mathrm{AdamW}\Big(\theta, \nabla_\theta
+    \theta \leftarrow \mathrm{optimiser}\Big(\theta, \nabla_\theta
     \tfrac1N \sum_n L(x_0^{(n)}, \epsilon^{(n)}, t^{(n)}), \eta_i\Big), \qquad
     \bar\theta \leftarrow d_i \bar\theta + (1 - d_i)\, \theta
 

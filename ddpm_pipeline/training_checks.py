@@ -97,7 +97,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(_NATURALS, (_natural, "an integer of at least 0")),
     **{
         name: (lambda v: 0 <= v < 1, "at least 0 and below 1")
-        for name in ("dropout", "label_dropout", "adam_beta1", "adam_beta2")
+        for name in ("dropout", "label_dropout", "adam_beta1", "adam_beta2", "muon_momentum")
     },
     **{
         name: (lambda v: v > 0, "above 0")
@@ -182,6 +182,10 @@ def _check_together(config: TrainingConfig) -> None:
         (
             c.fsdp and c.channels_last,
             "channels_last does not work with fsdp: shards are cut from plain memory order",
+        ),
+        (
+            c.fsdp and c.optimizer == "muon",
+            "optimizer 'muon' does not work with fsdp: it needs whole matrices; use adamw or auto",
         ),
         (
             c.overwrite_output_dir and c.resume_from_checkpoint not in {"latest", "none"},

@@ -34,6 +34,7 @@ LearningRateSchedule = Literal[
 HubStrategy = Literal["end", "every_save", "checkpoint"]
 Logger = Literal["none", "tensorboard", "wandb", "trackio"]
 ModelSize = Literal["small", "base", "ddpm"]
+OptimizerName = Literal["auto", "muon", "adamw"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 TrainedVariance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
@@ -132,6 +133,10 @@ class TrainingConfig:
     """Passes over the data; the run ends there or at max_train_steps, whichever is first."""
     max_train_steps: int | None = None
     """Updates of the weights."""
+    optimizer: OptimizerName = "auto"
+    """Muon for hidden matrices and AdamW for the rest, or AdamW; "auto" is muon without fsdp."""
+    muon_momentum: float = 0.95
+    """Decay of the gradient's average in Muon."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     lr_scheduler: LearningRateSchedule = "cosine"
@@ -360,6 +365,7 @@ PRESETS: dict[str, TrainingConfig] = {
         train_batch_size=128,
         num_epochs=None,
         max_train_steps=800_000,
+        optimizer="adamw",
         learning_rate=2e-4,
         lr_scheduler="constant_with_warmup",
         lr_warmup_steps=5000,

@@ -80,8 +80,15 @@ def resolve(
         save_images_steps=config.save_images_epochs * per_epoch if images is None else images,
         save_model_steps=config.save_model_epochs * per_epoch if model is None else model,
         validation_steps=per_epoch if validation is None else validation,
+        optimizer=_optimizer(config),
         mixed_precision=_precision(config.mixed_precision, device),
     )
+
+
+def _optimizer(config: TrainingConfig) -> str:
+    if config.optimizer != "auto":
+        return config.optimizer
+    return "adamw" if config.fsdp else "muon"
 
 
 def _precision(wanted: str, device: torch.device) -> str:

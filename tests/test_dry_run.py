@@ -38,6 +38,7 @@ def test_the_page_of_scaling_has_the_numbers_of_dry_runs(row: list[str]) -> None
         train_batch_size=1,
         mixed_precision="bf16",
         max_train_steps=1,
+        optimizer="adamw",
     )
     numbers = describe_run(config, colour_data(), 1)
     memory = {name: value / 2**20 for name, value in numbers.memory.items()}
@@ -56,6 +57,14 @@ def test_the_page_of_scaling_has_the_numbers_of_dry_runs(row: list[str]) -> None
 
 def test_the_page_has_every_size_at_every_resolution() -> None:
     assert len(rows_of_the_page()) == 9
+
+
+def test_a_dry_run_knows_that_muon_has_one_average(tmp_path: Path) -> None:
+    muon, adamw = (
+        dry_run(tiny_config(tmp_path, optimizer=name)).memory["optimizer"]
+        for name in ("muon", "adamw")
+    )
+    assert 0.5 < muon / adamw < 0.75
 
 
 def test_a_dry_run_knows_of_recomputation_and_half_precision(tmp_path: Path) -> None:

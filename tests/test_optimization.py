@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
 from ddpm_pipeline.ema import WeightAverages
-from ddpm_pipeline.optimization import learning_rates, set_learning_rate
+from ddpm_pipeline.optimization import (
+    Muon,
+    hidden_matrices,
+    learning_rates,
+    make_optimizer,
+    set_learning_rate,
+)
 from ddpm_pipeline.training import TrainingConfig
+from ddpm_pipeline.training_setup import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import UNet2DModel
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 
@@ -35,6 +49,85 @@ def test_the_optimizer_gets_the_rate() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     set_learning_rate(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def an_adamw(*parameters: torch.nn.Parameter) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1, fused=True)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_moves_as_the_matrix_of_its_rows(layout: torch.memory_format) -> None:
+    kernel = torch.nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=layout))
+    other = torch.nn.Parameter(torch.randn(6))
+    matrix = torch.nn.Parameter(kernel.detach().reshape(6, 36).clone())
+    alone = torch.nn.Parameter(other.detach().clone())
+    muon = Muon([kernel], an_adamw(other), weight_decay=0.1, momentum=0.9)
+    oracles = (
+        torch.optim.Muon(
+            [matrix], lr=1e-2, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
+        ),
+        an_adamw(alone),
+    )
+    for update in range(5):
+        for optimizer in (muon, *oracles):
+            set_learning_rate(optimizer, 0.1 / (update + 1))
+        kernel.grad = torch.randn_like(kernel)
+        matrix.grad = kernel.grad.reshape(6, 36).clone()
+        other.grad = torch.randn(6)
+        alone.grad = other.grad.clone()
+        for optimizer in (muon, *oracles):
+            optimizer.step()
+    # Newton and Schulz's iteration is in bfloat16, and columns may stand in another order.
+    torch.testing.assert_close(kernel.reshape(6, 36), matrix, rtol=0, atol=2e-3)
+    assert torch.equal(other, alone)
+    assert set(muon.state[kernel]) == {"momentum_buffer"}
+    assert {"exp_avg", "exp_avg_sq"} < set(muon.state[other])
+
+
+def test_steps_of_muon_are_those_of_an_orthogonal_matrix() -> None:
+    kernel = torch.nn.Parameter(torch.zeros(16, 8, 3, 3))
+    muon = Muon([kernel], an_adamw(torch.nn.Parameter(torch.zeros(1))), weight_decay=0, momentum=0)
+    kernel.grad = torch.randn_like(kernel)
+    muon.step()
+    step = -kernel.detach().flatten(1) / (1e-2 * 0.2 * 72**0.5)
+    left, _, right = torch.linalg.svd(kernel.grad.flatten(1), full_matrices=False)
+    singular = torch.linalg.svdvals(step)
+    assert 0.6 < singular.min() < singular.max() < 1.3
+    cosine = torch.nn.functional.cosine_similarity(step.flatten(), (left @ right).flatten(), 0)
+    assert cosine > 0.97
+
+
+def test_first_and_last_layers_embeddings_and_vectors_stay_with_adamw(
+    tiny_unet: Callable[..., UNet2DModel],
+) -> None:
+    parameters = dict(tiny_unet(num_class_embeds=3).named_parameters())
+    hidden = {id(p) for p in hidden_matrices(parameters)}
+    outer = {name for name, p in parameters.items() if p.ndim >= 2 and id(p) not in hidden}
+    assert outer == {
+        "conv_in.weight",
+        "conv_out.weight",
+        "time_embedding.linear_1.weight",
+        "time_embedding.linear_2.weight",
+        "class_embedding.weight",
+    }
+    config = TrainingConfig(optimizer="muon", adam_weight_decay=0.1)
+    groups = make_optimizer(parameters, config).param_groups
+    assert [len(group["params"]) for group in groups[:2]] == [len(hidden), len(outer)]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
+    assert sum(len(group["params"]) for group in groups) == len(parameters)
+    adamw = make_optimizer(parameters, config.replace(optimizer="adamw"))
+    assert isinstance(adamw, torch.optim.AdamW)
+
+
+def test_sharded_weights_stay_with_adamw() -> None:
+    def resolved(**options: object) -> str:
+        config = TrainingConfig(max_train_steps=1, **options)
+        return resolve(config, length=None, world_size=2, device=torch.device("cpu")).optimizer
+
+    assert resolved() == resolved(optimizer="muon") == "muon"
+    assert resolved(fsdp=True) == resolved(optimizer="adamw") == "adamw"
+    with pytest.raises(ValueError, match="optimizer 'muon' does not work with fsdp"):
+        TrainingConfig(fsdp=True, optimizer="muon")
 
 
 def test_averages_follow_the_equation_of_the_module() -> None:

@@ -31,6 +31,7 @@ UNEVEN = {
     "validate_bound_images": 1,
     "ema_decay": (0.5, 0.9),
     "validation_steps": 5,
+    "optimizer": "adamw",  # as sharded weights have it
     # The gradient of some biases is zero but for rounding, which AdamW should not amplify.
     "adam_epsilon": 1e-3,
 }

@@ -13,6 +13,7 @@ from trained_models import Judge, arguments, make_judge, open_model, train_model
 from ddpm_pipeline import BoundReport, DDPMPipeline, variational_bound
 from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
 
+OPTIMIZER = ("--optimizer", "adamw", "--learning_rate", "1e-3")
 RUNS: dict[str, str] = {
     "simple, fixed_small": "",
     "simple, fixed_large": "--variance_type fixed_large",
@@ -65,7 +66,7 @@ def main() -> None:
     x_0, rows = test_images(options.data, options.bound_images), []
     for name, words in RUNS.items():
         folder = options.output / name.replace(", ", "-")
-        steps = ("--max_train_steps", str(options.steps))
+        steps = ("--max_train_steps", str(options.steps), *OPTIMIZER)
         train_model(folder, options.data, *steps, *words.split())
         rows.append(row(name, open_model(folder), x_0, judge))
         print(rows[-1], flush=True)
@@ -76,8 +77,9 @@ def main() -> None:
         "--features features/ --output runs/bound",
         text=f"Bits/dim of {len(x_0):,} test images (8-bit decoder, all T = 1000 steps, 8 "
         f"timesteps drawn per image, the same for every model) after {options.steps} updates of "
-        "`ddpm train` with these options and else its defaults, and the Fréchet distance of "
-        f"{options.num_images:,} images from 25 steps of DDPM with the model's variances.",
+        "`ddpm train` with these options, AdamW at 1e-3 and else its defaults, and the Fréchet "
+        f"distance of {options.num_images:,} images from 25 steps of DDPM with the model's "
+        "variances.",
         columns=(
             "loss, variance",
             "bits/dim",
