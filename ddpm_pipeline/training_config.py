@@ -137,11 +137,11 @@ class TrainingConfig:
     """Muon for hidden matrices and AdamW for the rest, or AdamW; "auto" is muon without fsdp."""
     muon_momentum: float = 0.95
     """Decay of the gradient's average in Muon."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate."""
     lr_scheduler: LearningRateSchedule = "cosine"
     """Learning-rate schedule, counted in updates."""
-    lr_warmup_steps: int = 100
+    lr_warmup_steps: int = 25
     """Updates until the peak; at most half of the run."""
     adam_beta1: float = 0.9
     """Decay of the gradient's average in AdamW."""

@@ -41,7 +41,7 @@ def test_rates_are_those_of_diffusers_stepped_once_per_update(name: str) -> None
 
 
 def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
-    rate = learning_rates(TrainingConfig(lr_warmup_steps=100), 10)
+    rate = learning_rates(TrainingConfig(lr_warmup_steps=100, learning_rate=1e-3), 10)
     assert max(map(rate, range(10))) == rate(5) == 1e-3
 
 

@@ -13,7 +13,7 @@ from trained_models import Judge, arguments, make_judge, open_model, train_model
 from ddpm_pipeline import BoundReport, DDPMPipeline, variational_bound
 from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
 
-OPTIMIZER = ("--optimizer", "adamw", "--learning_rate", "1e-3")
+OPTIMIZER = ("--optimizer", "adamw", "--learning_rate", "1e-3", "--lr_warmup_steps", "100")
 RUNS: dict[str, str] = {
     "simple, fixed_small": "",
     "simple, fixed_large": "--variance_type fixed_large",

@@ -9,21 +9,27 @@ from __future__ import annotations
 from results import record
 from trained_models import arguments, make_judge, open_model, train_model
 
+ADAMW = "--optimizer adamw --learning_rate 1e-3 --lr_warmup_steps 100"
 RECIPES: dict[str, str] = {
     "defaults": "",
-    "the 2020 paper's: --preset ddpm": "--preset ddpm --model_size small --lr_warmup_steps 100",
-    "predict ε, linear schedule": "--prediction_type epsilon --ddpm_beta_schedule linear",
-    "average with power ¾": "--ema_decay 0.9999 --ema_inv_gamma 1 --ema_power 0.75",
-    "learning rate 3e-4": "--learning_rate 3e-4",
-    "uniform timesteps": "--timestep_sampler uniform",
-    "linear schedule": "--ddpm_beta_schedule linear",
-    "no average of weights": "--use_ema False",
     "defaults, another seed": "--seed 1",
-    "predict ε, schedule as by default": "--prediction_type epsilon",
-    "min-SNR-5 weights": "--loss_weighting min_snr",
+    "AdamW at 1e-3, 100 updates of warm-up": ADAMW,
+    "the 2020 paper's: --preset ddpm": "--preset ddpm --model_size small --train_batch_size 64 "
+    "--dropout 0 --no_random_flip --lr_warmup_steps 100",
+    "predict ε, linear schedule": "--prediction_type epsilon --ddpm_beta_schedule linear",
+    "predict ε": "--prediction_type epsilon",
+    "linear schedule": "--ddpm_beta_schedule linear",
+    "learning rate 1e-3": "--learning_rate 1e-3",
+    "learning rate 4e-3": "--learning_rate 4e-3",
+    "100 updates of warm-up": "--lr_warmup_steps 100",
     "constant learning rate": "--lr_scheduler constant_with_warmup",
-    "AdamW (0.95, 0.999)": "--adam_beta1 0.95 --adam_beta2 0.999",
-    "no zero terminal SNR": "--rescale_betas_zero_snr False",
+    "uniform timesteps": "--timestep_sampler uniform",
+    "min-SNR-5 weights": "--loss_weighting min_snr",
+    "P2 weights": "--loss_weighting p2",
+    "average with power ¾": "--ema_decay 0.9999 --ema_inv_gamma 1 --ema_power 0.75",
+    "no average of weights": "--no_use_ema",
+    "AdamW (0.95, 0.999) beside Muon": "--adam_beta1 0.95 --adam_beta2 0.999",
+    "half the batch, twice the updates": "--train_batch_size 32 --max_train_steps 500",
 }
 
 
