@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_pipeline.optimization import hidden_matrices
+from ddpm_pipeline.optimization import hidden_kernels
 from ddpm_pipeline.training_config import TrainingConfig
 from ddpm_pipeline.training_data import TrainingData
 from ddpm_pipeline.unets import make_unet
@@ -99,7 +99,7 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         unet.enable_gradient_checkpointing()
     count = sum(parameter.numel() for parameter in unet.parameters())
     share = math.ceil(count / num_processes) if config.fsdp else count
-    hidden = hidden_matrices(dict(unet.named_parameters()))
+    hidden = hidden_kernels(dict(unet.named_parameters()))
     with_muon = sum(p.numel() for p in hidden) if config.optimizer == "muon" else 0
     accumulates = config.gradient_accumulation_steps > 1
     return DryRun(

@@ -134,7 +134,7 @@ class TrainingConfig:
     max_train_steps: int | None = None
     """Updates of the weights."""
     optimizer: OptimizerName = "auto"
-    """Muon for hidden matrices and AdamW for the rest, or AdamW; "auto" is muon without fsdp."""
+    """Muon for hidden convolutions, AdamW for the rest; or AdamW. "auto" is muon without fsdp."""
     muon_momentum: float = 0.95
     """Decay of the gradient's average in Muon."""
     learning_rate: float = 2e-3

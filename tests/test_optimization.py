@@ -11,7 +11,7 @@ from diffusers.optimization import get_scheduler
 from ddpm_pipeline.ema import WeightAverages
 from ddpm_pipeline.optimization import (
     Muon,
-    hidden_matrices,
+    hidden_kernels,
     learning_rates,
     make_optimizer,
     set_learning_rate,
@@ -97,19 +97,20 @@ def test_steps_of_muon_are_those_of_an_orthogonal_matrix() -> None:
     assert cosine > 0.97
 
 
-def test_first_and_last_layers_embeddings_and_vectors_stay_with_adamw(
+def test_all_but_hidden_convolutions_stays_with_adamw(
     tiny_unet: Callable[..., UNet2DModel],
 ) -> None:
-    parameters = dict(tiny_unet(num_class_embeds=3).named_parameters())
-    hidden = {id(p) for p in hidden_matrices(parameters)}
-    outer = {name for name, p in parameters.items() if p.ndim >= 2 and id(p) not in hidden}
-    assert outer == {
-        "conv_in.weight",
-        "conv_out.weight",
-        "time_embedding.linear_1.weight",
-        "time_embedding.linear_2.weight",
-        "class_embedding.weight",
+    unet = tiny_unet(num_class_embeds=3)
+    parameters = dict(unet.named_parameters())
+    hidden = {id(p) for p in hidden_kernels(parameters)}
+    convolutions = {
+        id(module.weight): name
+        for name, module in unet.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
     }
+    assert hidden < set(convolutions)
+    assert {convolutions[key] for key in set(convolutions) - hidden} == {"conv_in", "conv_out"}
+    outer = [p for p in parameters.values() if p.ndim >= 2 and id(p) not in hidden]
     config = TrainingConfig(optimizer="muon", adam_weight_decay=0.1)
     groups = make_optimizer(parameters, config).param_groups
     assert [len(group["params"]) for group in groups[:2]] == [len(hidden), len(outer)]

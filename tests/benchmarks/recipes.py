@@ -29,7 +29,7 @@ RECIPES: dict[str, str] = {
     "average with power ¾": "--ema_decay 0.9999 --ema_inv_gamma 1 --ema_power 0.75",
     "no average of weights": "--no_use_ema",
     "AdamW (0.95, 0.999) beside Muon": "--adam_beta1 0.95 --adam_beta2 0.999",
-    "half the batch, twice the updates": "--train_batch_size 32 --max_train_steps 500",
+    "half the batch, twice the updates": "--train_batch_size 32 --max_train_steps 400",
 }
 
 
@@ -48,7 +48,7 @@ def report(rows: list[list[str | float]], steps: int, num_images: int) -> None:
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], num_images=500, steps=250).parse_args()
+    options = arguments(__doc__.splitlines()[0], num_images=500, steps=200).parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     rows = []
     for name, words in RECIPES.items():

@@ -12,12 +12,14 @@ import math
 import time
 
 import torch
+from results import record
 from torch import Tensor
 
 from ddpm_pipeline import Calibration, DDPMPipeline, calibrate, variational_bound
-from ddpm_pipeline.calibration_chains import chain_bits_per_dim
+from ddpm_pipeline.calibration_chains import chain_bits_per_dim, optimal_timesteps
 from ddpm_pipeline.calibration_costs import move_costs
 from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
+from ddpm_pipeline.process import VarianceType
 from ddpm_pipeline.spacing import spaced_timesteps
 
 Batches = list[tuple[Tensor, Tensor | None]]
@@ -84,6 +86,42 @@ def compare_bounds(pipe: DDPMPipeline, found: Calibration, data: Batches) -> tup
     return tuple(bits)
 
 
+def report(
+    pipe: DDPMPipeline, found: Calibration, lost: dict[int, float], best: float, usual: float
+) -> None:
+    """The table of bits/dim over K, and what forward passes and more data say of it."""
+    T, schedule = len(pipe.scheduler), pipe.scheduler.schedule
+
+    def bits(K: int, variance: VarianceType, *, optimal: bool) -> float:
+        if optimal:
+            chain = optimal_timesteps(found, schedule, K, variance_type=variance)
+        else:
+            chain = spaced_timesteps(T, K, "linspace")
+        return chain_bits_per_dim(found, schedule, chain, variance_type=variance)
+
+    columns = (10, 25, 50, 100, T)
+    measured = (
+        f"By forward passes on test images: {best:.3f} with analytic variances and 25 optimal "
+        f"steps, {usual:.3f} with fixed_small and all {T:,}."
+    )
+    record(
+        "calibrated_bound",
+        title="Few steps: bits/dim",
+        command="python tests/benchmarks/trained_calibration.py runs/time/ours-1600 "
+        "fashion-mnist/ --split test",
+        text="A model trained here by `ddpm train` with its defaults for 1,600 updates, and "
+        f"calibrated with {found.num_forwards:,} forwards on test images, 10 per timestep. "
+        "Bits/dim of chains of K steps, evenly spaced or optimal, from the calibration.",
+        columns=("variance", "spacing", *(f"K = {K:,}" for K in columns)),
+        rows=[
+            [name, spacing, *(bits(K, name, optimal=spacing == "optimal") for K in columns)]
+            for name in ("fixed_large", "fixed_small", "analytic")
+            for spacing in ("even", "optimal")
+        ],
+        notes=[measured, f"10 images per timestep lose {max(lost.values()):.5f} against 50."],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
@@ -111,6 +149,7 @@ def main() -> None:
     for K, bits in lost.items():
         print(f"K = {K}: {bits:.5f} bits/dim lost with 10 images per timestep")
     best, usual = compare_bounds(pipe, few, data[: max(options.num_images // 64, 1)])
+    report(pipe, few, lost, best, usual)
     assert max(lost.values()) <= 0.005
     assert best <= usual
 
