@@ -3,7 +3,8 @@
 - Attention in float32 where heads are narrow: torch's fused bfloat16 kernel takes seven times as
   long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
 - Convolutions of one pixel as batched matrix products: oneDNN's take about twice as long, forward
-  and backward, where images are kept plane by plane.
+  and backward, where planes are kept one by one and have more places than there are channels.
+- Attention of few places without a fused kernel, which takes a third longer.
 - Freed memory stays with the process: by default glibc returns every large tensor to the system
   when it is freed, and the system clears it anew for the next one.
 """
@@ -15,7 +16,7 @@ import sys
 from functools import partial
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
 __all__ = [
@@ -25,13 +26,16 @@ __all__ = [
     "use_matrix_products",
 ]
 
-_WIDE_HEAD = 64
+_WIDE_HEAD, _FEW_PLACES = 64, 64
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _LARGEST_INT = 2**31 - 1
 
 
-class Float32Attention(AttnProcessor2_0):
-    """Diffusers' attention outside autocast."""
+class Float32Attention:
+    """Diffusers' attention outside autocast, plain for few places and fused for many."""
+
+    def __init__(self) -> None:
+        self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
 
     def __call__(
         self,
@@ -42,8 +46,10 @@ class Float32Attention(AttnProcessor2_0):
         temb: Tensor | None = None,
     ) -> Tensor:
         """As in diffusers; the result has the dtype of ``hidden_states``."""
+        places = hidden_states[0].numel() // attn.query_dim
+        attend = self._plain if places <= _FEW_PLACES else self._fused
         with torch.autocast(hidden_states.device.type, enabled=False):
-            output = super().__call__(
+            output = attend(
                 attn, hidden_states.float(), encoder_hidden_states, attention_mask, temb
             )
         return output.to(hidden_states.dtype)
@@ -59,7 +65,7 @@ def use_float32_attention(network: nn.Module) -> None:
 def use_matrix_products(network: nn.Module) -> None:
     """Compute convolutions of one pixel, such as residual shortcuts, as matrix products."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and _is_pointwise(module):
+        if type(module) is nn.Conv2d and _is_pointwise(module):
             module.forward = partial(_pointwise, module)
 
 
@@ -69,6 +75,8 @@ def _is_pointwise(module: nn.Conv2d) -> bool:
 
 
 def _pointwise(module: nn.Conv2d, x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.shape[2:].numel() < module.in_channels:
+        return nn.Conv2d.forward(module, x)
     weight = module.weight.flatten(1).expand(len(x), -1, -1)
     product = torch.baddbmm(module.bias[:, None], weight, x.flatten(2))
     return product.unflatten(2, x.shape[2:])

@@ -1,7 +1,7 @@
 r"""The optimiser and its learning rate, counted in updates of the weights.
 
-Every weight follows AdamW, or hidden convolutions follow Muon: a matrix W moves along the nearest
-orthogonal matrix to its averaged gradient, by steps as large as AdamW's are on average.
+Every weight follows AdamW, or hidden convolutions follow Muon: a matrix W moves roughly along the
+orthogonal matrix nearest to its averaged gradient, by steps as large as AdamW's are on average.
 
 .. math::
     M \leftarrow \mu M + (1 - \mu) G, \qquad
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
 __all__ = [
-    "Muon",
     "clip_gradients",
     "hidden_kernels",
     "learning_rates",
@@ -81,6 +80,8 @@ def hidden_kernels(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
 
 class Muon(torch.optim.Optimizer):
     """``torch.optim.Muon``, which takes matrices only, on kernels too; AdamW beside it.
+
+    For ``Trainer``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
 
     Arguments:
         hidden: Parameters of two or more dimensions, (n, ...), each seen as a matrix (n, m).

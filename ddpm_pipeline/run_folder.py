@@ -63,7 +63,8 @@ class RunIdentity:
 
     def check_continues(self, state: dict[str, Any], where: Path) -> None:
         """ValueError, with what differs, unless a run with this state may go on as this one."""
-        old = TrainingConfig.from_dict(state["config"])
+        # Before there was a choice of optimizer, it was AdamW.
+        old = TrainingConfig.from_dict({"optimizer": "adamw", **state["config"]})
         differing: dict[str, Any] = dict(differing_fields(old, self.config))
         if state["num_processes"] != self.num_processes:
             differing["num_processes"] = (state["num_processes"], self.num_processes)

@@ -76,8 +76,7 @@ class Trainer:
         self.unet = unet.to(self.device, memory_format=self._layout)
         if self.device.type == "cpu":
             keep_freed_memory()
-            if config.mixed_precision == "bf16":
-                use_float32_attention(unet)
+            use_float32_attention(unet)
             if not config.channels_last:
                 use_matrix_products(unet)
         if config.gradient_checkpointing:
@@ -268,6 +267,8 @@ class Trainer:
         if value.shape == parameter.shape:
             # In the memory order of the parameter, which fused kernels rely on.
             return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
+        if value.ndim > 0:  # a kernel's average, as a matrix
+            return value.to(self.device, copy=True)
         return value.to(self.device) if self.optimizer.defaults["fused"] else value
 
 

@@ -134,15 +134,15 @@ class TrainingConfig:
     max_train_steps: int | None = None
     """Updates of the weights."""
     optimizer: OptimizerName = "auto"
-    """Muon for hidden convolutions, AdamW for the rest; or AdamW. "auto" is muon without fsdp."""
+    """Muon for hidden convolutions, AdamW for the rest; or AdamW. "auto" is muon with bf16."""
     muon_momentum: float = 0.95
     """Decay of the gradient's average in Muon."""
-    learning_rate: float = 2e-3
-    """Peak learning rate."""
+    learning_rate: float | None = None
+    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
     lr_scheduler: LearningRateSchedule = "cosine"
     """Learning-rate schedule, counted in updates."""
-    lr_warmup_steps: int = 25
-    """Updates until the peak; at most half of the run."""
+    lr_warmup_steps: int | None = None
+    """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
     adam_beta1: float = 0.9
     """Decay of the gradient's average in AdamW."""
     adam_beta2: float = 0.99

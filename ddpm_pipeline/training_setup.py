@@ -49,6 +49,9 @@ def stream_generator(
 
 # What depends on the data and the machine.
 
+# Peak learning rate, and updates until it is reached.
+_RATES = {"muon": (2e-3, 25), "adamw": (1e-3, 100)}
+
 
 def resolve(
     config: TrainingConfig, *, length: int | None, world_size: int, device: torch.device
@@ -70,6 +73,11 @@ def resolve(
         limits.append(math.ceil(config.num_epochs * length / batch))
     images, model = config.save_images_steps, config.save_model_steps
     validation = config.validation_steps
+    precision = _precision(config.mixed_precision, device)
+    optimizer = config.optimizer
+    if optimizer == "auto":  # Muon computes in bfloat16, on whole matrices
+        optimizer = "muon" if precision == "bf16" and not config.fsdp else "adamw"
+    rate, warmup = _RATES[optimizer]
     return config.replace(
         max_train_steps=int(min(limits)),
         rescale_betas_zero_snr=(
@@ -80,15 +88,11 @@ def resolve(
         save_images_steps=config.save_images_epochs * per_epoch if images is None else images,
         save_model_steps=config.save_model_epochs * per_epoch if model is None else model,
         validation_steps=per_epoch if validation is None else validation,
-        optimizer=_optimizer(config),
-        mixed_precision=_precision(config.mixed_precision, device),
+        optimizer=optimizer,
+        learning_rate=rate if config.learning_rate is None else config.learning_rate,
+        lr_warmup_steps=warmup if config.lr_warmup_steps is None else config.lr_warmup_steps,
+        mixed_precision=precision,
     )
-
-
-def _optimizer(config: TrainingConfig) -> str:
-    if config.optimizer != "auto":
-        return config.optimizer
-    return "adamw" if config.fsdp else "muon"
 
 
 def _precision(wanted: str, device: torch.device) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from ddpm_pipeline import cpu_training
 from ddpm_pipeline.cpu_training import (
     Float32Attention,
     keep_freed_memory,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def test_attention_of_narrow_heads_is_computed_in_float32(
     tiny_unet: Callable[..., UNet2DModel], monkeypatch: object
 ) -> None:
+    monkeypatch.setattr(cpu_training, "_FEW_PLACES", 0)
     unet = tiny_unet()
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     attention = torch.nn.functional.scaled_dot_product_attention
@@ -44,7 +46,25 @@ def test_attention_of_narrow_heads_is_computed_in_float32(
     torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.05)
 
 
-def test_without_autocast_nothing_changes(tiny_unet: Callable[..., UNet2DModel]) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_of_few_places_is_the_same_without_a_fused_kernel(
+    tiny_unet: Callable[..., UNet2DModel], monkeypatch: object, *, autocast: bool
+) -> None:
+    unet = tiny_unet()
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    expected = unet(x, t).sample
+    use_float32_attention(unet)
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = unet(x, t).sample
+    tolerance = 0.05 if autocast else 1e-5
+    torch.testing.assert_close(output.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_without_autocast_nothing_changes(
+    tiny_unet: Callable[..., UNet2DModel], monkeypatch: object
+) -> None:
+    monkeypatch.setattr(cpu_training, "_FEW_PLACES", 0)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     unet = tiny_unet()
     expected = unet(x, t).sample
@@ -61,12 +81,15 @@ def test_wide_heads_keep_their_attention(tiny_unet: Callable[..., UNet2DModel]) 
     )
 
 
+@pytest.mark.parametrize("side", [(5, 7), (2, 2)])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_products_are_the_convolutions_of_one_pixel(*, autocast: bool) -> None:
+def test_products_are_the_convolutions_of_one_pixel(
+    side: tuple[int, int], *, autocast: bool
+) -> None:
     own, stock = torch.nn.Conv2d(6, 4, 1), torch.nn.Conv2d(6, 4, 1)
     own.load_state_dict(stock.state_dict())
     use_matrix_products(own)
-    x = torch.randn(3, 6, 5, 7)
+    x = torch.randn(3, 6, *side)
     tolerance = {"rtol": 0.05, "atol": 0.05} if autocast else {"rtol": 1e-5, "atol": 1e-6}
     outputs = []
     for convolution in (own, stock):
@@ -84,7 +107,7 @@ def test_only_convolutions_of_one_pixel_become_products(
     tiny_unet: Callable[..., UNet2DModel], monkeypatch: object
 ) -> None:
     unet = tiny_unet()
-    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    x, t = torch.randn(2, 1, 32, 32), torch.tensor([3, 500])
     expected, kernels = unet(x, t).sample, []
     convolve = torch.nn.Conv2d.forward
 

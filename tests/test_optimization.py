@@ -111,7 +111,7 @@ def test_all_but_hidden_convolutions_stays_with_adamw(
     assert hidden < set(convolutions)
     assert {convolutions[key] for key in set(convolutions) - hidden} == {"conv_in", "conv_out"}
     outer = [p for p in parameters.values() if p.ndim >= 2 and id(p) not in hidden]
-    config = TrainingConfig(optimizer="muon", adam_weight_decay=0.1)
+    config = TrainingConfig(optimizer="muon", learning_rate=1e-3, adam_weight_decay=0.1)
     groups = make_optimizer(parameters, config).param_groups
     assert [len(group["params"]) for group in groups[:2]] == [len(hidden), len(outer)]
     assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
@@ -120,13 +120,18 @@ def test_all_but_hidden_convolutions_stays_with_adamw(
     assert isinstance(adamw, torch.optim.AdamW)
 
 
-def test_sharded_weights_stay_with_adamw() -> None:
-    def resolved(**options: object) -> str:
+def test_muon_is_for_whole_matrices_in_bfloat16() -> None:
+    def resolved(**options: object) -> tuple[str, float, int]:
         config = TrainingConfig(max_train_steps=1, **options)
-        return resolve(config, length=None, world_size=2, device=torch.device("cpu")).optimizer
+        config = resolve(config, length=None, world_size=2, device=torch.device("cpu"))
+        return config.optimizer, config.learning_rate, config.lr_warmup_steps
 
-    assert resolved() == resolved(optimizer="muon") == "muon"
-    assert resolved(fsdp=True) == resolved(optimizer="adamw") == "adamw"
+    muon, adamw = ("muon", 2e-3, 25), ("adamw", 1e-3, 100)
+    assert resolved(mixed_precision="bf16") == resolved(optimizer="muon") == muon
+    assert resolved(mixed_precision="no") == resolved(optimizer="adamw") == adamw
+    assert resolved(mixed_precision="bf16", fsdp=True) == adamw
+    own = {"learning_rate": 0.5, "lr_warmup_steps": 3}
+    assert resolved(mixed_precision="bf16", **own) == ("muon", 0.5, 3)
     with pytest.raises(ValueError, match="optimizer 'muon' does not work with fsdp"):
         TrainingConfig(fsdp=True, optimizer="muon")
 
