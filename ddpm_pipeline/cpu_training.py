@@ -4,7 +4,8 @@
   long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
 - Convolutions of one pixel as batched matrix products: oneDNN's take about twice as long, forward
   and backward, where planes are kept one by one and have more places than there are channels.
-- Attention of few places without a fused kernel, which takes a third longer.
+- Attention of few places without a fused kernel, which takes a third longer; not in bfloat16,
+  where the scores in float32 would add a twentieth to the memory of training.
 - Freed memory stays with the process: by default glibc returns every large tensor to the system
   when it is freed, and the system clears it anew for the next one.
 """
@@ -32,7 +33,7 @@ _LARGEST_INT = 2**31 - 1
 
 
 class Float32Attention:
-    """Diffusers' attention outside autocast, plain for few places and fused for many."""
+    """Diffusers' attention outside autocast; plain for few places in float32, else fused."""
 
     def __init__(self) -> None:
         self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
@@ -47,7 +48,8 @@ class Float32Attention:
     ) -> Tensor:
         """As in diffusers; the result has the dtype of ``hidden_states``."""
         places = hidden_states[0].numel() // attn.query_dim
-        attend = self._plain if places <= _FEW_PLACES else self._fused
+        plain = places <= _FEW_PLACES and hidden_states.dtype == torch.float32
+        attend = self._plain if plain else self._fused
         with torch.autocast(hidden_states.device.type, enabled=False):
             output = attend(
                 attn, hidden_states.float(), encoder_hidden_states, attention_mask, temb
