@@ -82,11 +82,12 @@ def measure(judge: Judge, data: str, output: Path, lengths: list[int]) -> dict[s
     found = json.loads(kept.read_text()) if kept.exists() else {}
 
     def distance(folder: Path, **options: object) -> float:
-        if folder.name not in found:
+        key = f"{folder.name}, {judge.num_images} images"
+        if key not in found:
             pipe = open_model(folder, stock="stock" in folder.name)
-            found[folder.name] = judge.distance(pipe, **options)
+            found[key] = judge.distance(pipe, **options)
             kept.write_text(json.dumps(found))
-        return found[folder.name]
+        return found[key]
 
     seconds, curves = seconds_per_update(), {}
     for name, rate in STOCK.items():
@@ -116,7 +117,7 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], num_images=1000)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[100, 250, 500, 938])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[175, 500, 1600])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     curves = measure(judge, options.data, options.output, options.lengths)
