@@ -36,8 +36,8 @@ def report(rows: list[list[str | float]], steps: int, num_images: int) -> None:
         "AdamW at 2e-3 after 25 updates, cosine decay, average with 1/(1 + i/19), batch 64); "
         f"distance of {num_images:,} images from 25 steps of DDIM. The two rows of defaults "
         "differ in the seed alone, and so say how much of a difference is chance. "
-        "`--optimizer adamw` is the recipe that the defaults had to beat. A constant rate is better "
-        "in runs as short as these; in long ones it was not tried.",
+        "`--optimizer adamw` is the recipe that the defaults had to beat. A constant rate is "
+        "better in runs as short as these; in long ones it was not tried.",
         columns=("recipe", "options", "distance"),
         rows=rows,
     )
