@@ -10,6 +10,10 @@ size       the side is halved until it is at most 8; widths at each level
 
 ``small`` and ``base`` attend at the last level only. With C classes the network has C + 1 class
 embeddings, the last being the null class that label dropout puts in and guidance asks for.
+
+The last layer of every residual branch, and of the network, starts at zero, as in the code of Ho
+et al. 2020: the branches grow from nothing. Diffusers draws them like any other, and training is
+then behind at the same number of updates (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from ddpm_pipeline.process import LEARNED_VARIANCES
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
 __all__ = ["UNET_SIZES", "make_unet", "unet_config"]
+
+_LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attention, the network
 
 
 def _halvings(resolution: int, smallest: int) -> int:
@@ -110,7 +118,7 @@ def unet_config(
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
-    """A fresh UNet for the training config, initialised from torch's global generator.
+    """A fresh UNet for the training config, from torch's global generator; it predicts zero.
 
     Raises:
         ValueError: If a given UNet config does not fit the images or the classes.
@@ -118,20 +126,30 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
     """
     from diffusers import UNet2DModel
 
+    unet = UNet2DModel.from_config(_fitting_config(UNet2DModel, config, channels, num_classes))
+    for name, layer in unet.named_modules():
+        if name.endswith(_LAST_LAYERS):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return unet
+
+
+def _fitting_config(
+    model: type[UNet2DModel], config: TrainingConfig, channels: int, num_classes: int | None
+) -> dict[str, Any]:
+    """The config of the model made for the images, or the given one if it fits them."""
     learned = config.variance_type in LEARNED_VARIANCES
     out_channels = 2 * channels if learned else channels
     if config.model_config_name_or_path is None:
-        return UNet2DModel(
-            **unet_config(
-                config.model_size,
-                resolution=config.resolution,
-                channels=channels,
-                out_channels=out_channels,
-                num_classes=num_classes,
-                dropout=config.dropout,
-            )
+        return unet_config(
+            config.model_size,
+            resolution=config.resolution,
+            channels=channels,
+            out_channels=out_channels,
+            num_classes=num_classes,
+            dropout=config.dropout,
         )
-    given = _read_config(UNet2DModel, config.model_config_name_or_path)
+    given = _read_config(model, config.model_config_name_or_path)
     wanted = {
         "sample_size": config.resolution,
         "in_channels": channels,
@@ -143,7 +161,7 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
             raise ValueError(
                 f"model_config_name_or_path has {key}={given.get(key)}, but training needs {value}"
             )
-    return UNet2DModel.from_config(given)
+    return given
 
 
 def _read_config(model: type[UNet2DModel], name_or_path: str) -> dict[str, Any]:

@@ -57,6 +57,26 @@ def test_classes_have_a_null_class_beside_them() -> None:
     assert unet.config.dropout == 0.2
 
 
+def test_a_fresh_network_predicts_zero_and_learns_from_there() -> None:
+    unet = make_unet(TrainingConfig(resolution=8), 3, None)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 900])
+    assert unet(x, t).sample.count_nonzero() == 0
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    for _ in range(4):  # one update per layer from the output back to the first
+        (unet(x, t).sample - x).square().mean().backward()
+        optimizer.step()
+    still = [name for name, p in unet.named_parameters() if p.grad.count_nonzero() == 0]
+    assert still == []
+
+
+def test_residual_branches_start_at_nothing() -> None:
+    unet = make_unet(TrainingConfig(resolution=8, dropout=0.5), 3, None)
+    block, attention = unet.mid_block.resnets[0], unet.mid_block.attentions[0]
+    x, embedded = torch.randn(2, 64, 4, 4), torch.randn(2, 128)
+    assert torch.equal(block(x, embedded), x)
+    assert torch.equal(attention(x), x)
+
+
 def test_a_config_file_a_model_folder_and_a_component_folder_are_read(tmp_path: Path) -> None:
     config = unet_config("small", resolution=8, channels=1)
     unet = UNet2DModel(**config)
