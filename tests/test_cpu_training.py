@@ -57,16 +57,28 @@ def test_attention_of_few_places_is_the_same_without_a_fused_kernel(
     torch.testing.assert_close(unet(x, t).sample, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_without_autocast_nothing_changes(
+def test_without_autocast_attention_is_stock_s(
     tiny_unet: Callable[..., UNet2DModel], monkeypatch: object
 ) -> None:
     monkeypatch.setattr(cpu_training, "_FEW_PLACES", 0)
-    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     unet = tiny_unet()
-    expected = unet(x, t).sample
+    attention = unet.mid_block.attentions[0]
+    x = torch.randn(2, attention.query_dim, 4, 6)
+    expected = attention(x)
     use_float32_attention(unet)
-    assert any(isinstance(getattr(m, "processor", None), Float32Attention) for m in unet.modules())
-    assert torch.equal(unet(x, t).sample, expected)
+    assert isinstance(attention.processor, Float32Attention)
+    assert torch.equal(attention(x), expected)
+
+
+@pytest.mark.parametrize("memory_order", [torch.contiguous_format, torch.channels_last])
+def test_attention_keeps_the_memory_order_of_its_input(
+    tiny_unet: Callable[..., UNet2DModel], memory_order: torch.memory_format
+) -> None:
+    unet = tiny_unet()
+    use_float32_attention(unet)
+    attention = unet.mid_block.attentions[0]
+    x = torch.randn(2, attention.query_dim, 4, 6).to(memory_format=memory_order)
+    assert attention(x).is_contiguous(memory_format=memory_order)
 
 
 def test_wide_heads_keep_their_attention(tiny_unet: Callable[..., UNet2DModel]) -> None:
