@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from results import record
-from trained_models import arguments, make_judge, open_model, train_model
+from trained_models import arguments, make_judge, open_model, train_recipe
 
 RECIPES: dict[str, str] = {
     "defaults": "",
@@ -48,12 +48,9 @@ def main() -> None:
     judge = make_judge(options.features, options.data, options.num_images)
     rows = []
     for name, words in RECIPES.items():
-        folder = options.output / "-".join(words.replace("--", "").split() or ["defaults"])
-        steps = ("--max_train_steps", str(options.steps))
-        train_model(folder, options.data, *steps, *words.split())
-        rows.append(
-            [name, f"`{words}`" if words else "", judge.distance(open_model(folder), eta=0.0)]
-        )
+        folder = train_recipe(options.output, options.data, words, steps=options.steps)
+        distance = judge.distance(open_model(folder), eta=0.0)
+        rows.append([name, f"`{words}`" if words else "", distance])
         report(rows, options.steps, options.num_images)
 
 

@@ -20,7 +20,7 @@ from ddpm_pipeline.image_statistics import reference_statistics
 from ddpm_pipeline.metrics import Moments, frechet_distance
 from ddpm_pipeline.pipeline import uint8_from_unit_range
 
-__all__ = ["Judge", "arguments", "make_judge", "open_model", "train_model"]
+__all__ = ["Judge", "arguments", "make_judge", "open_model", "train_model", "train_recipe"]
 
 BATCH = 50
 
@@ -91,3 +91,10 @@ def train_model(folder: Path, data: str, *options: str) -> float:
         )
         clock.write_text(str(time.perf_counter() - start))
     return float(clock.read_text())
+
+
+def train_recipe(output: Path, data: str, words: str, *, steps: int) -> Path:
+    """The folder in output of a model trained for so many updates with these options."""
+    folder = output / "-".join(words.replace("--", "").split() or ["defaults"])
+    train_model(folder, data, "--max_train_steps", str(steps), *words.split())
+    return folder
