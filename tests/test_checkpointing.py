@@ -245,9 +245,11 @@ def test_stock_loses_the_randomness_of_other_processes(tmp_path: Path) -> None:
     assert_same(outcome(run), outcome(Path(whole.output_dir)))
 
 
-def test_all_that_a_run_remembers_is_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_all_that_a_run_remembers_is_resumed(tmp_path: Path, optimizer: str) -> None:
     """The losses that importance sampling draws by, several averages, an order of memory."""
     options = {
+        "optimizer": optimizer,
         "timestep_sampler": "importance",
         "ddpm_num_steps": 3,  # past ten losses of each timestep at the checkpoint
         "ema_decay": (0.5, 0.9),

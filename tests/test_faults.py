@@ -69,9 +69,12 @@ def half_written(run: Path) -> tuple[int, int] | None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("processes", [1, 2])
-def test_twenty_kills_change_no_bit(tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize(
+    ("processes", "optimizer"), [(1, "adamw"), (2, "adamw"), (1, "muon"), (2, "muon")]
+)
+def test_twenty_kills_change_no_bit(tmp_path: Path, processes: int, optimizer: str) -> None:
     options = {
+        "optimizer": optimizer,
         "max_train_steps": 600,
         "checkpointing_steps": 3,
         "logging_steps": 10,
