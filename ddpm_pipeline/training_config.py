@@ -30,6 +30,7 @@ LearningRateSchedule = Literal[
     "polynomial",
     "constant",
     "constant_with_warmup",
+    "constant_with_cooldown",
 ]
 HubStrategy = Literal["end", "every_save", "checkpoint"]
 Logger = Literal["none", "tensorboard", "wandb", "trackio"]
@@ -139,8 +140,8 @@ class TrainingConfig:
     """Decay of the gradient's average in Muon."""
     learning_rate: float | None = None
     """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
-    lr_scheduler: LearningRateSchedule = "cosine"
-    """Learning-rate schedule, counted in updates."""
+    lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
+    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run."""
     lr_warmup_steps: int | None = None
     """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
     adam_beta1: float = 0.9
@@ -329,7 +330,8 @@ def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tupl
 
     Both are resolved. The length of the run counts only where the learning rate depends on it.
     """
-    free = _FREE | ({"max_train_steps"} if new.lr_scheduler.startswith("constant") else set())
+    endless = new.lr_scheduler in {"constant", "constant_with_warmup"}
+    free = _FREE | ({"max_train_steps"} if endless else set())
     before, after = old.to_dict(), new.to_dict()
     return {
         name: (before[name], after[name])

@@ -40,6 +40,15 @@ def test_rates_are_those_of_diffusers_stepped_once_per_update(name: str) -> None
         stock.step()
 
 
+def test_the_last_fifth_of_a_run_cools_down() -> None:
+    config = TrainingConfig(lr_warmup_steps=4, learning_rate=4.0)
+    assert config.lr_scheduler == "constant_with_cooldown"
+    rates = list(map(learning_rates(config, 20), range(20)))
+    assert rates == [0, 1, 2, 3] + 13 * [4] + [3, 2, 1]
+    alone = list(map(learning_rates(config.replace(lr_warmup_steps=0), 1), range(1)))
+    assert alone == [4]
+
+
 def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
     rate = learning_rates(TrainingConfig(lr_warmup_steps=100, learning_rate=1e-3), 10)
     assert max(map(rate, range(10))) == rate(5) == 1e-3

@@ -151,5 +151,6 @@ def test_a_continuation_may_differ_in_what_leaves_the_weights_alone() -> None:
         "dropout": (0.0, 0.5),
     }
     assert "max_train_steps" in differing_fields(old, old.replace(max_train_steps=20))
-    constant = old.replace(lr_scheduler="constant")
-    assert differing_fields(constant, constant.replace(max_train_steps=20)) == {}
+    for name in ("constant", "constant_with_warmup"):
+        constant = old.replace(lr_scheduler=name)
+        assert differing_fields(constant, constant.replace(max_train_steps=20)) == {}
