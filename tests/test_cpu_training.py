@@ -71,13 +71,14 @@ def test_without_autocast_attention_is_stock_s(
 
 
 @pytest.mark.parametrize("memory_order", [torch.contiguous_format, torch.channels_last])
-def test_attention_keeps_the_memory_order_of_its_input(
+def test_attention_of_bfloat16_keeps_the_memory_order_of_its_input(
     tiny_unet: Callable[..., UNet2DModel], memory_order: torch.memory_format
 ) -> None:
     unet = tiny_unet()
     use_float32_attention(unet)
     attention = unet.mid_block.attentions[0]
-    x = torch.randn(2, attention.query_dim, 4, 6).to(memory_format=memory_order)
+    x = torch.randn(2, attention.query_dim, 4, 6, dtype=torch.bfloat16)
+    x = x.to(memory_format=memory_order)
     assert attention(x).is_contiguous(memory_format=memory_order)
 
 
