@@ -63,18 +63,19 @@ def choices() -> Iterator[tuple[str, VarianceType, float | None, str]]:
             yield name, variance, eta, spacing
 
 
-def measure(judge: Judge, folder: Path, data: str, K: int) -> Iterator[Row]:
-    """(variance, spacing, K, distance, ratio to the first row, which is stock's default)."""
+def measure(judge: Judge, folder: Path, data: str, steps: list[int]) -> Iterator[Row]:
+    """(variance, spacing, K, distance, ratio to the first row of this K, stock's default)."""
     pipe = open_model(folder)
     found = calibration_of(pipe, data)
-    stock = judge.distance(stock_default(folder), K)
-    yield "stock DDPMScheduler's default: fixed_small", "leading", K, stock, 1.0
-    for name, variance, eta, spacing in choices():
-        own = pipe.scheduler.with_calibration(
-            found, variance_type=variance, timestep_spacing=spacing
-        )
-        distance = judge.distance(DDPMPipeline(pipe.unet, own), K, eta=eta)
-        yield name, spacing, K, distance, distance / stock
+    for K in steps:
+        stock = judge.distance(stock_default(folder), K)
+        yield "stock DDPMScheduler's default: fixed_small", "leading", K, stock, 1.0
+        for name, variance, eta, spacing in choices():
+            own = pipe.scheduler.with_calibration(
+                found, variance_type=variance, timestep_spacing=spacing
+            )
+            distance = judge.distance(DDPMPipeline(pipe.unet, own), K, eta=eta)
+            yield name, spacing, K, distance, distance / stock
 
 
 def report(rows: list[Row], num_images: int) -> None:
@@ -95,7 +96,7 @@ def report(rows: list[Row], num_images: int) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], num_images=1000)
-    parser.add_argument("--K", type=int, default=25)
+    parser.add_argument("--K", type=int, nargs="+", default=[25, 10])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     rows: list[Row] = []
