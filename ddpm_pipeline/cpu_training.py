@@ -1,10 +1,9 @@
-"""What makes training on a CPU fast, as measured in tests/benchmarks/test_training_speed.py.
+"""What makes training on a CPU fast; tests/benchmarks/test_training_speed.py times all of it.
 
 - Attention in float32 where heads are narrow: torch's fused bfloat16 kernel takes seven times as
   long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
-- Attention's result in the memory order of its input: diffusers returns a transposed view, and
-  what follows would mix both orders, with copies that take a twentieth of the time. Not in
-  float32, where nothing is gained and the peak of memory is higher.
+- Its result, in bf16, in the memory order of its input: diffusers returns a transposed view, and
+  what follows would mix both orders, with copies.
 - Convolutions of one pixel as batched matrix products: oneDNN's take about twice as long, forward
   and backward, where planes are kept one by one and have more places than there are channels.
 - Attention of few places without a fused kernel, which takes a third longer; not in bfloat16,
@@ -49,7 +48,7 @@ class Float32Attention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """As in diffusers; the result has the dtype of ``hidden_states``."""
+        """As in diffusers; the result is of ``hidden_states``' dtype and, in bf16, its order."""
         places = hidden_states[0].numel() // attn.query_dim
         plain = places <= _FEW_PLACES and hidden_states.dtype == torch.float32
         attend = self._plain if plain else self._fused
@@ -57,7 +56,7 @@ class Float32Attention:
             output = attend(
                 attn, hidden_states.float(), encoder_hidden_states, attention_mask, temb
             )
-        if output.dtype == hidden_states.dtype:
+        if hidden_states.dtype == torch.float32:  # copies would cost memory and gain no time
             return output
         return torch.empty_like(hidden_states).copy_(output)
 

@@ -14,9 +14,12 @@ takes a fifth longer on a CPU and does no more good.
 
 .. math:: \eta_i = \eta \cdot f(i), \qquad i = 0, \dots, N - 1
 
-f is one of diffusers' learning-rate schedules, or constant after warm-up and then, in the last
-fifth of the run, linear to 0. It sees the number of the update and nothing else: neither
-accumulation nor the number of processes stretches it, and there is no state to save.
+f is one of diffusers' learning-rate schedules, or constant_with_cooldown, which is
+
+.. math:: f(i) = \min\big(1,\; i / \text{warm-up},\; 5\, (N - i) / N\big)
+
+It sees the number of the update and nothing else: neither accumulation nor the number of processes
+stretches it, and there is no state to save.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
 2025 (arXiv:2502.16982), the size of the steps; Hägele et al. 2024 (arXiv:2405.18392), the
@@ -44,7 +47,7 @@ __all__ = [
 ]
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
-_COOLDOWN = 0.2
+_COOLDOWN = 5  # it takes a fifth of the run
 _OUTER = ("conv_in.", "conv_out.")
 
 
@@ -139,25 +142,19 @@ def _as_matrix(parameter: Tensor, values: Tensor) -> Tensor:
 
 
 def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], float]:
-    """The learning rate of each update i, 0 <= i < N.
-
-    Warm-up takes at most half of the run.
-    """
-    cools = config.lr_scheduler == "constant_with_cooldown"
-    placeholder = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+    """The learning rate of each update i, 0 <= i < N, of a resolved config."""
+    peak, name = config.learning_rate, config.lr_scheduler
+    cools = name == "constant_with_cooldown"
     schedule = get_scheduler(
-        "constant_with_warmup" if cools else config.lr_scheduler,
-        placeholder,
-        num_warmup_steps=min(config.lr_warmup_steps, num_updates // 2),
+        "constant_with_warmup" if cools else name,
+        torch.optim.SGD([torch.zeros(1)], lr=peak),
+        num_warmup_steps=config.lr_warmup_steps,
         num_training_steps=num_updates,
     )
     factor = schedule.lr_lambdas[0]
-
-    def learning_rate(update: int) -> float:
-        left = (num_updates - update) / (_COOLDOWN * num_updates) if cools else 1.0
-        return config.learning_rate * factor(update) * min(left, 1.0)
-
-    return learning_rate
+    if not cools:
+        return lambda i: peak * factor(i)
+    return lambda i: peak * min(factor(i), _COOLDOWN * (num_updates - i) / num_updates)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -78,8 +78,11 @@ def resolve(
     if optimizer == "auto":  # Muon computes in bfloat16, on whole matrices
         optimizer = "muon" if precision == "bf16" and not config.fsdp else "adamw"
     rate, warmup = _RATES[optimizer]
+    num_updates = int(min(limits))
+    if config.lr_warmup_steps is not None:
+        warmup = config.lr_warmup_steps
     return config.replace(
-        max_train_steps=int(min(limits)),
+        max_train_steps=num_updates,
         rescale_betas_zero_snr=(
             config.prediction_type != "epsilon"
             if config.rescale_betas_zero_snr == "auto"
@@ -90,7 +93,7 @@ def resolve(
         validation_steps=per_epoch if validation is None else validation,
         optimizer=optimizer,
         learning_rate=rate if config.learning_rate is None else config.learning_rate,
-        lr_warmup_steps=warmup if config.lr_warmup_steps is None else config.lr_warmup_steps,
+        lr_warmup_steps=min(warmup, num_updates // 2),
         mixed_precision=precision,
     )
 

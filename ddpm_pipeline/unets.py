@@ -11,9 +11,9 @@ size       the side is halved until it is at most 8; widths at each level
 ``small`` and ``base`` attend at the last level only. With C classes the network has C + 1 class
 embeddings, the last being the null class that label dropout puts in and guidance asks for.
 
-The last layer of every residual branch, and of the network, starts at zero, as in the code of Ho
-et al. 2020: the branches grow from nothing. Diffusers draws them like any other, and training is
-then behind at the same number of updates (docs/benchmarks.md).
+The last layer of every residual branch, and of the network, starts at zero, so that branches grow
+from nothing; in the code of Ho et al. 2020 their variance is 1e-10. Diffusers draws them like all
+others.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def unet_config(
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
-    """A fresh UNet for the training config, from torch's global generator; it predicts zero.
+    """A fresh UNet for the training config, drawn from torch's global generator.
 
     Raises:
         ValueError: If a given UNet config does not fit the images or the classes.

@@ -71,6 +71,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def random_last_layers() -> Iterator[None]:
+    """Fresh networks do not start at zero, so that few updates concern every layer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddpm_pipeline.unets._LAST_LAYERS", ())
+        yield
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     """A Hub on loopback without repositories; clients run in new processes, by plain LFS."""

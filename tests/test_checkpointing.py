@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+pytestmark = pytest.mark.usefixtures("random_last_layers")
+
+
 def checkpoint(step: int) -> Checkpoint:
     tensors = {"model": {"w": torch.arange(12.0).reshape(3, 4).T, "step": torch.tensor(1.5)}}
     return Checkpoint(step, {**tensors, "empty": {}}, {"note": "Σ"}, {"log.txt": b"one\n"})

@@ -19,6 +19,8 @@ from ddpm_pipeline.sharding import gathered, is_sharded_run, joined, like, own_p
 from ddpm_pipeline.training import TrainingConfig, train
 from ddpm_pipeline.training_data import open_training_data
 
+pytestmark = pytest.mark.usefixtures("random_last_layers")
+
 # One batch, one image and one row too few for two, so that a process has nothing to do at times.
 UNEVEN = {
     "max_train_steps": 6,

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig, differing_fields
+from ddpm_pipeline.training_setup import resolve
 
 STOCK_FLAGS = [
     "dataset_name",
@@ -154,3 +156,19 @@ def test_a_continuation_may_differ_in_what_leaves_the_weights_alone() -> None:
     for name in ("constant", "constant_with_warmup"):
         constant = old.replace(lr_scheduler=name)
         assert differing_fields(constant, constant.replace(max_train_steps=20)) == {}
+
+
+def test_a_longer_run_with_a_longer_warm_up_is_no_continuation() -> None:
+    cpu = torch.device("cpu")
+    short, longer = (
+        resolve(
+            TrainingConfig(
+                max_train_steps=steps, lr_scheduler="constant_with_warmup", lr_warmup_steps=7
+            ),
+            length=None,
+            world_size=1,
+            device=cpu,
+        )
+        for steps in (10, 20)
+    )
+    assert differing_fields(short, longer) == {"lr_warmup_steps": (5, 7)}

@@ -37,7 +37,7 @@ Row = tuple[str | float | int, ...]
 
 
 def calibration_of(pipe: DDPMPipeline, data: str) -> Calibration:
-    """From 10 test images at each timestep."""
+    """With 10,000 forwards on test images, 10 per timestep."""
     images = open_images(data, resolution=28, split="test", progress=False)
     batches = [to_model_range(images.batch(range(i, i + 250)).images) for i in range(0, 5000, 250)]
     generator = seeded_generator(0)
@@ -79,16 +79,18 @@ def measure(judge: Judge, folder: Path, data: str, steps: list[int]) -> Iterator
 
 
 def report(rows: list[Row], num_images: int) -> None:
+    models = "; ".join(
+        f"{name}: `{f'--max_train_steps {steps} {words}'.strip()}`"
+        for name, (steps, words) in MODELS.items()
+    )
     record(
         "calibrated_distance",
         title="Few steps: variances and spacings",
         command="python tests/benchmarks/calibrated_distance.py --data fashion-mnist/ "
         "--features features/ --output runs/calibrated",
-        text="Two models, trained here by `ddpm train` on Fashion-MNIST: one as stock diffusers "
-        "would define it (5,000 updates of `--prediction_type epsilon --ddpm_beta_schedule "
-        "linear`), and one with the defaults (1,850 updates). Each was calibrated with 10,000 "
-        f"forwards on test images. {num_images:,} images of each sampler with the same noise; "
-        "as many real ones have a distance near 1.",
+        text="Models trained here by `ddpm train` on Fashion-MNIST, with its defaults but for "
+        f"these options: {models}. Each was calibrated with 10,000 forwards on test images. "
+        f"{num_images:,} images of each sampler with the same noise.",
         columns=("model", "variance", "spacing", "K", "distance", "÷ stock's default"),
         rows=rows,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -78,19 +79,28 @@ def open_model(folder: Path, *, stock: bool = False) -> DiffusionPipeline:
 
 
 def train_model(folder: Path, data: str, *options: str) -> float:
-    """``ddpm train`` with these options, unless the folder holds a model; seconds it took."""
-    clock = folder / "seconds.txt"
-    if not clock.exists():
-        words = ["--train_data_dir", data, "--resolution", "28", "--output_dir", str(folder)]
-        start = time.perf_counter()
-        subprocess.run(
-            [str(Path(sys.executable).with_name("ddpm")), "train", *words, *options],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        clock.write_text(str(time.perf_counter() - start))
-    return float(clock.read_text())
+    """``ddpm train`` with these options, unless the folder holds their model; seconds it took.
+
+    Raises:
+        ValueError: If the folder holds a model of other options.
+    """
+    kept = folder / "benchmark.json"
+    if kept.exists():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found["options"] != list(options):
+            raise ValueError(f"{folder} holds a model of {found['options']}, not of {options}")
+        return found["seconds"]
+    words = ["--train_data_dir", data, "--resolution", "28", "--output_dir", str(folder)]
+    start = time.perf_counter()
+    subprocess.run(
+        [str(Path(sys.executable).with_name("ddpm")), "train", *words, *options],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    seconds = time.perf_counter() - start
+    kept.write_text(json.dumps({"options": options, "seconds": seconds}), encoding="utf-8")
+    return seconds
 
 
 def train_recipe(output: Path, data: str, words: str, *, steps: int) -> Path:
