@@ -57,7 +57,7 @@ class MeasureConfig:
     data: str
     """Images the model was not trained on: anything that `open_images` takes."""
     split: str | None = None
-    """Which part of the data; "train" for data sets and IDX files unless given."""
+    """Which part of the data; "train" unless given, if there is one."""
     num_images: int | None = None
     """How many images, drawn at random; all unless given."""
     fit: Literal["resize", "pad"] = "resize"

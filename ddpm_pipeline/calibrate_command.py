@@ -70,7 +70,7 @@ class CalibrateConfig:
     data: str
     """Images: anything that `open_images` takes. Those the model was not trained on are best."""
     split: str | None = None
-    """Which part of the data; "train" for data sets and IDX files unless given."""
+    """Which part of the data; "train" unless given, if there is one."""
     fit: Literal["resize", "pad"] = "resize"
     """Scale images of another size to the model's, or put black around smaller ones."""
     num_forwards: int | None = None

@@ -201,7 +201,7 @@ def open_images(
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
         value_range: What becomes 0 and 255, for arrays that are not uint8.
         split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder.
-            Data sets and IDX files take "train" unless told.
+            Data sets, IDX files and folders of splits take "train" unless told.
         labels: Whether to read class labels: folder names, the label column, the labels file or
             the array `labels` or `y`. Or the labels themselves, one per image.
         num_classes: How many classes there must be.

@@ -50,8 +50,12 @@ def run_denoiser(
         Shape (B, C', *): the channels are for the caller to check.
     Raises:
         TypeError: If the output is not a tensor.
-        ValueError: If its shape differs from that of x_t in more than the channels.
+        ValueError: If its shape differs from that of x_t in more than the channels, or a model
+            with classes is given none.
     """
+    config = getattr(model, "config", None)
+    if class_labels is None and getattr(config, "num_class_embeds", None) is not None:
+        raise ValueError("class_labels must be given, one for each image: the model has classes")
     labels = {} if class_labels is None else {"class_labels": class_labels}
     output = model(x_t.to(_dtype_of(model, x_t.dtype)), t, **labels)
     output = getattr(output, "sample", output)

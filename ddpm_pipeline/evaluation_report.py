@@ -18,7 +18,7 @@ class EvaluateConfig(SamplingOptions):
     data: str
     """Reference images: what the model was trained on; anything that `open_images` takes."""
     split: str | None = None
-    """Which part of the data; "train" for data sets and IDX files unless given."""
+    """Which part of the data; "train" unless given, if there is one."""
     fit: Literal["exact", "resize"] = "exact"
     """Refuse reference images of another size than the model's, or scale and crop them to it."""
     num_reference: int | None = None

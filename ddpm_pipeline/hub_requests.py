@@ -196,8 +196,9 @@ def _not_cached(_: BaseException, request: _Request) -> str:
     return f"it is not, or not wholly, in the cache{at}; without local_files_only it is fetched"
 
 
-def _unreachable(_: BaseException, request: _Request) -> str:  # noqa: ARG001
-    return f"{constants.ENDPOINT} cannot be reached; check the network, then try again"
+def _unreachable(_: BaseException, request: _Request) -> str:
+    here = "there is no such folder here, and " if request.action == "load" else ""
+    return f"{here}{constants.ENDPOINT} cannot be reached; check the network, then try again"
 
 
 def _too_slow(error: BaseException, request: _Request) -> str:  # noqa: ARG001

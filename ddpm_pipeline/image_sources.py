@@ -85,22 +85,28 @@ def stat_key(paths: Sequence[Path], *more: object) -> str:
 
 # Folders of image files.
 
+_SPLITS = {"train", "test", "val", "valid", "validation"}
+
 
 def folder_source(root: Path, split: str | None = None, labels: bool = False) -> Source:
     """Every image below a folder, of any format Pillow reads, in the order of their names.
 
     Arguments:
-        split: A folder in `root` to read instead, as in `root/train`.
+        split: A folder in `root` to read instead, as in `root/train`; that is the one unless
+            given if the folders in `root` are `train` and `test` or `validation` and no others.
         labels: Whether to read class labels: the folder directly below `root` (or `root/split`)
             that an image is in, numbered in sorted order.
 
     Raises:
         ValueError: If there are no images, no such split, or images in no class folder.
     """
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if split is None and "train" in folders and len(folders) > 1 and _SPLITS.issuperset(folders):
+        split = "train"
     if split is not None:
         if not (root / split).is_dir():
-            found = sorted(p.name for p in root.iterdir() if p.is_dir())
-            raise ValueError(f"split={split!r}: {str(root)!r} has no such folder, only {found}")
+            found = folders or "none at all"
+            raise ValueError(f"split={split!r}: {str(root)!r} has no such folder, but {found}")
         root = root / split
     entries, others = _scan(root)
     if not entries:

@@ -32,6 +32,7 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ddpm_pipeline.ddim import check_eta
 from ddpm_pipeline.hub_loading import load
 from ddpm_pipeline.optimizing import FastForward, InferencePrecision, fast_forward
 from ddpm_pipeline.process import LEARNED_VARIANCES
@@ -548,6 +549,8 @@ def _step_options(
     if eta is not None and "eta" not in parameters:
         name = type(scheduler).__name__
         raise ValueError(f"eta cannot be chosen for a {name}, got {eta}; use a DDIMScheduler")
+    if eta is not None:
+        check_eta(eta)  # DDIMScheduler takes any
     options = {"generator": generator} if "generator" in parameters else {}
     return options if eta is None else {**options, "eta": eta}
 

@@ -138,6 +138,8 @@ def dry_run(
     Arguments and Raises are those of ``train``.
     """
     accelerator, config, data = _begin(config, train_data, validation_data)
+    if data.length is not None:
+        data.loader(0, accelerator.num_processes)  # refuses batches that are larger than the data
     return describe_run(config, data, accelerator.num_processes)
 
 

@@ -56,7 +56,7 @@ class TrainingConfig:
     dataset_config_name: str | None = None
     """Which configuration of dataset_name."""
     train_split: str | None = None
-    """Which part of the data to train on; "train" for data sets and IDX files unless given."""
+    """Which part of the data to train on; "train" unless given, if there is one."""
     validation_data_dir: str | None = None
     """Held-out images, in place of a part of the training data."""
     validation_split: str | None = None

@@ -55,8 +55,25 @@ def test_split_is_a_folder(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train/a/x.png": flat(1), "val/a/y.png": flat(2)})
     source = folder_source(tmp_path, "val", labels=True)
     assert (source.read(0), source.class_names) == (flat(2), ("a",))
-    with pytest.raises(ValueError, match=r"split='test': .* only \['train', 'val'\]"):
+    with pytest.raises(
+        ValueError, match=r"split='test': .* no such folder, but \['train', 'val'\]"
+    ):
         folder_source(tmp_path, "test")
+    with pytest.raises(ValueError, match=r"split='test': .* no such folder, but none at all"):
+        folder_source(tmp_path / "train" / "a", "test")
+
+
+def test_images_to_test_on_are_not_read_unless_asked_for(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train/a/x.png": flat(1), "test/a/y.png": flat(2)})
+    source = folder_source(tmp_path, labels=True)
+    assert (source.length, source.read(0)) == (1, flat(1))
+    write_folder(tmp_path, {"bus/z.png": flat(3)})  # train and test are classes beside it
+    assert folder_source(tmp_path, labels=True).class_names == ("bus", "test", "train")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train/x.png": flat(1)})
+    assert folder_source(tmp_path, labels=True).class_names == ("train",)
 
 
 def test_empty_folder(tmp_path: Path) -> None:

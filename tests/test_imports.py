@@ -63,6 +63,7 @@ TABLE |= {
     "optimizing": {"compiling", "cpu_training"},
     "pipeline": {
         "process",
+        "ddim",
         "calibration",
         "scheduler",
         "optimizing",

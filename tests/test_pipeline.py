@@ -190,6 +190,8 @@ def test_ddim_is_stocks_ddim(tiny_unet: MakeUNet) -> None:
     pipe = quiet(DDPMPipeline(unet, diffusers.DDIMScheduler()))
     ours = pipe(2, seeds(0)[0], 10, "np", eta=0.5).images
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"eta must be a number in \[0, 1\], got 3"):
+        pipe(2, seeds(0)[0], 10, "np", eta=3.0)  # which stock takes
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])

@@ -643,6 +643,11 @@ def test_mistakes_are_named(
     assert not (tmp_path / "run" / "training_config.json").exists()
 
 
+def test_a_dry_run_refuses_a_batch_that_is_larger_than_the_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size=41 .* larger than the data: 40"):
+        dry_run(tiny_config(tmp_path, train_batch_size=41))
+
+
 def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     numbers = dry_run(tiny_config(tmp_path, max_train_steps=None, num_epochs=3))
     unet = a_trainer(tmp_path).unet

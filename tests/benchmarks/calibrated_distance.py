@@ -98,7 +98,7 @@ def report(rows: list[Row], num_images: int) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], num_images=1000)
-    parser.add_argument("--K", type=int, nargs="+", default=[25, 10])
+    parser.add_argument("--K", type=int, nargs="+", default=[25])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     rows: list[Row] = []
