@@ -47,6 +47,13 @@ def test_a_diffusers_model_is_called_as_it_is(tiny_unet: Callable) -> None:
     assert device_of(unet, torch.device("meta")).type == "cpu"
 
 
+def test_a_model_with_classes_needs_labels(tiny_unet: Callable) -> None:
+    unet, x_t, t = tiny_unet(num_class_embeds=3), torch.randn(2, 1, 8, 8), torch.tensor([3, 5])
+    assert run_denoiser(unet, x_t, t, torch.tensor([0, 2])).shape == x_t.shape
+    with pytest.raises(ValueError, match="class_labels must be given, one for each image"):
+        run_denoiser(unet, x_t, t)
+
+
 def test_a_half_precision_model_gets_its_own_dtype_and_answers_in_that_of_x_t() -> None:
     says_so, seen = Half(), []
     says_so.dtype = torch.bfloat16

@@ -209,12 +209,13 @@ def test_a_hub_that_is_down_or_hangs_costs_no_training(
     record = json.loads((folder / "run" / "training_record.json").read_text())
     assert record["steps"] == 8
     assert record["seconds"] < 4  # a push that hangs takes 1 s, one that is refused 3 s
-    # And 12 s to start on a loaded machine; all requests that hang would take minutes.
-    assert failed.seconds < record["seconds"] + (timeout if mode == "hang" else 8) + 12
 
     hub.fail()
     same = trained(client, folder, hub_model_id=fresh(mode), **options)
     assert same.code == 0, same.log
+    # It only starts, finds all trained and pushes: what a process costs on this machine now.
+    waited = failed.seconds - record["seconds"] - same.seconds
+    assert waited < (timeout if mode == "hang" else 8)
     assert hub.content(fresh(mode), WEIGHTS) == (folder / "run" / WEIGHTS).read_bytes()
 
 
