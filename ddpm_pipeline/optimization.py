@@ -35,6 +35,8 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
+from ddpm_pipeline.training_config import COOLDOWN
+
 if TYPE_CHECKING:
     from ddpm_pipeline.training_config import TrainingConfig
 
@@ -47,7 +49,6 @@ __all__ = [
 ]
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
-_COOLDOWN = 5  # it takes a fifth of the run
 _OUTER = ("conv_in.", "conv_out.")
 
 
@@ -154,7 +155,7 @@ def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], 
     factor = schedule.lr_lambdas[0]
     if not cools:
         return lambda i: peak * factor(i)
-    return lambda i: peak * min(factor(i), _COOLDOWN * (num_updates - i) / num_updates)
+    return lambda i: peak * min(factor(i), float((num_updates - i) / (num_updates * COOLDOWN)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -61,11 +61,14 @@ class RunIdentity:
             "data": self.data,
         }
 
-    def check_continues(self, state: dict[str, Any], where: Path) -> None:
-        """ValueError, with what differs, unless a run with this state may go on as this one."""
+    def check_continues(self, state: dict[str, Any], where: Path, *, step: int) -> None:
+        """ValueError, with what differs, unless a run with this state may go on as this one.
+
+        It has done ``step`` updates.
+        """
         # Before there was a choice of optimizer, it was AdamW.
         old = TrainingConfig.from_dict({"optimizer": "adamw", **state["config"]})
-        differing: dict[str, Any] = dict(differing_fields(old, self.config))
+        differing: dict[str, Any] = dict(differing_fields(old, self.config, step=step))
         if state["num_processes"] != self.num_processes:
             differing["num_processes"] = (state["num_processes"], self.num_processes)
         for name in sorted(state["data"].keys() | self.data.keys()):
@@ -133,7 +136,7 @@ class RunFolder:
             self._check_unused(identity)
         else:
             state = read_state(path)
-            identity.check_continues(state["identity"], path)
+            identity.check_continues(state["identity"], path, step=state["step"])
             if state["step"] > config.max_train_steps:
                 raise ValueError(
                     f"max_train_steps={config.max_train_steps} is below step {state['step']} of "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from ddpm_pipeline.losses import Loss, LossWeighting
 from ddpm_pipeline.timesteps import TimestepSamplerName
 from ddpm_pipeline.training_checks import check_options
 
-__all__ = ["PRESETS", "TrainingConfig", "changed_options", "differing_fields"]
+__all__ = ["COOLDOWN", "PRESETS", "TrainingConfig", "changed_options", "differing_fields"]
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]
 LearningRateSchedule = Literal[
@@ -141,7 +142,8 @@ class TrainingConfig:
     learning_rate: float | None = None
     """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
     lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
-    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run."""
+    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run, whose
+    length may change on resuming as long as that has not begun."""
     lr_warmup_steps: int | None = None
     """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
     adam_beta1: float = 0.9
@@ -325,12 +327,22 @@ _FREE = {
 }
 
 
-def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+COOLDOWN = Fraction(1, 5)
+"""The share of a run in which constant_with_cooldown cools."""
+
+
+def differing_fields(
+    old: TrainingConfig, new: TrainingConfig, *, step: int = 0
+) -> dict[str, tuple[Any, Any]]:
     """The fields, with both values, that keep ``new`` from continuing a run of ``old``.
 
-    Both are resolved. The length of the run counts only where the learning rate depends on it.
+    Both are resolved. The length of the run counts only where the learning rates of the updates
+    that are done, ``step`` of them, depend on it.
     """
     endless = new.lr_scheduler in {"constant", "constant_with_warmup"}
+    if new.lr_scheduler == "constant_with_cooldown":
+        shorter = min(old.max_train_steps or 0, new.max_train_steps or 0)
+        endless = step - 1 <= (1 - COOLDOWN) * shorter  # the newest update is step - 1
     free = _FREE | ({"max_train_steps"} if endless else set())
     before, after = old.to_dict(), new.to_dict()
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddpm_pipeline.optimization import learning_rates
 from ddpm_pipeline.training_config import PRESETS, TrainingConfig, differing_fields
 from ddpm_pipeline.training_setup import resolve
 
@@ -152,10 +153,25 @@ def test_a_continuation_may_differ_in_what_leaves_the_weights_alone() -> None:
         "seed": (0, 1),
         "dropout": (0.0, 0.5),
     }
-    assert "max_train_steps" in differing_fields(old, old.replace(max_train_steps=20))
+    cosine = old.replace(lr_scheduler="cosine")
+    assert "max_train_steps" in differing_fields(cosine, cosine.replace(max_train_steps=20))
     for name in ("constant", "constant_with_warmup"):
         constant = old.replace(lr_scheduler=name)
         assert differing_fields(constant, constant.replace(max_train_steps=20)) == {}
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 8, 9, 10])
+@pytest.mark.parametrize("steps", [9, 10, 11, 40])
+def test_a_run_with_a_cooldown_may_change_its_length_until_the_rates_would_differ(
+    step: int, steps: int
+) -> None:
+    old = TrainingConfig(max_train_steps=10, learning_rate=1.0, lr_warmup_steps=0)
+    new = old.replace(max_train_steps=steps)
+    before, after = (
+        [learning_rates(config, config.max_train_steps)(i) for i in range(min(step, steps))]
+        for config in (old, new)
+    )
+    assert (differing_fields(old, new, step=step) == {}) == (before == after)
 
 
 def test_a_longer_run_with_a_longer_warm_up_is_no_continuation() -> None:
