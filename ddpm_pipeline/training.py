@@ -57,7 +57,7 @@ from ddpm_pipeline.training_setup import (
     stream_generator,
     use_backend_options,
 )
-from ddpm_pipeline.unets import make_unet
+from ddpm_pipeline.unets import costly_resolution, make_unet
 from ddpm_pipeline.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _begin(
     world_size, device = accelerator.num_processes, accelerator.device
     config = resolve(config, length=data.length, world_size=world_size, device=device)
     use_backend_options(config)
+    if accelerator.is_main_process and (warning := costly_resolution(config)):
+        logger.warning(warning)
     return accelerator, config, data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -23,15 +24,31 @@ def check_options(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if value not in allowed:
             raise ValueError(f"{name} must be one of {_words(allowed)}, got {value!r}")
+    optional = _optional(type(config))
     for name, (is_allowed, allowed) in _RANGES.items():
         value = getattr(config, name)
-        if value is not None and (isinstance(value, bool) or not is_allowed(value)):
+        if not ((value is None and name in optional) or _holds(is_allowed, value)):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_loss(config.loss, config.variance_type, config.loss_weighting)
     if config.hub_model_id is not None:
         check_repo_id(config.hub_model_id, "hub_model_id")
     parse_hub_checkpoint(config.resume_from_checkpoint, config.hub_model_id)
     _check_together(config)
+
+
+@cache
+def _optional(config_type: type) -> set[str]:
+    """The fields that may be None."""
+    hints = get_type_hints(config_type)
+    return {name for name, hint in hints.items() if type(None) in get_args(hint)}
+
+
+def _holds(is_allowed: Callable[[Any], bool], value: object) -> bool:
+    """Whether a value is allowed, which one of another type is not."""
+    try:
+        return not isinstance(value, bool) and is_allowed(value)
+    except TypeError:
+        return False
 
 
 @cache

@@ -7,6 +7,7 @@ of them, and where it gets its batches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data import ImageData, open_images, split_validation
@@ -120,9 +121,19 @@ def _crop(config: TrainingConfig) -> str:
     return "center" if config.center_crop else "random"
 
 
+def _here(config: TrainingConfig, name: str) -> str:
+    """The path of an option, which only a stream may leave to patterns and addresses."""
+    path = getattr(config, name)
+    if not config.streaming and not Path(path).expanduser().exists():
+        raise FileNotFoundError(
+            f"{name}={str(path)!r} does not exist here; dataset_name takes data sets of the Hub"
+        )
+    return path
+
+
 def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
     if config.train_data_dir is not None:
-        return config.train_data_dir
+        return _here(config, "train_data_dir")
     if config.dataset_config_name is None:
         return config.dataset_name
     try:
@@ -141,7 +152,8 @@ def _validation(
     config: TrainingConfig, channels: int, num_classes: int | None
 ) -> ImageData | None:
     if config.validation_data_dir is not None:
-        return _open(config, config.validation_data_dir, None, channels, num_classes)
+        source = _here(config, "validation_data_dir")
+        return _open(config, source, None, channels, num_classes)
     if config.validation_split is not None:
         source = _source(config.replace(streaming=False, max_train_steps=1))
         return _open(config, source, config.validation_split, channels, num_classes)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.training_config import TrainingConfig
 
-__all__ = ["UNET_SIZES", "make_unet", "unet_config"]
+__all__ = ["UNET_SIZES", "costly_resolution", "make_unet", "unet_config"]
 
+_LARGEST_LAST_LEVEL = 16
 _LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attention, the network
 
 
@@ -115,6 +116,22 @@ def unet_config(
         "num_class_embeds": None if num_classes is None else num_classes + 1,
         **config,
     }
+
+
+def costly_resolution(config: TrainingConfig) -> str | None:
+    """A warning if the UNet made for the resolution will attend at a large image, or None."""
+    side = config.resolution
+    if config.model_config_name_or_path is not None or config.model_size == "ddpm":
+        return None
+    while side % 2 == 0 and side > _LARGEST_LAST_LEVEL:
+        side //= 2
+    if side <= _LARGEST_LAST_LEVEL:
+        return None
+    better = config.resolution + -config.resolution % 8
+    return (
+        f"resolution {config.resolution} cannot be halved down to {_LARGEST_LAST_LEVEL}, so the "
+        f"UNet attends at {side} x {side} places, which is slow; {better} is cheaper"
+    )
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:

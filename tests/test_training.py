@@ -631,6 +631,12 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         ({"mixed_precision": "fp16"}, ValueError, "'fp16' needs a GPU"),
         ({"resume_from_checkpoint": "nowhere"}, FileNotFoundError, "no folder 'nowhere'"),
         ({"resolution": 16}, ValueError, "sample_size=8, but training needs 16"),
+        ({"train_data_dir": "nope"}, FileNotFoundError, "train_data_dir='nope' does not exist"),
+        (
+            {"validation_data_dir": "nope"},
+            FileNotFoundError,
+            "validation_data_dir='nope' does not",
+        ),
         ({"train_data_dir": None}, ValueError, "give train_data_dir or dataset_name"),
         ({"logger": "trackio"}, ImportError, "pip install trackio"),
     ],
