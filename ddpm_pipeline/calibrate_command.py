@@ -85,7 +85,13 @@ class CalibrateConfig:
     """Values of K in the tables, beside T."""
     samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "ddim")
     """Rows: fixed_large, fixed_small, analytic, ddim, analytic_ddim."""
-    spacings: tuple[str, ...] = ("linspace", "optimal", "optimal_samples", "quadratic")
+    spacings: tuple[str, ...] = (
+        "linspace",
+        "trailing",
+        "optimal",
+        "optimal_samples",
+        "quadratic",
+    )
     """Rows: leading, trailing, linspace, quadratic, optimal, optimal_samples."""
     features: str | None = None
     """Features of Fréchet distances, as for `ddpm evaluate`; no distances unless given."""

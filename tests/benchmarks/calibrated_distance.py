@@ -10,16 +10,19 @@ calibrated on test images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
+import torch
 from diffusers import DiffusionPipeline
 from results import record
 from trained_models import Judge, arguments, make_judge, open_model, train_recipe
 
 from ddpm_pipeline import Calibration, DDPMPipeline, calibrate
 from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
-from ddpm_pipeline.process import VarianceType
+from ddpm_pipeline.image_statistics import measure as measure_images
+from ddpm_pipeline.metrics import frechet_distance
 
 MODELS = {
     "ε, linear β": (5000, "--prediction_type epsilon --ddpm_beta_schedule linear"),
@@ -32,6 +35,9 @@ PLAIN = {
     "fixed_large": ("fixed_large", None),
     "DDIM η = 0": ("fixed_small", 0.0),
 }
+
+STOCK = ("stock DDPMScheduler's default: fixed_small", "leading")
+OTHER_NOISE = 1000  # the first seed of the images that check the best of many samplers
 
 Row = tuple[str | float | int, ...]
 
@@ -54,31 +60,50 @@ def stock_default(folder: Path) -> DiffusionPipeline:
     return pipe
 
 
-def choices() -> Iterator[tuple[str, VarianceType, float | None, str]]:
-    """Samplers as (name, variance type, η of DDIM, spacing)."""
-    for name, (variance, eta) in PLAIN.items():
-        yield name, variance, eta, "trailing"
-    for spacing in SPACINGS:
-        for name, (variance, eta) in VARIANCES.items():
-            yield name, variance, eta, spacing
-
-
-def measure(judge: Judge, folder: Path, data: str, steps: list[int]) -> Iterator[Row]:
-    """(variance, spacing, K, distance, ratio to the first row of this K, stock's default)."""
+def samplers(folder: Path, data: str) -> dict[tuple[str, str], tuple[DiffusionPipeline, dict]]:
+    """Pipelines and their options by (variance, spacing), stock's default first."""
     pipe = open_model(folder)
     found = calibration_of(pipe, data)
-    for K in steps:
-        stock = judge.distance(stock_default(folder), K)
-        yield "stock DDPMScheduler's default: fixed_small", "leading", K, stock, 1.0
-        for name, variance, eta, spacing in choices():
-            own = pipe.scheduler.with_calibration(
-                found, variance_type=variance, timestep_spacing=spacing
-            )
-            distance = judge.distance(DDPMPipeline(pipe.unet, own), K, eta=eta)
-            yield name, spacing, K, distance, distance / stock
+    rows = [("trailing", *row) for row in PLAIN.items()]
+    rows += [(spacing, *row) for spacing in SPACINGS for row in VARIANCES.items()]
+    pipes = {STOCK: (stock_default(folder), {})}
+    for spacing, name, (variance, eta) in rows:
+        own = pipe.scheduler.with_calibration(
+            found, variance_type=variance, timestep_spacing=spacing
+        )
+        pipes[name, spacing] = DDPMPipeline(pipe.unet, own), {"eta": eta}
+    return pipes
 
 
-def report(rows: list[Row], num_images: int) -> None:
+def measure(judge: Judge, folder: Path, data: str, K: int, num_more: int) -> Iterator[Row]:
+    """(variance, spacing, K, images, distance, ratio to stock's default), stock's default first.
+
+    The last two are stock's and the best of the others again, with num_more images of other noise,
+    which no choice was made by.
+    """
+    pipes = samplers(folder, data)
+    more = replace(judge, num_images=num_more, first_seed=OTHER_NOISE)
+    distances = {}
+    for key, (pipe, options) in pipes.items():
+        distances[key] = judge.distance(pipe, K, **options)
+        yield *key, K, judge.num_images, distances[key], distances[key] / distances[STOCK]
+    best = min(distances.keys() - {STOCK}, key=distances.__getitem__)
+    for key in (STOCK, best):
+        pipe, options = pipes[key]
+        distances[key] = more.distance(pipe, K, **options)
+        yield *key, K, num_more, distances[key], distances[key] / distances[STOCK]
+
+
+def distance_of_test_images(judge: Judge, data: str, count: int) -> float:
+    """What a perfect model would have with so many images."""
+    images = open_images(data, resolution=28, split="test", progress=False)
+    drawn = measure_images(
+        lambda i: images.batch(i).images, count, judge.extractor, kept=torch.arange(1)
+    )
+    return frechet_distance(drawn.moments, judge.real)
+
+
+def report(rows: list[Row], num_images: int, real: dict[int, float]) -> None:
     models = "; ".join(
         f"{name}: `{f'--max_train_steps {steps} {words}'.strip()}`"
         for name, (steps, words) in MODELS.items()
@@ -90,24 +115,29 @@ def report(rows: list[Row], num_images: int) -> None:
         "--features features/ --output runs/calibrated",
         text="Models trained here by `ddpm train` on Fashion-MNIST, with its defaults but for "
         f"these options: {models}. Each was calibrated with 10,000 forwards on test images. "
-        f"{num_images:,} images of each sampler with the same noise.",
-        columns=("model", "variance", "spacing", "K", "distance", "÷ stock's default"),
+        f"{num_images:,} images of each sampler with the same noise; then stock's and the best of "
+        "the others again, with more images and other noise. Of test images "
+        f"{' and '.join(f'{n:,} have {distance:.3g}' for n, distance in real.items())}.",
+        columns=("model", "variance", "spacing", "K", "images", "distance", "÷ stock's default"),
         rows=rows,
     )
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], num_images=1000)
+    parser = arguments(__doc__.splitlines()[0], num_images=1000, num_more=5000)
     parser.add_argument("--K", type=int, nargs="+", default=[25])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
+    counts = (options.num_images, options.num_more)
+    real = {n: distance_of_test_images(judge, options.data, n) for n in counts}
     rows: list[Row] = []
     for model, (steps, words) in MODELS.items():
         folder = train_recipe(options.output, options.data, words, steps=steps)
-        for row in measure(judge, folder, options.data, options.K):
-            rows.append((model, *row))
-            print(rows[-1], flush=True)
-            report(rows, options.num_images)
+        for K in options.K:
+            for row in measure(judge, folder, options.data, K, options.num_more):
+                rows.append((model, *row))
+                print(rows[-1], flush=True)
+                report(rows, options.num_images, real)
 
 
 if __name__ == "__main__":

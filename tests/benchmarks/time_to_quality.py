@@ -117,7 +117,7 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], num_images=1000)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[215, 500, 1850])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[190, 500, 1590])
     options = parser.parse_args()
     judge = make_judge(options.features, options.data, options.num_images)
     curves = measure(judge, options.data, options.output, options.lengths)

@@ -44,6 +44,7 @@ class Judge:
     extractor: FeatureExtractor
     real: Moments
     num_images: int
+    first_seed: int = 0
 
     @torch.no_grad()
     def distance(self, pipe: DiffusionPipeline, K: int = 25, **options: object) -> float:
@@ -51,11 +52,11 @@ class Judge:
         pipe.set_progress_bar_config(disable=True)
         pipe.unet.eval()
         drawn = Moments(self.real.dim)
-        for seed in range(self.num_images // BATCH):
+        for i in range(self.num_images // BATCH):
             with torch.autocast("cpu", torch.bfloat16):
                 images = pipe(
                     batch_size=BATCH,
-                    generator=torch.Generator().manual_seed(seed),
+                    generator=torch.Generator().manual_seed(self.first_seed + i),
                     num_inference_steps=K,
                     output_type="np",
                     **options,
