@@ -10,20 +10,26 @@ less than a grey level on average; tests/benchmarks/test_sampling_speed.py measu
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from ddpm_pipeline.compiling import CompiledNetwork
-from ddpm_pipeline.cpu_training import keep_freed_memory
+from ddpm_pipeline.cpu_training import (
+    keep_freed_memory,
+    use_float32_attention,
+    use_matrix_products,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusers.models.unets.unet_2d import UNet2DOutput
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = [
     "PRECISIONS",
@@ -81,12 +87,38 @@ def fast_forward(
         raise ValueError("precision 'float16' needs a GPU; use bfloat16, float32 or auto on CPUs")
     if precision == "auto":
         precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
-    if device.type == "cpu":
+    on_cpu = device.type == "cpu"
+    if on_cpu:
         keep_freed_memory()
     order = torch.channels_last if channels_last else torch.contiguous_format
     network.to(memory_format=order)
-    call = CompiledNetwork(network, on_cpu=device.type == "cpu") if compile else network
+    if compile:
+        call = CompiledNetwork(network, on_cpu=on_cpu)
+    elif on_cpu and precision == "bfloat16":
+        call = _as_in_training(network)
+    else:
+        call = network
     return FastForward(call, None if precision == "float32" else getattr(torch, precision))
+
+
+def _as_in_training(network: nn.Module) -> Callable[..., UNet2DOutput]:
+    """The network with the layers that make training on CPUs fast, a tenth faster in bfloat16.
+
+    They are those of a twin over the same parameters, so that the network itself stays as it is.
+    """
+    tensors = chain(network.parameters(), network.buffers())
+    twin = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    use_float32_attention(twin)
+    use_matrix_products(twin)
+
+    def call(x: Tensor, *args: object, **kwargs: object) -> UNet2DOutput:
+        if x.device.type != "cpu":  # moved since
+            return network(x, *args, **kwargs)
+        if twin.training != network.training:
+            twin.train(network.training)
+        return twin(x, *args, **kwargs)
+
+    return call
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

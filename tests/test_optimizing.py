@@ -48,6 +48,28 @@ def test_image_i_stays_the_same_in_any_batch(pipe: DDPMPipeline) -> None:
     assert (draw(pipe, 4)[:2] == draw(pipe, 2)).all()
 
 
+def test_the_network_itself_stays_as_it_is_and_the_fast_one_follows_it(pipe: DDPMPipeline) -> None:
+    side = pipe.unet.config.sample_size
+    x = torch.randn(2, pipe.unet.config.in_channels, side, side)
+    t = torch.tensor([3, 500])
+    with torch.no_grad():
+        before = pipe.unet(x, t).sample
+        images = draw(pipe.optimize("bfloat16"))
+        assert (pipe.unet(x, t).sample == before).all()
+        pipe.unet.conv_in.weight.mul_(1.5)
+        assert (draw(pipe) != images).any()
+        pipe.unet.conv_in.weight.div_(1.5)
+    assert (draw(pipe) == images).all()
+    for module in pipe.unet.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    calm = draw(pipe.optimize("bfloat16"))
+    pipe.unet.train()
+    assert (draw(pipe) != calm).any()
+    pipe.unet.eval()
+    assert (draw(pipe) == calm).all()
+
+
 def test_what_is_saved_is_what_was(pipe: DDPMPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "plain")
     pipe.optimize("bfloat16", channels_last=True)

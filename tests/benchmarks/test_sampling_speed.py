@@ -120,7 +120,7 @@ def test_sampling_is_at_least_half_as_fast_again_as_stocks() -> None:
     record(
         "sampling_speed",
         title="Sampling: images per second",
-        command='SAMPLING_MODEL=runs/time/ours-1850 make bench ARGS="-k sampling_speed"',
+        command='SAMPLING_MODEL=runs/time/ours-1590 make bench ARGS="-k sampling_speed"',
         text=f"{IMAGES} images of 28 × 28 from the small UNet, {K} steps each, scaled to K = 25; "
         "all cores, the pipelines in turns. `optimize()` is bfloat16 under autocast here.",
         columns=("pipeline", "images/s at K = 25", "× stock", "GFLOP/s", "of the peak"),
