@@ -91,7 +91,7 @@ def rows(subject: Subject) -> Iterator[list[list[str | float]]]:
         record(
             "bound_speed",
             title="The bound: its estimate beside the sum of all terms",
-            command="BOUND_MODEL=runs/time/ours-1850 BOUND_DATA=fashion-mnist/ BOUND_SPLIT=test "
+            command="BOUND_MODEL=runs/time/ours-1590 BOUND_DATA=fashion-mnist/ BOUND_SPLIT=test "
             'make bench ARGS="-m slow -k bound_speed"',
             text=f"Bits/dim of {IMAGES:,} images of {side} × {side} from {SAMPLES} timesteps "
             f"each, on one thread. The sum of all {len(subject.pipeline.scheduler):,} terms was "

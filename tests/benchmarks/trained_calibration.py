@@ -107,7 +107,7 @@ def report(
     record(
         "calibrated_bound",
         title="Few steps: bits/dim",
-        command="python tests/benchmarks/trained_calibration.py runs/time/ours-1850 "
+        command="python tests/benchmarks/trained_calibration.py runs/calibrated/defaults "
         "fashion-mnist/ --split test",
         text="A model trained here by `ddpm train` with its defaults for 1,850 updates, and "
         f"calibrated with {found.num_forwards:,} forwards on test images, 10 per timestep. "
