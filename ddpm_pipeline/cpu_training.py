@@ -1,4 +1,6 @@
-"""What makes training on a CPU fast; tests/benchmarks/test_training_speed.py times all of it.
+"""What makes training on a CPU fast, and sampling in bfloat16.
+
+tests/benchmarks/test_training_speed.py times all of it.
 
 - Attention in float32 where heads are narrow: torch's fused bfloat16 kernel takes seven times as
   long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -25,11 +29,13 @@ from torch import Tensor, nn
 __all__ = [
     "Float32Attention",
     "keep_freed_memory",
+    "training_layers",
     "use_float32_attention",
     "use_matrix_products",
 ]
 
 _WIDE_HEAD, _FEW_PLACES = 64, 64
+_OF_DIFFUSERS = (AttnProcessor, AttnProcessor2_0)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _LARGEST_INT = 2**31 - 1
 
@@ -63,16 +69,43 @@ class Float32Attention:
 
 def use_float32_attention(network: nn.Module) -> None:
     """Compute the attention of narrow heads in float32, whatever autocast says."""
-    for module in network.modules():
-        if isinstance(module, Attention) and module.inner_dim // module.heads < _WIDE_HEAD:
-            module.set_processor(Float32Attention())
+    for module in _narrow_attention(network):
+        module.set_processor(Float32Attention())
 
 
 def use_matrix_products(network: nn.Module) -> None:
     """Compute convolutions of one pixel, such as residual shortcuts, as matrix products."""
-    for module in network.modules():
-        if type(module) is nn.Conv2d and _is_pointwise(module):
+    for module in _pointwise_convolutions(network):
+        module.forward = partial(_pointwise, module)
+
+
+@contextmanager
+def training_layers(network: nn.Module) -> Iterator[None]:
+    """Do both inside a block only, and not to layers that are no longer diffusers'."""
+    attention = [m for m in _narrow_attention(network) if type(m.processor) in _OF_DIFFUSERS]
+    convolutions = [m for m in _pointwise_convolutions(network) if "forward" not in vars(m)]
+    processors = [module.processor for module in attention]
+    try:
+        for module in attention:
+            module.processor = Float32Attention()
+        for module in convolutions:
             module.forward = partial(_pointwise, module)
+        yield
+    finally:
+        for module, processor in zip(attention, processors, strict=True):
+            module.processor = processor
+        for module in convolutions:
+            vars(module).pop("forward", None)
+
+
+def _narrow_attention(network: nn.Module) -> list[Attention]:
+    found = [module for module in network.modules() if isinstance(module, Attention)]
+    return [module for module in found if module.inner_dim // module.heads < _WIDE_HEAD]
+
+
+def _pointwise_convolutions(network: nn.Module) -> list[nn.Conv2d]:
+    found = [module for module in network.modules() if type(module) is nn.Conv2d]
+    return [module for module in found if _is_pointwise(module)]
 
 
 def _is_pointwise(module: nn.Conv2d) -> bool:

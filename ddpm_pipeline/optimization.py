@@ -29,16 +29,12 @@ cooldown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
-from ddpm_pipeline.training_config import COOLDOWN
-
-if TYPE_CHECKING:
-    from ddpm_pipeline.training_config import TrainingConfig
+from ddpm_pipeline.training_config import COOLDOWN, TrainingConfig
 
 __all__ = [
     "clip_gradients",

@@ -442,7 +442,7 @@ def _run(
         image = torch.cat([image, image[:1].expand(padded_rows - rows, *image.shape[1:])])
         if labels is not None:
             labels = torch.cat([labels, labels[:1].expand(padded_rows - rows)])
-    with fast.autocast(image.device):
+    with fast.settings(image.device):
         output = fast.network(image, t, class_labels=labels).sample
     return output[:rows].float()
 

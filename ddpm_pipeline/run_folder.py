@@ -77,6 +77,8 @@ class RunIdentity:
                 differing[name] = (before, after)
         if differing:
             changes = ", ".join(f"{k}: {a!r} → {b!r}" for k, (a, b) in differing.items())
+            if "max_train_steps" in differing:
+                changes += f"; the learning rates of its {step} updates depend on its length"
             raise ValueError(
                 f"the run in {str(where)!r} has another configuration ({changes}); use the same "
                 "options to continue it, another output_dir, or overwrite_output_dir"
@@ -170,7 +172,7 @@ class RunFolder:
         own_start = in_the_way == [self.metrics.name] and self.identity.exists()
         if own_start and identity.config.resume_from_checkpoint in {"latest", "hub"}:
             old = TrainingConfig.from_json(self.identity)
-            if not differing_fields(old, identity.config):
+            if not differing_fields(old, identity.config, step=0):
                 return
         raise FileExistsError(
             f"output_dir {str(self.path)!r} holds another run ({', '.join(in_the_way)}); choose "

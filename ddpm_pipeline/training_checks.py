@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
@@ -47,7 +48,7 @@ def _holds(is_allowed: Callable[[Any], bool], value: object) -> bool:
     """Whether a value is allowed, which one of another type is not."""
     try:
         return not isinstance(value, bool) and is_allowed(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 
@@ -117,7 +118,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
         for name in ("dropout", "label_dropout", "adam_beta1", "adam_beta2", "muon_momentum")
     },
     **{
-        name: (lambda v: v > 0, "above 0")
+        name: (lambda v: 0 < v < math.inf, "above 0 and finite")
         for name in (
             "learning_rate",
             "adam_epsilon",
@@ -129,7 +130,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
         )
     },
     **{
-        name: (lambda v: v >= 0, "at least 0")
+        name: (lambda v: 0 <= v < math.inf, "at least 0 and finite")
         for name in ("adam_weight_decay", "max_grad_norm", "p2_gamma", "ema_power")
     },
     "validation_size": (

@@ -142,8 +142,10 @@ class TrainingConfig:
     learning_rate: float | None = None
     """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
     lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
-    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run, whose
-    length may change on resuming as long as that has not begun."""
+    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run.
+
+    On resuming, max_train_steps may change if at the checkpoint the cooldown of neither length has
+    begun."""
     lr_warmup_steps: int | None = None
     """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
     adam_beta1: float = 0.9
@@ -332,18 +334,18 @@ COOLDOWN = Fraction(1, 5)
 
 
 def differing_fields(
-    old: TrainingConfig, new: TrainingConfig, *, step: int = 0
+    old: TrainingConfig, new: TrainingConfig, *, step: int
 ) -> dict[str, tuple[Any, Any]]:
     """The fields, with both values, that keep ``new`` from continuing a run of ``old``.
 
     Both are resolved. The length of the run counts only where the learning rates of the updates
     that are done, ``step`` of them, depend on it.
     """
-    endless = new.lr_scheduler in {"constant", "constant_with_warmup"}
+    any_length = new.lr_scheduler in {"constant", "constant_with_warmup"}
     if new.lr_scheduler == "constant_with_cooldown":
-        shorter = min(old.max_train_steps or 0, new.max_train_steps or 0)
-        endless = step - 1 <= (1 - COOLDOWN) * shorter  # the newest update is step - 1
-    free = _FREE | ({"max_train_steps"} if endless else set())
+        shorter = min(old.max_train_steps, new.max_train_steps)
+        any_length = step - 1 <= (1 - COOLDOWN) * shorter  # the newest update is step - 1
+    free = _FREE | ({"max_train_steps"} if any_length else set())
     before, after = old.to_dict(), new.to_dict()
     return {
         name: (before[name], after[name])

@@ -53,6 +53,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     """
     if config.train_data_dir is None and config.dataset_name is None:
         raise ValueError("give train_data_dir or dataset_name, got neither")
+    _check_paths(config)
     if config.streaming:
         return _open_stream(config)
     train = _open(config, _source(config), config.train_split)
@@ -61,6 +62,18 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         held_out = size if size < 1 else int(size)
         return training_data(config, *split_validation(train, held_out, config.seed))
     return training_data(config, train, _validation(config, train.channels, train.num_classes))
+
+
+def _check_paths(config: TrainingConfig) -> None:
+    """FileNotFoundError for paths that are not here; a stream's may be patterns and addresses."""
+    paths = {"validation_data_dir": config.validation_data_dir}
+    if not config.streaming:
+        paths["train_data_dir"] = config.train_data_dir
+    for name, path in paths.items():
+        if path is not None and not Path(path).expanduser().exists():
+            raise FileNotFoundError(
+                f"{name}={str(path)!r} does not exist; data sets of the Hub go into dataset_name"
+            )
 
 
 def training_data(
@@ -121,19 +134,9 @@ def _crop(config: TrainingConfig) -> str:
     return "center" if config.center_crop else "random"
 
 
-def _here(config: TrainingConfig, name: str) -> str:
-    """The path of an option, which only a stream may leave to patterns and addresses."""
-    path = getattr(config, name)
-    if not config.streaming and not Path(path).expanduser().exists():
-        raise FileNotFoundError(
-            f"{name}={str(path)!r} does not exist here; dataset_name takes data sets of the Hub"
-        )
-    return path
-
-
 def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
     if config.train_data_dir is not None:
-        return _here(config, "train_data_dir")
+        return config.train_data_dir
     if config.dataset_config_name is None:
         return config.dataset_name
     try:
@@ -152,8 +155,7 @@ def _validation(
     config: TrainingConfig, channels: int, num_classes: int | None
 ) -> ImageData | None:
     if config.validation_data_dir is not None:
-        source = _here(config, "validation_data_dir")
-        return _open(config, source, None, channels, num_classes)
+        return _open(config, config.validation_data_dir, None, channels, num_classes)
     if config.validation_split is not None:
         source = _source(config.replace(streaming=False, max_train_steps=1))
         return _open(config, source, config.validation_split, channels, num_classes)

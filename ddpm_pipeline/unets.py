@@ -19,6 +19,7 @@ others.
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNET_SIZES", "costly_resolution", "make_unet", "unet_config"]
 
-_LARGEST_LAST_LEVEL = 16
+_LARGE_SIDE = 32
 _LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attention, the network
 
 
@@ -120,18 +121,22 @@ def unet_config(
 
 def costly_resolution(config: TrainingConfig) -> str | None:
     """A warning if the UNet made for the resolution will attend at a large image, or None."""
-    side = config.resolution
     if config.model_config_name_or_path is not None or config.model_size == "ddpm":
         return None
-    while side % 2 == 0 and side > _LARGEST_LAST_LEVEL:
-        side //= 2
-    if side <= _LARGEST_LAST_LEVEL:
+    side = _last_side(config.resolution)
+    if side <= _LARGE_SIDE:
         return None
-    better = config.resolution + -config.resolution % 8
+    other = next(n for n in count(config.resolution) if _last_side(n) <= _LARGE_SIDE)
+    smaller = _last_side(other)
     return (
-        f"resolution {config.resolution} cannot be halved down to {_LARGEST_LAST_LEVEL}, so the "
-        f"UNet attends at {side} x {side} places, which is slow; {better} is cheaper"
+        f"the UNet of resolution {config.resolution} attends at {side} x {side} places, to be "
+        f"halved no further; that of {other} attends at {smaller} x {smaller}"
     )
+
+
+def _last_side(resolution: int) -> int:
+    """The side of the last level, where ``small`` and ``base`` attend."""
+    return resolution >> (len(_ours(resolution, 1, 1)["block_out_channels"]) - 1)
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
+from ddpm_pipeline.cpu_training import Float32Attention
 from ddpm_pipeline.optimizing import computes_in_bfloat16
 
 if TYPE_CHECKING:
@@ -48,26 +52,41 @@ def test_image_i_stays_the_same_in_any_batch(pipe: DDPMPipeline) -> None:
     assert (draw(pipe, 4)[:2] == draw(pipe, 2)).all()
 
 
-def test_the_network_itself_stays_as_it_is_and_the_fast_one_follows_it(pipe: DDPMPipeline) -> None:
-    side = pipe.unet.config.sample_size
-    x = torch.randn(2, pipe.unet.config.in_channels, side, side)
-    t = torch.tensor([3, 500])
-    with torch.no_grad():
-        before = pipe.unet(x, t).sample
-        images = draw(pipe.optimize("bfloat16"))
-        assert (pipe.unet(x, t).sample == before).all()
-        pipe.unet.conv_in.weight.mul_(1.5)
-        assert (draw(pipe) != images).any()
-        pipe.unet.conv_in.weight.div_(1.5)
-    assert (draw(pipe) == images).all()
+def test_the_network_has_other_layers_only_while_it_is_called(pipe: DDPMPipeline) -> None:
+    attention = [m for m in pipe.unet.modules() if isinstance(m, Attention)]
+    before = [m.processor for m in attention]
+    seen = []
+    pipe.unet.conv_in.register_forward_hook(
+        lambda *_: seen.extend(type(m.processor) for m in attention)
+    )
+    draw(pipe)
+    draw(pipe.optimize("bfloat16"))
+    assert seen.count(Float32Attention) == len(seen) / 2 > 0
+    assert [m.processor for m in attention] == before
+    assert not any("forward" in vars(m) for m in pipe.unet.modules())
+
+
+def test_processors_of_the_user_stay_in_use(pipe: DDPMPipeline) -> None:
+    class Counting(AttnProcessor2_0):
+        calls = 0
+
+        def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
+            Counting.calls += 1
+            return super().__call__(*args, **kwargs)
+
     for module in pipe.unet.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.5
-    calm = draw(pipe.optimize("bfloat16"))
-    pipe.unet.train()
-    assert (draw(pipe) != calm).any()
-    pipe.unet.eval()
-    assert (draw(pipe) == calm).all()
+        if isinstance(module, Attention):
+            module.set_processor(Counting())
+    draw(pipe.optimize("bfloat16"))
+    assert Counting.calls > 0
+
+
+def test_a_copy_has_a_network_of_its_own(pipe: DDPMPipeline) -> None:
+    images = draw(pipe.optimize("bfloat16"))
+    for other in (copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe))):
+        assert (draw(other) == images).all()
+        torch.nn.init.zeros_(other.unet.conv_out.weight)
+        assert (draw(other) != images).any()
 
 
 def test_what_is_saved_is_what_was(pipe: DDPMPipeline, tmp_path: Path) -> None:

@@ -588,6 +588,24 @@ def test_more_steps_may_follow_where_the_learning_rate_allows(tmp_path: Path) ->
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_run_may_be_made_longer_until_its_cooldown_begins(tmp_path: Path) -> None:
+    short = tiny_config(
+        tmp_path, max_train_steps=10, checkpointing_steps=8, checkpoints_total_limit=None
+    )
+    train(short)
+    with pytest.raises(
+        ValueError, match=r"max_train_steps: 10 → 20; the learning rates of its 10"
+    ):
+        train(short.replace(max_train_steps=20))
+    start = str(tmp_path / "run" / "checkpoints" / "step-0000008")
+    longer = short.replace(max_train_steps=20, output_dir=str(tmp_path / "longer" / "run"))
+    train(longer.replace(resume_from_checkpoint=start))
+    whole = short.replace(max_train_steps=20, output_dir=str(tmp_path / "whole" / "run"))
+    train(whole)
+    a, b = (outcome(tmp_path / name / "run")["model"] for name in ("longer", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_another_run_is_not_overwritten_unless_told(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, max_train_steps=2, resume_from_checkpoint="none")
     train(config)
@@ -637,6 +655,11 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
             FileNotFoundError,
             "validation_data_dir='nope' does not",
         ),
+        (
+            {"validation_data_dir": "nope", "streaming": True, "max_train_steps": 1},
+            FileNotFoundError,
+            "validation_data_dir='nope' does not exist",
+        ),
         ({"train_data_dir": None}, ValueError, "give train_data_dir or dataset_name"),
         ({"logger": "trackio"}, ImportError, "pip install trackio"),
     ],
@@ -647,6 +670,13 @@ def test_mistakes_are_named(
     with pytest.raises(error, match=message):
         train(tiny_config(tmp_path).replace(**options))
     assert not (tmp_path / "run" / "training_config.json").exists()
+
+
+def test_a_resolution_that_costs_much_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dry_run(tiny_config(tmp_path).replace(resolution=33, model_config_name_or_path=None))
+    assert "attends at 33 x 33 places" in caplog.text
 
 
 def test_a_dry_run_refuses_a_batch_that_is_larger_than_the_data(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ STOCK = ("stock DDPMScheduler's default: fixed_small", "leading")
 OTHER_NOISE = 1000  # the first seed of the images that check the best of many samplers
 
 Row = tuple[str | float | int, ...]
+Samplers = dict[tuple[str, str], tuple[DiffusionPipeline, dict]]
 
 
 def calibration_of(pipe: DDPMPipeline, data: str) -> Calibration:
@@ -60,7 +61,7 @@ def stock_default(folder: Path) -> DiffusionPipeline:
     return pipe
 
 
-def samplers(folder: Path, data: str) -> dict[tuple[str, str], tuple[DiffusionPipeline, dict]]:
+def samplers(folder: Path, data: str) -> Samplers:
     """Pipelines and their options by (variance, spacing), stock's default first."""
     pipe = open_model(folder)
     found = calibration_of(pipe, data)
@@ -75,13 +76,12 @@ def samplers(folder: Path, data: str) -> dict[tuple[str, str], tuple[DiffusionPi
     return pipes
 
 
-def measure(judge: Judge, folder: Path, data: str, K: int, num_more: int) -> Iterator[Row]:
+def measure(judge: Judge, pipes: Samplers, K: int, num_more: int) -> Iterator[Row]:
     """(variance, spacing, K, images, distance, ratio to stock's default), stock's default first.
 
     The last two are stock's and the best of the others again, with num_more images of other noise,
     which no choice was made by.
     """
-    pipes = samplers(folder, data)
     more = replace(judge, num_images=num_more, first_seed=OTHER_NOISE)
     distances = {}
     for key, (pipe, options) in pipes.items():
@@ -133,8 +133,9 @@ def main() -> None:
     rows: list[Row] = []
     for model, (steps, words) in MODELS.items():
         folder = train_recipe(options.output, options.data, words, steps=steps)
+        pipes = samplers(folder, options.data)
         for K in options.K:
-            for row in measure(judge, folder, options.data, K, options.num_more):
+            for row in measure(judge, pipes, K, options.num_more):
                 rows.append((model, *row))
                 print(rows[-1], flush=True)
                 report(rows, options.num_images, real)

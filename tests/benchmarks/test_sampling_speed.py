@@ -103,6 +103,7 @@ def test_sampling_is_at_least_half_as_fast_again_as_stocks() -> None:
             "stock DDPMPipeline": drawing(stock),
             "ours": drawing(pipe),
             f"ours, max_batch_size={BATCH}": drawing(pipe, max_batch_size=BATCH),
+            "ours, optimize()": drawing(fast),
             f"ours, optimize(), max_batch_size={BATCH}": drawing(fast, max_batch_size=BATCH),
         }
     )
