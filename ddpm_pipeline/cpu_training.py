@@ -20,6 +20,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -28,8 +29,8 @@ from torch import Tensor, nn
 
 __all__ = [
     "Float32Attention",
+    "SwappedLayers",
     "keep_freed_memory",
-    "training_layers",
     "use_float32_attention",
     "use_matrix_products",
 ]
@@ -79,33 +80,45 @@ def use_matrix_products(network: nn.Module) -> None:
         module.forward = partial(_pointwise, module)
 
 
-@contextmanager
-def training_layers(network: nn.Module) -> Iterator[None]:
-    """Do both inside a block only, and not to layers that are no longer diffusers'."""
-    attention = [m for m in _narrow_attention(network) if type(m.processor) in _OF_DIFFUSERS]
-    convolutions = [m for m in _pointwise_convolutions(network) if "forward" not in vars(m)]
-    processors = [module.processor for module in attention]
-    try:
-        for module in attention:
-            module.processor = Float32Attention()
-        for module in convolutions:
-            module.forward = partial(_pointwise, module)
-        yield
-    finally:
-        for module, processor in zip(attention, processors, strict=True):
-            module.processor = processor
-        for module in convolutions:
-            vars(module).pop("forward", None)
+@dataclass(frozen=True, eq=False)
+class SwappedLayers:
+    """Both of the above for the length of a block, where layers are still diffusers' by then."""
+
+    attention: tuple[Attention, ...]
+    convolutions: tuple[nn.Conv2d, ...]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> SwappedLayers:
+        """Those of a network, which stays as it is."""
+        return cls(_narrow_attention(network), _pointwise_convolutions(network))
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Swap them in, and back."""
+        narrow = [m for m in self.attention if type(m.processor) in _OF_DIFFUSERS]
+        attention = [(module, module.processor) for module in narrow]
+        convolutions = [m for m in self.convolutions if "forward" not in vars(m)]
+        try:
+            for module, _ in attention:
+                module.processor = Float32Attention()
+            for module in convolutions:
+                module.forward = partial(_pointwise, module)
+            yield
+        finally:
+            for module, processor in attention:
+                module.processor = processor
+            for module in convolutions:
+                vars(module).pop("forward", None)
 
 
-def _narrow_attention(network: nn.Module) -> list[Attention]:
+def _narrow_attention(network: nn.Module) -> tuple[Attention, ...]:
     found = [module for module in network.modules() if isinstance(module, Attention)]
-    return [module for module in found if module.inner_dim // module.heads < _WIDE_HEAD]
+    return tuple(module for module in found if module.inner_dim // module.heads < _WIDE_HEAD)
 
 
-def _pointwise_convolutions(network: nn.Module) -> list[nn.Conv2d]:
+def _pointwise_convolutions(network: nn.Module) -> tuple[nn.Conv2d, ...]:
     found = [module for module in network.modules() if type(module) is nn.Conv2d]
-    return [module for module in found if _is_pointwise(module)]
+    return tuple(module for module in found if _is_pointwise(module))
 
 
 def _is_pointwise(module: nn.Conv2d) -> bool:

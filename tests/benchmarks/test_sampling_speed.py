@@ -24,8 +24,8 @@ from results import record
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.unets import unet_config
 
-ROUNDS, K, IMAGES = int(os.environ.get("SAMPLING_ROUNDS", "5")), 2, 128
-BATCH = 64  # of the fast pipeline: what the caches hold
+ROUNDS, K, IMAGES = int(os.environ.get("SAMPLING_ROUNDS", "5")), 5, 128
+BATCH = 64  # may suit the caches better
 SIDE = 2048
 
 
@@ -102,7 +102,6 @@ def test_sampling_is_at_least_half_as_fast_again_as_stocks() -> None:
         {
             "stock DDPMPipeline": drawing(stock),
             "ours": drawing(pipe),
-            f"ours, max_batch_size={BATCH}": drawing(pipe, max_batch_size=BATCH),
             "ours, optimize()": drawing(fast),
             f"ours, optimize(), max_batch_size={BATCH}": drawing(fast, max_batch_size=BATCH),
         }
@@ -138,4 +137,4 @@ def test_sampling_is_at_least_half_as_fast_again_as_stocks() -> None:
         ],
     )
     assert levels.mean() < 2
-    assert rows[-1][2] >= 1.5
+    assert found["stock DDPMPipeline"] / found["ours, optimize()"] >= 1.5
