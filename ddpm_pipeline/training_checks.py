@@ -28,6 +28,8 @@ def check_options(config: TrainingConfig) -> None:
     optional = _optional(type(config))
     for name, (is_allowed, allowed) in _RANGES.items():
         value = getattr(config, name)
+        if isinstance(value, float) and math.isinf(value):
+            raise ValueError(f"{name} must be finite, got {value!r}")
         if not ((value is None and name in optional) or _holds(is_allowed, value)):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_loss(config.loss, config.variance_type, config.loss_weighting)
@@ -48,7 +50,7 @@ def _holds(is_allowed: Callable[[Any], bool], value: object) -> bool:
     """Whether a value is allowed, which one of another type is not."""
     try:
         return not isinstance(value, bool) and is_allowed(value)
-    except (TypeError, OverflowError):
+    except TypeError:
         return False
 
 
@@ -118,7 +120,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
         for name in ("dropout", "label_dropout", "adam_beta1", "adam_beta2", "muon_momentum")
     },
     **{
-        name: (lambda v: 0 < v < math.inf, "above 0 and finite")
+        name: (lambda v: v > 0, "above 0")
         for name in (
             "learning_rate",
             "adam_epsilon",
@@ -130,7 +132,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
         )
     },
     **{
-        name: (lambda v: 0 <= v < math.inf, "at least 0 and finite")
+        name: (lambda v: v >= 0, "at least 0")
         for name in ("adam_weight_decay", "max_grad_norm", "p2_gamma", "ema_power")
     },
     "validation_size": (
