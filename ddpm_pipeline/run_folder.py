@@ -190,6 +190,19 @@ class RunFolder:
         for file in (self.model, self.metrics, self.identity, self.record, self.picture):
             file.unlink(missing_ok=True)
 
+    def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:
+        """Whether the model of a checkpoint of this folder, at its step, is saved and whole.
+
+        What the user did to it since, such as a calibration, is then theirs to keep.
+        """
+        parts = [self.model, self.record, *(self.path / n for n in ("unet", "scheduler"))]
+        if checkpoint is None or checkpoint.parent != self.checkpoints:
+            return False
+        if not all(part.exists() for part in parts):
+            return False
+        # It is written last, so that it tells of a model that was replaced in all its parts.
+        return json.loads(self.record.read_text(encoding="utf-8")).get("steps") == step
+
     def save_model(self, pipeline: DDPMPipeline, record: dict[str, Any]) -> None:
         """Save a pipeline and the record of its training, replacing older ones part by part."""
         aside = self.path / ".model.aside"

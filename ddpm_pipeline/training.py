@@ -247,6 +247,7 @@ class _Run:
         if self.accelerator.is_main_process:
             self.metrics = MetricsFile(self.folder.metrics, metrics)
         start_trackers(self.accelerator, self.config, self.step)
+        begun = self.step
         self.trainer.unet.train()
         bar = tqdm(
             total=self.config.max_train_steps,
@@ -273,7 +274,11 @@ class _Run:
                 self._save_model()
                 self._submit_push()
             return self._result(finished=False)
-        self._save_model()
+        is_saved = self.step == begun and self._on_main(
+            lambda: self.folder.holds_model_of(checkpoint, self.step)
+        )
+        if not is_saved:
+            self._save_model()
         self._submit_push()
         return self._result(finished=True)
 

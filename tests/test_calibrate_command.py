@@ -9,12 +9,14 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler
+from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConfig
 from ddpm_pipeline.calibrate_command import CalibrateConfig, calibrate_command, run
 from ddpm_pipeline.calibration_chains import chain_bits_per_dim
 from ddpm_pipeline.spacing import spaced_timesteps
+from ddpm_pipeline.training_setup import make_scheduler, resolve
 
 T = 20
 FEATURES = """
@@ -104,6 +106,13 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
     assert same[0] == same[1]
     strip = np.asarray(Image.open(model / "progressive.png"))
     assert strip.shape == (6 * 10, 11 * 10)
+
+
+def test_the_spacing_that_training_writes_has_rows_by_default(saved: Path) -> None:
+    trained = resolve(
+        TrainingConfig(max_train_steps=1), length=None, world_size=1, device=torch.device("cpu")
+    )
+    assert make_scheduler(trained).timestep_spacing in config(saved).spacings
 
 
 def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

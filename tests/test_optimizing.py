@@ -55,13 +55,24 @@ def test_image_i_stays_the_same_in_any_batch(pipe: DDPMPipeline) -> None:
 def test_the_network_has_other_layers_only_while_it_is_called(pipe: DDPMPipeline) -> None:
     attention = [m for m in pipe.unet.modules() if isinstance(m, Attention)]
     before = [m.processor for m in attention]
+    pointwise = [
+        m
+        for m in pipe.unet.modules()
+        if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)
+    ]
     seen = []
-    pipe.unet.conv_in.register_forward_hook(
-        lambda *_: seen.extend(type(m.processor) for m in attention)
-    )
+
+    def look(*_: object) -> None:
+        processors = {type(m.processor) for m in attention}
+        seen.append((processors, {"forward" in vars(m) for m in pointwise}))
+
+    pipe.unet.conv_in.register_forward_hook(look)
     draw(pipe)
+    assert all(state == ({AttnProcessor2_0}, {False}) for state in seen)
+    seen.clear()
     draw(pipe.optimize("bfloat16"))
-    assert seen.count(Float32Attention) == len(seen) / 2 > 0
+    assert all(state == ({Float32Attention}, {True}) for state in seen)
+    assert seen
     assert [m.processor for m in attention] == before
     assert not any("forward" in vars(m) for m in pipe.unet.modules())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import TINY_UNET, blobs, image_data, outcome, run_forked, tiny_config
 
 import ddpm_pipeline
-from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.evaluation import EvaluateConfig, evaluate
 from ddpm_pipeline.features import SmallFeatures, SmallFeaturesConfig
 from ddpm_pipeline.loading import ImageLoader
@@ -586,6 +587,26 @@ def test_more_steps_may_follow_where_the_learning_rate_allows(tmp_path: Path) ->
     train(whole.replace(max_train_steps=8))
     a, b = outcome(tmp_path / "run")["model"], outcome(tmp_path / "b" / "run")["model"]
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_given_again_leaves_its_model_as_the_user_has_it(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    train(config)
+    whole = outcome(tmp_path / "run")["model"]
+    scheduler = tmp_path / "run" / "scheduler"
+    plain = DDPMScheduler.from_pretrained(scheduler)
+    errors = torch.full((len(plain),), 0.25, dtype=torch.float64)
+    known = Calibration.from_errors(plain.schedule, errors)
+    plain.with_calibration(known).save_pretrained(scheduler)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").glob("*/*") if p.is_file()}
+    assert train(config).finished
+    assert {p: p.read_bytes() for p in before} == before
+    assert DDPMScheduler.from_pretrained(scheduler).calibration is not None
+
+    shutil.rmtree(tmp_path / "run" / "unet")
+    assert train(config).finished
+    after = outcome(tmp_path / "run")["model"]
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
 
 
 def test_a_run_may_be_made_longer_until_its_cooldown_begins(tmp_path: Path) -> None:

@@ -137,4 +137,4 @@ def test_sampling_is_at_least_half_as_fast_again_as_stocks() -> None:
         ],
     )
     assert levels.mean() < 2
-    assert found["stock DDPMPipeline"] / found["ours, optimize()"] >= 1.5
+    assert all(row[2] >= 1.5 for row in rows if "optimize" in row[0])
