@@ -94,8 +94,8 @@ def variational_bound(
             with a fixed variance type, whose last variance is a free choice, and else "model".
         clip_x_0: Clamp the predicted x_0 to ± this; None leaves it alone.
         class_labels: Labels of a class-conditional model if x_0 is a tensor, int64, shape (N,).
-        x_0_variance: v_t of the variance type "analytic", shape (T,); that of the scheduler's
-            calibration by default.
+        x_0_variance: v_t of the variance type "analytic", shape (T,), of the decoder too; what the
+            scheduler's calibration says of both by default.
         timestep_sampler: How transitions are drawn; see ``bound_sampling``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
         eta: Only 1, DDPM's chain; the bound of DDIM's, eta = 0, is infinite.
@@ -135,13 +135,19 @@ def variational_bound(
     is_main = accelerator is None or accelerator.is_main_process
     saved = _Saved(state_file, data, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
+    calibrated_decoder = None
+    if x_0_variance is None:
+        x_0_variance = scheduler.x_0_variance
+        if decoder != "continuous":  # the best of a density is v_t itself
+            calibrated_decoder = scheduler.decoder_variance
     estimate = Estimate(
         model=model,
         process=ReverseProcess(
             scheduler.schedule,
             settings.prediction_type,
             settings.variance_type,
-            scheduler.x_0_variance if x_0_variance is None else x_0_variance,
+            x_0_variance,
+            calibrated_decoder,
             clip_x_0,
         ),
         settings=settings,

@@ -30,6 +30,7 @@ from ddpm_pipeline.process import (
     predict_x_0,
     reverse,
     split_output,
+    x_0_variance_of_moves,
 )
 from ddpm_pipeline.schedule import NoiseSchedule, Timestep
 
@@ -68,6 +69,7 @@ class ReverseProcess:
         prediction_type: What the network predicts.
         variance_type: The variance of the move; see ``process.reverse``.
         x_0_variance: v_t for variance_type "analytic", shape (T,).
+        decoder_variance: Of its move to the data, shape (T,); v_t by default.
         clip_x_0: The predicted x_0 is clamped to ± this; None leaves it alone.
     """
 
@@ -75,6 +77,7 @@ class ReverseProcess:
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_small"
     x_0_variance: Tensor | None = None
+    decoder_variance: Tensor | None = None
     clip_x_0: float | None = None
 
     def move(
@@ -82,6 +85,9 @@ class ReverseProcess:
     ) -> Gaussian:
         """p(x_s | x_t); arguments as in ``process.reverse``."""
         v = self.x_0_variance
+        if v is not None:
+            decoder = v if self.decoder_variance is None else self.decoder_variance
+            v = x_0_variance_of_moves(v.to(t.device), decoder.to(t.device), t, s)
         return reverse(
             self.schedule,
             model_output,
@@ -91,7 +97,7 @@ class ReverseProcess:
             prediction_type=self.prediction_type,
             variance_type=self.variance_type,
             above=above,
-            x_0_variance=None if v is None else v.to(t.device)[t],
+            x_0_variance=v,
             x_0_map=self._clip,
         )
 

@@ -45,8 +45,16 @@ ESTIMATES: tuple[str, ...] = get_args(Estimate)
 # Forward passes per timestep unless num_forwards says otherwise.
 FORWARDS_PER_TIMESTEP = 10
 
-_VERSION = 1
-_MEASURED = ("m", "m_standard_error", "x_0_error", "x_0_error_standard_error", "decoder")
+# Version 1 had no decoder_variance: it was x_0_variance.
+_VERSIONS = (1, 2)
+_MEASURED = (
+    "m",
+    "m_standard_error",
+    "x_0_error",
+    "x_0_error_standard_error",
+    "decoder_variance",
+    "decoder",
+)
 _TABLES = (*_MEASURED[:-1], "x_0_variance")
 # Digits that are kept: far below the standard errors, and half the size in a file.
 _DIGITS = 9
@@ -67,6 +75,8 @@ class Calibration:
         x_0_error: e_t = E||x_0 - x_0_hat||²/D, shape (T,).
         x_0_error_standard_error: Its standard error, shape (T,).
         x_0_variance: v_t, what the analytic variance is made of, shape (T,).
+        decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
+            the best of all numbers up to 1 - alpha_bar for 8-bit data, shape (T,).
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
             shape (4, T); (0, T) for a continuous decoder, which follows from x_0_error.
         alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
@@ -84,6 +94,7 @@ class Calibration:
     x_0_error: Tensor
     x_0_error_standard_error: Tensor
     x_0_variance: Tensor
+    decoder_variance: Tensor
     decoder: Tensor
     alpha_bar: tuple[float, ...]
     second_moment: float
@@ -134,12 +145,14 @@ class Calibration:
         zeros = torch.zeros_like(x_0_error)
         if m is None:
             m = 1 - schedule.snr(torch.arange(len(schedule))) * x_0_error
+        x_0_variance = _x_0_variance(schedule, "error", m, x_0_error, second_moment)
         defaults = {
             "m": m,
             "m_standard_error": zeros,
             "x_0_error": x_0_error,
             "x_0_error_standard_error": zeros,
-            "x_0_variance": _x_0_variance(schedule, "error", m, x_0_error, second_moment),
+            "x_0_variance": x_0_variance,
+            "decoder_variance": x_0_variance,
             "decoder": zeros.new_zeros(0, len(zeros)),
             "alpha_bar": _fingerprint(schedule),
             "second_moment": second_moment,
@@ -172,7 +185,7 @@ class Calibration:
         values["alpha_bar"] = list(self.alpha_bar)
         values["image_shape"] = list(self.image_shape)
         values["weights"] = None if self.weights is None else dict(self.weights)
-        return {"version": _VERSION, **values, **tables, "decoder": decoder}
+        return {"version": _VERSIONS[-1], **values, **tables, "decoder": decoder}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -183,11 +196,13 @@ class Calibration:
         """
         values = dict(values)
         version = values.pop("version", None)
-        if version != _VERSION:
+        if version not in _VERSIONS:
             raise ValueError(
-                f"the calibration's version must be {_VERSION}, got {version!r}; a newer "
-                "ddpm_pipeline may read it"
+                f"the calibration's version must be {' or '.join(map(str, _VERSIONS))}, got "
+                f"{version!r}; a newer ddpm_pipeline may read it"
             )
+        if version == 1 and "x_0_variance" in values:
+            values["decoder_variance"] = values["x_0_variance"]
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
         for name in _TABLES:
@@ -307,12 +322,16 @@ def calibrate(
     standard_error = estimates.standard_error * repeats**0.5
     _check_precision(precision, standard_error, measured.num_images)
     tables = {name: _rounded(getattr(estimates, name)) for name in _MEASURED}
-    x_0_variance = _x_0_variance(
-        schedule, estimate, tables["m"], tables["x_0_error"], estimates.second_moment
+    x_0_variance = _rounded(
+        _x_0_variance(
+            schedule, estimate, tables["m"], tables["x_0_error"], estimates.second_moment
+        )
     )
+    if decoder == "continuous":
+        tables["decoder_variance"] = x_0_variance
     return Calibration(
         **tables,
-        x_0_variance=_rounded(x_0_variance),
+        x_0_variance=x_0_variance,
         alpha_bar=_fingerprint(schedule),
         second_moment=estimates.second_moment,
         standard_error=standard_error,

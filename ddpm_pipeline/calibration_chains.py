@@ -142,7 +142,7 @@ def _decoder_costs(
         prediction_type="sample",
         variance_type=variance_type,
         above=above,
-        x_0_variance=calibration.x_0_variance[t],
+        x_0_variance=calibration.decoder_variance[t],
     )
     variance = move.log_var.exp()
     if not len(calibration.decoder):

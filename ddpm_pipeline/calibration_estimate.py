@@ -4,6 +4,11 @@ The denoising error of any data is a smooth function of log SNR, so that neighbo
 share their forwards: each table is a spline in log SNR (``calibration_smoothing``) through the
 means of single timesteps. Errors are smoothed as fractions of the error of the best multiple of
 x_t, which vary little from one end of the chain to the other.
+
+The best variance of the decoder would be e_t if x_0 had a density. Of 8-bit data it is the one
+with the least cost by the histograms, often above e_t: a level at the end of the range, such as a
+black background, has all the probability beyond it as well, so that a wide decoder costs nothing
+there.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ __all__ = ["DECODER_RATIOS", "Estimates", "decoder_costs_at", "estimate_tables"]
 # Variances, over 1 - alpha_bar_t, for which the decoder's cost is kept.
 DECODER_RATIOS = (1 / 64, 1 / 16, 1 / 4, 1.0)
 
+# Variances, over e_t, among which the decoder's best is looked for.
+_DECODER_FACTORS = 2 ** torch.arange(-3, 4.5, 0.5, dtype=torch.float64)
+
 _LOG_SNR_RANGE = (-12.0, 14.0)
 _LEAST_SHARE = 1e-6
 
@@ -36,6 +44,7 @@ class Estimates(NamedTuple):
     x_0_error: Tensor
     x_0_error_standard_error: Tensor
     decoder: Tensor
+    decoder_variance: Tensor
     second_moment: float
     standard_error: float
 
@@ -61,12 +70,14 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
     x_0_error = share.values.clamp(min=_LEAST_SHARE) * scale
     slopes = _bound_slopes(schedule, x_0_error) * scale
     nats_error = share.standard_error_of_sum(slopes, share_variances)
+    pricer = _DecoderPricer(schedule, sums.residuals.cpu(), log_snr, count)
     return Estimates(
         m=m.values,
         m_standard_error=m.standard_errors(m_variances),
         x_0_error=x_0_error,
         x_0_error_standard_error=share.standard_errors(share_variances) * scale,
-        decoder=_decoder_table(schedule, sums.residuals.cpu(), log_snr, count),
+        decoder=pricer.table(),
+        decoder_variance=pricer.best_variance(x_0_error),
         second_moment=second_moment,
         standard_error=float(bits_per_dim(nats_error, 1)),
     )
@@ -98,16 +109,43 @@ def _bound_slopes(schedule: NoiseSchedule, x_0_error: Tensor) -> Tensor:
     return torch.cat([decoder, (with_error - without) / error])
 
 
-def _decoder_table(
-    schedule: NoiseSchedule, residuals: Tensor, log_snr: Tensor, count: Tensor
-) -> Tensor:
-    """The decoder's cost for each of DECODER_RATIOS, shape (4, T); (0, T) without residuals."""
-    noise = schedule.one_minus_alpha_bar(torch.arange(len(schedule)))
-    if not residuals.numel():
-        return noise.new_zeros(0, len(noise))
-    rows = [decoder_costs_of_residuals(residuals, ratio * noise) for ratio in DECODER_RATIOS]
-    # Costs far below the best variance grow like errors over variances do.
-    return torch.stack([smooth_fit(log_snr, row, count).values for row in rows])
+class _DecoderPricer(NamedTuple):
+    """The decoder's smooth cost over t, by histograms of residuals; (T, 0) for a density."""
+
+    schedule: NoiseSchedule
+    residuals: Tensor
+    log_snr: Tensor
+    count: Tensor
+
+    def costs(self, variance: Tensor) -> Tensor:
+        """Nats per dimension for a variance at each timestep, shape (T,)."""
+        nats = decoder_costs_of_residuals(self.residuals, variance)
+        # Costs far below the best variance grow like errors over variances do.
+        return smooth_fit(self.log_snr, nats, self.count).values
+
+    def table(self) -> Tensor:
+        """The cost for each of DECODER_RATIOS, shape (4, T); (0, T) for a density."""
+        if not self.residuals.numel():
+            return self.count.new_zeros(0, len(self.schedule))
+        return torch.stack([self.costs(ratio * self._noise) for ratio in DECODER_RATIOS])
+
+    def best_variance(self, x_0_error: Tensor) -> Tensor:
+        """The variance with the least cost, at most 1 - alpha_bar, shape (T,)."""
+        if not self.residuals.numel():
+            return x_0_error
+        factors = _DECODER_FACTORS
+        costs = torch.stack([self.costs(factor * x_0_error) for factor in factors])
+        lowest = costs.argmin(0).clamp(1, len(factors) - 2)
+        around = lowest + torch.arange(-1, 2)[:, None]
+        # a + b ln(factor) + c/factor through three costs is lowest at c/b.
+        _, b, c = _through(factors[around.T], costs.gather(0, around).T).unbind(1)
+        best = torch.where(b > 0, c / b, torch.inf)
+        best = best.clamp(factors[lowest - 1], factors[lowest + 1])
+        return torch.minimum(best * x_0_error, self._noise)
+
+    @property
+    def _noise(self) -> Tensor:
+        return self.schedule.one_minus_alpha_bar(torch.arange(len(self.schedule)))
 
 
 def decoder_costs_at(table: Tensor, ratio: Tensor) -> Tensor:
@@ -125,8 +163,13 @@ def decoder_costs_at(table: Tensor, ratio: Tensor) -> Tensor:
     nodes = torch.tensor(DECODER_RATIOS, dtype=torch.float64)
     first = (ratio > (nodes[1] * nodes[2]).sqrt()).long()
     window = first + torch.arange(3)[:, None]
-    coefficients = torch.linalg.solve(_form(nodes[window.T]), table.gather(0, window).T)
-    return (_form(ratio[:, None])[:, 0] * coefficients).sum(1)
+    coefficients = _through(nodes[window.T], table.gather(0, window).T)
+    return (_form(ratio) * coefficients).sum(1)
+
+
+def _through(ratios: Tensor, costs: Tensor) -> Tensor:
+    """Coefficients (M, 3) of the form that has these costs at these ratios, both (M, 3)."""
+    return torch.linalg.solve(_form(ratios), costs)
 
 
 def _form(ratio: Tensor) -> Tensor:

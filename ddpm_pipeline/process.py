@@ -44,6 +44,7 @@ __all__ = [
     "posterior_variance",
     "predict_x_0",
     "reverse",
+    "x_0_variance_of_moves",
 ]
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "mean"]
@@ -320,7 +321,8 @@ def reverse(
         prediction_type: One of PREDICTION_TYPES.
         variance_type: One of VARIANCE_TYPES.
         above: The chain's timestep before t, used at s = -1 only; t + 1 by default.
-        x_0_variance: v_t = E Var(x_0 | x_t) per dimension, shape () or (B,); analytic only.
+        x_0_variance: v_t = E Var(x_0 | x_t) per dimension, shape () or (B,); analytic only. At
+            s = -1 it is the variance itself, which for 8-bit data need not be v_t.
         x_0_map: Applied to the predicted x_0, e.g. clipping; None leaves it alone.
     Returns:
         Gaussian with mean (B, C, *) and a log_var in nats that broadcasts against it.
@@ -407,6 +409,18 @@ def analytic_variance(
     """
     mean_x_0, _ = posterior_mean_coefficients(schedule, t, s)
     return posterior_variance(schedule, t, s) + mean_x_0.square() * x_0_variance.to(mean_x_0)
+
+
+def x_0_variance_of_moves(
+    x_0_variance: Tensor, decoder_variance: Tensor, t: Tensor, s: Tensor
+) -> Tensor:
+    """v_t of moves t → s, and the decoder's own variance where they end at the data.
+
+    Arguments:
+        x_0_variance, decoder_variance: Shape (T,).
+        t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
+    """
+    return torch.where(s < 0, decoder_variance[t], x_0_variance[t])
 
 
 def _open_posterior_log_var(

@@ -215,6 +215,11 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         """v_t = E Var(x_0 | x_t) per dimension, float64, shape (T,); None if not calibrated."""
         return None if self.calibration is None else self.calibration.x_0_variance
 
+    @property
+    def decoder_variance(self) -> Tensor | None:
+        """Of the analytic move to 8-bit data, float64, shape (T,); None if not calibrated."""
+        return None if self.calibration is None else self.calibration.decoder_variance
+
     def check_weights(self, network: nn.Module) -> None:
         """ValueError if the options use a calibration that was made for other weights.
 
@@ -299,6 +304,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             self.config.prediction_type,
             variance_type,
             self.x_0_variance,
+            self.decoder_variance,
             self.last_noise_levels,
         )
 

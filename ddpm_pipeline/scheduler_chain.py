@@ -25,6 +25,7 @@ from ddpm_pipeline.process import (
     broadcast,
     posterior_variance,
     reverse_coefficients,
+    x_0_variance_of_moves,
 )
 from ddpm_pipeline.schedule import NoiseSchedule
 
@@ -68,7 +69,8 @@ class StepRule(NamedTuple):
     Arguments:
         schedule: Noise schedule with T steps.
         prediction_type, variance_type: As in ``process.reverse``.
-        x_0_variance: v_t for variance_type "analytic", shape (T,).
+        x_0_variance, decoder_variance: v_t for variance_type "analytic", and the variance of its
+            move to the data, shape (T,); None if not calibrated.
         last_noise_levels: For the same, the largest mean |noise| of the last noise drawn, in
             units of 2/255; it is not made smaller than the forward process's.
     """
@@ -77,15 +79,15 @@ class StepRule(NamedTuple):
     prediction_type: PredictionType
     variance_type: VarianceType
     x_0_variance: Tensor | None
+    decoder_variance: Tensor | None
     last_noise_levels: float
 
     def moves(self, chain: Chain, t: Tensor, eta: float | None = None) -> ReverseMove:
         """The moves of a chain from t, those of DDIM where eta is given."""
-        s, v = chain.landing[t], self.x_0_variance
-        options = {
-            "prediction_type": self.prediction_type,
-            "x_0_variance": v[t] if self.variance_type == "analytic" and v is not None else None,
-        }
+        s, v = chain.landing[t], None
+        if self.variance_type == "analytic" and self.x_0_variance is not None:
+            v = x_0_variance_of_moves(self.x_0_variance, self.decoder_variance, t, s)
+        options = {"prediction_type": self.prediction_type, "x_0_variance": v}
         if eta is not None:
             return ddim_coefficients(self.schedule, t, s, eta=eta, **options)
         return reverse_coefficients(

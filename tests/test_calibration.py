@@ -24,7 +24,7 @@ from ddpm_pipeline.spacing import spaced_timesteps
 
 DATA = mixture()
 LINEAR = NoiseSchedule.linear(1000)
-TABLES = ("m", "x_0_error", "x_0_variance", "decoder")
+TABLES = ("m", "x_0_error", "x_0_variance", "decoder_variance", "decoder")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -272,10 +272,19 @@ def test_json_gives_back_every_bit() -> None:
     assert len(text) < 100 * 9 * 200  # 9 tables
 
 
+def test_version_1_decodes_with_the_variance_of_x_0() -> None:
+    values = full().to_dict()
+    del values["decoder_variance"]
+    old = Calibration.from_dict(values | {"version": 1})
+    assert torch.equal(old.decoder_variance, old.x_0_variance)
+    assert not torch.equal(full().decoder_variance, full().x_0_variance)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=2), "version must be 1, got 2"),
+        (lambda d: d.update(version=3), "version must be 1 or 2, got 3"),
+        (lambda d: d.pop("decoder_variance"), "lacks decoder_variance"),
         (lambda d: d.pop("second_moment"), "lacks second_moment"),
         (lambda d: d.update(m="1.0 2.0"), r"m must be float64 of shape \(200,\), got"),
         (lambda d: d["decoder"].pop(), "decoder must have 4 rows or none, got 3"),
@@ -294,6 +303,7 @@ def test_known_errors_make_a_calibration() -> None:
     exact = denoising_errors(DATA)
     made = Calibration.from_errors(LINEAR, exact, second_moment=0.37)
     assert torch.equal(made.x_0_variance, exact)
+    assert torch.equal(made.decoder_variance, exact)
     assert_close(made.m, 1 - LINEAR.snr(torch.arange(1000)) * exact)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -19,6 +20,7 @@ BETAS = {"beta_start": 0.001, "beta_end": 0.2}
 EIGHT_BIT = Mixture((0.5, 0.3, 0.2), (-0.95, 0.0, 0.98), (0.05, 0.2, 0.05))
 MODEL = EIGHT_BIT.denoiser(linear_betas(T, 0.001, 0.2))
 LINEAR = NoiseSchedule.linear(1000)
+LEVELS = NoiseSchedule.linear(T, 0.001, 0.2)
 
 
 @lru_cache
@@ -57,10 +59,71 @@ def test_a_chain_costs_what_the_bound_measures(variance_type: str, spacing: str)
             images()[:100],
             timesteps=chain,
             generator=torch.Generator().manual_seed(2),
-            x_0_variance=scheduler.x_0_variance if variance_type == "analytic" else None,
         )
         error = (report.standard_error**2 + calibration().standard_error ** 2) ** 0.5
         assert found == pytest.approx(report.bits_per_dim, abs=3 * error, rel=0.01)
+
+
+def decoder_bits(t: int, variance: float | str) -> float:
+    """Bits per dimension of the analytic move from t to the data, by forward passes."""
+    report = variational_bound(
+        MODEL,
+        DDPMScheduler(T, **BETAS).with_calibration(calibration()),
+        images()[:500],
+        timesteps=[t],
+        decoder_variance=variance,
+        generator=torch.Generator().manual_seed(2),
+    )
+    return report.decoder
+
+
+@pytest.mark.parametrize("t", [0, 3, 10, 30, 60])
+def test_no_variance_of_the_decoder_is_better_for_8_bit_data(t: int) -> None:
+    best = calibration().decoder_variance[t].item()
+    assert best <= LEVELS.one_minus_alpha_bar(t)
+    found = decoder_bits(t, best)
+    assert decoder_bits(t, "model") == pytest.approx(found, rel=1e-6)
+    for factor in (0.5, 0.7, 1.4, 2):
+        assert decoder_bits(t, factor * best) > found
+    # The outer levels, half of these data, do not mind a wide decoder.
+    v = calibration().x_0_variance[t].item()
+    assert found < decoder_bits(t, v) - (0.01 if t >= 10 else 0)
+
+
+@pytest.mark.parametrize("eta", [None, 0.5])
+def test_the_last_move_alone_has_the_variance_of_the_decoder(eta: float | None) -> None:
+    scheduler = DDPMScheduler(T, **BETAS).with_calibration(calibration())
+    scheduler.set_timesteps(timesteps=[99, 30, 10])
+    x_t = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    last = scheduler.reverse(x_t, 10, x_t, eta=eta).log_var.exp().item()
+    assert last == pytest.approx(calibration().decoder_variance[10].item())
+    assert scheduler.step(x_t, 10, x_t, eta=eta).prev_sample.equal(
+        scheduler.reverse(x_t, 10, x_t, eta=eta).mean
+    )
+    before = replace(calibration(), decoder_variance=calibration().x_0_variance)
+    other = scheduler.with_calibration(before)
+    other.set_timesteps(timesteps=[99, 30, 10])
+    for t in (99, 30):
+        assert scheduler.reverse(x_t, t, x_t, eta=eta).log_var.equal(
+            other.reverse(x_t, t, x_t, eta=eta).log_var
+        )
+
+
+def test_a_density_keeps_the_variance_of_x_0() -> None:
+    scheduler = DDPMScheduler(T, **BETAS).with_calibration(calibration())
+    options = {"timesteps": [50, 10], "decoder": "continuous"}
+    bits = [
+        variational_bound(
+            MODEL,
+            scheduler,
+            images()[:50],
+            generator=torch.Generator().manual_seed(2),
+            **options,
+            **more,
+        ).bits_per_dim
+        for more in ({}, {"decoder_variance": calibration().x_0_variance[10].item()})
+    ]
+    assert bits[0] == pytest.approx(bits[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(
