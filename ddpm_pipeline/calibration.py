@@ -45,8 +45,9 @@ ESTIMATES: tuple[str, ...] = get_args(Estimate)
 # Forward passes per timestep unless num_forwards says otherwise.
 FORWARDS_PER_TIMESTEP = 10
 
-# Version 1 had no decoder_variance: it was x_0_variance.
+# Version 1 had no decoder_variance, it was x_0_variance, and fewer rows of the decoder's costs.
 _VERSIONS = (1, 2)
+_FIRST_DECODER_ROWS = 4
 _MEASURED = (
     "m",
     "m_standard_error",
@@ -78,7 +79,8 @@ class Calibration:
         decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
             the best of all numbers up to 1 - alpha_bar for 8-bit data, shape (T,).
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
-            shape (4, T); (0, T) for a continuous decoder, which follows from x_0_error.
+            shape (7, T), or (4, T) from version 1; (0, T) for a continuous decoder, which follows
+            from x_0_error.
         alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
         second_moment: E||x_0||²/D of the data.
         standard_error: Of the full chain's bits per dimension.
@@ -114,9 +116,10 @@ class Calibration:
                     f"{name} must be float64 of shape {(*rows, len(self))}, got {table.dtype} of "
                     f"shape {(*table.shape,)}"
                 )
-        if len(self.decoder) not in (0, len(DECODER_RATIOS)):
+        if len(self.decoder) not in (0, _FIRST_DECODER_ROWS, len(DECODER_RATIOS)):
             raise ValueError(
-                f"decoder must have {len(DECODER_RATIOS)} rows or none, got {len(self.decoder)}"
+                f"decoder must have {len(DECODER_RATIOS)}, {_FIRST_DECODER_ROWS} or no rows, got "
+                f"{len(self.decoder)}"
             )
 
     def __len__(self) -> int:

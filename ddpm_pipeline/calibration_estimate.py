@@ -13,6 +13,7 @@ there.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ from ddpm_pipeline.schedule import NoiseSchedule
 __all__ = ["DECODER_RATIOS", "Estimates", "decoder_costs_at", "estimate_tables"]
 
 # Variances, over 1 - alpha_bar_t, for which the decoder's cost is kept.
-DECODER_RATIOS = (1 / 64, 1 / 16, 1 / 4, 1.0)
+DECODER_RATIOS = tuple(2.0**-k for k in range(6, -1, -1))
 
 # Variances, over e_t, among which the decoder's best is looked for.
 _DECODER_FACTORS = 2 ** torch.arange(-3, 4.5, 0.5, dtype=torch.float64)
@@ -120,11 +121,14 @@ class _DecoderPricer(NamedTuple):
     def costs(self, variance: Tensor) -> Tensor:
         """Nats per dimension for a variance at each timestep, shape (T,)."""
         nats = decoder_costs_of_residuals(self.residuals, variance)
-        # Costs far below the best variance grow like errors over variances do.
-        return smooth_fit(self.log_snr, nats, self.count).values
+        # Images differ about in proportion to what they cost.
+        first = smooth_fit(self.log_snr, nats, self.count).values
+        floor = _LEAST_SHARE * first.max()
+        weights = self.count / first.clamp(min=floor).square()
+        return smooth_fit(self.log_snr, nats, weights).values
 
     def table(self) -> Tensor:
-        """The cost for each of DECODER_RATIOS, shape (4, T); (0, T) for a density."""
+        """The cost for each of DECODER_RATIOS, shape (7, T); (0, T) for a density."""
         if not self.residuals.numel():
             return self.count.new_zeros(0, len(self.schedule))
         return torch.stack([self.costs(ratio * self._noise) for ratio in DECODER_RATIOS])
@@ -155,13 +159,16 @@ def decoder_costs_at(table: Tensor, ratio: Tensor) -> Tensor:
     has exactly.
 
     Arguments:
-        table: Nats per dimension, shape (4, M).
+        table: Nats per dimension for 3 or more ratios, evenly spaced in their logarithm from the
+            first of DECODER_RATIOS to the last, shape (N, M).
         ratio: Variance over 1 - alpha_bar_t, above 0, shape (M,).
     Returns:
         Nats per dimension, shape (M,).
     """
-    nodes = torch.tensor(DECODER_RATIOS, dtype=torch.float64)
-    first = (ratio > (nodes[1] * nodes[2]).sqrt()).long()
+    low, high = (math.log(DECODER_RATIOS[end]) for end in (0, -1))
+    nodes = torch.linspace(low, high, len(table), dtype=torch.float64).exp()
+    nearest = (ratio.log() - low) / (high - low) * (len(table) - 1)
+    first = (nearest.round().long() - 1).clamp(0, len(table) - 3)
     window = first + torch.arange(3)[:, None]
     coefficients = _through(nodes[window.T], table.gather(0, window).T)
     return (_form(ratio) * coefficients).sum(1)

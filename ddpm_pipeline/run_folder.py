@@ -27,7 +27,7 @@ from ddpm_pipeline.checkpointing import (
     read_state,
 )
 from ddpm_pipeline.hub_names import parse_hub_checkpoint
-from ddpm_pipeline.training_config import TrainingConfig, differing_fields
+from ddpm_pipeline.training_config import COOLDOWN, TrainingConfig, differing_fields
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipeline import DDPMPipeline
@@ -79,6 +79,8 @@ class RunIdentity:
             changes = ", ".join(f"{k}: {a!r} → {b!r}" for k, (a, b) in differing.items())
             if "max_train_steps" in differing:
                 changes += f"; the learning rates of its {step} updates depend on its length"
+                if self.config.lr_scheduler == "constant_with_cooldown":
+                    changes += f", the last {float(COOLDOWN):.0%} of which cools down"
             raise ValueError(
                 f"the run in {str(where)!r} has another configuration ({changes}); use the same "
                 "options to continue it, another output_dir, or overwrite_output_dir"

@@ -8,6 +8,7 @@ from oracles import gaussian, linear_betas, mixture
 from torch.distributions import Normal
 from torch.testing import assert_close
 
+from ddpm_pipeline.calibration_estimate import DECODER_RATIOS, decoder_costs_at
 from ddpm_pipeline.calibration_moments import (
     MomentSums,
     decoder_costs_of_residuals,
@@ -87,3 +88,30 @@ def test_the_histogram_prices_a_decoder_of_any_variance(std: float) -> None:
         found = decoder_costs_of_residuals(sums.residuals, table)
         assert_close(found[1], expected, rtol=2e-3, atol=2e-3)
         assert found[0].isnan()
+
+
+@pytest.mark.parametrize("noise", [0.006, 0.02, 0.3])
+def test_costs_between_those_that_are_kept_are_nearly_exact(noise: float) -> None:
+    """Residuals of half the noise, of 8-bit levels of which the outer ones bend the costs."""
+    x_0 = levels(mixture((-1.0, 0.2, 0.97), 0.05).sample((200, 1, 10)))
+    x_0_hat = x_0 + 0.7 * noise * torch.randn(x_0.shape, dtype=torch.float64)
+    sums = MomentSums.zeros(3, CPU, histogram=True)
+    t = torch.ones(200, dtype=torch.int64)
+    sums.add(
+        lambda *_: x_0_hat,
+        NoiseSchedule.linear(3),
+        "sample",
+        x_0,
+        t,
+        seed=0,
+        forwards=torch.arange(200),
+    )
+
+    def exact(ratio: float) -> torch.Tensor:
+        variance = torch.full((3,), ratio * noise**2, dtype=torch.float64)
+        return decoder_costs_of_residuals(sums.residuals, variance)[1:2]
+
+    table = torch.stack([exact(ratio) for ratio in DECODER_RATIOS])
+    for ratio in (0.2, 0.35, 0.5, 0.7, 0.9):
+        found = decoder_costs_at(table, torch.tensor([ratio], dtype=torch.float64))
+        assert_close(found, exact(ratio), rtol=0, atol=3e-3)

@@ -85,7 +85,6 @@ def compare_bounds(pipe: DDPMPipeline, found: Calibration, data: Batches) -> tup
             data,
             timesteps=chain,
             num_timestep_samples=draws,
-            x_0_variance=found.x_0_variance if name == "analytic" else None,
             generator=seeded_generator(3),
         )
         priced = chain_bits_per_dim(found, scheduler.schedule, chain, variance_type=name)
