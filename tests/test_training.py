@@ -615,7 +615,7 @@ def test_a_run_may_be_made_longer_until_its_cooldown_begins(tmp_path: Path) -> N
     )
     train(short)
     with pytest.raises(
-        ValueError, match=r"max_train_steps: 10 → 20; the learning rates of its 10"
+        ValueError, match=r"max_train_steps: 10 → 20; .* of its 10 .*, the last 20% of which cools"
     ):
         train(short.replace(max_train_steps=20))
     start = str(tmp_path / "run" / "checkpoints" / "step-0000008")
