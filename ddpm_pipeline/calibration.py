@@ -45,7 +45,8 @@ ESTIMATES: tuple[str, ...] = get_args(Estimate)
 # Forward passes per timestep unless num_forwards says otherwise.
 FORWARDS_PER_TIMESTEP = 10
 
-# Version 1 had no decoder_variance, it was x_0_variance, and fewer rows of the decoder's costs.
+# Version 1 had no decoder_variance, it was x_0_variance, and neither had it a wiener_error, whose
+# place x_0_variance takes; it had fewer rows of the decoder's costs.
 _VERSIONS = (1, 2)
 _FIRST_DECODER_ROWS = 4
 _MEASURED = (
@@ -54,6 +55,7 @@ _MEASURED = (
     "x_0_error",
     "x_0_error_standard_error",
     "decoder_variance",
+    "wiener_error",
     "decoder",
 )
 _TABLES = (*_MEASURED[:-1], "x_0_variance")
@@ -78,6 +80,8 @@ class Calibration:
         x_0_variance: v_t, what the analytic variance is made of, shape (T,).
         decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
             the best of all numbers up to 1 - alpha_bar for 8-bit data, shape (T,).
+        wiener_error: W_t, the error of the best linear filter by the data's power spectrum, shape
+            (T,).
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
             shape (7, T), or (4, T) from version 1; (0, T) for a continuous decoder, which follows
             from x_0_error.
@@ -97,6 +101,7 @@ class Calibration:
     x_0_error_standard_error: Tensor
     x_0_variance: Tensor
     decoder_variance: Tensor
+    wiener_error: Tensor
     decoder: Tensor
     alpha_bar: tuple[float, ...]
     second_moment: float
@@ -156,6 +161,7 @@ class Calibration:
             "x_0_error_standard_error": zeros,
             "x_0_variance": x_0_variance,
             "decoder_variance": x_0_variance,
+            "wiener_error": x_0_variance,
             "decoder": zeros.new_zeros(0, len(zeros)),
             "alpha_bar": _fingerprint(schedule),
             "second_moment": second_moment,
@@ -205,7 +211,7 @@ class Calibration:
                 f"{version!r}; a newer ddpm_pipeline may read it"
             )
         if version == 1 and "x_0_variance" in values:
-            values["decoder_variance"] = values["x_0_variance"]
+            values["decoder_variance"] = values["wiener_error"] = values["x_0_variance"]
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
         for name in _TABLES:

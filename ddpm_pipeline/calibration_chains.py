@@ -1,13 +1,14 @@
 r"""What a calibration says about chains: their bits per dimension, and which are the best.
 
-Both come from e_t alone, without forward passes:
+The bound comes from e_t alone, without forward passes:
 
 .. math:: \text{bound}(t_K > \dots > t_1) = L_T(t_K) + \sum_k L(t_k \to t_{k-1}) + L_0(t_1)
 
 "likelihood" is the chain with the least bound. It spends timesteps on detail far below what
 anyone sees, and the published experience is that its images are worse than those of even steps
-(Watson et al. 2021, table 5). "samples" is the chain whose moves lead images least astray, in
-units of the image and not in nats (``calibration_costs.transport_costs``).
+(Watson et al. 2021, table 5). "samples" is the chain on which DDIM loses the least of the
+variance of images, in units of the image and not in nats
+(``calibration_costs.lost_variance_costs``).
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from ddpm_pipeline.calibration import Calibration
 from ddpm_pipeline.calibration_costs import (
     PRICED_VARIANCES,
     continuous_decoder_costs,
+    lost_variance_costs,
     move_costs,
     prior_cost,
     step_costs,
-    transport_costs,
 )
 from ddpm_pipeline.calibration_estimate import decoder_costs_at
 from ddpm_pipeline.process import VarianceType, reverse_coefficients
@@ -103,6 +104,8 @@ def _costs(
     objective: Objective,
 ) -> tuple[Tensor, Tensor | None]:
     """Costs of all moves, and of the last moves where they depend on those before."""
+    if objective == "samples":
+        return lost_variance_costs(schedule, calibration.wiener_error), None
     T = len(schedule)
     costs = step_costs(
         schedule,
@@ -111,8 +114,6 @@ def _costs(
         variance_type=variance_type,
         x_0_variance=calibration.x_0_variance,
     )
-    if objective == "samples":
-        return transport_costs(costs, calibration.x_0_error), None
     last_costs = None
     if variance_type.startswith("fixed_small"):
         # Its variance at the data is that of the move before.

@@ -33,11 +33,14 @@ __all__ = [
     "chain_cost",
     "continuous_decoder_costs",
     "linear_error",
+    "lost_variance_costs",
     "move_costs",
     "prior_cost",
     "step_costs",
-    "transport_costs",
+    "wiener_error",
 ]
+
+_COMPONENTS_AT_ONCE = 4096
 
 PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
 
@@ -196,31 +199,48 @@ def chain_cost(costs: Tensor, timesteps: Sequence[int] | Tensor) -> Tensor:
     return costs[t, s + 1].sum()
 
 
-def transport_costs(costs: Tensor, x_0_error: Tensor) -> Tensor:
-    r"""How far moves lead samples astray, as a squared distance between images.
+def lost_variance_costs(schedule: NoiseSchedule, wiener_error: Tensor) -> Tensor:
+    r"""What steps of DDIM lose of the variance of Gaussian data with the data's spectrum.
 
     .. math::
-        e_t \max\Big(0, L(t \to s) - \sum_{s < i \le t} L(i \to i - 1)\Big), \qquad
-        e_t / 2 \text{ for } s = -1
+        L(t \to s) = (W_t - W_s)\, \frac{\kappa_t - \kappa_s}{\kappa_t + \kappa_s},
+        \qquad \kappa_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}, \quad W_{-1} = \kappa_{-1} = 0
 
-    The bracket is what a move loses against the single steps that it skips: the divergence of a
-    Gaussian from the many that it stands for. By Talagrand's inequality, twice the variance times
-    the divergence limits the squared transport distance, and the variance of what is drawn at t
-    is e_t in units of x_0. At the end a mean stands for x_0, which is e_t away. Divided by 2 and
-    summed along a chain, this is the cost here; a nat counts as much as the pixels it is about.
+    A step with eta = 0 multiplies a component of variance lambda = c² by the cosine of
+    atan(kappa_t/c) - atan(kappa_s/c), where it should multiply it by that of
+    atan(kappa_t/c) over that of atan(kappa_s/c). Of the variance c² it so loses the squared sine,
+    and the mean over components is this product (docs/formulas.md, shortest path).
 
     Arguments:
-        costs: As ``step_costs`` returns them for the analytic variance, shape (T, T + 1).
-        x_0_error: e_t, shape (T,).
+        schedule: Noise schedule with T steps.
+        wiener_error: W_t as ``wiener_error`` returns it, shape (T,).
     Returns:
-        Costs of the same shape; infinity stays where it was.
-    Source: Talagrand 1996, "Transportation cost for Gaussian and other product measures".
+        Mean variance lost per dimension, float64, shape (T, T + 1), as ``step_costs``.
     """
-    every_t = torch.arange(1, len(costs))
-    steps = torch.cat([costs.new_zeros(1), costs[every_t, every_t].cumsum(0)])
-    skipped = steps[:, None] - steps[None, :]
-    lost = (costs[:, 1:] - skipped).clamp(min=0)
-    return torch.cat([x_0_error[:, None] / 2, x_0_error[:, None] * lost], dim=1)
+    T = len(schedule)
+    signal = schedule.snr(torch.arange(T)).sqrt()  # 1/kappa, 0 at zero SNR
+    share = (signal[None, :] - signal[:, None]) / (signal[None, :] + signal[:, None])
+    costs = (wiener_error[:, None] - wiener_error[None, :]) * share
+    costs = torch.where(torch.ones(T, T).tril(-1) > 0, costs, torch.inf)
+    return torch.cat([wiener_error[:, None], costs], dim=1)
+
+
+def wiener_error(schedule: NoiseSchedule, spectrum: Tensor) -> Tensor:
+    r"""Mean square error of the best linear filter of x_t as an estimate of x_0, shape (T,).
+
+    .. math:: W_t = \tfrac1D \sum_k \lambda_k (1 - \bar\alpha_t)
+        / (\lambda_k \bar\alpha_t + 1 - \bar\alpha_t)
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        spectrum: Variances lambda of the data's components in an orthonormal basis, shape (D,).
+    Source: Wiener 1949, "Extrapolation, interpolation, and smoothing of stationary time series".
+    """
+    t = torch.arange(len(schedule))
+    signal, noise = schedule.alpha_bar(t)[:, None], schedule.one_minus_alpha_bar(t)[:, None]
+    parts = spectrum.split(_COMPONENTS_AT_ONCE)
+    total = sum((part * noise / (part * signal + noise)).sum(1) for part in parts)
+    return total / len(spectrum)
 
 
 def linear_error(schedule: NoiseSchedule, second_moment: float) -> Tensor:

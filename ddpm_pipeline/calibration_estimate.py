@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.bound_terms import bits_per_dim
-from ddpm_pipeline.calibration_costs import linear_error, move_costs
+from ddpm_pipeline.calibration_costs import linear_error, move_costs, wiener_error
 from ddpm_pipeline.calibration_moments import MomentSums, decoder_costs_of_residuals
 from ddpm_pipeline.calibration_smoothing import SmoothFit, smooth_fit
 from ddpm_pipeline.schedule import NoiseSchedule
@@ -46,6 +46,7 @@ class Estimates(NamedTuple):
     x_0_error_standard_error: Tensor
     decoder: Tensor
     decoder_variance: Tensor
+    wiener_error: Tensor
     second_moment: float
     standard_error: float
 
@@ -79,6 +80,7 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
         x_0_error_standard_error=share.standard_errors(share_variances) * scale,
         decoder=pricer.table(),
         decoder_variance=pricer.best_variance(x_0_error),
+        wiener_error=wiener_error(schedule, sums.spectrum()),
         second_moment=second_moment,
         standard_error=float(bits_per_dim(nats_error, 1)),
     )

@@ -11,13 +11,16 @@ Half of the forwards go evenly over t. The other half go where the bound is made
 1/2 ln(1 + SNR/4) of Gaussian data, with one nat for the decoder. A golden-ratio sequence makes
 every stretch of f well spread over t.
 
+The mean power of x_0's Fourier components, less that of its mean, is the spectrum of the data:
+what a linear filter knows of them.
+
 The histogram prices the decoder of 8-bit data for any variance afterwards: the probability of
 x_0's bin depends on the residual alone, once the bins that reach to infinity are kept apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -71,6 +74,8 @@ class MomentSums:
         eps, eps_squared: Sums of the predicted noise's mean square and of its square, (T,).
         error, error_squared: The same of x_0's error, (T,).
         data: Sum over forwards of the image's mean square, ().
+        image, power: Sums over forwards of the image and of its Fourier components' squared
+            magnitude, the shape of an image.
         residuals: Histograms of x_0 - x_0_hat, int64, (T, NUM_BINS), or (T, 0) for no histogram.
     """
 
@@ -80,15 +85,28 @@ class MomentSums:
     error: Tensor
     error_squared: Tensor
     data: Tensor
+    image: Tensor
+    power: Tensor
     residuals: Tensor
 
     @classmethod
-    def zeros(cls, T: int, device: torch.device, *, histogram: bool) -> MomentSums:
-        """Nothing added yet."""
+    def zeros(
+        cls, T: int, shape: Sequence[int], device: torch.device, *, histogram: bool
+    ) -> MomentSums:
+        """Nothing added yet, of images of a shape."""
         precise = torch.float32 if device.type == "mps" else torch.float64
         tables = [torch.zeros(T, dtype=precise, device=device) for _ in range(5)]
         bins = torch.zeros(T, NUM_BINS if histogram else 0, dtype=torch.int64, device=device)
-        return cls(*tables, torch.zeros((), dtype=precise, device=device), bins)
+        data, *images = (
+            torch.zeros(size, dtype=precise, device=device) for size in ((), shape, shape)
+        )
+        return cls(*tables, data, *images, bins)
+
+    def spectrum(self) -> Tensor:
+        """Variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
+        count = self.count.sum().double().cpu()
+        mean, power = self.image.double().cpu() / count, self.power.double().cpu() / count
+        return (power - torch.fft.fftn(mean, norm="ortho").abs().square()).clamp(min=0).flatten()
 
     def tensors(self) -> dict[str, Tensor]:
         """All sums by name."""
@@ -137,6 +155,9 @@ class MomentSums:
         for name, value in values.items():
             getattr(self, name).index_add_(0, t, value.to(self.count))
         self.data += _mean_square(x_0).sum().to(self.data)
+        self.image += x_0.sum(0).to(self.image)
+        components = torch.fft.fftn(x_0, dim=tuple(range(1, x_0.ndim)), norm="ortho")
+        self.power += components.abs().square().sum(0).to(self.power)
         if self.residuals.numel():
             bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
             self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))

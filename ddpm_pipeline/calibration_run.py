@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -100,7 +100,7 @@ class CalibrationRun:
         shape = first.x_0.shape[1:]
         _check_resolution(model, shape)
         device = accelerator.device if accelerator else device_of(model, first.x_0.device)
-        sums = MomentSums.zeros(len(self.schedule), device, histogram=self.is_discrete)
+        sums = MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete)
         state = _State(_state_path(state_file, accelerator), self.seed, self._settings(shape))
         done, num_images = state.load(sums), 0
         bar = tqdm(
@@ -174,7 +174,8 @@ class CalibrationRun:
 
     def _settings(self, shape: torch.Size) -> str:
         table = self.schedule.log_alpha_bar.tolist()
-        return repr((replace(self, schedule=None), table, tuple(shape)))
+        sums = [field.name for field in fields(MomentSums)]
+        return repr((replace(self, schedule=None), table, tuple(shape), sums))
 
 
 def draw_seed(

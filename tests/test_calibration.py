@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate
-from ddpm_pipeline.calibration_costs import linear_error, move_costs
+from ddpm_pipeline.calibration_costs import linear_error, move_costs, wiener_error
 from ddpm_pipeline.calibration_estimate import DECODER_RATIOS, decoder_costs_at
 from ddpm_pipeline.spacing import spaced_timesteps
 
 DATA = mixture()
 LINEAR = NoiseSchedule.linear(1000)
-TABLES = ("m", "x_0_error", "x_0_variance", "decoder_variance", "decoder")
+TABLES = ("m", "x_0_error", "x_0_variance", "decoder_variance", "wiener_error", "decoder")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -262,6 +262,25 @@ def full(**changes: object) -> Calibration:
     return replace(found, weights={"float32": "abc"}, **changes)
 
 
+def test_the_spectrum_of_the_data_is_measured() -> None:
+    """Of waves around a mean, which is no part of it."""
+    column = torch.tensor([0.1, 0.4, 0.2, 0.1]).outer(torch.ones(4))
+    amplitude = 0.3 * torch.randn(1000, 1, 1, 1, generator=seeded())
+    wave = torch.tensor([1.0, -1.0, 1.0, -1.0]).expand(4, 4)  # one component, of norm 4
+    found = calibrate(
+        DATA.denoiser(linear_betas(200)),
+        DDPMScheduler(200),
+        [column + amplitude * wave],
+        num_forwards=1000,
+        decoder="continuous",
+    )
+    schedule = DDPMScheduler(200).schedule
+    spectrum = torch.zeros(16, dtype=torch.float64)
+    spectrum[0] = 16 * amplitude.double().var(unbiased=False)
+    expected = wiener_error(schedule, spectrum)
+    assert_close(found.wiener_error, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_json_gives_back_every_bit() -> None:
     before = full()
     text = json.dumps(before.to_dict(), allow_nan=False)
@@ -275,9 +294,10 @@ def test_json_gives_back_every_bit() -> None:
 
 def test_version_1_decodes_with_the_variance_of_x_0() -> None:
     values = full().to_dict()
-    del values["decoder_variance"]
+    del values["decoder_variance"], values["wiener_error"]
     old = Calibration.from_dict(values | {"version": 1, "decoder": values["decoder"][::2]})
     assert torch.equal(old.decoder_variance, old.x_0_variance)
+    assert torch.equal(old.wiener_error, old.x_0_variance)
     assert not torch.equal(full().decoder_variance, full().x_0_variance)
 
 

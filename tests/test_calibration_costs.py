@@ -16,11 +16,13 @@ from ddpm_pipeline.calibration_costs import (
     chain_cost,
     continuous_decoder_costs,
     linear_error,
+    lost_variance_costs,
     move_costs,
     prior_cost,
     step_costs,
-    transport_costs,
+    wiener_error,
 )
+from ddpm_pipeline.ddim import ddim_posterior
 from ddpm_pipeline.process import marginal, posterior, posterior_variance, predict_x_0, reverse
 from ddpm_pipeline.schedule import NoiseSchedule
 from ddpm_pipeline.spacing import shortest_paths, spaced_timesteps
@@ -172,40 +174,45 @@ def test_the_decoder_is_a_density() -> None:
     assert continuous_decoder_costs(error)[0] < continuous_decoder_costs(error, 1.1 * error)[0]
 
 
-def transport(errors: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
-    costs = step_costs(schedule, errors, continuous_decoder_costs(errors))
-    return transport_costs(costs, errors)
+@pytest.mark.parametrize(
+    "schedule",
+    [NoiseSchedule.linear(20, 0.001, 0.4), NoiseSchedule.cosine(20).zero_terminal_snr()],
+)
+def test_lost_variance_is_what_a_step_of_ddim_loses(schedule: NoiseSchedule) -> None:
+    """The step itself, on a Gaussian whose components are known, against its true marginals."""
+    spectrum = torch.tensor([0.01, 0.3, 5.0, 40.0], dtype=torch.float64)
+    costs = lost_variance_costs(schedule, wiener_error(schedule, spectrum))
+    for t, s in [(19, 18), (19, 3), (10, 9), (7, 0), (4, -1), (19, -1)]:
+        signal, noise = schedule.alpha_bar(t), schedule.one_minus_alpha_bar(t)
+        x_0_from_x_t = signal.sqrt() * spectrum / (spectrum * signal + noise)
+        from_x_0, from_x_t, _ = ddim_posterior(schedule, torch.tensor(t), torch.tensor(s), 0.0)
+        gain = from_x_0 * x_0_from_x_t + from_x_t
+        drawn = gain.square() * (spectrum * signal + noise)
+        true = spectrum * schedule.alpha_bar(s) + schedule.one_minus_alpha_bar(s)
+        assert_close(costs[t, s + 1], (spectrum * (1 - drawn / true)).mean(), rtol=1e-9, atol=0)
+    assert torch.isinf(costs[5, 6:]).all()
 
 
-def test_single_steps_lead_nowhere_astray_and_the_end_is_a_mean() -> None:
-    errors, schedule = denoising_errors(mixture(), T=20), NoiseSchedule.linear(20)
-    costs = transport(errors, schedule)
-    for t in range(20):
-        assert costs[t, 0] == errors[t] / 2
-        assert t == 0 or costs[t, t].abs() < 1e-15
-        # Any move between noisy steps loses more than the shorter ones inside it.
-        assert (costs[t, 1 : t + 1].diff() <= 1e-15).all()
-        assert torch.isinf(costs[t, t + 1 :]).all()
+def test_data_of_variance_1_have_their_best_steps_even_in_angle() -> None:
+    schedule = NoiseSchedule.cosine(1000).zero_terminal_snr()
+    costs = lost_variance_costs(schedule, wiener_error(schedule, torch.ones(1).double()))
+    found = shortest_paths(costs, 25).chain(25)
+    angle = schedule.alpha_bar(found).sqrt().acos()
+    assert_close(angle.diff(), torch.full((24,), -math.pi / 50).double(), rtol=0, atol=2e-3)
 
 
-def test_gaussian_data_may_be_drawn_in_any_steps() -> None:
-    errors = denoising_errors(gaussian(0, 0.5))
-    costs = transport(errors, LINEAR)[:, 1:].tril(-1)
-    assert costs.abs().max() < 1e-9
-
-
-def test_transport_is_no_more_than_its_cost() -> None:
-    """Of two-point data from pure noise, in one jump: the Gaussian drawn is far from the data."""
-    data = mixture((-0.6, 0.6), 0.01)
-    errors = denoising_errors(data)
-    costs = transport(errors, LINEAR)
-    n = 200_001
-    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    # x_s at s = 0 is x_0 but for a hundredth; sorting is the best transport on the line.
-    drawn = Normal(0.0, errors[999].sqrt()).icdf(u)
-    true = data.sample((n,)).sort().values
-    squared_distance = (drawn - true).square().mean()
-    assert 0.05 * 2 * costs[999, 1] < squared_distance < 2 * costs[999, 1] + 0.01
+def test_wiener_s_error_is_that_of_the_best_matrix() -> None:
+    """On a ring, where every stationary covariance has the Fourier components as its axes."""
+    schedule, D = NoiseSchedule.linear(10, 0.01, 0.5), 8
+    row = torch.tensor([2.0, 1.2, 0.5, 0.1, 0.0, 0.1, 0.5, 1.2], dtype=torch.float64)
+    covariance = torch.stack([row.roll(k) for k in range(D)])
+    found = wiener_error(schedule, torch.linalg.eigvalsh(covariance))
+    for t in range(10):
+        signal, noise = schedule.alpha_bar(t), schedule.one_minus_alpha_bar(t)
+        of_x_t = signal * covariance + noise * torch.eye(D)
+        best = signal.sqrt() * torch.linalg.solve(of_x_t, covariance)
+        error = (covariance - signal.sqrt() * best.T @ covariance).trace() / D
+        assert_close(found[t], error)
 
 
 def test_zero_terminal_snr_has_finite_costs() -> None:

@@ -36,7 +36,7 @@ def test_sums_hold_what_a_perfect_network_leaves() -> None:
     data, T = gaussian(0, 0.5), 20
     schedule = NoiseSchedule.linear(T, 0.01, 0.5)
     model = data.denoiser(linear_betas(T, 0.01, 0.5))
-    sums = MomentSums.zeros(T, CPU, histogram=False)
+    sums = MomentSums.zeros(T, (1, 4), CPU, histogram=False)
     n = 2000
     forwards = torch.arange(T * n)
     x_0 = data.sample((T * n, 1, 4), torch.Generator().manual_seed(0))
@@ -55,7 +55,7 @@ def test_sums_hold_what_a_perfect_network_leaves() -> None:
 def test_the_noise_predicted_is_compared_with_the_noise_drawn() -> None:
     """Where all is noise, m is known to far better than the chi-square noise of ||eps||²."""
     data, T = gaussian(0, 0.5), 1000
-    sums = MomentSums.zeros(T, CPU, histogram=False)
+    sums = MomentSums.zeros(T, (1, 4), CPU, histogram=False)
     x_0 = data.sample((100, 1, 4), torch.Generator().manual_seed(0))
     t = torch.full((100,), 999)
     model = data.denoiser(linear_betas(T))
@@ -75,7 +75,7 @@ def test_the_histogram_prices_a_decoder_of_any_variance(std: float) -> None:
     x_0 = levels(mixture((-1.0, 0.2, 0.97), 0.05).sample((200, 1, 10)))
     x_0_hat = x_0 + std * torch.randn(x_0.shape, dtype=torch.float64)
     schedule = NoiseSchedule.linear(3)
-    sums = MomentSums.zeros(3, CPU, histogram=True)
+    sums = MomentSums.zeros(3, x_0.shape[1:], CPU, histogram=True)
     t = torch.ones(200, dtype=torch.int64)
     sums.add(lambda *_: x_0_hat, schedule, "sample", x_0, t, seed=0, forwards=torch.arange(200))
     assert sums.residuals[1].sum() == x_0.numel()
@@ -95,7 +95,7 @@ def test_costs_between_those_that_are_kept_are_nearly_exact(noise: float) -> Non
     """Residuals of half the noise, of 8-bit levels of which the outer ones bend the costs."""
     x_0 = levels(mixture((-1.0, 0.2, 0.97), 0.05).sample((200, 1, 10)))
     x_0_hat = x_0 + 0.7 * noise * torch.randn(x_0.shape, dtype=torch.float64)
-    sums = MomentSums.zeros(3, CPU, histogram=True)
+    sums = MomentSums.zeros(3, x_0.shape[1:], CPU, histogram=True)
     t = torch.ones(200, dtype=torch.int64)
     sums.add(
         lambda *_: x_0_hat,
