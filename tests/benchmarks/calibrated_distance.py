@@ -28,13 +28,11 @@ MODELS = {
     "ε, linear β": (5000, "--prediction_type epsilon --ddpm_beta_schedule linear"),
     "v, cosine β, zero terminal SNR": (14_000, ""),
 }
-SPACINGS = ("trailing", "optimal_samples", "quadratic", "linspace", "optimal")
+CALIBRATED_SPACINGS = ("optimal_samples", "optimal")
+SPACINGS = ("trailing", "quadratic", "linspace", *CALIBRATED_SPACINGS)
 VARIANCES = {"analytic": ("analytic", None), "analytic, DDIM η = 0": ("analytic", 0.0)}
-PLAIN = {
-    "fixed_small": ("fixed_small", None),
-    "fixed_large": ("fixed_large", None),
-    "DDIM η = 0": ("fixed_small", 0.0),
-}
+DDIM = {"DDIM η = 0": ("fixed_small", 0.0)}
+PLAIN = {"fixed_small": ("fixed_small", None), "fixed_large": ("fixed_large", None), **DDIM}
 
 STOCK = ("stock DDPMScheduler's default: fixed_small", "leading")
 OTHER_NOISE = 1000  # the first seed of the images that check the best of many samplers
@@ -67,6 +65,7 @@ def samplers(folder: Path, data: str) -> Samplers:
     found = calibration_of(pipe, data)
     rows = [("trailing", *row) for row in PLAIN.items()]
     rows += [(spacing, *row) for spacing in SPACINGS for row in VARIANCES.items()]
+    rows += [(spacing, *row) for spacing in CALIBRATED_SPACINGS for row in DDIM.items()]
     pipes = {STOCK: (stock_default(folder), {})}
     for spacing, name, (variance, eta) in rows:
         own = pipe.scheduler.with_calibration(
@@ -74,6 +73,12 @@ def samplers(folder: Path, data: str) -> Samplers:
         )
         pipes[name, spacing] = DDPMPipeline(pipe.unet, own), {"eta": eta}
     return pipes
+
+
+def is_calibrated(sampler: tuple[str, str]) -> bool:
+    """Whether its variance or its timesteps come from a calibration."""
+    variance, spacing = sampler
+    return variance in VARIANCES or spacing in CALIBRATED_SPACINGS
 
 
 def measure(judge: Judge, pipes: Samplers, K: int, num_more: int) -> Iterator[Row]:
@@ -87,7 +92,7 @@ def measure(judge: Judge, pipes: Samplers, K: int, num_more: int) -> Iterator[Ro
     for key, (pipe, options) in pipes.items():
         distances[key] = judge.distance(pipe, K, **options)
         yield *key, K, judge.num_images, distances[key], distances[key] / distances[STOCK]
-    best = min((key for key in distances if key[0] in VARIANCES), key=distances.__getitem__)
+    best = min(filter(is_calibrated, distances), key=distances.__getitem__)
     for key in (STOCK, best):
         pipe, options = pipes[key]
         distances[key] = more.distance(pipe, K, **options)
