@@ -206,10 +206,9 @@ def lost_variance_costs(schedule: NoiseSchedule, wiener_error: Tensor) -> Tensor
         L(t \to s) = (W_t - W_s)\, \frac{\kappa_t - \kappa_s}{\kappa_t + \kappa_s},
         \qquad \kappa_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}, \quad W_{-1} = \kappa_{-1} = 0
 
-    A step with eta = 0 multiplies a component of variance lambda = c² by the cosine of
-    atan(kappa_t/c) - atan(kappa_s/c), where it should multiply it by that of
-    atan(kappa_t/c) over that of atan(kappa_s/c). Of the variance c² it so loses the squared sine,
-    and the mean over components is this product (docs/formulas.md, shortest path).
+    A step with eta = 0 leaves a component of variance c² with cos² of the variance that it should
+    have at s, the cosine of the angle atan(kappa_t/c) - atan(kappa_s/c). The mean of c² sin² over
+    components is this product (docs/formulas.md, steps for samples).
 
     Arguments:
         schedule: Noise schedule with T steps.
