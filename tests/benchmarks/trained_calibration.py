@@ -71,7 +71,7 @@ def lost_by_few_images(
 def compare_bounds(
     pipe: DDPMPipeline, found: Calibration, data: Batches
 ) -> tuple[BoundReport, BoundReport]:
-    """The bounds of 25 analytic, optimal steps and of all T with fixed_small, by forward passes."""
+    """Bounds of 25 analytic, optimal steps and of all T with fixed_small, by forward passes."""
     T = len(pipe.scheduler)
     best = pipe.scheduler.with_calibration(found, timestep_spacing="optimal")
     best.set_timesteps(25)
@@ -126,7 +126,8 @@ def report(rows: list[Row], notes: list[str], num_forwards: int) -> None:
         f"calibrated with {num_forwards:,} forwards on test images, 10 per timestep. Bits/dim of "
         "chains of K steps, evenly spaced or optimal, from the calibration; below, by forward "
         "passes on some of the images that the calibration saw, 25 optimal steps with analytic "
-        "variances beside all T with fixed_small, and what 10 images per timestep lose against 50.",
+        "variances beside all T with fixed_small, and what 10 images per timestep lose against "
+        "50.",
         columns=("updates", "variance", "spacing", *(f"K = {K:,}" for K in COLUMNS)),
         rows=rows,
         notes=notes,
