@@ -133,35 +133,49 @@ def variational_bound(
         seed=_draw_seed(generator, accelerator),
     )
     is_main = accelerator is None or accelerator.is_main_process
-    saved = _Saved(state_file, data, any_seed=generator is None, writes=is_main)
+    device = accelerator.device if accelerator else device_of(model, data.example.device)
+    variances = _variances(scheduler, x_0_variance, decoder, device)
+    saved = _Saved(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
-    calibrated_decoder = None
-    if x_0_variance is None:
-        x_0_variance = scheduler.x_0_variance
-        if decoder != "continuous":  # the best of a density is v_t itself
-            calibrated_decoder = scheduler.decoder_variance
     estimate = Estimate(
         model=model,
         process=ReverseProcess(
             scheduler.schedule,
             settings.prediction_type,
             settings.variance_type,
-            x_0_variance,
-            calibrated_decoder,
-            clip_x_0,
+            clip_x_0=clip_x_0,
+            **variances,
         ),
         settings=settings,
         sampler=make_transition_sampler(
             timestep_sampler, scheduler.schedule, chain, num_timestep_samples
         ),
         batch_size=_rows_per_call(batch_size, settings.dims),
-        device=device_of(model, data.example.device) if not accelerator else accelerator.device,
+        device=device,
         accelerator=accelerator,
     )
     with evaluating(model):
         totals = _sum_blocks(estimate, data, totals, target_standard_error, saved, progress)
     saved.delete()
     return summarize(totals, settings, _warn(totals, settings))
+
+
+def _variances(
+    scheduler: DDPMScheduler,
+    x_0_variance: Tensor | None,
+    decoder: Decoder,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """What the analytic variance is made of, on the device; nothing for other variances."""
+    if scheduler.variance_type != "analytic":
+        return {}
+    tables = {"x_0_variance": x_0_variance}
+    if x_0_variance is None and scheduler.calibration is not None:
+        tables["x_0_variance"] = scheduler.x_0_variance
+        if decoder != "continuous":  # a density keeps v_t
+            tables["decoder_variance"] = scheduler.decoder_variance
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return {name: v.to(device, dtype) for name, v in tables.items() if v is not None}
 
 
 def _sum_blocks(
@@ -203,13 +217,22 @@ class _Saved:
     """The file of a run that can be continued, or nothing at all without a path."""
 
     def __init__(
-        self, path: str | os.PathLike | None, data: BoundData, *, any_seed: bool, writes: bool
+        self,
+        path: str | os.PathLike | None,
+        data: BoundData,
+        variances: dict[str, Tensor],
+        *,
+        any_seed: bool,
+        writes: bool,
     ) -> None:
         self._path = None if path is None else Path(path)
         self._free = ("seed",) if any_seed else ()
         self._writes = writes
         # Enough to notice other data, whatever order of sums another machine prefers.
         self._check = {"first_image": round(data.example.double().mean().item(), 9)}
+        # And other variances, which may have been calibrated anew.
+        for name, v in variances.items():
+            self._check[f"mean log {name}"] = round(v.log().mean().item(), 5)
         self._due = 0.0
 
     def load(self, settings: BoundSettings) -> tuple[BoundSettings, BoundTotals | None]:

@@ -68,26 +68,26 @@ class ReverseProcess:
         schedule: Noise schedule with T steps.
         prediction_type: What the network predicts.
         variance_type: The variance of the move; see ``process.reverse``.
-        x_0_variance: v_t for variance_type "analytic", shape (T,).
-        decoder_variance: Of its move to the data, shape (T,); v_t by default.
+        x_0_variance: v_t for variance_type "analytic", on the device of the data, shape (T,).
         clip_x_0: The predicted x_0 is clamped to ± this; None leaves it alone.
+        decoder_variance: Of the analytic move to the data, as x_0_variance; v_t by default.
     """
 
     schedule: NoiseSchedule
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_small"
     x_0_variance: Tensor | None = None
-    decoder_variance: Tensor | None = None
     clip_x_0: float | None = None
+    decoder_variance: Tensor | None = None
 
     def move(
         self, model_output: Tensor, x_t: Tensor, t: Tensor, s: Tensor, above: Timestep | None
     ) -> Gaussian:
         """p(x_s | x_t); arguments as in ``process.reverse``."""
         v = self.x_0_variance
-        if v is not None:
+        if v is not None and self.variance_type == "analytic":
             decoder = v if self.decoder_variance is None else self.decoder_variance
-            v = x_0_variance_of_moves(v.to(t.device), decoder.to(t.device), t, s)
+            v = x_0_variance_of_moves(v, decoder, t, s)
         return reverse(
             self.schedule,
             model_output,

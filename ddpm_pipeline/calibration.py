@@ -45,20 +45,19 @@ ESTIMATES: tuple[str, ...] = get_args(Estimate)
 # Forward passes per timestep unless num_forwards says otherwise.
 FORWARDS_PER_TIMESTEP = 10
 
-# Version 1 had no decoder_variance, it was x_0_variance, and neither had it a wiener_error, whose
-# place x_0_variance takes; it had fewer rows of the decoder's costs.
+# Version 1 has 4 rows of decoder costs and no decoder_variance, decoder_cost or wiener_error.
 _VERSIONS = (1, 2)
-_FIRST_DECODER_ROWS = 4
+_VERSION_1_DECODER_ROWS = 4
 _MEASURED = (
     "m",
     "m_standard_error",
     "x_0_error",
     "x_0_error_standard_error",
     "decoder_variance",
-    "wiener_error",
     "decoder",
 )
 _TABLES = (*_MEASURED[:-1], "x_0_variance")
+_OPTIONAL_TABLES = ("decoder_cost", "wiener_error")
 # Digits that are kept: far below the standard errors, and half the size in a file.
 _DIGITS = 9
 _DECODERS = ("discretized", "continuous")
@@ -79,9 +78,11 @@ class Calibration:
         x_0_error_standard_error: Its standard error, shape (T,).
         x_0_variance: v_t, what the analytic variance is made of, shape (T,).
         decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
-            the best of all numbers up to 1 - alpha_bar for 8-bit data, shape (T,).
-        wiener_error: W_t, the error of the best linear filter by the data's power spectrum, shape
-            (T,).
+            for 8-bit data the best from e_t/8 to 16 e_t that is at most 1 - alpha_bar, shape (T,).
+        decoder_cost: E[-log p(x_0 | x_t)]/D in nats with decoder_variance, shape (T,); None where
+            it follows from x_0_error or from decoder.
+        wiener_error: W_t, the error of Wiener's filter by the data's power spectrum, shape (T,);
+            None where that is unknown.
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
             shape (7, T), or (4, T) from version 1; (0, T) for a continuous decoder, which follows
             from x_0_error.
@@ -101,10 +102,11 @@ class Calibration:
     x_0_error_standard_error: Tensor
     x_0_variance: Tensor
     decoder_variance: Tensor
-    wiener_error: Tensor
     decoder: Tensor
     alpha_bar: tuple[float, ...]
     second_moment: float
+    decoder_cost: Tensor | None = None
+    wiener_error: Tensor | None = None
     standard_error: float = 0.0
     num_images: int = 0
     num_forwards: int = 0
@@ -113,18 +115,20 @@ class Calibration:
     weights: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_TABLES, "decoder"):
+        for name in (*_TABLES, *_OPTIONAL_TABLES, "decoder"):
             table = getattr(self, name)
-            rows = () if name in _TABLES else (len(self.decoder),)
+            if name in _OPTIONAL_TABLES and table is None:
+                continue
+            rows = (len(self.decoder),) if name == "decoder" else ()
             if table.dtype != torch.float64 or table.shape != (*rows, len(self)):
                 raise ValueError(
                     f"{name} must be float64 of shape {(*rows, len(self))}, got {table.dtype} of "
                     f"shape {(*table.shape,)}"
                 )
-        if len(self.decoder) not in (0, _FIRST_DECODER_ROWS, len(DECODER_RATIOS)):
+        if len(self.decoder) not in (0, _VERSION_1_DECODER_ROWS, len(DECODER_RATIOS)):
             raise ValueError(
-                f"decoder must have {len(DECODER_RATIOS)}, {_FIRST_DECODER_ROWS} or no rows, got "
-                f"{len(self.decoder)}"
+                f"decoder must have {len(DECODER_RATIOS)}, {_VERSION_1_DECODER_ROWS} or no rows, "
+                f"got {len(self.decoder)}"
             )
 
     def __len__(self) -> int:
@@ -161,7 +165,6 @@ class Calibration:
             "x_0_error_standard_error": zeros,
             "x_0_variance": x_0_variance,
             "decoder_variance": x_0_variance,
-            "wiener_error": x_0_variance,
             "decoder": zeros.new_zeros(0, len(zeros)),
             "alpha_bar": _fingerprint(schedule),
             "second_moment": second_moment,
@@ -191,6 +194,8 @@ class Calibration:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tables = {name: _text(values.pop(name)) for name in _TABLES}
         decoder = [_text(row) for row in values.pop("decoder")]
+        for name in _OPTIONAL_TABLES:
+            values[name] = None if values[name] is None else _text(values[name])
         values["alpha_bar"] = list(self.alpha_bar)
         values["image_shape"] = list(self.image_shape)
         values["weights"] = None if self.weights is None else dict(self.weights)
@@ -211,11 +216,12 @@ class Calibration:
                 f"{version!r}; a newer ddpm_pipeline may read it"
             )
         if version == 1 and "x_0_variance" in values:
-            values["decoder_variance"] = values["wiener_error"] = values["x_0_variance"]
+            values["decoder_variance"] = values["x_0_variance"]
+            values |= dict.fromkeys(_OPTIONAL_TABLES)
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
-        for name in _TABLES:
-            values[name] = _table(values[name])
+        for name in (*_TABLES, *_OPTIONAL_TABLES):
+            values[name] = None if values[name] is None else _table(values[name])
         T = len(values["x_0_error"])
         decoder = [_table(row) for row in values["decoder"]]
         values["decoder"] = torch.stack(decoder) if decoder else torch.zeros(0, T).double()
@@ -330,7 +336,11 @@ def calibrate(
     repeats = num_forwards / measured.num_images
     standard_error = estimates.standard_error * repeats**0.5
     _check_precision(precision, standard_error, measured.num_images)
-    tables = {name: _rounded(getattr(estimates, name)) for name in _MEASURED}
+    tables = {
+        name: table if table is None else _rounded(table)
+        for name in (*_MEASURED, *_OPTIONAL_TABLES)
+        for table in (getattr(estimates, name),)
+    }
     x_0_variance = _rounded(
         _x_0_variance(
             schedule, estimate, tables["m"], tables["x_0_error"], estimates.second_moment

@@ -25,6 +25,7 @@ from ddpm_pipeline.calibration import Calibration
 from ddpm_pipeline.calibration_costs import (
     PRICED_VARIANCES,
     continuous_decoder_costs,
+    linear_error,
     lost_variance_costs,
     move_costs,
     prior_cost,
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 Objective = Literal["likelihood", "samples"]
+# From zero SNR two moves lose the same through any timestep: the smaller squares then decide.
+_TIE_BREAK = 1e-6
+
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 
@@ -105,7 +109,11 @@ def _costs(
 ) -> tuple[Tensor, Tensor | None]:
     """Costs of all moves, and of the last moves where they depend on those before."""
     if objective == "samples":
-        return lost_variance_costs(schedule, calibration.wiener_error), None
+        error = calibration.wiener_error
+        if error is None or not error.max() > 0:
+            error = linear_error(schedule, calibration.second_moment)
+        costs = lost_variance_costs(schedule, error)
+        return costs + _TIE_BREAK * costs.square() / error.max(), None
     T = len(schedule)
     costs = step_costs(
         schedule,
@@ -134,6 +142,8 @@ def _decoder_costs(
 
     As in ``variational_bound``, a continuous decoder beside fixed variances has the best one.
     """
+    if variance_type == "analytic" and calibration.decoder_cost is not None:
+        return calibration.decoder_cost[t]
     if not len(calibration.decoder) and variance_type != "analytic":
         return continuous_decoder_costs(calibration.x_0_error[t])
     move = reverse_coefficients(
@@ -149,7 +159,8 @@ def _decoder_costs(
     if not len(calibration.decoder):
         return continuous_decoder_costs(calibration.x_0_error[t], variance)
     ratio = variance / schedule.one_minus_alpha_bar(t)
-    return decoder_costs_at(calibration.decoder[:, t], ratio)
+    # A probability is at most 1, whatever the form says beyond the ratios that are kept.
+    return decoder_costs_at(calibration.decoder[:, t], ratio).clamp(min=0)
 
 
 def chain_bits_per_dim(

@@ -40,7 +40,7 @@ __all__ = [
     "wiener_error",
 ]
 
-_COMPONENTS_AT_ONCE = 4096
+_COMPONENTS_AT_ONCE = 4096  # times T numbers are in memory
 
 PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
 
@@ -199,8 +199,8 @@ def chain_cost(costs: Tensor, timesteps: Sequence[int] | Tensor) -> Tensor:
     return costs[t, s + 1].sum()
 
 
-def lost_variance_costs(schedule: NoiseSchedule, wiener_error: Tensor) -> Tensor:
-    r"""What steps of DDIM lose of the variance of Gaussian data with the data's spectrum.
+def lost_variance_costs(schedule: NoiseSchedule, error: Tensor) -> Tensor:
+    r"""What steps of DDIM lose of the variance of Gaussian data, each step by itself.
 
     .. math::
         L(t \to s) = (W_t - W_s)\, \frac{\kappa_t - \kappa_s}{\kappa_t + \kappa_s},
@@ -208,31 +208,40 @@ def lost_variance_costs(schedule: NoiseSchedule, wiener_error: Tensor) -> Tensor
 
     A step with eta = 0 leaves a component of variance c² with cos² of the variance that it should
     have at s, the cosine of the angle atan(kappa_t/c) - atan(kappa_s/c). The mean of c² sin² over
-    components is this product (docs/formulas.md, steps for samples).
+    components is this product (docs/formulas.md, steps for samples). The sum over a chain is what
+    its images lose to first order, and never less than what they lose.
 
     Arguments:
         schedule: Noise schedule with T steps.
-        wiener_error: W_t as ``wiener_error`` returns it, shape (T,).
+        error: W_t as ``wiener_error`` returns it, float64, shape (T,).
     Returns:
         Mean variance lost per dimension, float64, shape (T, T + 1), as ``step_costs``.
+    Raises:
+        ValueError: If the shape is not (T,).
     """
     T = len(schedule)
+    if error.shape != (T,):
+        raise ValueError(f"error must have shape ({T},), got {(*error.shape,)}")
     signal = schedule.snr(torch.arange(T)).sqrt()  # 1/kappa, 0 at zero SNR
     share = (signal[None, :] - signal[:, None]) / (signal[None, :] + signal[:, None])
-    costs = (wiener_error[:, None] - wiener_error[None, :]) * share
-    costs = torch.where(torch.ones(T, T).tril(-1) > 0, costs, torch.inf)
-    return torch.cat([wiener_error[:, None], costs], dim=1)
+    moves = (error[:, None] - error[None, :]) * share
+    moves = torch.where(torch.ones(T, T, dtype=torch.bool).tril(-1), moves, torch.inf)
+    return torch.cat([error[:, None], moves], dim=1)
 
 
 def wiener_error(schedule: NoiseSchedule, spectrum: Tensor) -> Tensor:
-    r"""Mean square error of the best linear filter of x_t as an estimate of x_0, shape (T,).
+    r"""Mean square error of Wiener's filter of x_t, which knows the data's spectrum, shape (T,).
 
     .. math:: W_t = \tfrac1D \sum_k \lambda_k (1 - \bar\alpha_t)
         / (\lambda_k \bar\alpha_t + 1 - \bar\alpha_t)
 
+    With the data's principal components it is the error of the best linear estimate of x_0; with
+    Fourier components that of the best filter that treats all places alike, which is not less.
+
     Arguments:
         schedule: Noise schedule with T steps.
-        spectrum: Variances lambda of the data's components in an orthonormal basis, shape (D,).
+        spectrum: Variances lambda of the data's components in an orthonormal basis, float64,
+            shape (D,).
     Source: Wiener 1949, "Extrapolation, interpolation, and smoothing of stationary time series".
     """
     t = torch.arange(len(schedule))

@@ -7,8 +7,8 @@ x_t, which vary little from one end of the chain to the other.
 
 The best variance of the decoder would be e_t if x_0 had a density. Of 8-bit data it is the one
 with the least cost by the histograms, often above e_t: a level at the end of the range, such as a
-black background, has all the probability beyond it as well, so that a wide decoder costs nothing
-there.
+black background, has all the probability beyond it as well, so that however wide the decoder, it
+costs no more than about a bit there, and the other levels decide.
 """
 
 from __future__ import annotations
@@ -30,15 +30,20 @@ __all__ = ["DECODER_RATIOS", "Estimates", "decoder_costs_at", "estimate_tables"]
 # Variances, over 1 - alpha_bar_t, for which the decoder's cost is kept.
 DECODER_RATIOS = tuple(2.0**-k for k in range(6, -1, -1))
 
-# Variances, over e_t, among which the decoder's best is looked for.
+# Variances, over e_t, among which the decoder's best is looked for: e_t is the mean over levels of
+# which those inside the range, that decide, may be few.
 _DECODER_FACTORS = 2 ** torch.arange(-3, 4.5, 0.5, dtype=torch.float64)
 
 _LOG_SNR_RANGE = (-12.0, 14.0)
 _LEAST_SHARE = 1e-6
+_LEAST_RELATIVE_COST = 1e-2
 
 
 class Estimates(NamedTuple):
-    """Tables of shape (T,), float64 on the CPU, and the error of the full chain's bits/dim."""
+    """Tables of shape (T,), float64 on the CPU, and the error of the full chain's bits/dim.
+
+    They are those of ``calibration.Calibration``.
+    """
 
     m: Tensor
     m_standard_error: Tensor
@@ -46,6 +51,7 @@ class Estimates(NamedTuple):
     x_0_error_standard_error: Tensor
     decoder: Tensor
     decoder_variance: Tensor
+    decoder_cost: Tensor | None
     wiener_error: Tensor
     second_moment: float
     standard_error: float
@@ -59,7 +65,7 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
         sums: At least one forward.
     """
     count, eps, eps_squared, error, error_squared = (
-        value.double().cpu()
+        value.cpu().double()
         for value in (sums.count, sums.eps, sums.eps_squared, sums.error, sums.error_squared)
     )
     second_moment = float(sums.data) / float(count.sum())
@@ -73,13 +79,15 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
     slopes = _bound_slopes(schedule, x_0_error) * scale
     nats_error = share.standard_error_of_sum(slopes, share_variances)
     pricer = _DecoderPricer(schedule, sums.residuals.cpu(), log_snr, count)
+    decoder_variance, decoder_cost = pricer.best(x_0_error)
     return Estimates(
         m=m.values,
         m_standard_error=m.standard_errors(m_variances),
         x_0_error=x_0_error,
         x_0_error_standard_error=share.standard_errors(share_variances) * scale,
         decoder=pricer.table(),
-        decoder_variance=pricer.best_variance(x_0_error),
+        decoder_variance=decoder_variance,
+        decoder_cost=decoder_cost,
         wiener_error=wiener_error(schedule, sums.spectrum()),
         second_moment=second_moment,
         standard_error=float(bits_per_dim(nats_error, 1)),
@@ -125,7 +133,7 @@ class _DecoderPricer(NamedTuple):
         nats = decoder_costs_of_residuals(self.residuals, variance)
         # Images differ about in proportion to what they cost.
         first = smooth_fit(self.log_snr, nats, self.count).values
-        floor = _LEAST_SHARE * first.max()
+        floor = _LEAST_RELATIVE_COST * first.max().clamp(min=1e-6)
         weights = self.count / first.clamp(min=floor).square()
         return smooth_fit(self.log_snr, nats, weights).values
 
@@ -135,10 +143,10 @@ class _DecoderPricer(NamedTuple):
             return self.count.new_zeros(0, len(self.schedule))
         return torch.stack([self.costs(ratio * self._noise) for ratio in DECODER_RATIOS])
 
-    def best_variance(self, x_0_error: Tensor) -> Tensor:
-        """The variance with the least cost, at most 1 - alpha_bar, shape (T,)."""
+    def best(self, x_0_error: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The variance with the least cost, at most 1 - alpha_bar, and that cost, shape (T,)."""
         if not self.residuals.numel():
-            return x_0_error
+            return x_0_error, None
         factors = _DECODER_FACTORS
         costs = torch.stack([self.costs(factor * x_0_error) for factor in factors])
         lowest = costs.argmin(0).clamp(1, len(factors) - 2)
@@ -147,7 +155,8 @@ class _DecoderPricer(NamedTuple):
         _, b, c = _through(factors[around.T], costs.gather(0, around).T).unbind(1)
         best = torch.where(b > 0, c / b, torch.inf)
         best = best.clamp(factors[lowest - 1], factors[lowest + 1])
-        return torch.minimum(best * x_0_error, self._noise)
+        variance = torch.minimum(best * x_0_error, self._noise)
+        return variance, self.costs(variance).clamp(min=0)
 
     @property
     def _noise(self) -> Tensor:

@@ -11,8 +11,8 @@ Half of the forwards go evenly over t. The other half go where the bound is made
 1/2 ln(1 + SNR/4) of Gaussian data, with one nat for the decoder. A golden-ratio sequence makes
 every stretch of f well spread over t.
 
-The mean power of x_0's Fourier components, less that of its mean, is the spectrum of the data:
-what a linear filter knows of them.
+The mean power of x_0's Fourier components, over all axes, less that of its mean, is the spectrum
+of the data: what Wiener's filter knows of them.
 
 The histogram prices the decoder of 8-bit data for any variance afterwards: the probability of
 x_0's bin depends on the residual alone, once the bins that reach to infinity are kept apart.
@@ -104,8 +104,10 @@ class MomentSums:
 
     def spectrum(self) -> Tensor:
         """Variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
-        count = self.count.sum().double().cpu()
-        mean, power = self.image.double().cpu() / count, self.power.double().cpu() / count
+        count, image, power = (
+            value.cpu().double() for value in (self.count.sum(), self.image, self.power)
+        )
+        mean, power = image / count, power / count
         return (power - torch.fft.fftn(mean, norm="ortho").abs().square()).clamp(min=0).flatten()
 
     def tensors(self) -> dict[str, Tensor]:

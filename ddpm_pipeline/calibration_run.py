@@ -252,7 +252,8 @@ class _State:
         if state["settings"] != self.settings:
             raise ValueError(
                 f"state_file {self.path} is of a calibration with other settings, another "
-                "schedule, seed or shape of images; delete it, or repeat them"
+                "schedule, seed or shape of images, or of another version of ddpm_pipeline; "
+                "delete it, or repeat them"
             )
         for name, value in sums.tensors().items():
             value.copy_(state["sums"][name])

@@ -326,7 +326,7 @@ class DDPMPipeline(DiffusionPipeline):
         if class_labels is None:
             raise ValueError(
                 f"class_labels must be given, 0 to {count - 1}: the model has classes (if it was "
-                f"trained here, {count - 1} is the null class, any of them)"
+                f"trained here with label_dropout, {count - 1} is the null class, any of them)"
             )
         labels = torch.as_tensor(class_labels, device="cpu")
         is_integer = not labels.is_floating_point() and labels.dtype != torch.bool

@@ -417,8 +417,10 @@ def x_0_variance_of_moves(
     """v_t of moves t → s, and the decoder's own variance where they end at the data.
 
     Arguments:
-        x_0_variance, decoder_variance: Shape (T,).
+        x_0_variance, decoder_variance: Shape (T,), on the device of the timesteps.
         t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
+    Returns:
+        The dtype of the tables, the shape of t.
     """
     return torch.where(s < 0, decoder_variance[t], x_0_variance[t])
 

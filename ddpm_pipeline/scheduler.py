@@ -217,7 +217,10 @@ class DDPMScheduler(diffusers.DDPMScheduler):
 
     @property
     def decoder_variance(self) -> Tensor | None:
-        """Of the analytic move to 8-bit data, float64, shape (T,); None if not calibrated."""
+        """Of the analytic move to the data, float64, shape (T,); None if not calibrated.
+
+        It is v_t if the calibration was made for a continuous decoder, or by an old version.
+        """
         return None if self.calibration is None else self.calibration.decoder_variance
 
     def check_weights(self, network: nn.Module) -> None:
@@ -337,8 +340,9 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             eta: As in ``step``.
         Returns:
             Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
-            that of ``process.reverse`` or ``ddim``, which ``step`` departs from in two places:
-            it adds no noise at s = -1, and caps the last noise of the analytic variance.
+            that of ``process.reverse`` or ``ddim``, at s = -1 with the analytic variance
+            ``decoder_variance``. ``step`` departs from it in two places: it adds no noise at
+            s = -1, and caps the last noise of the analytic variance.
         Raises:
             ValueError: If the channels or the timestep are not allowed.
         """

@@ -12,15 +12,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 from exact_errors import denoising_errors
-from oracles import linear_betas, mixture
+from oracles import gaussian, linear_betas, mixture
 from processes import exit_codes, fork_ranks
 from torch import Tensor
 from torch.testing import assert_close
 
 from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate
-from ddpm_pipeline.calibration_costs import linear_error, move_costs, wiener_error
+from ddpm_pipeline.bound_terms import bits_per_dim
+from ddpm_pipeline.calibration_chains import chain_bits_per_dim, optimal_timesteps
+from ddpm_pipeline.calibration_costs import linear_error, move_costs, prior_cost, wiener_error
 from ddpm_pipeline.calibration_estimate import DECODER_RATIOS, decoder_costs_at
-from ddpm_pipeline.spacing import spaced_timesteps
+from ddpm_pipeline.spacing import check_chain, spaced_timesteps
 
 DATA = mixture()
 LINEAR = NoiseSchedule.linear(1000)
@@ -281,12 +283,43 @@ def test_the_spectrum_of_the_data_is_measured() -> None:
     assert_close(found.wiener_error, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 6)])
+def test_the_spectrum_of_white_data_is_flat_in_any_shape(shape: tuple[int, ...]) -> None:
+    x_0 = 0.5 * torch.randn(2000, *shape, generator=seeded(), dtype=torch.float64)
+    found = calibrate(
+        gaussian(0, 0.5).denoiser(linear_betas(200)),
+        DDPMScheduler(200),
+        [x_0],
+        num_forwards=2000,
+        decoder="continuous",
+    )
+    expected = linear_error(DDPMScheduler(200).schedule, 0.25)
+    assert_close(found.wiener_error, expected, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("level", [-1.0, 1 / 255])
+def test_images_of_one_level_are_calibrated_and_spaced(level: float) -> None:
+    """A network that knows them leaves nothing to decode, and they have no spectrum."""
+    scheduler = DDPMScheduler(50, prediction_type="sample")
+    x_0 = torch.full((40, 1, 4, 4), level)
+    found = calibrate(lambda x, _: torch.full_like(x, level), scheduler, [x_0], num_forwards=200)
+    schedule = scheduler.schedule
+    prior = bits_per_dim(prior_cost(schedule, level**2, 49), 1)
+    assert chain_bits_per_dim(found, schedule, range(49, -1, -1)) < prior + 0.01
+    for objective in ("likelihood", "samples"):
+        for K in (1, 2, 10):
+            chain = optimal_timesteps(found, schedule, K, objective=objective)
+            assert len(check_chain(chain, 50)) == K
+            assert chain_bits_per_dim(found, schedule, chain) >= 0
+
+
 def test_json_gives_back_every_bit() -> None:
     before = full()
     text = json.dumps(before.to_dict(), allow_nan=False)
     after = Calibration.from_dict(json.loads(text))
     for field in fields(Calibration):
         first, second = getattr(before, field.name), getattr(after, field.name)
+        assert first is not None
         assert torch.equal(first, second) if isinstance(first, Tensor) else first == second
     assert json.dumps(after.to_dict()) == text
     assert len(text) < 20 * 14 * 200  # 14 tables
@@ -294,10 +327,13 @@ def test_json_gives_back_every_bit() -> None:
 
 def test_version_1_decodes_with_the_variance_of_x_0() -> None:
     values = full().to_dict()
-    del values["decoder_variance"], values["wiener_error"]
+    del values["decoder_variance"], values["decoder_cost"], values["wiener_error"]
     old = Calibration.from_dict(values | {"version": 1, "decoder": values["decoder"][::2]})
     assert torch.equal(old.decoder_variance, old.x_0_variance)
-    assert torch.equal(old.wiener_error, old.x_0_variance)
+    assert old.wiener_error is old.decoder_cost is None
+    assert Calibration.from_dict(old.to_dict()).wiener_error is None
+    chain = optimal_timesteps(old, DDPMScheduler(200).schedule, 10, objective="samples")
+    assert len(check_chain(chain, 200)) == 10
     assert not torch.equal(full().decoder_variance, full().x_0_variance)
 
 
@@ -325,6 +361,7 @@ def test_known_errors_make_a_calibration() -> None:
     made = Calibration.from_errors(LINEAR, exact, second_moment=0.37)
     assert torch.equal(made.x_0_variance, exact)
     assert torch.equal(made.decoder_variance, exact)
+    assert made.wiener_error is None
     assert_close(made.m, 1 - LINEAR.snr(torch.arange(1000)) * exact)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate, variational_bound
 from ddpm_pipeline.calibration_chains import chain_bits_per_dim, optimal_timesteps
+from ddpm_pipeline.calibration_costs import wiener_error
 from ddpm_pipeline.spacing import check_chain, spaced_timesteps
 
 T = 100
@@ -159,6 +160,15 @@ def test_fact_6_from_forward_passes_to_within_their_error() -> None:
         assert bits - entropy == pytest.approx(optimal, abs=3 * found.standard_error)
         # Chosen with estimated errors, priced with the true ones.
         assert chain_bits_per_dim(exact(), LINEAR, chain) - entropy < optimal + 0.015
+
+
+def test_two_steps_from_zero_snr_halve_the_variance() -> None:
+    """The loss is the same through any timestep, to first order."""
+    schedule = NoiseSchedule.cosine(200).zero_terminal_snr()
+    error = wiener_error(schedule, torch.logspace(-3, 2, 20, dtype=torch.float64))
+    known = Calibration.from_errors(schedule, error, wiener_error=error)
+    _, s = optimal_timesteps(known, schedule, 2, objective="samples").tolist()
+    assert abs(s - (error - error.max() / 2).abs().argmin()) <= 1
 
 
 @pytest.mark.parametrize("objective", ["likelihood", "samples"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -199,6 +200,30 @@ def test_data_of_variance_1_have_their_best_steps_even_in_angle() -> None:
     found = shortest_paths(costs, 25).chain(25)
     angle = schedule.alpha_bar(found).sqrt().acos()
     assert_close(angle.diff(), torch.full((24,), -math.pi / 50).double(), rtol=0, atol=2e-3)
+
+
+def test_images_lose_no_more_than_the_sum_and_nearly_that_with_many_steps() -> None:
+    """The variance of what a whole chain draws, against the sum that the chain is chosen by."""
+    schedule = NoiseSchedule.cosine(200).zero_terminal_snr()
+    spectrum = torch.logspace(-3, 2, 20, dtype=torch.float64)
+    error = wiener_error(schedule, spectrum)
+    costs = lost_variance_costs(schedule, error)
+    lost = {}
+    for K in (2, 5, 25, 100):
+        chain = shortest_paths(costs, K).chain(K)
+        variance = torch.ones(20, dtype=torch.float64)
+        for t, s in pairwise([*chain.tolist(), -1]):
+            signal, noise = schedule.alpha_bar(t), schedule.one_minus_alpha_bar(t)
+            from_x_0, from_x_t, _ = ddim_posterior(schedule, torch.tensor(t), torch.tensor(s), 0.0)
+            x_0_from_x_t = signal.sqrt() * spectrum / (spectrum * signal + noise)
+            variance = (from_x_0 * x_0_from_x_t + from_x_t).square() * variance
+        true = (spectrum - variance).mean().item()
+        lost[K] = true / spectrum.mean().item()
+        assert true <= chain_cost(costs, chain) * (1 + 1e-5)
+        even = spaced_timesteps(200, K, "trailing")
+        assert chain_cost(costs, chain) <= chain_cost(costs, even)
+    assert true == pytest.approx(chain_cost(costs, chain).item(), rel=0.03)
+    assert lost[5] > lost[25] > lost[100]
 
 
 def test_wiener_s_error_is_that_of_the_best_matrix() -> None:

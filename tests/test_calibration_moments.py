@@ -112,6 +112,6 @@ def test_costs_between_those_that_are_kept_are_nearly_exact(noise: float) -> Non
         return decoder_costs_of_residuals(sums.residuals, variance)[1:2]
 
     table = torch.stack([exact(ratio) for ratio in DECODER_RATIOS])
-    for ratio in (0.2, 0.35, 0.5, 0.7, 0.9):
+    for ratio in (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9):
         found = decoder_costs_at(table, torch.tensor([ratio], dtype=torch.float64))
-        assert_close(found, exact(ratio), rtol=0, atol=3e-3)
+        assert_close(found, exact(ratio), rtol=1e-3, atol=3e-3)
