@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,6 +162,26 @@ def test_fact_6_from_forward_passes_to_within_their_error() -> None:
         assert bits - entropy == pytest.approx(optimal, abs=3 * found.standard_error)
         # Chosen with estimated errors, priced with the true ones.
         assert chain_bits_per_dim(exact(), LINEAR, chain) - entropy < optimal + 0.015
+
+
+def test_a_calibration_of_version_1_costs_what_it_did() -> None:
+    """As the package wrote it and priced it then."""
+    path = Path(__file__).with_name("calibration_version_1.json")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    scheduler = DDPMScheduler(8, beta_start=0.02, beta_end=0.9).with_calibration(
+        Calibration.from_dict(saved["calibration"])
+    )
+    for variance_type, expected in saved["bits_per_dim"].items():
+        for chain, bits in zip([range(7, -1, -1), [7, 4, 2, 0], [7, 1]], expected, strict=True):
+            found = chain_bits_per_dim(
+                scheduler.calibration, scheduler.schedule, chain, variance_type=variance_type
+            )
+            assert found == pytest.approx(bits, rel=1e-9)
+    again = DDPMScheduler.from_config(scheduler.config)
+    assert again.calibration.to_dict() == scheduler.calibration.to_dict()
+    x_t = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    last = again.reverse(x_t, 0, x_t).log_var.exp().item()
+    assert last == pytest.approx(scheduler.x_0_variance[0].item())
 
 
 def test_two_steps_from_zero_snr_halve_the_variance() -> None:
