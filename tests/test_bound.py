@@ -501,6 +501,28 @@ def test_a_run_that_was_killed_continues(tmp_path: Path, as_tensor: bool) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_does_not_continue_with_other_variances(tmp_path: Path) -> None:
+    x_0, state_file = images(40), tmp_path / "bound.state"
+    scheduler, calls = small_scheduler(variance_type="analytic"), []
+    v = 0.01 + 0.1 * torch.rand(len(scheduler), generator=seeded(), dtype=torch.float64)
+
+    def dies(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x_t))
+        if len(calls) == 25:
+            raise KilledError
+        return toy(x_t, t)
+
+    def run(model: Callable, v: Tensor) -> BoundReport:
+        options = {"batch_size": 4, "num_timestep_samples": 3, "state_file": state_file}
+        return variational_bound(model, scheduler, x_0, x_0_variance=v, **options)
+
+    with pytest.raises(KilledError):
+        run(dies, v)
+    with pytest.raises(ValueError, match="mean log x_0_variance = "):
+        run(toy, 1.1 * v)
+    assert run(toy, v).num_images == 40
+
+
 def test_two_processes_give_the_number_of_one(tmp_path: Path, tiny_unet: Callable) -> None:
     unet, x_0 = tiny_unet(), images(9)
 
