@@ -36,6 +36,7 @@ from ddpm_pipeline.calibration_report import (
     check_rows,
     distance_table,
     timesteps_of,
+    without_bound,
 )
 from ddpm_pipeline.data import ImageData, open_images, to_model_range
 from ddpm_pipeline.data_order import seeded_generator
@@ -110,13 +111,21 @@ class CalibrateConfig:
 
     def __post_init__(self) -> None:
         check_rows(self.samplers, self.spacings)
+        for name in ("samplers", "spacings"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be at least one, got none")
+        if self.features is None and without_bound(self.samplers) == [*self.samplers]:
+            raise ValueError(
+                "samplers must hold one that has bits/dim, which DDIM has not, or features must "
+                f"be given, got samplers={', '.join(self.samplers)}"
+            )
         for name in ("batch_size", "num_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not Path(self.model).is_dir() and (self.output_dir is None or self.save):
             raise ValueError(
-                f"output_dir must be given and save be False for model={self.model!r}, no folder "
-                "on this machine"
+                f"model {self.model!r} is no folder on this machine; if it is a name on the Hub, "
+                "output_dir must be given and save be False"
             )
 
 
@@ -138,6 +147,8 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
     steps = _steps(config, len(scheduler))
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
+    if extractor is not None:
+        extractor(data.batch(range(1))[0])  # fails here, not after calibrating, on a wrong shape
     output = Path(config.output_dir or config.model)
     output.mkdir(parents=True, exist_ok=True)
     accelerator = None
@@ -187,13 +198,33 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Calibrate as the arguments say, and print the tables."""
+    """Calibrate as the arguments say, and print the tables and what became of the model."""
     if argv and not argv[0].startswith("-"):
         argv = ["--model", *argv]
     config = parse(CalibrateConfig, argv, prog="ddpm calibrate")
     report = calibrate_command(config)
     if process_state().is_main_process:
-        print(report.table())  # noqa: T201
+        print(report.table(), *_notes(config), sep="\n\n")  # noqa: T201
+
+
+def _notes(config: CalibrateConfig) -> Iterator[str]:
+    """What a reader of the tables should know."""
+    if config.features is None:
+        note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
+        if left_out := without_bound(config.samplers):
+            note += f" {', '.join(left_out)} have no bits/dim: the bound of DDIM is infinite."
+        yield note
+    written = f"calibration.json and plots are in {config.output_dir or config.model}"
+    if config.save:
+        folder = Path(config.model) / "scheduler"
+        scheduler = DDPMScheduler.from_pretrained(folder)
+        yield (
+            f"{folder} has the calibration and samples with variance_type "
+            f"{scheduler.variance_type} and timestep_spacing {scheduler.timestep_spacing} from "
+            f"now on; {written}."
+        )
+    else:
+        yield f"The model is as it was; {written}."
 
 
 def _own_scheduler(config: CalibrateConfig, pipe: DDPMPipeline) -> DDPMScheduler:

@@ -67,7 +67,7 @@ _FINGERPRINTS = 16
 _MOMENT_SNR = 1e-2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     r"""What ``calibrate`` measured of a model, as exact in JSON as in memory.
 
@@ -134,6 +134,13 @@ class Calibration:
     def __len__(self) -> int:
         """T."""
         return len(self.x_0_error)
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration(T={len(self)}, num_images={self.num_images}, "
+            f"num_forwards={self.num_forwards}, image_shape={self.image_shape}, "
+            f"estimate={self.estimate!r}, standard_error={self.standard_error:.2g})"
+        )
 
     @classmethod
     def from_errors(

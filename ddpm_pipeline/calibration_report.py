@@ -36,6 +36,7 @@ __all__ = [
     "check_rows",
     "distance_table",
     "timesteps_of",
+    "without_bound",
 ]
 
 Table = dict[str, dict[int, float]]
@@ -109,6 +110,11 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
                 raise ValueError(f"{name} must be among {', '.join(allowed)}, got {value!r}")
 
 
+def without_bound(samplers: Sequence[str]) -> list[str]:
+    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
+    return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
+
+
 def timesteps_of(
     calibration: Calibration, schedule: NoiseSchedule, K: int, spacing: str, variance_type: str
 ) -> Tensor:
@@ -139,9 +145,9 @@ def bits_per_dim_table(
     """
     table: Table = {}
     for sampler in samplers:
-        variance_type, eta = SAMPLERS[sampler]
-        if eta is not None:
+        if sampler in without_bound(samplers):
             continue
+        variance_type = SAMPLERS[sampler].variance_type
         for spacing in spacings:
             chains = {
                 K: timesteps_of(calibration, schedule, K, spacing, variance_type) for K in steps

@@ -11,6 +11,7 @@ It takes diffusers' config keys and gives its results; the formulas are all in `
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -150,6 +151,15 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         public, private = private_config(options, entry)
         if private or PRIVATE_KEY in self.config:
             self.register_to_config(**public, **{PRIVATE_KEY: private})
+
+    def __repr__(self) -> str:
+        """The config without what is our own, and the options that are in force."""
+        shown = {key: value for key, value in self.config.items() if key != PRIVATE_KEY}
+        return (
+            f"{type(self).__name__} {json.dumps(shown, indent=2, default=repr)}\n"
+            f"variance_type={self.variance_type!r}, timestep_spacing={self.timestep_spacing!r}, "
+            f"calibration={self.calibration!r}"
+        )
 
     @classmethod
     def from_config(

@@ -124,6 +124,30 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(lines["analytic optimal_samples"]) == 3
     assert float(lines["analytic optimal"][0]) <= float(lines["analytic linspace"][0])
     assert DDPMPipeline.from_pretrained(saved / "model").scheduler.calibration is None
+    assert "ddim have no bits/dim" in table
+    assert "The model is as it was; calibration.json and plots are in" in table
+    spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
+    run([str(saved / "model"), *arguments[:-1], "--num_inference_steps", "4", *spacing])
+    assert (
+        "samples with variance_type analytic and timestep_spacing optimal_samples from now on"
+        in capsys.readouterr().out
+    )
+
+
+def test_features_of_another_size_are_refused_before_the_work(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saved / "large.py").write_text(
+        "import torch\n"
+        "class Large(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        raise ValueError(f'not for {tuple(images.shape)}')\n"
+        "def feature_extractor():\n"
+        "    return Large()\n"
+    )
+    monkeypatch.setattr("ddpm_pipeline.calibrate_command.calibrate", pytest.fail)
+    with pytest.raises(ValueError, match=r"not for \(1, "):
+        calibrate_command(config(saved, features=str(saved / "large.py"), num_images=6))
 
 
 def test_a_model_with_learned_variances_keeps_them(
@@ -165,6 +189,8 @@ def test_a_class_conditional_model_sees_its_labels(
     ("options", "message"),
     [
         ({"samplers": ("plms",)}, "samplers must be among .*, got 'plms'"),
+        ({"samplers": ()}, "samplers must be at least one, got none"),
+        ({"samplers": ("ddim",)}, "samplers must hold one that has bits/dim, .* samplers=ddim"),
         ({"spacings": ("even",)}, "spacings must be among .*, got 'even'"),
         ({"num_inference_steps": (21,)}, "from 1 to 20, the model's T, got 21"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),

@@ -356,6 +356,15 @@ def test_what_is_not_a_calibration_is_refused(
         Calibration.from_dict(values)
 
 
+def test_it_is_shown_in_a_line() -> None:
+    assert repr(full()).startswith("Calibration(T=200, num_images=")
+    scheduler = DDPMScheduler(200).with_calibration(full())
+    shown = repr(scheduler)
+    assert len(shown) < 2000
+    assert '"beta_schedule": "linear"' in shown
+    assert "variance_type='analytic', timestep_spacing='leading', calibration=Calib" in shown
+
+
 def test_known_errors_make_a_calibration() -> None:
     exact = denoising_errors(DATA)
     made = Calibration.from_errors(LINEAR, exact, second_moment=0.37)
