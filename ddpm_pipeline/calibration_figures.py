@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _GAP = 2
+_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+_SHOWN_MULTIPLE = 3
 
 
 def moment_figure(calibration: Calibration) -> Figure:
@@ -84,17 +86,35 @@ def step_figure(chains: Mapping[str, Sequence[int] | Tensor], T: int) -> Figure:
 
 
 def cost_figure(costs: Mapping[str, Mapping[int, float]], unit: str) -> Figure:
-    """One curve over K for each way to sample.
+    """One curve over K for each way to sample, up to some multiple of the lowest cost.
 
     Arguments:
-        costs: Cost by name and K.
+        costs: Cost by "sampler spacing", which choose colour and line, and K.
         unit: What the cost is.
     """
     figure, (axes,) = _axes(1)
+    columns = zip(*map(str.split, costs), strict=True)
+    samplers, spacings = (list(dict.fromkeys(column)) for column in columns)
     for name, by_steps in costs.items():
-        axes.plot(list(by_steps), list(by_steps.values()), ".-", lw=1, label=name)
-    axes.set(xlabel="K", ylabel=unit, xscale="log", yscale="log")
-    axes.legend(fontsize="small")
+        sampler, spacing = name.split()
+        colour, line = samplers.index(sampler), spacings.index(spacing)
+        axes.plot(
+            list(by_steps),
+            list(by_steps.values()),
+            color=f"C{colour % 10}",
+            ls=_LINES[line % len(_LINES)],
+            marker=".",
+            lw=1.2,
+            label=name,
+        )
+    steps = sorted({K for row in costs.values() for K in row})
+    values = [cost for row in costs.values() for cost in row.values()]
+    top = min(max(values), _SHOWN_MULTIPLE * min(values))
+    cut = "" if top == max(values) else f", cut off at {_SHOWN_MULTIPLE} times the lowest"
+    axes.set(xlabel="K", ylabel=unit + cut, xscale="log", ylim=(0.9 * min(values), 1.05 * top))
+    axes.set_xticks(steps, labels=map(str, steps))
+    axes.minorticks_off()
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
