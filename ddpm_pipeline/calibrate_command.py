@@ -267,9 +267,10 @@ def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     )
     if data.changes:
         logger.warning(
-            "%s were changed to fit the model, %s: bits/dim are those of the changed images",
+            "images of %s do not fit the model (%s): bits/dim and variances are those of what they "
+            "were changed to",
             config.data,
-            data.changes,
+            ", ".join(f"{count} {change}" for change, count in data.changes.items()),
         )
     generator = seeded_generator(config.seed, _ORDER_STREAM)
     return data.subset(torch.randperm(len(data), generator=generator))
