@@ -267,8 +267,8 @@ def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     )
     if data.changes:
         logger.warning(
-            "images of %s do not fit the model (%s): bits/dim and variances are those of what they "
-            "were changed to",
+            "images of %s do not fit the model (%s): bits/dim and variances are those of what "
+            "they were changed to",
             config.data,
             ", ".join(f"{count} {change}" for change, count in data.changes.items()),
         )
