@@ -96,17 +96,17 @@ def test_no_variance_of_the_decoder_is_better_for_8_bit_data(t: int) -> None:
 @pytest.mark.parametrize("eta", [None, 0.5])
 def test_the_last_move_alone_has_the_variance_of_the_decoder(eta: float | None) -> None:
     scheduler = DDPMScheduler(T, **BETAS).with_calibration(calibration())
-    scheduler.set_timesteps(timesteps=[99, 30, 10])
+    scheduler.set_timesteps(timesteps=[99, 30, 10, 0])
     x_t = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
-    last = scheduler.reverse(x_t, 10, x_t, eta=eta).log_var.exp().item()
-    assert last == pytest.approx(calibration().decoder_variance[10].item())
-    assert scheduler.step(x_t, 10, x_t, eta=eta).prev_sample.equal(
-        scheduler.reverse(x_t, 10, x_t, eta=eta).mean
+    last = scheduler.reverse(x_t, 0, x_t, eta=eta).log_var.exp().item()
+    assert last == pytest.approx(calibration().decoder_variance[0].item())
+    assert scheduler.step(x_t, 0, x_t, eta=eta).prev_sample.equal(
+        scheduler.reverse(x_t, 0, x_t, eta=eta).mean
     )
     before = replace(calibration(), decoder_variance=calibration().x_0_variance)
     other = scheduler.with_calibration(before)
-    other.set_timesteps(timesteps=[99, 30, 10])
-    for t in (99, 30):
+    other.set_timesteps(timesteps=[99, 30, 10, 0])
+    for t in (99, 30, 10):
         assert scheduler.reverse(x_t, t, x_t, eta=eta).log_var.equal(
             other.reverse(x_t, t, x_t, eta=eta).log_var
         )
