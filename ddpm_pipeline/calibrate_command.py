@@ -212,7 +212,7 @@ def _notes(config: CalibrateConfig) -> Iterator[str]:
     if config.features is None:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
         if left_out := without_bound(config.samplers):
-            note += f" {', '.join(left_out)} have no bits/dim: the bound of DDIM is infinite."
+            note += f" No bits/dim for {', '.join(left_out)}: the bound of DDIM is infinite."
         yield note
     written = f"calibration.json and plots are in {config.output_dir or config.model}"
     if config.save:

@@ -124,7 +124,7 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(lines["analytic optimal_samples"]) == 3
     assert float(lines["analytic optimal"][0]) <= float(lines["analytic linspace"][0])
     assert DDPMPipeline.from_pretrained(saved / "model").scheduler.calibration is None
-    assert "ddim have no bits/dim" in table
+    assert "No bits/dim for ddim" in table
     assert "The model is as it was; calibration.json and plots are in" in table
     spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
     run([str(saved / "model"), *arguments[:-1], "--num_inference_steps", "4", *spacing])
