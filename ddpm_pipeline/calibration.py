@@ -343,11 +343,8 @@ def calibrate(
     repeats = num_forwards / measured.num_images
     standard_error = estimates.standard_error * repeats**0.5
     _check_precision(precision, standard_error, measured.num_images)
-    tables = {
-        name: table if table is None else _rounded(table)
-        for name in (*_MEASURED, *_OPTIONAL_TABLES)
-        for table in (getattr(estimates, name),)
-    }
+    measured_tables = (*_MEASURED, *_OPTIONAL_TABLES)
+    tables = {name: _rounded(getattr(estimates, name)) for name in measured_tables}
     x_0_variance = _rounded(
         _x_0_variance(
             schedule, estimate, tables["m"], tables["x_0_error"], estimates.second_moment
@@ -395,7 +392,9 @@ def _check_precision(precision: float | None, standard_error: float, num_images:
         )
 
 
-def _rounded(table: Tensor) -> Tensor:
+def _rounded(table: Tensor | None) -> Tensor | None:
     """Every number to the digits that are kept."""
+    if table is None:
+        return None
     numbers = [float(f"{number:.{_DIGITS}g}") for number in table.flatten().tolist()]
     return torch.tensor(numbers, dtype=torch.float64).reshape(table.shape)

@@ -145,9 +145,9 @@ def bits_per_dim_table(
     """
     table: Table = {}
     for sampler in samplers:
-        if sampler in without_bound(samplers):
+        variance_type, eta = SAMPLERS[sampler]
+        if eta is not None:
             continue
-        variance_type = SAMPLERS[sampler].variance_type
         for spacing in spacings:
             chains = {
                 K: timesteps_of(calibration, schedule, K, spacing, variance_type) for K in steps

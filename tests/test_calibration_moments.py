@@ -8,6 +8,7 @@ from oracles import gaussian, linear_betas, mixture
 from torch.distributions import Normal
 from torch.testing import assert_close
 
+from ddpm_pipeline import calibration_estimate
 from ddpm_pipeline.calibration_estimate import DECODER_RATIOS, decoder_costs_at
 from ddpm_pipeline.calibration_moments import (
     MomentSums,
@@ -88,6 +89,25 @@ def test_the_histogram_prices_a_decoder_of_any_variance(std: float) -> None:
         found = decoder_costs_of_residuals(sums.residuals, table)
         assert_close(found[1], expected, rtol=2e-3, atol=2e-3)
         assert found[0].isnan()
+
+
+def test_cheap_images_are_priced_as_well_as_dear_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs fall from 5.5 nats to 0.1 along t, and images differ by 30 % of them everywhere."""
+    T, count = 300, torch.full((300,), 8.0, dtype=torch.float64)
+    log_snr = torch.linspace(-8, 10, T, dtype=torch.float64)
+    true = 0.9 * torch.nn.functional.softplus(2.5 - 0.45 * log_snr)
+    errors = []
+    for seed in range(5):
+        noise = torch.randn(T, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        seen = true * (1 + 0.3 * noise / count.sqrt())
+        monkeypatch.setattr(
+            calibration_estimate, "decoder_costs_of_residuals", lambda *_, seen=seen: seen
+        )
+        pricer = calibration_estimate._DecoderPricer(
+            NoiseSchedule.linear(T), torch.ones(T, 1), log_snr, count
+        )
+        errors.append((pricer.costs(torch.ones(T)) / true - 1)[-30:].abs().mean())
+    assert torch.stack(errors).mean() < 0.06
 
 
 @pytest.mark.parametrize("noise", [0.006, 0.02, 0.3])
