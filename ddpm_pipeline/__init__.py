@@ -1,28 +1,28 @@
 """Denoising diffusion probabilistic models: exact, audited, and open wherever diffusers is.
 
-The public names, each imported from its module when it is first used, so that
-``import ddpm_pipeline`` costs nothing:
+The public names, each imported when it is first used, so that ``import ddpm_pipeline`` costs
+nothing:
 
     from ddpm_pipeline import DDPMPipeline, DDPMScheduler, NoiseSchedule, Gaussian
     from ddpm_pipeline import marginal, posterior, reverse
     from ddpm_pipeline import variational_bound, BoundReport
     from ddpm_pipeline import calibrate, Calibration
     from ddpm_pipeline import TrainingConfig, train
+
+Each folder has a face of its own, for more than these: see docs/design.md.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ddpm_pipeline.common.faces import lazy_face
+from ddpm_pipeline.common.version import __version__
+
 if TYPE_CHECKING:
-    from ddpm_pipeline.bound import BoundReport, variational_bound
-    from ddpm_pipeline.calibration import Calibration, calibrate
-    from ddpm_pipeline.gaussian import Gaussian
-    from ddpm_pipeline.pipeline import DDPMPipeline
-    from ddpm_pipeline.process import marginal, posterior, reverse
-    from ddpm_pipeline.schedule import NoiseSchedule
-    from ddpm_pipeline.scheduler import DDPMScheduler
+    from ddpm_pipeline.calibration import calibrate
+    from ddpm_pipeline.diffusion import Gaussian, NoiseSchedule, marginal, posterior, reverse
+    from ddpm_pipeline.likelihood import BoundReport, variational_bound
+    from ddpm_pipeline.pipelines import DDPMPipeline
+    from ddpm_pipeline.schedulers import Calibration, DDPMScheduler
     from ddpm_pipeline.training import TrainingConfig, train
 
 __all__ = [
@@ -41,33 +41,14 @@ __all__ = [
     "variational_bound",
 ]
 
-__version__ = "0.1.0"
-
-_MODULES = {
-    "BoundReport": "bound",
-    "Calibration": "calibration",
-    "DDPMPipeline": "pipeline",
-    "DDPMScheduler": "scheduler",
-    "Gaussian": "gaussian",
-    "NoiseSchedule": "schedule",
-    "TrainingConfig": "training",
-    "calibrate": "calibration",
-    "marginal": "process",
-    "posterior": "process",
-    "reverse": "process",
-    "train": "training",
-    "variational_bound": "bound",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module at its first use (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | _MODULES.keys())
+__getattr__, __dir__, _ = lazy_face(
+    __name__,
+    {
+        "calibration": ["calibrate"],
+        "diffusion": ["Gaussian", "NoiseSchedule", "marginal", "posterior", "reverse"],
+        "likelihood": ["BoundReport", "variational_bound"],
+        "pipelines": ["DDPMPipeline"],
+        "schedulers": ["Calibration", "DDPMScheduler"],
+        "training": ["TrainingConfig", "train"],
+    },
+)

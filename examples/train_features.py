@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ddpm_pipeline.data import ImageData, open_images, random_flip
-from ddpm_pipeline.features import SmallFeatures, SmallFeaturesConfig
+from ddpm_pipeline.evaluation import SmallFeatures, SmallFeaturesConfig
 
 
 @dataclass(frozen=True, kw_only=True)

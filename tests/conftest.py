@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import UNet2DModel
-    from hubs import Hub
+    from helpers.hubs import Hub
 
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 settings.load_profile("tests")
@@ -75,14 +75,14 @@ def _seed() -> None:
 def random_last_layers() -> Iterator[None]:
     """Fresh networks do not start at zero, so that few updates concern every layer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpm_pipeline.unets._LAST_LAYERS", ())
+        patch.setattr("ddpm_pipeline.training.setup.LAST_LAYERS", ())
         yield
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     """A Hub on loopback without repositories; clients run in new processes, by plain LFS."""
-    from hubs import running_hub
+    from helpers.hubs import running_hub
 
     with running_hub(tmp_path / "hub") as running:
         yield running

@@ -11,7 +11,9 @@ from results import record
 from trained_models import Judge, arguments, make_judge, open_model, train_model
 
 from ddpm_pipeline import BoundReport, DDPMPipeline, variational_bound
-from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
+from ddpm_pipeline.common.randomness import seeded_generator
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.pixels import to_model_range
 
 OPTIMIZER = ("--optimizer", "adamw", "--learning_rate", "1e-3", "--lr_warmup_steps", "100")
 RUNS: dict[str, str] = {

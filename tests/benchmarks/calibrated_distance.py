@@ -20,9 +20,11 @@ from results import record
 from trained_models import Judge, arguments, make_judge, open_model, train_recipe
 
 from ddpm_pipeline import Calibration, DDPMPipeline, calibrate
-from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
-from ddpm_pipeline.image_statistics import measure as measure_images
-from ddpm_pipeline.metrics import frechet_distance
+from ddpm_pipeline.common.randomness import seeded_generator
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.pixels import to_model_range
+from ddpm_pipeline.evaluation.metrics import frechet_distance
+from ddpm_pipeline.evaluation.statistics import measure as measure_images
 
 MODELS = {
     "ε, linear β": (5000, "--prediction_type epsilon --ddpm_beta_schedule linear"),

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.networks.unets import unet_config
 
 BATCH, RESOLUTION, STEPS = 64, 28, 10_000
 
@@ -138,12 +138,12 @@ def bare(_: Path, precision: str) -> Callable[[], None]:
 
 
 def ours(folder: Path, precision: str) -> Callable[[], None]:
-    from ddpm_pipeline.loading import Prefetcher
-    from ddpm_pipeline.trainer import Trainer
-    from ddpm_pipeline.training import TrainingConfig
-    from ddpm_pipeline.training_data import open_training_data
-    from ddpm_pipeline.training_metrics import DeviceLosses
-    from ddpm_pipeline.training_setup import make_scheduler, resolve
+    from ddpm_pipeline.data.loader import Prefetcher
+    from ddpm_pipeline.training.config import TrainingConfig
+    from ddpm_pipeline.training.data import open_training_data
+    from ddpm_pipeline.training.learner import Trainer
+    from ddpm_pipeline.training.log import DeviceLosses
+    from ddpm_pipeline.training.setup import make_scheduler, resolve
 
     config = TrainingConfig(
         train_data_dir=str(folder),

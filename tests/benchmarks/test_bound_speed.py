@@ -21,8 +21,9 @@ from results import record
 from sklearn.datasets import load_digits
 
 from ddpm_pipeline import BoundReport, DDPMPipeline, TrainingConfig, train, variational_bound
-from ddpm_pipeline.bound_sampling import BOUND_SAMPLERS, make_transition_sampler
-from ddpm_pipeline.data import ImageData, open_images, to_model_range
+from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.data.pixels import to_model_range
+from ddpm_pipeline.likelihood.transitions import BOUND_SAMPLERS, make_transition_sampler
 
 IMAGES = 1000
 SAMPLES = 8

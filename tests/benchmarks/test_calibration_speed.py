@@ -4,15 +4,18 @@ import subprocess
 import sys
 import time
 
+from helpers.calibrations import calibration_from_errors
+
 from ddpm_pipeline import Calibration, NoiseSchedule
-from ddpm_pipeline.calibration_chains import optimal_timesteps
-from ddpm_pipeline.calibration_costs import linear_error
+from ddpm_pipeline.diffusion.costs import linear_error
+from ddpm_pipeline.schedulers.optimal import optimal_timesteps
 
 ALL_CHAINS = """
 import resource, time
-from ddpm_pipeline.calibration_costs import continuous_decoder_costs, linear_error, step_costs
-from ddpm_pipeline.schedule import NoiseSchedule
-from ddpm_pipeline.spacing import shortest_paths
+from ddpm_pipeline.diffusion.decoder_costs import continuous_decoder_costs
+from ddpm_pipeline.diffusion.costs import linear_error, step_costs
+from ddpm_pipeline.diffusion.schedule import NoiseSchedule
+from ddpm_pipeline.diffusion.spacing import shortest_paths
 
 schedule = NoiseSchedule.linear(1000)
 errors = linear_error(schedule, 0.25) * 0.9
@@ -36,7 +39,7 @@ def test_all_chains_of_up_to_100_steps_take_under_10_seconds_and_500_mb() -> Non
 
 def test_a_calibration_that_is_read_again_is_quick_to_use() -> None:
     schedule = NoiseSchedule.linear(1000)
-    made = Calibration.from_errors(schedule, linear_error(schedule, 0.25) * 0.9)
+    made = calibration_from_errors(schedule, linear_error(schedule, 0.25) * 0.9)
     values = made.to_dict()
     start = time.perf_counter()
     found = Calibration.from_dict(values)

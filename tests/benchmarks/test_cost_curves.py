@@ -19,16 +19,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DModel
-from image_samples import flat, write_folder
+from helpers.image_samples import flat, write_folder
 from results import record
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, NoiseSchedule
-from ddpm_pipeline.calibration_costs import continuous_decoder_costs, linear_error, step_costs
-from ddpm_pipeline.cpu_training import keep_freed_memory
-from ddpm_pipeline.data import epoch_order, open_images
-from ddpm_pipeline.data_order import _epoch_order
-from ddpm_pipeline.spacing import shortest_paths
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.order import _epoch_order, epoch_order
+from ddpm_pipeline.diffusion.costs import linear_error, step_costs
+from ddpm_pipeline.diffusion.decoder_costs import continuous_decoder_costs
+from ddpm_pipeline.diffusion.spacing import shortest_paths
+from ddpm_pipeline.networks.cpu_layers import keep_freed_memory
+from ddpm_pipeline.networks.unets import unet_config
 
 CHAIN = 25
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DModel
-from image_samples import encoded, noise, write_folder, write_idx
+from helpers.image_samples import encoded, noise, write_folder, write_idx
 from PIL import Image
 from results import record
 
-from ddpm_pipeline.data import open_images, random_flip, seeded_generator, to_model_range
-from ddpm_pipeline.loading import ImageLoader
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.common.randomness import seeded_generator
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.loader import ImageLoader
+from ddpm_pipeline.data.pixels import random_flip, to_model_range
+from ddpm_pipeline.networks.unets import unet_config
 
 BATCH = 64
 WIDE = 100_000

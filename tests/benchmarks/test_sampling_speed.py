@@ -22,7 +22,7 @@ from diffusers import UNet2DModel
 from results import record
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.networks.unets import unet_config
 
 ROUNDS, K, IMAGES = int(os.environ.get("SAMPLING_ROUNDS", "5")), 5, 128
 BATCH = 64  # may suit the caches better

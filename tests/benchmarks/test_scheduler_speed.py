@@ -15,7 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from results import record
 
 from ddpm_pipeline import DDPMScheduler
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.networks.unets import unet_config
 
 ROUNDS, STEPS = 400, 4
 Rows = list[list[str | int | float]]

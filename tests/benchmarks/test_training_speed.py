@@ -23,9 +23,9 @@ from diffusers import UNet2DModel
 from PIL import Image
 from results import record
 
-from ddpm_pipeline.checkpointing import Checkpoint, write_checkpoint
-from ddpm_pipeline.data import open_images
-from ddpm_pipeline.unets import unet_config
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.networks.unets import unet_config
+from ddpm_pipeline.training.storage.checkpoints import Checkpoint, write_checkpoint
 
 HERE = Path(__file__).parent
 LOOPS = [

@@ -23,7 +23,7 @@ from results import DOCS, FOLDER, record
 from stock_training import BATCH, stock_run
 from trained_models import Judge, arguments, make_judge, open_model, train_model
 
-from ddpm_pipeline.data import open_images
+from ddpm_pipeline.data.images import open_images
 
 EPOCHS = 2
 SAVES = (235, 469, 938)

@@ -25,10 +25,12 @@ from ddpm_pipeline import (
     calibrate,
     variational_bound,
 )
-from ddpm_pipeline.calibration_chains import chain_bits_per_dim, optimal_timesteps
-from ddpm_pipeline.calibration_costs import move_costs
-from ddpm_pipeline.data import open_images, seeded_generator, to_model_range
-from ddpm_pipeline.spacing import spaced_timesteps
+from ddpm_pipeline.common.randomness import seeded_generator
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.pixels import to_model_range
+from ddpm_pipeline.diffusion.costs import move_costs
+from ddpm_pipeline.diffusion.spacing import spaced_timesteps
+from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim, optimal_timesteps
 
 COLUMNS = (10, 25, 50, 100, 1000)
 MOST_LOST = 0.005

@@ -15,11 +15,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ddpm_pipeline import DDPMPipeline
-from ddpm_pipeline.data import open_images
-from ddpm_pipeline.features import FeatureExtractor, load_features
-from ddpm_pipeline.image_statistics import reference_statistics
-from ddpm_pipeline.metrics import Moments, frechet_distance
-from ddpm_pipeline.pipeline import uint8_from_unit_range
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.pixels import uint8_from_unit_range
+from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
+from ddpm_pipeline.evaluation.metrics import Moments, frechet_distance
+from ddpm_pipeline.evaluation.statistics import reference_statistics
 
 __all__ = ["Judge", "arguments", "make_judge", "open_model", "train_model", "train_recipe"]
 

@@ -1,0 +1,83 @@
+"""TODO calibration.config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_pipeline.calibration.report import check_rows, without_bound
+from ddpm_pipeline.schedulers import Estimate
+
+__all__ = ["CalibrateConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig:
+    """Measure what a model's best reverse variances and best steps follow from, and keep it.
+
+    Prints bits per dimension over K, and Fréchet distances if features are given. Writes
+    calibration.json and plots, and puts the calibration into the model's scheduler.
+    """
+
+    model: str
+    """A model's folder, or its name on the Hub; `--model` may be left out before it."""
+    data: str
+    """Images: anything that `open_images` takes. Those the model was not trained on are best."""
+    split: str | None = None
+    """Which part of the data; "train" unless given, if there is one."""
+    fit: Literal["resize", "pad"] = "resize"
+    """Scale images of another size to the model's, or put black around smaller ones."""
+    num_forwards: int | None = None
+    """Forward passes of one image each; 10 T unless given."""
+    precision: float | None = None
+    """Largest standard error of the bits per dimension; fail if there are too few images."""
+    estimate: Estimate = "error"
+    """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
+    batch_size: int = 64
+    """Images of one forward pass."""
+    num_inference_steps: tuple[int, ...] = (10, 25, 50, 100)
+    """Values of K in the tables, beside T."""
+    samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "ddim")
+    """Rows: fixed_large, fixed_small, analytic, ddim, analytic_ddim."""
+    spacings: tuple[str, ...] = (
+        "linspace",
+        "trailing",
+        "optimal",
+        "optimal_samples",
+        "quadratic",
+    )
+    """Rows: leading, trailing, linspace, quadratic, optimal, optimal_samples."""
+    features: str | None = None
+    """Features of Fréchet distances, as for `ddpm evaluate`; no distances unless given."""
+    num_images: int = 10_000
+    """Images to draw for each distance."""
+    variance_type: Literal["analytic", "as_saved"] = "analytic"
+    """What the model samples with from now on; models with learned variances keep theirs."""
+    timestep_spacing: str | None = None
+    """The model's spacing from now on; as it was unless given."""
+    save: bool = True
+    """Put the calibration into the model's scheduler, or write it to calibration.json alone."""
+    output_dir: str | None = None
+    """Where results are written; the model's folder unless given."""
+    seed: int = 0
+    """The images, timesteps and noise follow from this number."""
+
+    def __post_init__(self) -> None:
+        check_rows(self.samplers, self.spacings)
+        for name in ("samplers", "spacings"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be at least one, got none")
+        if self.features is None and without_bound(self.samplers) == [*self.samplers]:
+            raise ValueError(
+                "samplers must hold one that has bits/dim, which DDIM has not, or features must "
+                f"be given, got samplers={', '.join(self.samplers)}"
+            )
+        for name in ("batch_size", "num_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not Path(self.model).is_dir() and (self.output_dir is None or self.save):
+            raise ValueError(
+                f"model {self.model!r} is no folder on this machine; if it is a name on the Hub, "
+                "output_dir must be given and save be False"
+            )

@@ -1,0 +1,171 @@
+r"""What a calibrated model costs in bits per dimension and in Fréchet distance, as tables over K.
+
+A row is a sampler and a spacing. Bits per dimension come from the calibration without forward
+passes; distances need images of every row and every K.
+
+==============  =======================================================
+sampler         reverse steps
+==============  =======================================================
+fixed_large     DDPM with variance beta
+fixed_small     DDPM with the posterior's variance
+analytic        DDPM with the calibrated variance
+ddim            DDIM, eta = 0
+analytic_ddim   DDIM, eta = 0, with the calibrated variance
+==============  =======================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from ddpm_pipeline.diffusion import SPACINGS, NoiseSchedule
+from ddpm_pipeline.schedulers import (
+    CALIBRATED_SPACINGS,
+    Calibration,
+    chain_bits_per_dim,
+    timesteps_of,
+)
+
+__all__ = [
+    "CalibrationReport",
+    "SAMPLERS",
+    "SamplerChoice",
+    "bits_per_dim_table",
+    "check_rows",
+    "distance_table",
+    "without_bound",
+]
+
+
+Table = dict[str, dict[int, float]]
+
+
+class SamplerChoice(NamedTuple):
+    """A variance type, and eta for DDIM."""
+
+    variance_type: str
+    eta: float | None = None
+
+
+SAMPLERS = {
+    "fixed_large": SamplerChoice("fixed_large"),
+    "fixed_small": SamplerChoice("fixed_small"),
+    "analytic": SamplerChoice("analytic"),
+    "ddim": SamplerChoice("fixed_small", 0.0),
+    "analytic_ddim": SamplerChoice("analytic", 0.0),
+}
+_ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """Tables by "sampler spacing" and K, and how sure they are."""
+
+    bits_per_dim: Table
+    standard_error: float
+    """Of the full chain's bits per dimension."""
+    frechet_distance: Table
+    num_frechet_images: int
+    num_images: int
+    num_forwards: int
+    features: str | None
+    data: str
+    """Hash of the images."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """Both tables as text."""
+        error = f"± {self.standard_error:.2g} at K = T"
+        note = f"{self.num_forwards:,} forwards over {self.num_images:,} images"
+        parts = [_text(f"bits/dim ({error}; {note})", self.bits_per_dim, ".3f")]
+        if self.frechet_distance:
+            title = f"Fréchet distance ({self.num_frechet_images:,} images; {self.features})"
+            parts.append(_text(title, self.frechet_distance, ".4g"))
+        return "\n\n".join(parts)
+
+
+def _text(title: str, table: Table, form: str) -> str:
+    steps = sorted({K for row in table.values() for K in row})
+    width = max(map(len, table))
+    header = f"{'':{width}}" + "".join(f"{f'K = {K}':>10}" for K in steps)
+    lines = [
+        f"{name:{width}}"
+        + "".join(f"{format(row[K], form) if K in row else '':>10}" for K in steps)
+        for name, row in table.items()
+    ]
+    return "\n".join([title, header, *lines])
+
+
+def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
+    """ValueError for a sampler or a spacing that there is not."""
+    known = (("samplers", samplers, tuple(SAMPLERS)), ("spacings", spacings, _ALL_SPACINGS))
+    for name, values, allowed in known:
+        for value in values:
+            if value not in allowed:
+                raise ValueError(f"{name} must be among {', '.join(allowed)}, got {value!r}")
+
+
+def without_bound(samplers: Sequence[str]) -> list[str]:
+    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
+    return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
+
+
+def bits_per_dim_table(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    samplers: Sequence[str],
+    spacings: Sequence[str],
+    steps: Sequence[int],
+) -> Table:
+    """The bound of every row and every K, without forward passes.
+
+    Arguments:
+        calibration: Of the model.
+        schedule: That it was made with.
+        samplers: Keys of SAMPLERS; those of DDIM have no bound and are left out.
+        spacings: Any.
+        steps: Values of K.
+    """
+    table: Table = {}
+    for sampler in samplers:
+        variance_type, eta = SAMPLERS[sampler]
+        if eta is not None:
+            continue
+        for spacing in spacings:
+            chains = {
+                K: timesteps_of(calibration, schedule, K, spacing, variance_type) for K in steps
+            }
+            table[f"{sampler} {spacing}"] = {
+                K: chain_bits_per_dim(calibration, schedule, chain, variance_type=variance_type)
+                for K, chain in chains.items()
+            }
+    return table
+
+
+def distance_table(
+    distance: Callable[[str, str, int], float],
+    samplers: Sequence[str],
+    spacings: Sequence[str],
+    steps: Sequence[int],
+    T: int,
+) -> Table:
+    """The Fréchet distance of every row and every K; K = T once, since all spacings are one.
+
+    Arguments:
+        distance: From sampler, spacing and K.
+        samplers, spacings: As for ``bits_per_dim_table``.
+        steps: Values of K.
+        T: Length of the full chain.
+    """
+    table: Table = {}
+    for sampler in samplers:
+        full = {T: distance(sampler, spacings[0], T)} if T in steps else {}
+        for spacing in spacings:
+            few = {K: distance(sampler, spacing, K) for K in steps if K < T}
+            table[f"{sampler} {spacing}"] = few | full
+    return table

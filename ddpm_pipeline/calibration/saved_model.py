@@ -1,0 +1,281 @@
+"""``ddpm calibrate``: the best reverse variances and the best steps of a saved model.
+
+ddpm calibrate model --data photos/
+ddpm calibrate model --data photos/ --features inception --num_inference_steps 10 25
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm_pipeline.calibration.config import CalibrateConfig
+from ddpm_pipeline.calibration.figures import (
+    cost_figure,
+    moment_figure,
+    rate_distortion_figure,
+    step_figure,
+    variance_figure,
+)
+from ddpm_pipeline.calibration.network import calibrate
+from ddpm_pipeline.calibration.rates import progressive_reconstructions, rate_distortion
+from ddpm_pipeline.calibration.report import (
+    SAMPLERS,
+    CalibrationReport,
+    bits_per_dim_table,
+    distance_table,
+)
+from ddpm_pipeline.common import (
+    process_state,
+    shared_accelerator,
+    stream_generator,
+    weights_hash,
+    write_text,
+)
+from ddpm_pipeline.data import (
+    ImageData,
+    open_images,
+    reconstruction_strip,
+    source_name,
+    to_model_range,
+)
+from ddpm_pipeline.diffusion import LEARNED_VARIANCES, spaced_timesteps
+from ddpm_pipeline.evaluation import (
+    FeatureExtractor,
+    check_count,
+    frechet_distance,
+    load_features,
+    reference_statistics,
+    sample_statistics,
+)
+from ddpm_pipeline.pipelines import DDPMPipeline, Sampler, SamplingOptions
+from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
+
+__all__ = ["calibrate_command"]
+
+logger = logging.getLogger(__name__)
+
+
+_STRIP_ROWS, _STRIP_COLUMNS = 6, 10
+
+
+def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
+    """Calibrate, write the results, and return the report.
+
+    On every process of `accelerate launch` together.
+
+    Arguments:
+        config: All options.
+    Raises:
+        ValueError: If an option, the images or the model do not fit each other.
+        OSError: If the model cannot be loaded.
+    """
+    state = process_state()
+    pipe = DDPMPipeline.from_pretrained(config.model).to(state.device)
+    pipe.set_progress_bar_config(disable=True)
+    scheduler = _own_scheduler(config, pipe)
+    steps = _steps(config, len(scheduler))
+    extractor = None if config.features is None else load_features(config.features, pipe.device)
+    data = _open_data(config, pipe)
+    if extractor is not None:
+        extractor(data.batch(range(1))[0])  # fails here, not after calibrating, on a wrong shape
+    output = Path(config.output_dir or config.model)
+    output.mkdir(parents=True, exist_ok=True)
+    accelerator = shared_accelerator()
+    calibration = calibrate(
+        pipe.unet,
+        scheduler,
+        ModelBatches(data, config.batch_size),
+        generator=stream_generator("calibration_noise", config.seed),
+        num_forwards=config.num_forwards,
+        precision=config.precision,
+        estimate=config.estimate,
+        accelerator=accelerator,
+        state_file=output / "calibration.state",
+        progress=True,
+    )
+    scheduler.set_calibration(calibration)
+    report = CalibrationReport(
+        bits_per_dim=bits_per_dim_table(
+            calibration, scheduler.schedule, config.samplers, config.spacings, steps
+        ),
+        standard_error=calibration.standard_error,
+        frechet_distance=_distances(config, pipe, scheduler, data, extractor, steps),
+        num_frechet_images=config.num_images,
+        num_images=calibration.num_images,
+        num_forwards=calibration.num_forwards,
+        features=None if extractor is None else extractor.name,
+        data=data.fingerprint,
+    )
+    if state.is_main_process:
+        measured = {
+            "data": source_name(config.data),
+            "split": config.split,
+            "changes": data.changes,
+            "weights": weights_hash(pipe.unet),
+            "estimate": config.estimate,
+            "seed": config.seed,
+        }
+        _write(output, {"report": report.to_dict(), "measured": measured}, calibration)
+        _draw(output, config, scheduler, report)
+        _reconstruct(pipe, scheduler, data, seed=config.seed).save(output / "progressive.png")
+        if config.save:
+            scheduler.save_pretrained(Path(config.model) / "scheduler")
+    state.wait_for_everyone()
+    return report
+
+
+def _own_scheduler(config: CalibrateConfig, pipe: DDPMPipeline) -> DDPMScheduler:
+    """The model's scheduler with the options that it is to be saved with."""
+    scheduler = pipe.scheduler
+    if not isinstance(scheduler, DDPMScheduler):
+        raise ValueError(
+            f"the model's scheduler must be a DDPMScheduler, got {type(scheduler).__name__}"
+        )
+    options = {}
+    if scheduler.variance_type in LEARNED_VARIANCES:
+        if config.features is not None:
+            raise ValueError("features cannot be given for a model with learned variances")
+    elif config.variance_type == "analytic":
+        options["variance_type"] = "analytic"
+    if config.timestep_spacing is not None:
+        options["timestep_spacing"] = config.timestep_spacing
+    return DDPMScheduler.from_config(scheduler.config, **options)
+
+
+def _steps(config: CalibrateConfig, T: int) -> list[int]:
+    for K in config.num_inference_steps:
+        if not 1 <= K <= T:
+            raise ValueError(f"num_inference_steps must be from 1 to {T}, the model's T, got {K}")
+    return sorted({*config.num_inference_steps, T})
+
+
+def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
+    """The images in random order, of the size and the channels that the model was made for."""
+    unet = pipe.unet.config
+    if not isinstance(unet.sample_size, int):
+        raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
+    data = open_images(
+        config.data,
+        resolution=unet.sample_size,
+        channels=unet.in_channels,
+        fit=config.fit,
+        split=config.split,
+        labels=unet.num_class_embeds is not None,
+    )
+    if data.changes:
+        logger.warning(
+            "images of %s do not fit the model (%s): bits/dim and variances are those of what "
+            "they were changed to",
+            config.data,
+            ", ".join(f"{count} {change}" for change, count in data.changes.items()),
+        )
+    generator = stream_generator("calibration_order", config.seed)
+    return data.subset(torch.randperm(len(data), generator=generator))
+
+
+@dataclass(frozen=True)
+class ModelBatches:
+    """All images in [-1, 1] with their labels, one batch at a time."""
+
+    data: ImageData
+    batch_size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for numbers in torch.arange(len(self.data)).split(self.batch_size):
+            images, labels = self.data.batch(numbers)
+            yield to_model_range(images), labels
+
+
+def _distances(
+    config: CalibrateConfig,
+    pipe: DDPMPipeline,
+    scheduler: DDPMScheduler,
+    data: ImageData,
+    extractor: FeatureExtractor | None,
+    steps: Sequence[int],
+) -> dict[str, dict[int, float]]:
+    if extractor is None:
+        return {}
+    real = reference_statistics(data, extractor)
+    check_count(min(config.num_images, len(data)), real.moments.dim)
+    labels = None if data.num_classes is None else tuple(range(data.num_classes))
+
+    def distance(sampler: str, spacing: str, K: int) -> float:
+        variance_type, eta = SAMPLERS[sampler]
+        own = scheduler.with_calibration(
+            scheduler.calibration, variance_type=variance_type, timestep_spacing=spacing
+        )
+        options = SamplingOptions(
+            model=config.model,
+            seed=config.seed,
+            num_inference_steps=K,
+            eta=eta,
+            class_labels=labels,
+            batch_size=config.batch_size,
+        )
+        drawn = sample_statistics(
+            Sampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images
+        )
+        found = frechet_distance(drawn.moments, real.moments)
+        logger.info("%s %s, K = %d: Fréchet distance %.4g", sampler, spacing, K, found)
+        return found
+
+    return distance_table(distance, config.samplers, config.spacings, steps, len(scheduler))
+
+
+def _write(output: Path, measured: dict[str, Any], calibration: Calibration) -> None:
+    content = {**measured, "calibration": calibration.to_dict()}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_text(output / "calibration.json", text)
+
+
+def _draw(
+    output: Path, config: CalibrateConfig, scheduler: DDPMScheduler, report: CalibrationReport
+) -> None:
+    calibration, schedule = scheduler.calibration, scheduler.schedule
+    K = min(config.num_inference_steps, default=10)
+    chains = {
+        f"{spacing}, K = {K}": timesteps_of(calibration, schedule, K, spacing, "analytic")
+        for spacing in config.spacings
+    }
+    curve = rate_distortion(calibration, schedule)
+    figures = {
+        "moments": moment_figure(calibration),
+        "variances": variance_figure(calibration, schedule),
+        "steps": step_figure(chains, len(schedule)),
+        "rate_distortion": rate_distortion_figure({"analytic": curve}),
+    }
+    if report.bits_per_dim:
+        figures["bits_per_dim"] = cost_figure(report.bits_per_dim, "bits/dim")
+    if report.frechet_distance:
+        figures["frechet_distance"] = cost_figure(report.frechet_distance, "Fréchet distance")
+    for name, figure in figures.items():
+        figure.savefig(output / f"calibration_{name}.png")
+
+
+def _reconstruct(
+    pipe: DDPMPipeline, scheduler: DDPMScheduler, data: ImageData, *, seed: int
+) -> Image.Image:
+    images, labels = data.batch(range(min(_STRIP_ROWS, len(data))))
+    x_0 = to_model_range(images).to(pipe.device)
+    columns = min(_STRIP_COLUMNS, len(scheduler))
+    seen = progressive_reconstructions(
+        pipe.unet,
+        scheduler.schedule,
+        x_0,
+        spaced_timesteps(len(scheduler), columns, "linspace"),
+        prediction_type=scheduler.config.prediction_type,
+        variance_type=scheduler.variance_type,
+        class_labels=None if labels is None else labels.to(pipe.device),
+        generator=stream_generator("calibration_strip", seed, device=pipe.device),
+    )
+    return reconstruction_strip(seen, x_0)

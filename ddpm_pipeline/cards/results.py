@@ -1,0 +1,249 @@
+"""The numbers for a model card: what was measured of a model, and how that came about.
+
+    evaluation.json, bound.json  ->  EvalResult(type, value, args)
+
+Every result says in its arguments what it was measured with, and the hash of the weights that it
+is a result of: a number of other weights is never shown for these.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult
+from safetensors.torch import load_file
+
+from ddpm_pipeline.common import tensors_hash
+
+__all__ = [
+    "BITS_PER_DIM",
+    "COMMANDS",
+    "MARK",
+    "ModelWeights",
+    "TASK",
+    "read_calibration",
+    "read_results",
+]
+
+logger = logging.getLogger(__name__)
+
+
+TASK, _TASK_NAME = "unconditional-image-generation", "Unconditional image generation"
+MARK, BITS_PER_DIM = "measured_with", "bits_per_dim"
+COMMANDS = _EVALUATE, _BOUND = "ddpm evaluate", "ddpm bound"
+_WEIGHTS_NAME = "diffusion_pytorch_model"
+_PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
+
+
+class ModelWeights:
+    """The weights in a model's folder, to tell whether a number is theirs.
+
+    Arguments:
+        folder: Of a saved pipeline.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "unet"
+        self._hashes: dict[torch.dtype | None, str] = {}
+
+    @cached_property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        index = self._folder / f"{_WEIGHTS_NAME}.safetensors.index.json"
+        whole = self._folder / f"{_WEIGHTS_NAME}.safetensors"
+        if index.is_file():
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+            files = [self._folder / name for name in sorted(names)]
+        else:
+            files = [whole] if whole.is_file() else sorted(self._folder.glob("*.safetensors"))
+        return {name: value for file in files for name, value in load_file(file).items()}
+
+    def have_hash(self, expected: str) -> bool:
+        """Whether a network with these weights, in any precision, has that ``weights_hash``."""
+        return any(self._hash(dtype) == expected for dtype in _PRECISIONS)
+
+    def _hash(self, dtype: torch.dtype | None) -> str:
+        if dtype not in self._hashes:
+            tensors = self._tensors
+            if dtype is not None:
+                tensors = {
+                    name: value.to(dtype) if value.is_floating_point() else value
+                    for name, value in tensors.items()
+                }
+            self._hashes[dtype] = tensors_hash(tensors)
+        return self._hashes[dtype]
+
+    @property
+    def as_saved(self) -> str:
+        """Their ``weights_hash`` in the precision they are saved in."""
+        return self._hash(None)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers they are."""
+        return sum(value.numel() for value in self._tensors.values())
+
+
+def read_results(folder: Path, weights: ModelWeights) -> list[EvalResult]:
+    """What was measured of the model in a folder; a file that is of other weights is named."""
+    readers = {"evaluation.json": _evaluation_results, "bound.json": _bound_results}
+    return [
+        result for name, read in readers.items() for result in _read(folder, name, read, weights)
+    ]
+
+
+def read_calibration(folder: Path, weights: ModelWeights) -> dict[str, Any] | None:
+    """The content of calibration.json, if it is of the model in the folder."""
+    return next(iter(_read(folder, "calibration.json", lambda c: [_checked(c)], weights)), None)
+
+
+def _checked(calibration: dict[str, Any]) -> dict[str, Any]:
+    needed = ("bits_per_dim", "standard_error", "num_images", "num_forwards")
+    missing = [name for name in needed if name not in calibration["report"]]
+    if missing:
+        raise KeyError(missing[0])
+    return {**calibration, "weights": calibration["measured"]["weights"]}
+
+
+def _read(
+    folder: Path,
+    name: str,
+    read: Callable[[dict[str, Any]], list[Any]],
+    weights: ModelWeights,
+) -> list[Any]:
+    """What ``read`` makes of a JSON file; nothing if it says too little of its numbers."""
+    path = folder / name
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = read(content)
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        reason = f"it does not say {error}" if isinstance(error, KeyError) else error
+        logger.warning("%s is left out of the card: %s; measure again", name, reason)
+        return []
+    kept = [item for item in found if weights.have_hash(_weights_of(item))]
+    if len(kept) < len(found):
+        logger.warning("%s is left out of the card: it is of other weights than these", name)
+    return kept
+
+
+def _weights_of(item: EvalResult | dict[str, Any]) -> str:
+    return item.metric_args["weights"] if isinstance(item, EvalResult) else item["weights"]
+
+
+def _result(
+    kind: str, value: float, name: str, data: str, split: str | None, args: dict[str, Any]
+) -> EvalResult:
+    if not isinstance(value, float | int) or not math.isfinite(value):
+        raise ValueError(f"its {name} is {value}")
+    return EvalResult(
+        task_type=TASK,
+        task_name=_TASK_NAME,
+        dataset_type=data,
+        dataset_name=data,
+        dataset_split=split,
+        metric_type=kind,
+        metric_value=value,
+        metric_name=name,
+        metric_args=args,
+    )
+
+
+def _evaluation_results(report: dict[str, Any]) -> list[EvalResult]:
+    bound = report["bound"]
+    weights = report["sampler"]["weights"]  # images of other programs have none
+    found = _distances(report)
+    if bound is not None:
+        # The bound of an evaluation is that of the full chain.
+        args = _bound_args({**bound, "chain": range(bound["num_train_timesteps"])})
+        args |= {MARK: _EVALUATE, "weights": weights, "versions": report["versions"]}
+        args |= {"data_fingerprint": bound["fingerprint"], "data_changes": bound["changes"]}
+        found.append(_bits_per_dim(bound, bound["data"], bound["split"], args))
+    return found
+
+
+def _distances(report: dict[str, Any]) -> list[EvalResult]:
+    sampler = report["sampler"]
+    common = {
+        MARK: _EVALUATE,
+        "weights": sampler["weights"],
+        "num_images": report["num_images"],
+        "num_reference_images": report["num_reference"],
+        "reference_fingerprint": report["reference"],
+        "reference_changes": report["reference_changes"],
+        "features": report["features"],
+        "feature_dim": report["feature_dim"],
+        "resize": report["resize"],
+        "sampler": sampler["scheduler"],
+        "num_inference_steps": sampler["num_inference_steps"],
+        "eta": _eta(sampler),
+        "guidance_scale": sampler["guidance_scale"],
+        "class_labels": sampler["class_labels"],
+        "precision": sampler["precision"],
+        "seed": sampler["seed"],
+        "versions": report["versions"],
+    }
+    kept = {"num_kept": report["num_kept"]}
+    is_fid = report["features"].startswith("Inception")
+    kid_args = kept | {
+        "standard_error": report["kid_standard_error"],
+        "num_subsets": report["kid_subsets"],
+    }
+    ball_args = kept | {"neighbors": report["neighbors"]}
+    distance = ("fid", "FID") if is_fid else ("frechet_distance", "Fréchet distance")
+    rows = [
+        (*distance, "frechet_distance", {"warnings": report["warnings"]}),
+        ("kid", "KID", "kid", kid_args),
+        ("precision", "precision", "precision", ball_args),
+        ("recall", "recall", "recall", ball_args),
+    ]
+    data, split = report["reference_data"], report["reference_split"]
+    return [
+        _result(kind, report[key], name, data, split, common | args)
+        for kind, name, key, args in rows
+    ]
+
+
+def _eta(sampler: dict[str, Any]) -> float | None:
+    is_ddim = sampler["eta"] is None and sampler["scheduler"] == "DDIMScheduler"
+    return 0.0 if is_ddim else sampler["eta"]
+
+
+def _bound_results(report: dict[str, Any]) -> list[EvalResult]:
+    data = report["data"]
+    args = _bound_args(report)
+    args |= {MARK: _BOUND, "weights": report["weights"], "versions": report["versions"]}
+    args |= {"data_fingerprint": data["fingerprint"], "data_changes": data["changes"]}
+    return [_bits_per_dim(report, data["name"], data["split"], args)]
+
+
+def _bits_per_dim(
+    bound: dict[str, Any], data: str, split: str | None, args: dict[str, Any]
+) -> EvalResult:
+    return _result(BITS_PER_DIM, bound["bits_per_dim"], "bits/dim", data, split, args)
+
+
+def _bound_args(bound: dict[str, Any]) -> dict[str, Any]:
+    drawn = bound["num_timestep_samples"]
+    return {
+        "num_images": bound["num_images"],
+        "standard_error": bound["standard_error"],
+        "decoder": bound["decoder"],
+        "decoder_variance": bound["decoder_variance"],
+        "num_inference_steps": len(bound["chain"]),
+        "num_train_timesteps": bound["num_train_timesteps"],
+        "prediction_type": bound["prediction_type"],
+        "variance_type": bound["variance_type"],
+        "estimator": "exact sum" if drawn is None else f"{drawn} timesteps per image",
+        "timestep_sampler": None if drawn is None else bound["timestep_sampler"],
+        "clip_x_0": bound["clip_x_0"],
+        "seed": bound["seed"],
+        "warnings": bound["warnings"],
+    }

@@ -1,0 +1,150 @@
+"""The tables of a model card: every number beside all that it depends on.
+
+Names that come from data or files go through ``plain``, so that they cannot change the page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from ddpm_pipeline.cards.results import BITS_PER_DIM, MARK
+
+__all__ = ["calibration_text", "plain", "results_text"]
+
+
+def plain(text: object) -> str:
+    """Text in one line that Markdown and HTML leave as it is."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", line)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def results_text(results: Sequence[EvalResult]) -> str | None:
+    """All results in tables, below what their numbers depend on, and what to know of them."""
+    groups: dict[str, list[list[str]]] = {}
+    for result in results:
+        words = _circumstances(result)
+        groups.setdefault(words, []).append([_metric(result), _value(result), _note(result)])
+    parts = [text for words, rows in groups.items() for text in (words, _table(_HEADER, rows))]
+    warnings = dict.fromkeys(w for r in results for w in r.metric_args.get("warnings") or [])
+    if warnings:
+        parts.append("\n".join(f"- {plain(text)}" for text in warnings))
+    return "\n\n".join(parts) or None
+
+
+_HEADER = ("", "value", "")
+
+
+def _metric(result: EvalResult) -> str:
+    return plain(result.metric_name or result.metric_type)
+
+
+def _value(result: EvalResult) -> str:
+    error = result.metric_args.get("standard_error")
+    value = _number(result.metric_value, ".4g")
+    return value if error is None else f"{value} ± {_number(error, '.2g')}"
+
+
+def _note(result: EvalResult) -> str:
+    """What is peculiar to one number."""
+    args = result.metric_args
+    if result.metric_type == BITS_PER_DIM:
+        return "upper bound; ± is the standard error"
+    notes = {
+        "num_subsets": "± is the standard error, from {} subsets",
+        "neighbors": "{} nearest neighbours",
+        "num_kept": "at most {} images of each set",
+    }
+    return "; ".join(t.format(_number(args[k])) for k, t in notes.items() if k in args)
+
+
+def _circumstances(result: EvalResult) -> str:
+    """What a number depends on, in one sentence."""
+    args, split = result.metric_args, result.dataset_split
+    data = plain(result.dataset_name) + ("" if split is None else f", split {plain(split)}")
+    is_bound = result.metric_type == BITS_PER_DIM
+    terms = _bound_terms(args, data) if is_bound else _distance_terms(args, data)
+    known = [*terms, f"seed {plain(args.get('seed'))}"]
+    return f"{'; '.join(known)}. Measured with `{args[MARK]}`:"
+
+
+def _number(value: object, form: str = ",") -> str:
+    """A number; whatever else somebody wrote in its place into a card stays that."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return format(value, form) if is_number else plain(value)
+
+
+def _bound_terms(args: dict[str, Any], data: str) -> list[str]:
+    get, T = args.get, _number(args.get("num_train_timesteps"))
+    sampler, clip = get("timestep_sampler"), get("clip_x_0")
+    return [
+        f"{_number(get('num_images'))} images of {data}{_changed(get('data_changes'))}",
+        f"{plain(get('decoder'))} decoder (variance: {plain(get('decoder_variance'))})",
+        f"chain of {_number(get('num_inference_steps'))} of T = {T} steps",
+        f"variance type {plain(get('variance_type'))}",
+        plain(get("estimator")) + ("" if sampler is None else f", drawn by {plain(sampler)}"),
+        *([] if clip is None else [f"predicted x₀ clamped to ± {_number(clip, 'g')}"]),
+    ]
+
+
+def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
+    get, eta, labels = args.get, args.get("eta"), args.get("class_labels")
+    changes = _changed(get("reference_changes"))
+    reference = f"{_number(get('num_reference_images'))} images of {data}{changes}"
+    chain = f"{plain(get('sampler'))}, K = {_number(get('num_inference_steps'))}"
+    guidance, precision = get("guidance_scale"), get("precision")
+    size = _number(get("feature_dim"))
+    return [
+        f"{_number(get('num_images'))} samples against {reference}",
+        f"features {plain(get('features'))} ({size} dimensions; resize: {plain(get('resize'))})",
+        chain + ("" if eta is None else f", eta = {_number(eta, 'g')}"),
+        *([] if guidance == 1 else [f"guidance {_number(guidance, 'g')}"]),
+        *([] if labels is None else [f"classes {plain(labels)} in turn"]),
+        *([] if precision == "float32" else [plain(precision)]),
+    ]
+
+
+def _changed(changes: object) -> str:
+    """How many images were resized, cropped, ... before they were measured."""
+    known = changes if isinstance(changes, dict) else {}
+    words = ", ".join(f"{_number(count)} {plain(name)}" for name, count in known.items())
+    return f" ({words})" if words else ""
+
+
+def calibration_text(calibration: dict[str, Any] | None) -> str | None:
+    """The tables over K of a calibration.json, and what they were measured on."""
+    if calibration is None:
+        return None
+    report, measured = calibration["report"], calibration["measured"]
+    split = "" if measured["split"] is None else f", split {plain(measured['split'])}"
+    data = f"{plain(measured['data'])}{split}{_changed(measured['changes'])}"
+    text = (
+        f"Of `ddpm calibrate`, from {report['num_forwards']:,} forward passes over "
+        f"{report['num_images']:,} images of {data}; seed {measured['seed']}. Bits/dim "
+        f"(discretized decoder; standard error {report['standard_error']:.2g} at K = T):"
+    )
+    parts = [text, _steps(report["bits_per_dim"], ".3f")]
+    if report["frechet_distance"]:
+        text = (
+            f"Fréchet distance of {report['num_frechet_images']:,} samples to these images; "
+            f"features {plain(report['features'])}:"
+        )
+        parts += [text, _steps(report["frechet_distance"], ".4g")]
+    return "\n\n".join(parts)
+
+
+def _steps(table: dict[str, dict[str, float]], form: str) -> str:
+    steps = sorted({int(K) for row in table.values() for K in row})
+    rows = [
+        [plain(name), *(format(row[str(K)], form) if str(K) in row else "" for K in steps)]
+        for name, row in table.items()
+    ]
+    return _table(["sampler and spacing", *(f"K = {K}" for K in steps)], rows)

@@ -1,0 +1,292 @@
+"""The text of a model card: what the model is, how to use it and how it was trained.
+
+Each function makes one part of our section, or None where nothing is known. Names that come from
+data or files go through ``plain`` or a shell's quotes, so that they cannot change the page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from ddpm_pipeline.cards.tables import calibration_text, plain, results_text
+from ddpm_pipeline.common import __version__
+from ddpm_pipeline.schedulers import PRIVATE_KEY
+
+__all__ = ["CardFacts", "HEADINGS", "section_parts"]
+
+
+HEADINGS = ("", "Samples", "Use", "Results", "Fewer steps", "Training")
+_COLORS = {1: "grey", 3: "RGB", 4: "RGBA"}
+_SHOWN_STEPS = (50, 40, 25, 20, 10)
+_DDPM_SCHEDULER = "DDPMScheduler"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card is made of.
+
+    Arguments:
+        repo_id: Where the model is to be had.
+        unet: The config of its network.
+        scheduler: The config of its scheduler.
+        num_parameters: Of its network.
+        picture: Path of the sample grid in the repository, or None.
+        training: The fields of its ``TrainingConfig``, or None.
+        record: Where and how long it was trained, as ``training_record.json`` has it, or None.
+        results: What was measured.
+        calibration: The content of calibration.json, or None.
+        data: What the training images are called, if not as the config says.
+        diffusers_version: With which it was saved.
+    """
+
+    repo_id: str
+    unet: dict[str, Any]
+    scheduler: dict[str, Any]
+    num_parameters: int
+    picture: str | None
+    training: dict[str, Any] | None
+    record: dict[str, Any] | None
+    results: Sequence[EvalResult]
+    calibration: dict[str, Any] | None
+    data: str | None
+    diffusers_version: str
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T."""
+        return self.scheduler.get("num_train_timesteps", 1000)
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are, without the empty label; None for a model without."""
+        embeddings = self.unet.get("num_class_embeds")
+        return None if embeddings is None else max(embeddings - 1, 1)
+
+    @property
+    def own_options(self) -> dict[str, dict[str, str]]:
+        """Options of the scheduler that stock diffusers does not know, with what it does."""
+        return self.scheduler.get(PRIVATE_KEY, {}).get("options", {})
+
+
+def section_parts(facts: CardFacts) -> dict[str, str]:
+    """The parts of our section by their headings, in order; "" is what stands before the first."""
+    texts = (
+        _description(facts),
+        _samples(facts),
+        _usage(facts),
+        results_text(facts.results),
+        calibration_text(facts.calibration),
+        _training(facts),
+    )
+    parts = zip(HEADINGS, texts, strict=True)
+    return {heading: text for heading, text in parts if text is not None}
+
+
+def _fenced(code: str, language: str) -> str:
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+# What it is.
+
+
+def _description(facts: CardFacts) -> str:
+    size = facts.unet["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = facts.unet["in_channels"]
+    color = _COLORS.get(channels, f"{channels}-channel")
+    count = facts.num_classes
+    classes = "" if count is None else f" of {count} classes"
+    predicted = facts.scheduler.get("prediction_type", "epsilon")
+    return (
+        f"A denoising diffusion model (DDPM) of {height}×{width} {color} images{classes}: a "
+        f"`{facts.unet['_class_name']}` of {facts.num_parameters:,} parameters that predicts "
+        f"`{predicted}`, with T = {facts.num_train_timesteps} steps. Saved with diffusers "
+        f"{plain(facts.diffusers_version)}; this section is by ddpm_pipeline {__version__}."
+    )
+
+
+def _samples(facts: CardFacts) -> str | None:
+    if facts.picture is None:
+        return None
+    parts = [f"![Samples of this model]({facts.picture})"]
+    if facts.training is not None:
+        parts.append(_caption(facts))
+    return "\n\n".join(parts)
+
+
+def _caption(facts: CardFacts) -> str:
+    config, record = facts.training, facts.record or {}
+    step = _step_in(facts.picture) or record.get("samples_step")
+    after = "" if step is None else f" after {step:,} updates"
+    weights = "the averaged weights" if config["use_ema"] else "the weights"
+    classes = "" if facts.num_classes is None else f", image i of class i mod {facts.num_classes}"
+    return (
+        f"{config['eval_batch_size']} samples{after}, not selected: {weights}, "
+        f"{config['preview_scheduler'].upper()} with K = {config['ddpm_num_inference_steps']} "
+        f"steps, seed {config['seed']}{classes}."
+    )
+
+
+def _step_in(picture: str) -> int | None:
+    found = re.fullmatch(r"step-(\d+)", PurePath(picture).stem)
+    return None if found is None else int(found[1])
+
+
+# How to use it.
+
+
+def _usage(facts: CardFacts) -> str:
+    count = 4 if facts.num_classes is None else min(facts.num_classes, 4)
+    T = facts.num_train_timesteps
+    steps = next((K for K in _SHOWN_STEPS if T % K == 0), T)
+    parts = [
+        "With `ddpm_pipeline`:",
+        _fenced(_own_snippet(facts, count, steps), "python"),
+        "With stock diffusers, without `ddpm_pipeline`:",
+        _fenced(_stock_snippet(facts, count, steps), "python"),
+        *_differences(facts),
+    ]
+    return "\n\n".join(parts)
+
+
+def _own_snippet(facts: CardFacts, count: int, steps: int) -> str:
+    arguments = f"batch_size={count}, num_inference_steps={steps}"
+    if facts.num_classes is not None:
+        arguments += f", class_labels={list(range(count))}"
+    if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
+        arguments += ", eta=0.0"
+    return "\n".join(
+        [
+            "from ddpm_pipeline import DDPMPipeline",
+            "",
+            f"pipe = DDPMPipeline.from_pretrained({json.dumps(facts.repo_id)})",
+            f"images = pipe({arguments}).images",
+            'images[0].save("sample.png")',
+        ]
+    )
+
+
+def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
+    load = f"pipe = DiffusionPipeline.from_pretrained({json.dumps(facts.repo_id)})"
+    if facts.num_classes is None:
+        lines = [
+            "from diffusers import DiffusionPipeline",
+            "",
+            load,
+            f"images = pipe(batch_size={count}, num_inference_steps={steps}).images",
+            'images[0].save("sample.png")',
+        ]
+        return "\n".join(lines)
+    size = facts.unet["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (count, facts.unet["in_channels"], height, width)
+    return "\n".join(
+        [
+            "import torch",
+            "from diffusers import DiffusionPipeline",
+            "",
+            load,
+            f"class_labels = torch.tensor({list(range(count))})",
+            f"x_t = torch.randn{shape}",
+            f"pipe.scheduler.set_timesteps({steps})",
+            "with torch.no_grad():",
+            "    for t in pipe.scheduler.timesteps:",
+            "        output = pipe.unet(x_t, t, class_labels).sample",
+            "        x_t = pipe.scheduler.step(output, t, x_t).prev_sample",
+            "images = pipe.numpy_to_pil((x_t / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())",
+            'images[0].save("sample.png")',
+        ]
+    )
+
+
+def _differences(facts: CardFacts) -> list[str]:
+    """What stock diffusers does otherwise with this model."""
+    notes = []
+    if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
+        notes.append(
+            "The first takes steps of DDIM (`eta=0.0`; without it, of DDPM), stock takes steps of "
+            "DDPM, which need a larger `num_inference_steps` for the same quality."
+        )
+    if facts.num_classes is not None:
+        notes.append(
+            "Stock's pipeline passes no class labels, so that calling it fails; hence the loop."
+        )
+    notes += [
+        f"The model's `{name}` is `{option['value']}`, which stock diffusers does not know: it "
+        f"samples with `{option['stock']}` in its place."
+        for name, option in facts.own_options.items()
+    ]
+    return [" ".join(notes)] if notes else []
+
+
+# How it was trained.
+
+
+def _training(facts: CardFacts) -> str | None:
+    config, record = facts.training, facts.record or {}
+    if config is None:
+        return None
+    note = "[training_config.json](training_config.json) holds all options."
+    parts = [_data_line(facts)]
+    if "options" in record:
+        parts.append(_fenced(_command(record["options"], record["num_processes"]), "bash"))
+        note = f"Paths are shortened to their last part; {note}"
+    parts.append(note)
+    if record:
+        parts.append(_record_line(config, record))
+    return "\n\n".join(parts)
+
+
+def _data_line(facts: CardFacts) -> str:
+    config, record = facts.training, facts.record or {}
+    name = facts.data or config["dataset_name"] or config["train_data_dir"]
+    more = [config["dataset_config_name"]]
+    more += [None if config["train_split"] is None else f"split {config['train_split']}"]
+    named = ", ".join(plain(part) for part in (name, *more) if part)
+    count = record.get("num_images")
+    return f"Training images: {named or 'not named'}" + (f", {count:,} of them." if count else ".")
+
+
+def _command(options: dict[str, Any], num_processes: int) -> str:
+    launch = f"accelerate launch --num_processes {num_processes} examples/train.py"
+    words = ["ddpm train" if num_processes == 1 else launch]
+    words += [_option(name, value) for name, value in options.items()]
+    return " \\\n  ".join(words)
+
+
+def _option(name: str, value: object) -> str:
+    if isinstance(value, bool) and name != "rescale_betas_zero_snr":
+        return f"--{name}" if value else f"--no_{name}"
+    values = value if isinstance(value, list) else [value]
+    return " ".join([f"--{name}", *(shlex.quote(" ".join(str(v).split())) for v in values)])
+
+
+def _record_line(config: dict[str, Any], record: dict[str, Any]) -> str:
+    batch = config["train_batch_size"] * config["gradient_accumulation_steps"]
+    processes = record["num_processes"]
+    threads = record.get("num_threads")
+    plural = "" if threads == 1 else "s"
+    device = plain(record["device"]) + (f", {threads} thread{plural} each" if threads else "")
+    versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in record["versions"].items())
+    return (
+        f"{record['steps']:,} updates of {batch * processes:,} images in "
+        f"{_duration(record['seconds'])}, on {processes} × {device}; mixed precision: "
+        f"{config['mixed_precision']}. Versions: {versions}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,51 @@
+"""``ddpm push``: a saved model, with its card and its numbers, to the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from ddpm_pipeline.cli.arguments import parse
+from ddpm_pipeline.hub import push_model
+
+__all__ = ["PushArguments", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushArguments:
+    """Push a saved model to the Hub in one commit: `ddpm push MODEL_DIR USER/NAME`.
+
+    With it go the card, the configuration of the training run, what was measured and a picture of
+    samples; checkpoints, logs and whatever else is in the folder stay. A token is taken from
+    `hf auth login`, or from HF_TOKEN.
+    """
+
+    model: str
+    """The folder of the model; may be left out before its name."""
+    repo_id: str
+    """USER/NAME on the Hub, made if it is missing; may be left out before its name."""
+    revision: str | None = None
+    """Branch, made if it is missing; main unless given."""
+    private: bool = False
+    """Let a repository that is made be private."""
+    commit_message: str | None = None
+    """Title of the commit."""
+    create_pr: bool = False
+    """Open a pull request instead of committing to the branch."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Push a model as the arguments say, and print where it is."""
+    names = list(takewhile(lambda argument: not argument.startswith("-"), argv))[:2]
+    named = [part for pair in zip(("--model", "--repo_id"), names, strict=False) for part in pair]
+    arguments = parse(PushArguments, [*named, *argv[len(names) :]], prog="ddpm push")
+    result = push_model(
+        arguments.model,
+        arguments.repo_id,
+        revision=arguments.revision,
+        private=arguments.private or None,
+        commit_message=arguments.commit_message,
+        create_pr=arguments.create_pr,
+    )
+    print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201

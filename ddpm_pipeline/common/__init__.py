@@ -1,0 +1,59 @@
+"""What every folder needs and none owns: whole files, hashes, seeds, processes, checks."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.common.checks import check_at_least, check_integer
+    from ddpm_pipeline.common.distributed import (
+        draw_seed,
+        join_restarted_processes,
+        process_state,
+        shared_accelerator,
+    )
+    from ddpm_pipeline.common.files import (
+        TEMPORARY_PATTERN,
+        sync_path,
+        write_aside,
+        write_bytes,
+        write_text,
+    )
+    from ddpm_pipeline.common.fingerprints import (
+        check_weights,
+        key_of,
+        stat_key,
+        tensors_hash,
+        weights_hash,
+        weights_hashes,
+    )
+    from ddpm_pipeline.common.precision import precise_dtype
+    from ddpm_pipeline.common.randomness import stream_generator, stream_key
+    from ddpm_pipeline.common.state_file import StateFile
+    from ddpm_pipeline.common.version import __version__
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "checks": ["check_at_least", "check_integer"],
+        "distributed": [
+            "draw_seed",
+            "join_restarted_processes",
+            "process_state",
+            "shared_accelerator",
+        ],
+        "files": ["TEMPORARY_PATTERN", "sync_path", "write_aside", "write_bytes", "write_text"],
+        "fingerprints": [
+            "check_weights",
+            "key_of",
+            "stat_key",
+            "tensors_hash",
+            "weights_hash",
+            "weights_hashes",
+        ],
+        "precision": ["precise_dtype"],
+        "randomness": ["stream_generator", "stream_key"],
+        "state_file": ["StateFile"],
+        "version": ["__version__"],
+    },
+)

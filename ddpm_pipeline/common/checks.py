@@ -1,0 +1,60 @@
+"""Refusing options, in one line that names the option, its value and what is allowed.
+
+    check_integer("batch_size", batch_size)                       at least 1
+    check_integer("num_inference_steps", K, most=T)               from 1 to T
+    check_choice("decoder", decoder, DECODERS)
+
+They cost nothing to import, for what a command refuses it refuses at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["check_at_least", "check_choice", "check_integer", "is_integer"]
+
+
+def is_integer(value: object) -> bool:
+    """Tell whether a value can stand for a whole number; bools cannot."""
+    return not isinstance(value, bool) and hasattr(value, "__index__")
+
+
+def check_integer(
+    name: str, value: object, *, least: int = 1, most: int | None = None, note: str = ""
+) -> int:
+    """Give the value back as an int.
+
+    Arguments:
+        name: The option's name.
+        value: Its value.
+        least, most: The smallest and the largest that is allowed; None for no largest.
+        note: What the message says after the range.
+    Raises:
+        ValueError: If it is no integer, or outside the range.
+    """
+    if is_integer(value) and value >= least and (most is None or value <= most):
+        return int(value)
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise ValueError(f"{name} must be an integer {allowed}{note}, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse a value that is not one of a few.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def check_at_least(options: object, **bounds: int) -> None:
+    """Refuse options, fields of an object, that are below their bounds.
+
+    Raises:
+        ValueError: If one is; names it.
+    """
+    for name, least in bounds.items():
+        if getattr(options, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")

@@ -1,0 +1,62 @@
+"""Writing files so that a crash, a kill or a full disk leaves the old content or the new.
+
+    with write_aside(path) as file:      the file appears under its name when it is whole
+        file.write(content)
+
+Everything that this package writes and somebody may read later goes through here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["TEMPORARY_PATTERN", "sync_path", "write_aside", "write_bytes", "write_text"]
+
+TEMPORARY_PATTERN = ".*.writing"
+"""Names of files that are being written, or were when their process died."""
+
+
+@contextmanager
+def write_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name only when the block has ended without an error.
+
+    Arguments:
+        path: Where it appears; what is there is replaced.
+        sync: Whether it must be on the disk by then, so that it outlives a power cut too.
+    Raises:
+        OSError: If it cannot be written; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a small file; see ``write_aside``."""
+    with write_aside(path, sync=sync) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str, *, sync: bool = True) -> None:
+    """Write a small file of text in UTF-8; see ``write_aside``."""
+    write_bytes(path, content.encode(), sync=sync)
+
+
+def sync_path(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,148 @@
+"""Hashes by which content is known again: of values, of files, of tensors, of a network's weights.
+
+Weights are known by SHA-256 hashes, one for each precision that they may be loaded in: what knows
+float32 weights also knows their float16 and bfloat16 roundings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "check_weights",
+    "file_hash",
+    "key_of",
+    "stat_key",
+    "tensors_hash",
+    "weights_hash",
+    "weights_hashes",
+]
+
+_PRECISIONS = {
+    torch.float64: (torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    torch.float32: (torch.float32, torch.float16, torch.bfloat16),
+    torch.float16: (torch.float16,),
+    torch.bfloat16: (torch.bfloat16,),
+}
+
+logger = logging.getLogger(__name__)
+
+# By network, the versions of its parameters when they were hashed, and the hash.
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[object, str]] = weakref.WeakKeyDictionary()
+
+
+def key_of(*parts: Any) -> str:  # noqa: ANN401 (anything JSON can hold)
+    """Hash JSON values to 128 bits, as 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def stat_key(paths: Sequence[Path], *more: object) -> str:
+    """Hash names, sizes and times of files: the quick key of their content."""
+    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+    return key_of(stats, *more)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+    """SHA-256 of tensors with their names, types and shapes, the same on any device.
+
+    Arguments:
+        tensors: The tensors by name.
+        dtype: Round floating-point ones to this first.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        value = tensor.detach()
+        if dtype is not None and value.is_floating_point():
+            value = value.to(dtype)
+        value = value.cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def weights_hash(network: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """SHA-256 of all parameters and buffers with their names and shapes, the same on any device.
+
+    Arguments:
+        network: Any module; what ``torch.compile`` or a wrapper for many devices adds to the
+            names does not count.
+        dtype: Round floating-point weights to this first.
+    """
+    return tensors_hash(_bare(network).state_dict(), dtype)
+
+
+def weights_hashes(network: nn.Module) -> dict[str, str]:
+    """Hashes of the weights by precision, "float32" and so on, as far as they can be known."""
+    precisions = _PRECISIONS.get(_precision(network), ())
+    return {_name(dtype): weights_hash(network, dtype) for dtype in precisions}
+
+
+def check_weights(hashes: Mapping[str, str] | None, network: nn.Module) -> None:
+    """Refuse weights that hashes are not of; hashes and weights are compared once per change.
+
+    Arguments:
+        hashes: From ``weights_hashes``; None is for any weights.
+        network: Whose weights must be among them. A precision that was not hashed, or weights
+            that are not in memory, cannot be checked and pass with a warning.
+    Raises:
+        ValueError: If the weights are others.
+    """
+    if hashes is None:
+        return
+    name = _name(_precision(network))
+    if name not in hashes or any(p.is_meta for p in network.parameters()):
+        logger.warning(
+            "The calibration knows the weights as %s and cannot tell whether these, as %s, are "
+            "the same.",
+            ", ".join(hashes),
+            name,
+        )
+    elif _current_hash(network) != hashes[name]:
+        raise ValueError(
+            "the scheduler's calibration was made for other weights than this model's; calibrate "
+            "again, or accept it as it is with "
+            "scheduler.set_calibration(scheduler.calibration.for_any_weights())"
+        )
+
+
+def _current_hash(network: nn.Module) -> str:
+    versions = [
+        (id(p), p.dtype, 0 if p.is_inference() else p._version)  # noqa: SLF001
+        for p in network.parameters()
+    ]
+    if _known.get(network, (None, ""))[0] != versions:
+        _known[network] = versions, weights_hash(network, _precision(network))
+    return _known[network][1]
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """The network itself, without the wrappers of torch.compile and DistributedDataParallel."""
+    for attribute in ("_orig_mod", "module"):
+        inner = getattr(network, attribute, None)
+        if isinstance(inner, nn.Module) and len(list(network.children())) == 1:
+            return _bare(inner)
+    return network
+
+
+def _precision(network: nn.Module) -> torch.dtype | None:
+    """The floating-point type of the weights, None if there are none."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")

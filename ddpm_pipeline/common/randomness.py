@@ -1,0 +1,83 @@
+"""All randomness that follows from a seed: one table of streams, one way to make a generator.
+
+    stream_generator("order", seed, epoch)                  the order of the data in an epoch
+    stream_generator("noise", seed, step, micro, rank)      the noise of one micro-step
+
+A *stream* is one use of randomness. Its number is part of the key of every generator, so that no
+two uses ever share their draws, and a run that is continued draws what it would have drawn. The
+numbers are part of what a seed means: they never change, and a new use takes a new number.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+__all__ = ["STREAMS", "seeded_generator", "stream_generator", "stream_key"]
+
+# Those of training are hashes of their names, and open the key; the others are small, and close it.
+_OF_TRAINING = (
+    "init",
+    "timesteps",
+    "noise",
+    "labels",
+    "flips",
+    "network",
+    "previews",
+    "validation",
+    "bound",
+)
+STREAMS: dict[str, int] = {
+    **{name: zlib.crc32(name.encode()) for name in _OF_TRAINING},
+    "validation_split": 1,
+    "order": 2,
+    "crops": 11,
+    "stream_crops": 12,
+    "stream_blocks": 13,
+    "stream_shards": 14,
+    "samples": 21,
+    "reference_features": 22,
+    "evaluated_subset": 23,
+    "evaluated_bound": 24,
+    "measured_order": 31,
+    "measured_noise": 32,
+    "calibration_order": 41,
+    "calibration_noise": 42,
+    "calibration_strip": 43,
+}
+"""The number of every stream, by what it is for."""
+
+
+def stream_key(stream: str, *place: int) -> tuple[int, ...]:
+    """The key of one use of randomness at one place, such as (seed, epoch)."""
+    number = STREAMS[stream]
+    return (number, *place) if stream in _OF_TRAINING else (*place, number)
+
+
+def stream_generator(
+    stream: str, *place: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Make the generator of one use of randomness at one place.
+
+    Arguments:
+        stream: One of STREAMS.
+        place: Non-negative integers that tell the draws of this use apart, the seed first.
+        device: Where it draws.
+    Raises:
+        ValueError: If a number is negative.
+    """
+    return seeded_generator(*stream_key(stream, *place), device=device)
+
+
+def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make a generator whose draws follow from non-negative integers alone.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+    if any(k < 0 for k in key):
+        raise ValueError(f"seeds must be non-negative integers, got {key}")
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state))

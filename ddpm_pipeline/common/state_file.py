@@ -1,0 +1,62 @@
+"""The file that a long sum goes on from when it was interrupted.
+
+state = StateFile("bound.state")
+if (saved := state.load()) is not None: ...       what the interrupted run had summed
+state.save({"settings": ..., "sums": ...})        now and then
+state.delete()                                    at the end
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_pipeline.common.files import write_aside
+
+__all__ = ["StateFile"]
+
+
+class StateFile:
+    """One file of tensors and plain values; without a path, nothing at all.
+
+    Arguments:
+        path: Where it is, or None.
+        writes: Whether this process saves and deletes it.
+        largest_share: Of the time, at most, that goes into saving; sooner calls are passed over.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | None,
+        *,
+        writes: bool = True,
+        largest_share: float = 1.0,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self._writes = writes
+        self._share, self._due = largest_share, 0.0
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last; None if there is no file."""
+        if self.path is None or not self.path.exists():
+            return None
+        return torch.load(self.path, weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write tensors and plain values; a crash leaves the old file or the new one."""
+        start = time.monotonic()
+        if self.path is None or not self._writes or start < self._due:
+            return
+        with write_aside(self.path, sync=False) as file:
+            torch.save(state, file)
+        now = time.monotonic()
+        self._due = now + (now - start) * (1 / self._share - 1)
+
+    def delete(self) -> None:
+        """Forget a run that has ended."""
+        if self.path is not None and self._writes:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Images in, bytes out: folders, arrays and data sets, decoded once and cached, or streamed."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.data.cache import default_cache_dir
+    from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
+    from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
+    from ddpm_pipeline.data.model_images import ModelBatches, described_changes
+    from ddpm_pipeline.data.pictures import (
+        contact_sheet,
+        image_grid,
+        nearest_picture,
+        reconstruction_strip,
+    )
+    from ddpm_pipeline.data.pixels import (
+        OUTPUTS,
+        concatenated,
+        random_flip,
+        to_model_range,
+        uint8_from_unit_range,
+        unit_range,
+    )
+    from ddpm_pipeline.data.sources.arrays import is_idx_folder
+    from ddpm_pipeline.data.sources.datasets import is_dataset_path
+    from ddpm_pipeline.data.sources.folders import folder_source
+    from ddpm_pipeline.data.sources.source import source_name
+    from ddpm_pipeline.data.streams import ImageStream, open_stream
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "cache": ["default_cache_dir"],
+        "images": ["Batch", "ImageData", "open_images", "split_validation"],
+        "loader": ["BatchSource", "ImageLoader", "Prefetcher"],
+        "model_images": ["ModelBatches", "described_changes"],
+        "pictures": ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"],
+        "pixels": [
+            "OUTPUTS",
+            "concatenated",
+            "random_flip",
+            "to_model_range",
+            "uint8_from_unit_range",
+            "unit_range",
+        ],
+        "sources.arrays": ["is_idx_folder"],
+        "sources.datasets": ["is_dataset_path"],
+        "sources.folders": ["folder_source"],
+        "sources.source": ["source_name"],
+        "streams": ["ImageStream", "open_stream"],
+    },
+)

@@ -1,0 +1,324 @@
+r"""Images in, batches in [-1, 1] out: the input side of training, evaluation and calibration.
+
+    data  = open_images("photos/", resolution=64)          decoded once, memory-mapped bytes
+    batch = data.batch(batch_indices(step, length=len(data), batch_size=64, seed=0))
+    x_0   = to_model_range(random_flip(batch.images.to(device), generator))
+
+.. math:: x_0 = \frac{2 k}{255} - 1, \qquad k \in \{0, \dots, 255\}
+
+Which images a step sees is in data_order.py; batches without end are in loading.py and, for data
+that is never whole in one place, streaming.py.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.common import key_of, stream_generator
+from ddpm_pipeline.data.cache import prepare
+from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
+from ddpm_pipeline.data.preparing import Pixels
+from ddpm_pipeline.data.sources.arrays import (
+    array_source,
+    file_source,
+    idx_folder_source,
+    is_idx_folder,
+)
+from ddpm_pipeline.data.sources.datasets import dataset_source, is_dataset_path, load_dataset
+from ddpm_pipeline.data.sources.folders import folder_source
+from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+
+__all__ = ["Batch", "ImageData", "open_images", "split_validation"]
+
+
+class Batch(NamedTuple):
+    """Images as bytes (B, C, H, W), and their class labels, int64 (B,), or None."""
+
+    images: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """N images as bytes with random access, and what was done to them.
+
+    Arguments:
+        values: Bytes (M, C, H, W), M >= N; flat where `crop="random"` keeps images that are not
+            square.
+        windows: First byte, height and width of each image (M, 3) where `values` is flat, else
+            None.
+        resolution: Height and width of a batch.
+        channels: C.
+        members: Which N of the M images these are, int64, or None for all.
+        labels: Class labels of these N, int64, or None.
+        num_classes: How many classes there are, or None.
+        class_names: Their names, or None.
+        fingerprint: Hash of the images, settings and labels; the same files give the same one
+            anywhere, under any path.
+        changes: How many of the M images were "resized", "cropped", "padded", "requantized" (had
+            values between the 256 levels) or converted, as in {"RGBA to RGB": 3}.
+        skipped: How many images could not be read.
+    """
+
+    values: Tensor
+    windows: Tensor | None
+    resolution: int
+    channels: int
+    members: Tensor | None
+    labels: Tensor | None
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    fingerprint: str
+    changes: dict[str, int]
+    skipped: int
+
+    def __len__(self) -> int:
+        if self.members is not None:
+            return len(self.members)
+        return len(self.values if self.windows is None else self.windows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return len(self), self.channels, self.resolution, self.resolution
+
+    @property
+    def was_resized(self) -> bool:
+        """Whether any image was scaled, so that its bits/dim are not those of the original."""
+        return "resized" in self.changes
+
+    @property
+    def was_cropped(self) -> bool:
+        """Whether any image lost pixels to a crop, or will with `crop="random"`."""
+        return "cropped" in self.changes or self.windows is not None
+
+    @property
+    def was_padded(self) -> bool:
+        """Whether black was put around any image."""
+        return "padded" in self.changes
+
+    def batch(
+        self, indices: Tensor | Sequence[int], generator: torch.Generator | None = None
+    ) -> Batch:
+        """The images and labels at `indices`, in one gather.
+
+        Arguments:
+            indices: int64 (B,), 0 … N - 1.
+            generator: Where random crops are drawn from; None takes centre crops.
+
+        Raises:
+            ValueError: If `indices` is empty.
+            IndexError: If an index is out of range.
+        """
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        if len(indices) == 0:
+            raise ValueError("indices must hold at least one index, got none")
+        if indices.min() < 0 or indices.max() >= len(self):
+            raise IndexError(f"indices must be in 0 ... {len(self) - 1}")
+        labels = None if self.labels is None else self.labels.index_select(0, indices)
+        if self.members is not None:
+            indices = self.members.index_select(0, indices)
+        if self.windows is not None:
+            indices = self._offsets(indices, generator)
+        # NumPy's gather copies whole rows, five times faster than torch's on bytes.
+        axis = None if self.windows is not None else 0
+        images = np.take(self.values.numpy(), indices.numpy(), axis=axis)
+        return Batch(torch.from_numpy(images), labels)
+
+    def _offsets(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where in the flat values each element of square windows is, (B, C, H, W)."""
+        start, height, width = self.windows.index_select(0, indices).view(-1, 3, 1, 1, 1).unbind(1)
+        room = torch.cat([height, width], dim=1) - self.resolution
+        corner = room // 2
+        if generator is not None:
+            place = torch.rand(room.shape, dtype=torch.float64, generator=generator)
+            corner = (place * (room + 1)).long()
+        side, channel = torch.arange(self.resolution), torch.arange(self.channels).view(-1, 1, 1)
+        y, x = corner[:, :1] + side.view(-1, 1), corner[:, 1:] + side
+        return start + (channel * height + y) * width + x
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "ImageData":
+        """These images alone, sharing memory, with a fingerprint of their own."""
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        members = indices if self.members is None else self.members.index_select(0, indices)
+        return replace(
+            self,
+            members=members,
+            labels=None if self.labels is None else self.labels.index_select(0, indices),
+            fingerprint=key_of(self.fingerprint, indices.tolist()),
+        )
+
+
+def open_images(
+    source: object,
+    *,
+    resolution: int,
+    channels: int | None = None,
+    fit: Fit = "resize",
+    crop: Crop = "center",
+    value_range: tuple[float, float] | None = None,
+    split: str | None = None,
+    labels: bool | Sequence[int] | Sequence[str] = False,
+    num_classes: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    strict: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+    num_threads: int | None = None,
+    progress: bool = True,
+) -> ImageData:
+    """Any data set of images, decoded once and kept as bytes in a memory-mapped cache.
+
+    Arguments:
+        source: A folder of images; a .npy, .npz or IDX file; a folder of IDX files; a .parquet
+            file, or folder of them; a folder made by `save_to_disk`; the name of a data set on the
+            Hub; an array, tensor or `datasets.Dataset`.
+        resolution: Height and width.
+        channels: 1, 3 or 4; None is 1 if every image is grey, else 3 (arrays keep their own).
+        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts black
+            around smaller ones and refuses larger ones.
+        crop: "center", or "random" for a window of the longer side drawn anew for each batch.
+        value_range: What becomes 0 and 255, for arrays that are not uint8.
+        split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder.
+            Data sets, IDX files and folders of splits take "train" unless told.
+        labels: Whether to read class labels: folder names, the label column, the labels file or
+            the array `labels` or `y`. Or the labels themselves, one per image.
+        num_classes: How many classes there must be.
+        image_column, label_column: Columns of a data set, if they are not to be found by type.
+        strict: Refuse images that cannot be read; otherwise they are skipped, with a warning that
+            counts and names them.
+        cache_dir: Where decoded images are kept; `$DDPM_PIPELINE_CACHE`, or else
+            `$HF_HOME/ddpm_pipeline/images`. Arrays in memory are not cached.
+        num_threads: How many threads decode.
+        progress: Whether to show progress while decoding.
+
+    Raises:
+        FileNotFoundError: If the path does not exist and is no data set on the Hub either.
+        ValueError: If there are no images, or they, their labels or an option do not fit.
+        TypeError: If `source` is of another type.
+    """
+    settings = Preparation(resolution, channels, fit, crop, value_range)
+    own = labels if isinstance(labels, bool) else None
+    found = _find(source, split, bool(own), image_column, label_column)
+    if own is None:
+        found = _with_labels(found, labels)
+    count = _count_classes(found, num_classes)
+    pixels = prepare(
+        found,
+        settings,
+        cache_dir=cache_dir,
+        strict=strict,
+        num_threads=num_threads,
+        progress=progress,
+    )
+    return _image_data(pixels, found, resolution, count)
+
+
+def _find(
+    source: object,
+    split: str | None,
+    labels: bool,
+    image_column: str | None,
+    label_column: str | None,
+) -> Source:
+    """The source behind whatever the caller named."""
+    columns = {"image_column": image_column, "label_column": label_column}
+    if isinstance(source, Tensor):
+        source = source.numpy(force=True)
+    if isinstance(source, np.ndarray):
+        refuse("an array", split=split, labels=labels or None, **columns)
+        return array_source(source, "the array", None)
+    if type(source).__module__.split(".")[0] == "datasets":
+        return dataset_source(source, labels=labels, split=split, **columns)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "source must be a path, a data set's name, an array or a datasets.Dataset, "
+            f"got {type(source).__name__}"
+        )
+    path = Path(source).expanduser()
+    if is_dataset_path(path):
+        return dataset_source(load_dataset(source, split), labels=labels, **columns)
+    refuse(f"{str(path)!r}", **columns)
+    if path.is_file():
+        return file_source(path, split, labels)
+    return (idx_folder_source if is_idx_folder(path) else folder_source)(path, split, labels)
+
+
+def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
+    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if len(values) != found.length:
+        raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
+    encoded, names = encode_labels(values, None)
+    return replace(found, labels=encoded, class_names=names)
+
+
+def _count_classes(found: Source, num_classes: int | None) -> int | None:
+    """The number of classes, checked against what the caller expects."""
+    if found.labels is None:
+        if num_classes is not None:
+            raise ValueError(f"num_classes={num_classes} needs labels=True")
+        return None
+    named = None if found.class_names is None else len(found.class_names)
+    seen = int(found.labels.max()) + 1
+    if named is not None and seen > named:
+        raise ValueError(f"there is a label {seen - 1} but only {named} class names")
+    if num_classes is not None and (num_classes < seen or num_classes != (named or num_classes)):
+        raise ValueError(f"num_classes={num_classes}, but the labels have {named or seen} classes")
+    return num_classes or named or seen
+
+
+def _image_data(
+    pixels: Pixels, found: Source, resolution: int, num_classes: int | None
+) -> ImageData:
+    labels, windows, fingerprint = None, None, pixels.fingerprint
+    if pixels.sizes is not None:
+        areas = pixels.sizes.prod(1) * pixels.channels
+        windows = torch.from_numpy(np.column_stack([areas.cumsum() - areas, pixels.sizes]))
+    if found.labels is not None:
+        kept = np.delete(found.labels, list(pixels.dropped))
+        labels = torch.from_numpy(kept)
+        fingerprint = key_of(fingerprint, kept.tolist(), found.class_names)
+    return ImageData(
+        values=torch.from_numpy(pixels.values),
+        windows=windows,
+        resolution=resolution,
+        channels=pixels.channels,
+        members=None,
+        labels=labels,
+        num_classes=num_classes,
+        class_names=found.class_names,
+        fingerprint=fingerprint,
+        changes=pixels.changes,
+        skipped=len(pixels.dropped),
+    )
+
+
+def split_validation(
+    data: ImageData, held_out: float, seed: int = 0
+) -> tuple[ImageData, ImageData]:
+    """(training, validation): disjoint, drawn at random from `seed` alone.
+
+    Arguments:
+        held_out: A fraction in (0, 1) if a float, a number of images if an int.
+
+    Raises:
+        ValueError: If either part would hold no images.
+    """
+    fraction = isinstance(held_out, float)
+    if fraction and not 0 < held_out < 1:
+        raise ValueError(f"held_out must be a count or a fraction in (0, 1), got {held_out}")
+    count = round(held_out * len(data)) if fraction else held_out
+    if not 0 < count < len(data):
+        raise ValueError(
+            f"held_out={held_out} of {len(data)} images leaves {len(data) - count} for training "
+            f"and {count} for validation; both need at least one"
+        )
+    order = torch.randperm(len(data), generator=stream_generator("validation_split", seed))
+    # Sorted: neighbours stay neighbours on disk.
+    return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)

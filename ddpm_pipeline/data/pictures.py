@@ -1,0 +1,103 @@
+"""TODO data.pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+__all__ = ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"]
+
+
+_GAP = 2
+
+
+def reconstruction_strip(reconstructions: Tensor, x_0: Tensor) -> Image.Image:
+    """Images in rows, from the noisiest timestep to the original at the end.
+
+    Arguments:
+        reconstructions: Of ``progressive_reconstructions``, shape (K, B, C, H, W).
+        x_0: The images, shape (B, C, H, W).
+    """
+    columns = torch.cat([reconstructions, x_0[None].to(reconstructions)])
+    pixels = ((columns + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    # (K + 1, B, C, H, W) to (B H, (K + 1) W, C), with grey between the images.
+    padded = torch.nn.functional.pad(pixels, (0, _GAP, 0, _GAP), value=128)
+    K, B, C, H, W = padded.shape
+    sheet = padded.permute(1, 3, 0, 4, 2).reshape(B * H, K * W, C).numpy()
+    return Image.fromarray(sheet[..., 0] if C == 1 else sheet)
+
+
+def nearest_picture(images: Tensor, neighbors: list[Tensor], gap: int = 4) -> Image.Image:
+    """Images in a row, their neighbours in rows below a grey line.
+
+    Arguments:
+        images: uint8 (Q, C, H, W).
+        neighbors: The nearest of each, the second nearest of each and so on, like `images`.
+        gap: Height of the line.
+    """
+    first, *others = (_row(images) for images in (images, *neighbors))
+    line = np.full((gap, *first.shape[1:]), 128, np.uint8)
+    canvas = np.concatenate([first, line, *others])
+    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+
+
+def _row(images: Tensor) -> np.ndarray:
+    return torch.cat(list(images), 2).permute(1, 2, 0).numpy()
+
+
+_CELL, _CAPTION, _MARGIN = 72, 14, 4
+
+
+def contact_sheet(
+    images: Tensor, bits_per_dim: Sequence[float], numbers: Sequence[int], columns: int = 8
+) -> Image.Image:
+    """Images with their number and bits/dim below them: half of them, a line, the other half.
+
+    Arguments:
+        images: uint8, shape (2M, C, H, W): the most likely first, then the least likely.
+        bits_per_dim: Of each image.
+        numbers: Which image each is.
+        columns: Images in a row.
+    """
+    half = len(images) // 2
+    cell = max(_CELL, *images.shape[2:])
+    width, height = cell + _MARGIN, cell + _CAPTION + _MARGIN
+    rows = math.ceil(half / columns)
+    blocks = [("most likely", 0), ("least likely", half)]
+    block_height = _CAPTION + _MARGIN + rows * height
+    sheet = Image.new("RGB", (columns * width + _MARGIN, 2 * block_height + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for b, (title, first) in enumerate(blocks):
+        top = b * block_height + _MARGIN
+        draw.text((_MARGIN, top), f"{title}: image number, bits/dim", fill="black")
+        for i in range(half):
+            x = _MARGIN + i % columns * width
+            y = top + _CAPTION + i // columns * height
+            k = first + i
+            sheet.paste(_picture(images[k]).resize((cell, cell), Image.Resampling.NEAREST), (x, y))
+            draw.text((x, y + cell + 1), f"{numbers[k]}  {bits_per_dim[k]:.2f}", fill="black")
+    return sheet
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """An image (C, H, W) of 1, 3 or 4 channels."""
+    values = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+
+
+def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Image.Image:
+    """Images (N, H, W, C) side by side on grey, in rows of ``columns``, near a square if None."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    canvas = np.full(shape, 128, np.uint8)
+    for i, image in enumerate(images):
+        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[y : y + height, x : x + width] = image
+    return Image.fromarray(canvas.squeeze(2) if channels == 1 else canvas)

@@ -1,0 +1,1 @@
+"""Where images come from: folders, arrays, data sets and shards, each behind one ``Source``."""

@@ -1,0 +1,241 @@
+"""Images from arrays: in memory, .npy and .npz files, and IDX files, the format of MNIST.
+
+    (N, H, W), (N, H, W, C) or (N, C, H, W), with C one of 1, 3, 4
+
+Files are read or mapped into memory when the first image is asked for; finding them reads headers
+and labels only.
+"""
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+from zipfile import is_zipfile
+
+import numpy as np
+
+from ddpm_pipeline.common import stat_key
+from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+
+__all__ = ["array_source", "file_source", "idx_folder_source", "is_idx_folder"]
+
+
+_IDX_UINT8 = 0x08
+
+
+def file_source(path: Path, split: str | None = None, labels: bool = False) -> Source:
+    """The images in one .npy, .npz or IDX file.
+
+    Arguments:
+        split: For .npz: read `images_{split}` or `x_{split}` in place of `images`, `x`, `x_train`
+            or `arr_0`.
+        labels: Whether to read class labels: `labels` or `y` with the same ending, or the labels
+            file beside an IDX file.
+
+    Raises:
+        ValueError: If the file cannot be read, holds no such array, or one that is not images.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        refuse("a .npy file, which holds images only", split=split, labels=labels or None)
+        return array_source(_map_npy(path), path.name, stat_key([path]))
+    if suffix == ".npz":
+        return _npz_source(path, split, labels)
+    if "idx" in path.name:
+        refuse("an IDX file", split=split)
+        return _idx_source(path, labels)
+    raise ValueError(
+        f"{str(path)!r} is none of .npy, .npz, .parquet, an IDX file or a folder of images"
+    )
+
+
+def _map_npy(path: Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is not a readable NumPy file: {error}") from error
+
+
+def _npz_source(path: Path, split: str | None, labels: bool) -> Source:
+    if not is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is not a readable NumPy file: no whole archive")
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+        suffix = f"_{split}" if split else ""
+        wanted = [f"images{suffix}", f"x{suffix}", *([] if split else ["x_train", "arr_0"])]
+        if (images := next((n for n in wanted if n in names), None)) is None:
+            raise ValueError(f"{str(path)!r} holds {names}; images must be one of {wanted}")
+        values = None
+        if labels:
+            tail = images.partition("_")[2] if images != "arr_0" else ""
+            wanted = [stem + (f"_{tail}" if tail else "") for stem in ("labels", "y")]
+            if (found := next((n for n in wanted if n in names), None)) is None:
+                raise ValueError(f"labels missing: {str(path)!r} holds {names}, none of {wanted}")
+            values = archive[found]
+        # Reading is left to the first build: an archive cannot be mapped into memory.
+        header = archive.zip.open(images + ".npy")
+        shape, dtype = _npy_header(header, path)
+    return array_source(
+        _Later(shape, dtype, lambda: np.load(path, allow_pickle=False)[images]),
+        path.name,
+        stat_key([path], images),
+        values,
+    )
+
+
+def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    with file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"{str(path)!r} holds Python objects, not an array of numbers")
+    return shape, dtype
+
+
+class _Later:
+    """An array that is read when its elements are first asked for."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, load: Callable) -> None:
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
+        self._load = load
+        self._array: np.ndarray | None = None
+        self._lock = Lock()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with self._lock:
+            if self._array is None:
+                self._array = self._load()
+        return self._array[index]
+
+
+def array_source(
+    array: np.ndarray | _Later, name: str, key: str | None, labels: np.ndarray | None = None
+) -> Source:
+    """N images from one array (N, H, W), (N, H, W, C) or (N, C, H, W), C one of 1, 3, 4.
+
+    Raises:
+        ValueError: If the shape is another one or fits two of these, or labels do not number N.
+    """
+    if array.dtype.kind not in "uif":
+        raise ValueError(f"{name}: images must be numbers, got dtype {array.dtype}")
+    last = _channels_last(array.shape, name)
+
+    def read(i: int) -> np.ndarray:
+        return array[i] if last else array[i].transpose(1, 2, 0)
+
+    classes = (None, None)
+    if labels is not None:
+        if labels.shape != array.shape[:1]:
+            raise ValueError(
+                f"labels missing: {name} has {array.shape[0]} images and labels of shape "
+                f"{tuple(labels.shape)}"
+            )
+        classes = encode_labels(labels.tolist(), None)
+    return Source(
+        array.shape[0], read, lambda i: f"{name}[{i}]", key, *classes, dtype=str(array.dtype)
+    )
+
+
+def _channels_last(shape: tuple[int, ...], name: str) -> bool:
+    allowed = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C one of 1, 3, 4"
+    if len(shape) not in {3, 4} or 0 in shape[1:]:
+        raise ValueError(f"{name}: images must have shape {allowed}, got {tuple(shape)}")
+    if shape[0] == 0:
+        raise ValueError(f"{name} holds no images: shape {tuple(shape)}")
+    if len(shape) == 3:
+        return True
+    first, last = shape[1] in {1, 3, 4}, shape[3] in {1, 3, 4}
+    if first and last:
+        raise ValueError(f"{name}: shape {tuple(shape)} may be (N, C, H, W) or (N, H, W, C)")
+    if not first and not last:
+        raise ValueError(f"{name}: images must have shape {allowed}, got {tuple(shape)}")
+    return last
+
+
+# IDX, the format of MNIST.
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder holds MNIST-style files."""
+    return bool(_idx_files(folder))
+
+
+def idx_folder_source(folder: Path, split: str | None = None, labels: bool = False) -> Source:
+    """The images of one split of a folder of IDX files, packed with gzip or not.
+
+    Arguments:
+        split: "train" unless given; "test" also finds "t10k".
+        labels: Whether to read class labels from the file beside them.
+
+    Raises:
+        ValueError: If the split does not name exactly one images file, or a file is damaged.
+    """
+    return _idx_source(_choose_idx(folder, split), labels)
+
+
+def _idx_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*images*idx*ubyte*") if p.is_file())
+
+
+def _choose_idx(folder: Path, split: str | None) -> Path:
+    """The images file of a split; an unpacked file comes before its .gz."""
+    parts = ("t10k", "test") if split in {"test", "t10k"} else (split or "train",)
+    found = [p for p in _idx_files(folder) if any(part in p.name for part in parts)]
+    if len({p.name.removesuffix(".gz") for p in found}) != 1:
+        names = [p.name for p in _idx_files(folder)]
+        raise ValueError(
+            f"split={split or 'train'!r} must name one images file of {str(folder)!r}: {names}"
+        )
+    return found[0]
+
+
+def _idx_source(path: Path, labels: bool) -> Source:
+    shape = _idx_shape(path)
+    if len(shape) not in {3, 4}:
+        raise ValueError(f"{str(path)!r} holds an array of shape {shape}, not images")
+    values = None
+    if labels:
+        name = path.name.replace("images", "labels").replace(f"idx{len(shape)}", "idx1")
+        pair = [path.with_name(name), path.with_name(name.removesuffix(".gz") + ".gz")]
+        pair = [p for p in (*pair, path.with_name(name.removesuffix(".gz"))) if p.is_file()]
+        if not pair or pair[0] == path:
+            raise ValueError(f"labels missing: {name!r} is not beside {str(path)!r}")
+        values = _read_idx(pair[0])
+    later = _Later(shape, np.dtype(np.uint8), lambda: _read_idx(path))
+    return array_source(later, path.name, stat_key([path]), values)
+
+
+def _open_idx(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _idx_shape(path: Path) -> tuple[int, ...]:
+    """The header: two zero bytes, the type, the rank, then each extent as a big-endian int32."""
+    try:
+        with _open_idx(path) as file:
+            zero, kind, rank = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{rank}I", file.read(4 * rank))
+    except (struct.error, OSError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is not a readable IDX file: {error}") from error
+    if zero != 0 or kind != _IDX_UINT8:
+        raise ValueError(f"{str(path)!r} is not an IDX file of unsigned bytes")
+    return shape
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    shape = _idx_shape(path)
+    try:
+        with _open_idx(path) as file:
+            values = np.frombuffer(file.read()[4 + 4 * len(shape) :], np.uint8)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is cut short: {error}") from error
+    if values.size != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{str(path)!r} is cut short: {values.size} bytes for shape {shape}")
+    return values.reshape(shape)

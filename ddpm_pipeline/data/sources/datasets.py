@@ -1,0 +1,195 @@
+"""Images from the `datasets` library: data sets on the Hub, in parquet files, or saved to disk.
+
+Images are taken as the encoded bytes that the data set stores, not as what `datasets` decodes.
+Shards are local files that are streamed; they are checked for being there and being whole before
+the first image is read, and again when reading fails.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.common import key_of, stat_key
+from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "dataset_source",
+    "encoded_bytes",
+    "find_image_column",
+    "find_label_column",
+    "import_datasets",
+    "is_dataset_path",
+    "load_dataset",
+]
+
+
+_IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
+_LABEL_NAMES = ("label", "labels", "class", "cls")
+_FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def import_datasets() -> ModuleType:
+    """The `datasets` package.
+
+    Raises:
+        ImportError: If it is not installed, naming the extra that brings it.
+    """
+    try:
+        return import_module("datasets")
+    except ImportError as error:
+        raise ImportError(
+            "data sets need the `datasets` package: pip install ddpm_pipeline[train]"
+        ) from error
+
+
+def is_dataset_path(path: Path) -> bool:
+    """Whether `datasets` opens a path: parquet, a saved data set, or what is not a path here."""
+    if path.is_dir():
+        saved = any((path / n).is_file() for n in ("state.json", "dataset_dict.json"))
+        return saved or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+    return path.suffix.lower() == ".parquet" or not path.exists()
+
+
+def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datasets.Dataset":
+    """Open a local or Hub data set.
+
+    Raises:
+        FileNotFoundError: If it is found neither here nor on the Hub.
+        ValueError: If it cannot be opened, or has no such split.
+    """
+    path = Path(source).expanduser()
+    file_name = path.suffix.lower() in _FILE_SUFFIXES
+    if not path.exists() and (file_name or not _HUB_NAME.fullmatch(os.fspath(source))):
+        raise FileNotFoundError(f"{os.fspath(source)!r} does not exist")
+    library = import_datasets()
+    try:
+        if path.is_file():
+            data = library.load_dataset("parquet", data_files=str(path))
+        elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            data = library.load_from_disk(str(path))
+        else:
+            data = library.load_dataset(str(path) if path.exists() else os.fspath(source))
+    except Exception as error:  # many types, one for each way to be absent or damaged
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        if path.exists():
+            raise ValueError(f"{str(path)!r} is not a readable data set: {reason}") from error
+        raise FileNotFoundError(
+            f"{os.fspath(source)!r} is neither a path here nor a data set on the Hub: {reason}"
+        ) from error
+    return choose_split(data, split)
+
+
+def choose_split(data: Any, split: str | None) -> "datasets.Dataset":  # noqa: ANN401
+    if not isinstance(data, Mapping):
+        refuse("a data set without splits", split=split)
+        return data
+    name = split or ("train" if "train" in data else next(iter(data)) if len(data) == 1 else None)
+    if name not in data:
+        raise ValueError(f"split={split!r} must be one of {sorted(data)}")
+    return data[name]
+
+
+def dataset_source(
+    data: Any,  # noqa: ANN401 (a Dataset or DatasetDict; datasets is optional)
+    *,
+    labels: bool = False,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Source:
+    """The images of a `datasets.Dataset`.
+
+    Arguments:
+        split: Which part of a DatasetDict; "train" unless given.
+        labels: Whether to read class labels.
+        image_column: The only column of images unless given.
+        label_column: The only ClassLabel column, or one named label, labels, class or cls.
+
+    Raises:
+        TypeError: If the data set is a stream.
+        ValueError: If it is empty, a column cannot be found, or labels are missing.
+    """
+    library = import_datasets()
+    if isinstance(data, library.IterableDataset | library.IterableDatasetDict):
+        raise TypeError("source is a stream (IterableDataset); open it with open_stream")
+    data = choose_split(data, split)
+    if len(data) == 0:
+        raise ValueError("the data set holds no images")
+    column = find_image_column(data.features, image_column)
+    images = data.select_columns([column]).cast_column(column, library.Image(decode=False))
+    if labels:
+        name = find_label_column(data.features, label_column)
+        classes = encode_labels(data[name][:], getattr(data.features[name], "names", None))
+    else:
+        refuse("images without labels=True", label_column=label_column)
+        classes = (None, None)
+    return Source(
+        len(data),
+        lambda i: encoded_bytes(images[i][column]),
+        lambda i: f"row {i}",
+        key_of(data._fingerprint, column, _outside(images, column)),  # noqa: SLF001 (its only name)
+        *classes,
+    )
+
+
+def _outside(images: "datasets.Dataset", column: str) -> str | None:
+    """The state of the files that rows point to where the data set does not hold their bytes."""
+    if images[0][column] is None or images[0][column]["bytes"] is not None:
+        return None
+    paths = [Path(row["path"]) for row in images[:][column] if row and row["path"]]
+    return stat_key([p for p in paths if p.is_file()])
+
+
+def encoded_bytes(value: dict[str, Any] | None) -> bytes:
+    """The bytes of an image file, from a row that holds or names it.
+
+    Raises:
+        ValueError: If the row is empty.
+    """
+    if value is None or (value.get("bytes") is None and not value.get("path")):
+        raise ValueError("no image in this row")
+    return value["bytes"] if value.get("bytes") is not None else Path(value["path"]).read_bytes()
+
+
+def find_image_column(features: Mapping[str, Any], name: str | None = None) -> str:
+    """The column of images: the given one, the only one of type Image, or one named like images.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    if name is not None:
+        return _known(features, "image_column", name)
+    typed = [n for n, kind in features.items() if type(kind).__name__ == "Image"]
+    found = typed or [n for n in features if n.lower() in _IMAGE_NAMES]
+    if len(found) != 1:
+        raise ValueError(f"image_column must be given, one of {found or list(features)}")
+    return found[0]
+
+
+def find_label_column(features: Mapping[str, Any], name: str | None = None) -> str:
+    """The column of class labels: the given one, the only ClassLabel, or one named like it.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    if name is not None:
+        return _known(features, "label_column", name)
+    typed = [n for n, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    found = typed or [n for n in features if n.lower() in _LABEL_NAMES]
+    if len(found) != 1:
+        raise ValueError(f"label_column must be given, one of {found or list(features)}")
+    return found[0]
+
+
+def _known(features: Mapping[str, Any], argument: str, name: str) -> str:
+    if name not in features:
+        raise ValueError(f"{argument}={name!r} must be one of {list(features)}")
+    return name

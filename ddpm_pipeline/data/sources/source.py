@@ -1,0 +1,82 @@
+"""Where images come from: a `Source`, and the one that is a folder of image files.
+
+A source is a fixed list of N raw images, each the bytes of an image file or an array (H, W) or
+(H, W, C), with an optional class label each. Finding one reads names, sizes and labels; pixels are
+read only when `Source.read` is called, so a data set that is already in the cache costs nothing.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["RawImage", "Source", "encode_labels", "refuse", "source_name"]
+
+
+RawImage = bytes | np.ndarray
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """N raw images and their class labels.
+
+    Arguments:
+        length: N.
+        read: `read(i)` gives raw image i; safe to call from threads.
+        name: `name(i)` says which image i is, for messages.
+        quick_key: A hash that is cheap to compute and changes whenever the images may have; None
+            where there is none (an array in memory).
+        labels: Integer class labels (N,), or None.
+        class_names: One name per class, or None.
+        dtype: What arrays hold; "uint8" for image files.
+    """
+
+    length: int
+    read: Callable[[int], RawImage]
+    name: Callable[[int], str]
+    quick_key: str | None
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    dtype: str = "uint8"
+
+
+def source_name(source: str | os.PathLike) -> str:
+    """What a source may be called in public: a name of the Hub whole, of a path its last part."""
+    name, path = os.fspath(source), Path(source).expanduser()
+    if path.exists():
+        return Path(os.path.abspath(path)).name or name  # noqa: PTH100 (a link keeps its name)
+    return name if _HUB_NAME.fullmatch(name) else path.name or name
+
+
+def refuse(kind: str, **options: object) -> None:
+    """Nothing the caller asks for is ignored."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name}={value!r} has no meaning for {kind}")
+
+
+def encode_labels(
+    values: Sequence[Any], class_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Class labels as int64: strings are numbered in sorted order, integers are kept.
+
+    Raises:
+        ValueError: If a label is missing (None or negative) or neither an integer nor a string.
+    """
+    missing = sum(v is None or (isinstance(v, int | np.integer) and v < 0) for v in values)
+    if missing:
+        raise ValueError(f"labels missing for {missing} of {len(values)} images")
+    if all(isinstance(v, str) for v in values):
+        names = sorted(set(values))
+        number = {name: i for i, name in enumerate(names)}
+        return np.array([number[v] for v in values], np.int64), tuple(names)
+    if not all(isinstance(v, int | np.integer) for v in values):
+        odd = next(v for v in values if not isinstance(v, int | np.integer))
+        raise ValueError(f"labels must be integers or strings, got {odd!r}")
+    return np.array(values, np.int64), None if class_names is None else tuple(class_names)

@@ -1,0 +1,259 @@
+"""Batches from sharded data that is read as it goes and never whole.
+
+    stream = open_stream("train-{0000..0127}.tar", resolution=64, batch_size=64, world_size=8)
+    images, labels = next(stream)
+
+It can be resumed exactly, which the shuffle buffer of `datasets` cannot: a block of
+`shuffle_buffer` encoded images is read in order and permuted by (seed, epoch, rank, block), so
+that the place in the files at the block's start and a position in it are all there is to remember.
+The order of the shards follows from (seed, epoch).
+"""
+
+import os
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from ddpm_pipeline.common import stream_key
+from ddpm_pipeline.data.decoding import Crop, Fit, Preparation, RefusedImageError, decode
+from ddpm_pipeline.data.images import Batch
+from ddpm_pipeline.data.loader import check_same_run
+from ddpm_pipeline.data.rows import Row, ShuffledRows
+from ddpm_pipeline.data.sources.datasets import (
+    encoded_bytes,
+    find_image_column,
+    find_label_column,
+    import_datasets,
+)
+from ddpm_pipeline.data.sources.shards import open_shards
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["ImageStream", "open_stream"]
+
+
+def open_stream(
+    source: object,
+    *,
+    resolution: int,
+    batch_size: int,
+    channels: int = 3,
+    fit: Fit = "resize",
+    crop: Crop = "center",
+    split: str | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    shuffle_buffer: int = 1000,
+    labels: bool = False,
+    class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    strict: bool = False,
+    num_threads: int | None = None,
+) -> "ImageStream":
+    """Endless batches of a sharded data set, each rank reading its own shards.
+
+    Where the number of shards is not a multiple of `world_size`, every rank reads all of them and
+    keeps every `world_size`-th image. The epochs of a rank follow one another without end; a batch
+    may end one and begin the next.
+
+    Arguments:
+        source: A folder of .tar (webdataset) or .parquet shards, or of images with a
+            metadata.jsonl; shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
+            the name of a data set on the Hub; or a `datasets.IterableDataset`.
+        resolution, channels, fit, crop: As for `open_images`, but `channels` is not found out.
+        batch_size: How many images this process takes at a time.
+        split: Which part; "train" unless given. For a folder, the shards with that in their name.
+        seed: What the order and the random crops follow from.
+        rank, world_size: This process among all that train together.
+        shuffle_buffer: How many images are read and permuted together; 0 keeps the order of the
+            files and of the images in them.
+        labels: Whether to read class labels.
+        class_names: The classes by name; needed where labels are strings.
+        num_classes: How many there are; needed where the data set does not say.
+        image_column, label_column: Columns, if they are not to be found by type.
+        strict: Refuse images that cannot be read; otherwise they are passed over and counted.
+        num_threads: How many threads decode; as many as there are processors unless given.
+
+    Raises:
+        FileNotFoundError: If a shard is missing, naming it, or the source is found nowhere.
+        ValueError: If a shard is damaged, naming it, the stream is shuffled already, or a column,
+            the classes or an option do not fit.
+        TypeError: If the source is of another type.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in 0 ... world_size - 1, got {rank} of {world_size}")
+    if shuffle_buffer < 0:
+        raise ValueError(f"shuffle_buffer must be at least 0, got {shuffle_buffer}")
+    settings = Preparation(resolution, channels, fit, crop)
+    dataset, shards = open_shards(source, split)
+    column = find_image_column(dataset.features, image_column)
+    classes = None
+    if labels:
+        classes = _find_classes(dataset, label_column, class_names, num_classes)
+    rows = ShuffledRows(
+        _select(dataset, column, classes, rank, world_size),
+        shards,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        shuffle_buffer=shuffle_buffer,
+    )
+    threads = num_threads or min(32, os.cpu_count() or 1)
+    return ImageStream(rows, settings, column, classes, batch_size, strict, threads)
+
+
+@dataclass(frozen=True)
+class _Classes:
+    column: str
+    names: tuple[str, ...] | None
+    count: int
+
+    def number(self, row: Row, name: str) -> int:
+        """The label of a row, checked."""
+        label = row[self.column]
+        if isinstance(label, str) and self.names is not None and label in self.names:
+            return self.names.index(label)
+        if label is None or label == -1:
+            raise ValueError(f"label missing for {name}")
+        if not isinstance(label, int) or not 0 <= label < self.count:
+            raise ValueError(f"{name} has label {label!r}, not one of {self.count} classes")
+        return label
+
+
+def _find_classes(
+    dataset: "datasets.IterableDataset",
+    label_column: str | None,
+    class_names: Sequence[str] | None,
+    num_classes: int | None,
+) -> _Classes:
+    column = find_label_column(dataset.features, label_column)
+    names = class_names or getattr(dataset.features[column], "names", None)
+    if names is None and num_classes is None:
+        raise ValueError(
+            f"num_classes or class_names must be given: column {column!r} of a stream does not "
+            "say how many classes there are"
+        )
+    if names is not None and num_classes not in {None, len(names)}:
+        raise ValueError(f"num_classes={num_classes}, but there are {len(names)} class names")
+    return _Classes(column, None if names is None else tuple(names), num_classes or len(names))
+
+
+def _select(
+    dataset: "datasets.IterableDataset",
+    column: str,
+    classes: _Classes | None,
+    rank: int,
+    world_size: int,
+) -> "datasets.IterableDataset":
+    """This rank's rows, images still encoded, no other columns."""
+    library = import_datasets()
+    columns = [column] if classes is None else [column, classes.column]
+    rows = dataset.select_columns(columns).cast_column(column, library.Image(decode=False))
+    return import_module("datasets.distributed").split_dataset_by_node(rows, rank, world_size)
+
+
+class ImageStream:
+    """What `open_stream` gives: an iterator of `Batch`, with its state.
+
+    Arguments:
+        num_classes, class_names: Of the labels, or None.
+        skipped: How many images could not be read so far.
+        close: Call it to close the files; it is called at the interpreter's end.
+    """
+
+    def __init__(
+        self,
+        rows: ShuffledRows,
+        settings: Preparation,
+        image_column: str,
+        classes: _Classes | None,
+        batch_size: int,
+        strict: bool,
+        num_threads: int,
+    ) -> None:
+        self._rows, self._settings, self._column = rows, settings, image_column
+        self._classes, self._strict = classes, strict
+        self.batch_size = batch_size
+        self.num_classes = None if classes is None else classes.count
+        self.class_names = None if classes is None else classes.names
+        self.skipped = self._delivered = 0
+        self._pool = ThreadPoolExecutor(num_threads, "decode")
+        # Files are closed while the interpreter still can, also where nobody calls `close`.
+        self.close = weakref.finalize(self, rows.close)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        good: list[tuple[np.ndarray, int]] = []
+        while len(good) < self.batch_size:
+            rows = self._rows.take(self.batch_size - len(good))
+            found = [item for item in self._pool.map(self._prepare, rows) if item is not None]
+            self.skipped += len(rows) - len(found)
+            self._delivered += len(found)
+            if self._delivered == 0 and self._rows.epoch > 0:
+                raise ValueError(f"none of the {self.skipped} images of the stream can be read")
+            good += found
+        images = torch.from_numpy(np.stack([image for image, _ in good]))
+        labels = None if self._classes is None else torch.tensor([label for _, label in good])
+        return Batch(images, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the stream, and the numbers it depends on, as JSON values."""
+        return {
+            **self._identity(),
+            **self._rows.state_dict(),
+            "skipped": self.skipped,
+            "delivered": self._delivered,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; reads at most one block again.
+
+        Raises:
+            ValueError: If the state was saved with another order or batch size.
+        """
+        check_same_run(state, self._identity())
+        self._rows.load_state_dict(state)
+        self.skipped, self._delivered = state["skipped"], state["delivered"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, **self._rows.identity}
+
+    def _prepare(self, numbered: tuple[int, int, Row]) -> tuple[np.ndarray, int] | None:
+        epoch, number, row = numbered
+        value = row[self._column]
+        name = (value or {}).get("path") or f"image {number}"
+        label = 0 if self._classes is None else self._classes.number(row, name)
+        try:
+            image, _ = decode(encoded_bytes(value), self._settings)
+        except RefusedImageError as error:
+            raise ValueError(f"{name}: {error}") from error
+        except Exception as error:
+            if self._strict:
+                raise ValueError(f"{name} cannot be read; strict refuses that") from error
+            return None
+        return self._window(image, epoch, number), label
+
+    def _window(self, image: np.ndarray, epoch: int, number: int) -> np.ndarray:
+        """The square of an image (C, H, W) that a random crop shows this time."""
+        side = self._settings.resolution
+        room = (image.shape[1] - side + 1, image.shape[2] - side + 1)
+        if room == (1, 1):
+            return image
+        order = self._rows.identity
+        key = stream_key("stream_crops", order["seed"], order["rank"], epoch, number)
+        top, left = np.random.default_rng(key).integers(room)
+        return image[:, top : top + side, left : left + side]

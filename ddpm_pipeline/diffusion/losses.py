@@ -1,0 +1,230 @@
+r"""Training objectives: the weighted regression of a network's output onto its target.
+
+.. math::
+    L(x_0, \epsilon, t) = w_t \cdot \tfrac1D \lVert y(x_0, \epsilon, t) - y_\theta(x_t, t) \rVert^2
+
+y is what a perfect network of the prediction type outputs. Every error in y is an error in the
+predicted x_0 times a slope, :math:`\hat x_0 = a_t x_t + b_t y_\theta`, so that a weight
+:math:`\omega_t` on the error in x_0 is the weight :math:`w_t = \omega_t b_t^2` on that in y:
+
+====================  ====================================================  =====================
+weighting             :math:`\omega_t` on the error in x_0                  for :math:`\epsilon`
+====================  ====================================================  =====================
+``uniform``           :math:`1 / b_t^2`                                     1 (L_simple)
+``snr``               :math:`\mathrm{SNR}_t`                                1
+``min_snr``           :math:`\min(\mathrm{SNR}_t, \gamma)`                  min(1, γ/SNR)
+``p2``                :math:`\mathrm{SNR}_t / (k + \mathrm{SNR}_t)^\gamma`  :math:`(k+SNR)^{-γ}`
+====================  ====================================================  =====================
+
+``uniform`` takes the network's own output as it is; the other three mean the same objective
+whatever the network predicts. All of them are 0 or finite at zero terminal SNR.
+
+That is the loss ``simple``. The bound itself is trained for by its terms in bits per dimension,
+as a sum over the chain and not as a mean, hence T:
+
+.. math::
+    L_{\text{vlb}} = T \cdot L_t, \qquad
+    L_{\text{hybrid}} = L_{\text{simple}} + \lambda\, T \cdot L_t
+    \text{ with the mean of } p_\theta \text{ detached in the second term}
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion.bound_terms import (
+    ReverseProcess,
+    bits_per_dim,
+    decoder_nats,
+    transition_nats,
+)
+from ddpm_pipeline.diffusion.forward_process import marginal
+from ddpm_pipeline.diffusion.predictions import PredictionType, model_target, predict_x_0
+from ddpm_pipeline.diffusion.reverse_process import LEARNED_VARIANCES, VarianceType, split_output
+from ddpm_pipeline.diffusion.schedule import NoiseSchedule
+from ddpm_pipeline.diffusion.tensors import broadcast
+
+__all__ = [
+    "LOSSES",
+    "LOSS_WEIGHTINGS",
+    "Loss",
+    "LossWeighting",
+    "bound_loss",
+    "check_loss",
+    "loss_weights",
+    "training_loss",
+]
+
+
+Loss = Literal["simple", "vlb", "hybrid"]
+LOSSES: tuple[str, ...] = get_args(Loss)
+LossWeighting = Literal["uniform", "snr", "min_snr", "p2"]
+LOSS_WEIGHTINGS: tuple[str, ...] = get_args(LossWeighting)
+
+_ON_X_0: dict[str, Callable[[Tensor, float, float, float], Tensor]] = {
+    "snr": lambda snr, *_: snr,
+    "min_snr": lambda snr, snr_gamma, *_: snr.clamp(max=snr_gamma),
+    "p2": lambda snr, _, p2_gamma, p2_k: snr / (p2_k + snr) ** p2_gamma,
+}
+
+
+def loss_weights(
+    schedule: NoiseSchedule,
+    *,
+    prediction_type: PredictionType = "epsilon",
+    loss_weighting: LossWeighting = "uniform",
+    snr_gamma: float = 5.0,
+    p2_gamma: float = 1.0,
+    p2_k: float = 1.0,
+) -> Tensor:
+    r"""w_t for every timestep: the weight on the squared error of the network's own output.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        prediction_type: What the network predicts.
+        loss_weighting: One of LOSS_WEIGHTINGS; see the module's table.
+        snr_gamma: Cap on the weight of the error in x_0 under ``min_snr``, above 0.
+        p2_gamma, p2_k: Exponent (at least 0) and offset (above 0) of ``p2``.
+    Returns:
+        float64 of shape (T,), on the CPU.
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    Source: Hang et al. 2023 (arXiv:2303.09556), eq. 8-9; Choi et al. 2022 (arXiv:2204.00227),
+        eq. 8; Salimans & Ho 2022 (arXiv:2202.00512), section 4.
+    """
+    if loss_weighting not in LOSS_WEIGHTINGS:
+        allowed = ", ".join(LOSS_WEIGHTINGS)
+        raise ValueError(f"loss_weighting must be one of {allowed}, got {loss_weighting!r}")
+    if snr_gamma <= 0 or p2_k <= 0 or p2_gamma < 0:
+        raise ValueError(
+            f"snr_gamma and p2_k must be above 0 and p2_gamma at least 0, got {snr_gamma}, {p2_k} "
+            f"and {p2_gamma}"
+        )
+    t = torch.arange(len(schedule))
+    if loss_weighting == "uniform":
+        return torch.ones(len(schedule), dtype=torch.float64)
+    one = torch.ones(len(schedule), 1, dtype=torch.float64)
+    slope = predict_x_0(schedule, one, 0 * one, t, prediction_type=prediction_type).squeeze(1)
+    return _ON_X_0[loss_weighting](schedule.snr(t), snr_gamma, p2_gamma, p2_k) * slope.square()
+
+
+def training_loss(
+    schedule: NoiseSchedule,
+    model_output: Tensor,
+    x_0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    prediction_type: PredictionType = "epsilon",
+    weights: Tensor | None = None,
+    loss: Loss = "simple",
+    variance_type: VarianceType = "fixed_small",
+    vlb_weight: float = 1e-3,
+) -> Tensor:
+    """The loss of each example.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        model_output: The network's output at x_t, shape (B, C, *), or (B, 2C, *) for a learned
+            variance; half precision is widened first.
+        x_0: Clean data, shape (B, C, *).
+        eps: The noise in x_t, shape (B, C, *).
+        t: Timesteps, int64, shape (B,); on the CPU to keep the schedule's tables there.
+        prediction_type: What the network predicts.
+        weights: w_t from ``loss_weights``, shape (T,), on t's device; None is L_simple.
+        loss: One of LOSSES; see ``check_loss``.
+        variance_type: Variance of the reverse process; ``simple`` does not look at it.
+        vlb_weight: lambda of ``hybrid``.
+    Returns:
+        Loss per example, shape (B,), in x_0's dtype.
+    Raises:
+        ValueError: If the channels do not fit the variance type.
+    Source: Ho et al. 2020 (arXiv:2006.11239), eq. 14; Nichol & Dhariwal 2021 (arXiv:2102.09672),
+        eq. 16.
+    """
+    terms = (schedule, model_output, x_0, eps, t)
+    types = {"prediction_type": prediction_type, "variance_type": variance_type}
+    if loss == "vlb":
+        return bound_loss(*terms, **types)
+    prediction, _ = split_output(model_output, x_0, variance_type)
+    target = model_target(schedule, x_0, eps, t, prediction_type=prediction_type)
+    losses = (prediction.to(x_0.dtype) - target).square().flatten(1).mean(1)
+    if weights is not None:
+        losses = broadcast(weights[t], losses) * losses
+    if loss == "simple":
+        return losses
+    return losses + vlb_weight * bound_loss(*terms, **types, detach_mean=True)
+
+
+def bound_loss(
+    schedule: NoiseSchedule,
+    model_output: Tensor,
+    x_0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    prediction_type: PredictionType = "epsilon",
+    variance_type: VarianceType = "learned_range",
+    detach_mean: bool = False,
+) -> Tensor:
+    """T times the bound's term at t in bits per dimension: its mean over t is the bound.
+
+    At t = 0 that is the discretised decoder, elsewhere the transition to t - 1.
+
+    Arguments:
+        schedule, model_output, x_0, eps, t: As in ``training_loss``; x_0 on the 256 levels.
+        prediction_type, variance_type: Of the reverse process.
+        detach_mean: Let no gradient pass into the mean, only into a learned variance.
+    Returns:
+        Loss per example, shape (B,), in x_0's dtype.
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.1.
+    """
+    process = ReverseProcess(schedule, prediction_type, variance_type)
+    output = model_output.to(x_0.dtype)
+    if detach_mean:
+        prediction, log_var = split_output(output, x_0, variance_type)
+        output = torch.cat([prediction.detach(), *([] if log_var is None else [log_var])], dim=1)
+    x_t = marginal(schedule, x_0, t).reparameterize(eps)
+    nats = x_0.new_zeros(len(x_0))
+    for is_last in (False, True):
+        rows = ((t == 0) == is_last).nonzero().squeeze(1)
+        if len(rows) == 0:
+            continue
+        here = rows.to(x_0.device)
+        terms = _bound_terms(process, output[here], x_0[here], x_t[here], t[rows], is_last)
+        nats = nats.index_add(0, here, terms.to(nats.dtype))
+    return len(schedule) * bits_per_dim(nats, x_0[0].numel())
+
+
+def _bound_terms(
+    process: ReverseProcess, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, is_last: bool
+) -> Tensor:
+    if is_last:
+        return decoder_nats(process.move(output, x_t, t, t - 1, None), x_0)
+    return transition_nats(process, output, x_0, x_t, t, t - 1)
+
+
+def check_loss(loss: str, variance_type: str, loss_weighting: str = "uniform") -> None:
+    """ValueError for a combination that cannot be trained as it says.
+
+    ``simple`` cannot learn a variance and ``hybrid`` does nothing else in its second term;
+    ``vlb`` has the bound's own weights.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    learned = variance_type in LEARNED_VARIANCES
+    allowed = " or ".join(LEARNED_VARIANCES)
+    if loss == "simple" and learned:
+        raise ValueError(
+            f"variance_type {variance_type!r} must be trained with loss vlb or hybrid, got "
+            "'simple', which has no variance in it"
+        )
+    if loss == "hybrid" and not learned:
+        raise ValueError(f"loss 'hybrid' needs variance_type {allowed}, got {variance_type!r}")
+    if loss == "vlb" and loss_weighting != "uniform":
+        raise ValueError(
+            f"loss_weighting must be uniform for loss 'vlb', which has its own weights, got "
+            f"{loss_weighting!r}"
+        )

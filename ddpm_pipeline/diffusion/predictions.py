@@ -1,0 +1,157 @@
+"""TODO diffusion.predictions."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion.forward_process import landing_of, posterior_mean_coefficients
+from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.diffusion.tensors import broadcast, combine
+
+__all__ = ["PREDICTION_TYPES", "PredictionType", "convert", "model_target", "predict_x_0"]
+
+
+PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "mean"]
+PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
+
+
+class _Levels(NamedTuple):
+    """What a row of PREDICTIONS may use."""
+
+    signal: Tensor  # sqrt(alpha_bar_t)
+    noise: Tensor  # sqrt(1 - alpha_bar_t)
+    mean_x_0: Tensor  # weight of x_0 in the posterior mean
+    mean_x_t: Tensor  # weight of x_t in the posterior mean
+
+
+class _Prediction(NamedTuple):
+    """Coefficients (of x_t, of the other) that turn an output into x_0, and x_0 into an output."""
+
+    to_x_0: Callable[[_Levels], tuple[Tensor, Tensor]]
+    from_x_0: Callable[[_Levels], tuple[Tensor, Tensor]]
+
+
+PREDICTIONS: dict[str, _Prediction] = {
+    "epsilon": _Prediction(
+        lambda c: (1 / c.signal, -c.noise / c.signal),
+        lambda c: (1 / c.noise, -c.signal / c.noise),
+    ),
+    "sample": _Prediction(
+        lambda c: (torch.zeros_like(c.signal), torch.ones_like(c.signal)),
+        lambda c: (torch.zeros_like(c.signal), torch.ones_like(c.signal)),
+    ),
+    "v_prediction": _Prediction(
+        lambda c: (c.signal, -c.noise),
+        lambda c: (c.signal / c.noise, -1 / c.noise),
+    ),
+    "score": _Prediction(
+        lambda c: (1 / c.signal, c.noise**2 / c.signal),
+        lambda c: (-1 / c.noise**2, c.signal / c.noise**2),
+    ),
+    "mean": _Prediction(
+        lambda c: (-c.mean_x_t / c.mean_x_0, 1 / c.mean_x_0),
+        lambda c: (c.mean_x_t, c.mean_x_0),
+    ),
+}
+
+
+def predict_x_0(
+    schedule: NoiseSchedule,
+    model_output: Tensor,
+    x_t: Tensor,
+    t: Timestep,
+    s: Timestep | None = None,
+    *,
+    prediction_type: PredictionType = "epsilon",
+) -> Tensor:
+    r"""x_0 as the network's output implies it, e.g. (x_t - sqrt(1-alpha_bar) eps)/sqrt(alpha_bar).
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        model_output: Output of the network without any variance channels, shape (B, *).
+        x_t: Noisy data at t, shape (B, *).
+        t, s: Timesteps as in ``posterior``; s only matters for prediction_type "mean".
+        prediction_type: One of PREDICTION_TYPES.
+    Returns:
+        Estimate of x_0, shape (B, *), not clipped.
+    Raises:
+        ValueError: If the type is unknown, a timestep is out of range, or alpha_bar is zero
+            somewhere in the schedule and the type (epsilon, score) cannot tell x_0 there.
+    Source: Ho et al. 2020, eq. 15; Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
+    """
+    return convert(schedule, model_output, x_t, t, s, from_type=prediction_type, to_type="sample")
+
+
+def convert(
+    schedule: NoiseSchedule,
+    value: Tensor,
+    x_t: Tensor,
+    t: Timestep,
+    s: Timestep | None = None,
+    *,
+    from_type: PredictionType,
+    to_type: PredictionType,
+) -> Tensor:
+    """A prediction of one type expressed as another; both rows compose in float64.
+
+    Arguments, Returns and Raises are those of ``predict_x_0``, for ``to_type`` instead of x_0.
+    """
+    levels = levels_at(schedule, t, landing_of(t, s))
+    to_x_t, to_value = prediction_row(schedule, from_type).to_x_0(levels)
+    from_x_t, from_x_0 = prediction_row(schedule, to_type).from_x_0(levels)
+    of_x_t = broadcast(from_x_t + from_x_0 * to_x_t, x_t)
+    return combine(of_x_t, x_t, broadcast(from_x_0 * to_value, x_t), value)
+
+
+def model_target(
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    eps: Tensor,
+    t: Timestep,
+    s: Timestep | None = None,
+    *,
+    prediction_type: PredictionType = "epsilon",
+) -> Tensor:
+    r"""What a perfect network of the given type outputs at x_t = signal * x_0 + noise * eps.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        x_0: Clean data, shape (B, *).
+        eps: The noise that was added, shape (B, *).
+        t, s: Timesteps as in ``posterior``, 0 <= t; s only matters for prediction_type "mean".
+        prediction_type: One of PREDICTION_TYPES.
+    Returns:
+        Target of the regression, shape (B, *): eps itself, x_0 itself, v = signal*eps -
+        noise*x_0, the score -eps/noise, or the posterior mean.
+    Raises:
+        ValueError: As ``predict_x_0``.
+    Source: Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
+    """
+    levels = levels_at(schedule, t, landing_of(t, s))
+    from_x_t, from_x_0 = prediction_row(schedule, prediction_type).from_x_0(levels)
+    of_x_0 = broadcast(from_x_t * levels.signal + from_x_0, x_0)
+    return combine(of_x_0, x_0, broadcast(from_x_t * levels.noise, x_0), eps)
+
+
+def prediction_row(schedule: NoiseSchedule, prediction_type: str) -> _Prediction:
+    check_prediction_type(schedule, prediction_type)
+    return PREDICTIONS[prediction_type]
+
+
+def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None:
+    """ValueError if the type is unknown or cannot tell x_0 under this schedule."""
+    if prediction_type not in PREDICTIONS:
+        allowed = ", ".join(PREDICTIONS)
+        raise ValueError(f"prediction_type must be one of {allowed}, got {prediction_type!r}")
+    if prediction_type in ("epsilon", "score") and schedule.has_zero_terminal_snr:
+        raise ValueError(
+            f"prediction_type {prediction_type!r} is impossible with zero terminal SNR, where x_t "
+            "holds nothing of x_0; use v_prediction or sample"
+        )
+
+
+def levels_at(schedule: NoiseSchedule, t: Timestep, s: Timestep) -> _Levels:
+    signal, noise = schedule.alpha_bar(t).sqrt(), schedule.one_minus_alpha_bar(t).sqrt()
+    return _Levels(signal, noise, *posterior_mean_coefficients(schedule, t, s))

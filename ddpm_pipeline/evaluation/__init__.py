@@ -1,0 +1,27 @@
+"""How good a model's images are: features, distances, precision and recall, in one table."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.evaluation.config import EvaluateConfig
+    from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
+    from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance
+    from ddpm_pipeline.evaluation.report import EvaluationReport
+    from ddpm_pipeline.evaluation.saved_model import evaluate
+    from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
+    from ddpm_pipeline.evaluation.statistics import reference_statistics, sample_statistics
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "config": ["EvaluateConfig"],
+        "features": ["FeatureExtractor", "load_features"],
+        "metrics": ["check_count", "frechet_distance"],
+        "report": ["EvaluationReport"],
+        "saved_model": ["evaluate"],
+        "small_features": ["SmallFeatures", "SmallFeaturesConfig"],
+        "statistics": ["reference_statistics", "sample_statistics"],
+    },
+)

@@ -1,0 +1,59 @@
+"""TODO evaluation.config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_pipeline.common import check_at_least
+from ddpm_pipeline.pipelines import SamplingOptions
+
+__all__ = ["EvaluateConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SamplingOptions):
+    """Options of `evaluate`."""
+
+    data: str
+    """Reference images: what the model was trained on; anything that `open_images` takes."""
+    split: str | None = None
+    """Which part of the data; "train" unless given, if there is one."""
+    fit: Literal["exact", "resize"] = "exact"
+    """Refuse reference images of another size than the model's, or scale and crop them to it."""
+    num_reference: int | None = None
+    """Reference images, drawn at random; all unless given."""
+    num_images: int = 10_000
+    """Images to draw; FID is biased upwards with less than 10,000, and papers use 50,000."""
+    samples: str | None = None
+    """Images that `ddpm sample` wrote, to be measured in place of new ones."""
+    features: str = "inception"
+    """"inception", a directory of features, a .py file, or a vision model of transformers."""
+    num_kept: int = 10_000
+    """Images of each set that KID, precision and recall look at."""
+    kid_subsets: int = 10
+    """Subsets that KID and its error come from."""
+    neighbors: int = 3
+    """Neighbours that the balls of precision and recall reach to."""
+    num_nearest: int = 16
+    """Images to show above the reference images nearest to them; 0 shows none."""
+    bound_data: str | None = None
+    """Held-out images for bits/dim; the data unless given."""
+    bound_split: str | None = None
+    """Which part of the held-out images, or of the data where bound_data is not given."""
+    bound_images: int | None = None
+    """Images for bits/dim, drawn at random; 256 or all if fewer unless given, 0 leaves it out."""
+    bound_timesteps: int = 10
+    """Timesteps drawn for each of them; the bound is that of the full chain of DDPM."""
+    output: str | None = None
+    """Directory for evaluation.json and nearest.png; the model's unless given."""
+    cache_dir: str | None = None
+    """Where statistics of reference images are kept; beside the decoded images unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
+        check_at_least(self, num_nearest=0, bound_timesteps=1)
+        if self.output is None and not Path(self.model).is_dir():
+            raise ValueError(f"output must be given for model={self.model!r}, no directory here")

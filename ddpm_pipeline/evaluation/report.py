@@ -1,0 +1,90 @@
+"""What an evaluation is asked for, and what it answers with all that the numbers depend on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["EvaluationReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What was measured, and everything that it depends on."""
+
+    frechet_distance: float
+    """Squared Fréchet distance; FID if the features are Inception's."""
+    kid: float
+    """Kernel distance, unbiased at any number of images."""
+    kid_standard_error: float
+    precision: float
+    recall: float
+    bound: dict[str, Any] | None
+    """The variational bound in bits/dim with its error, parts and data; None if left out."""
+    seconds_per_image: float | None
+    """Time of one process to draw an image; None for images drawn before."""
+    num_images: int
+    num_reference: int
+    num_kept: int
+    """Images of each set, at most, that KID, precision and recall looked at."""
+    kid_subsets: int
+    neighbors: int
+    features: str
+    feature_dim: int
+    resize: str
+    """How the extractor brings images to its own size."""
+    reference: str
+    """Hash of the reference images and of their preparation."""
+    reference_data: str
+    """What they are called: a name of the Hub, or the last part of their path."""
+    reference_split: str | None
+    reference_changes: dict[str, int]
+    """How many reference images were resized, cropped or converted."""
+    sampler: dict[str, Any]
+    """Weights, scheduler, K, seed and all else that determines the images."""
+    nearest: list[dict[str, Any]]
+    """For some images, the reference images nearest in the features, and their distances."""
+    device: str
+    versions: dict[str, str]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The numbers and what they depend on, as text."""
+        name = "FID" if self.features.startswith("Inception") else "Fréchet distance"
+        rows = {
+            name: f"{self.frechet_distance:.4g}",
+            "KID": f"{self.kid:.3g} ± {self.kid_standard_error:.2g}",
+            "precision": f"{self.precision:.3f}",
+            "recall": f"{self.recall:.3f}",
+        }
+        if self.bound is not None:
+            rows["bits/dim"] = _bound_text(self.bound)
+        if self.seconds_per_image is not None:
+            rows["seconds per image"] = f"{self.seconds_per_image:.3g}"
+        rows |= {
+            "images": f"{self.num_images:,} against {self.num_reference:,}",
+            "features": f"{self.features}, {self.feature_dim} dimensions",
+            "resize": self.resize,
+            "sampler": _sampler_text(self.sampler),
+        }
+        width = max(map(len, rows))
+        lines = [f"{key:{width}}  {value}" for key, value in rows.items()]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def _bound_text(bound: dict[str, Any]) -> str:
+    value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
+    data = " ".join(filter(None, [bound["data"], bound["split"]]))
+    return f"{value} on {bound['num_images']:,} images of {data}"
+
+
+def _sampler_text(sampler: dict[str, Any]) -> str:
+    if not sampler:
+        return "unknown"
+    eta = "" if sampler["eta"] is None else f", eta = {sampler['eta']}"
+    steps = sampler["num_inference_steps"]
+    return f"{sampler['scheduler']}, K = {steps}{eta}, seed {sampler['seed']}"

@@ -1,0 +1,115 @@
+"""TODO evaluation.small_features."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+__all__ = ["SmallFeatures", "SmallFeaturesConfig"]
+
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+def read_config(directory: Path) -> dict[str, object]:
+    try:
+        return json.loads((directory / CONFIG_NAME).read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"features={str(directory)!r} holds no readable {CONFIG_NAME}") from error
+
+
+# A classifier for small images.
+
+
+@dataclass(frozen=True)
+class SmallFeaturesConfig:
+    """Shape of a `SmallFeatures` network."""
+
+    channels: int = 1
+    """Channels of the images; 1 is grey."""
+    size: int = 28
+    """Height and width of the images, a multiple of 4."""
+    widths: tuple[int, int, int] = (16, 32, 64)
+    """Channels after each of the three convolutions."""
+    dim: int = 64
+    """Number of features."""
+    num_classes: int = 10
+    """Classes of the labels that it is trained on."""
+
+
+def _convolution(fan_in: int, fan_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
+    )
+
+
+class SmallFeatures(nn.Module):
+    """A small classifier whose penultimate layer serves as features.
+
+    Arguments:
+        config: The network's shape.
+    """
+
+    def __init__(self, config: SmallFeaturesConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SmallFeaturesConfig()
+        first, second, third = config.widths
+        self.stages = nn.Sequential(
+            _convolution(config.channels, first),
+            nn.MaxPool2d(2),
+            _convolution(first, second),
+            nn.MaxPool2d(2),
+            _convolution(second, third),
+        )
+        self.project = nn.Linear(third * (config.size // 4) ** 2, config.dim)
+        self.classify = nn.Linear(config.dim, config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D), float32, of uint8 images (B, C, H, W) of the trained size.
+
+        Raises:
+            ValueError: If the images have another size or other channels.
+        """
+        size = self.config.size
+        if images.shape[1:] != (self.config.channels, size, size):
+            raise ValueError(
+                f"these features are for images of {self.config.channels} channel(s) and "
+                f"{size}×{size} pixels, got (B, C, H, W) = {tuple(images.shape)}"
+            )
+        x = images.to(self.project.weight.dtype) / 127.5 - 1
+        return self.project(self.stages(x).flatten(1)).relu()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores (B, num_classes) of uint8 images (B, C, H, W)."""
+        return self.classify(self(images))
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json and model.safetensors to a directory."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, directory / WEIGHTS_NAME)
+        (directory / CONFIG_NAME).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> SmallFeatures:
+        """The network that `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            ValueError: If the directory holds no such network.
+        """
+        config = read_config(Path(directory))
+        try:
+            network = cls(SmallFeaturesConfig(**{**config, "widths": tuple(config["widths"])}))
+            network.load_state_dict(load_file(Path(directory, WEIGHTS_NAME)))
+        except (KeyError, TypeError, FileNotFoundError) as error:
+            raise ValueError(
+                f"features={str(directory)!r} is neither a SmallFeatures network nor a vision "
+                "model of transformers"
+            ) from error
+        return network.eval()

@@ -1,0 +1,215 @@
+"""What sets of images are compared by: moments of all their features, and some of the features.
+
+    extractor = load_features("features/")
+    real      = reference_statistics(data, extractor)          kept on disk for the next time
+    generated = sample_statistics(sampler, extractor, 10_000)
+
+    frechet_distance(generated.moments, real.moments)
+    kid(generated.features, real.features)
+
+Images pass through one batch at a time, on all processes of `accelerate launch` together, and what
+remains has a size that does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ddpm_pipeline.common import process_state, stream_generator, write_aside
+from ddpm_pipeline.data import ImageData, default_cache_dir
+from ddpm_pipeline.evaluation.features import FeatureExtractor
+from ddpm_pipeline.evaluation.metrics import Moments
+from ddpm_pipeline.pipelines import Sampler
+
+__all__ = ["ImageStatistics", "measure", "reference_statistics", "sample_statistics"]
+
+logger = logging.getLogger(__name__)
+
+
+_BATCH_SIZE = 64
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStatistics:
+    """Statistics of a set of images in the features of one extractor.
+
+    Arguments:
+        moments: Of the features of all images.
+        features: Of some of the images (n, D), float32, on the CPU.
+        seconds: Time that it took to get the images, summed over the processes.
+    """
+
+    moments: Moments
+    features: Tensor
+    seconds: float = 0.0
+
+
+def measure(
+    images: Callable[[range], Tensor],
+    count: int,
+    extractor: FeatureExtractor,
+    *,
+    kept: Tensor,
+    batch_size: int = _BATCH_SIZE,
+    description: str = "Features",
+    progress: bool = True,
+) -> ImageStatistics:
+    """Statistics of images 0 … count - 1, each process taking its share of the batches.
+
+    Arguments:
+        images: Gives the images of consecutive numbers, uint8 (B, C, H, W).
+        count: How many there are.
+        extractor: Maps images to features.
+        kept: Numbers of the images whose features are kept, int64, ascending.
+        batch_size: How many images are asked for at a time.
+        description: What the progress bar says.
+        progress: Whether to show it, on the main process.
+    Returns:
+        The statistics of all images, the same on every process.
+    Raises:
+        ValueError: If features are not finite.
+    """
+    state = process_state()
+    starts = range(0, count, batch_size)[state.process_index :: state.num_processes]
+    moments, features, numbers, seconds = None, [], [], 0.0
+    bar = tqdm(starts, description, disable=not (progress and state.is_main_process))
+    for start in bar:
+        batch = range(start, min(start + batch_size, count))
+        before = time.perf_counter()
+        pixels = images(batch)
+        seconds += time.perf_counter() - before
+        values = extractor(pixels)
+        moments = moments or Moments(values.shape[1], _float64_device(values))
+        moments.update(values)
+        first, last = torch.searchsorted(kept, torch.tensor([batch.start, batch.stop])).tolist()
+        numbers.append(kept[first:last])
+        features.append(values.cpu()[kept[first:last] - start])
+    own = [] if moments is None else [(moments, torch.cat(numbers), torch.cat(features), seconds)]
+    return _merge(gather_object(own))
+
+
+def _float64_device(values: Tensor) -> torch.device:
+    return torch.device("cpu") if values.device.type == "mps" else values.device
+
+
+def _merge(parts: list[tuple[Moments, Tensor, Tensor, float]]) -> ImageStatistics:
+    """One set from the processes' shares, features in the order of the images' numbers."""
+    moments = Moments(parts[0][0].dim)
+    for part in parts:
+        moments.merge(part[0])
+    if not moments.total.isfinite().all():
+        raise ValueError("features must be finite, but some are not")
+    order = torch.cat([numbers for _, numbers, _, _ in parts]).argsort()
+    features = torch.cat([features for _, _, features, _ in parts])[order]
+    return ImageStatistics(moments, features, sum(seconds for *_, seconds in parts))
+
+
+def sample_statistics(
+    sampler: Sampler,
+    extractor: FeatureExtractor,
+    num_images: int,
+    *,
+    num_kept: int = 10_000,
+    progress: bool = True,
+) -> ImageStatistics:
+    """Statistics of images 0 … num_images - 1 of a sampler, which are not stored.
+
+    Arguments:
+        sampler: Draws image i.
+        extractor: Maps images to features.
+        num_images: How many images are drawn.
+        num_kept: Features of the first so many are kept.
+        progress: Whether to show a progress bar.
+    """
+
+    def draw(numbers: range) -> Tensor:
+        return torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)
+
+    return measure(
+        draw,
+        num_images,
+        extractor,
+        kept=torch.arange(min(num_images, num_kept)),
+        batch_size=sampler.options.batch_size,
+        description="Drawing images",
+        progress=progress,
+    )
+
+
+def reference_statistics(
+    data: ImageData,
+    extractor: FeatureExtractor,
+    *,
+    num_kept: int = 10_000,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> ImageStatistics:
+    """Statistics of a data set, computed once for its content and the extractor's.
+
+    Arguments:
+        data: The images.
+        extractor: Maps images to features.
+        num_kept: Features of so many images, drawn at random, are kept.
+        cache_dir: Where statistics are stored; beside the decoded images unless given.
+        progress: Whether to show a progress bar.
+    """
+    key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}"
+    folder = Path(cache_dir) if cache_dir else default_cache_dir() / "statistics"
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    found = [_load(path) if process_state().is_main_process else None]
+    found = broadcast_object_list(found)[0]
+    if found is not None:
+        return found
+    generator = stream_generator("reference_features", 0)
+    kept = torch.randperm(len(data), generator=generator)[:num_kept].sort().values
+    statistics = measure(
+        lambda numbers: data.batch(numbers).images,
+        len(data),
+        extractor,
+        kept=kept,
+        description="Reference images",
+        progress=progress,
+    )
+    if process_state().is_main_process:
+        _store(statistics, path)
+    return statistics
+
+
+def _store(statistics: ImageStatistics, path: Path) -> None:
+    moments = statistics.moments
+    tensors = {
+        "count": torch.tensor(moments.count),
+        "total": moments.total,
+        "outer": moments.outer,
+        "features": statistics.features,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as file:
+        file.write(save(tensors))
+
+
+def _load(path: Path) -> ImageStatistics | None:
+    if not path.exists():
+        return None
+    try:
+        tensors = load_file(path)
+    except SafetensorError:
+        logger.warning("%s is damaged; the statistics are computed again", path)
+        return None
+    moments = Moments(len(tensors["total"]))
+    moments.count = int(tensors["count"])
+    moments.total, moments.outer = tensors["total"], tensors["outer"]
+    return ImageStatistics(moments, tensors["features"])

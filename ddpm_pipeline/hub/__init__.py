@@ -1,0 +1,27 @@
+"""To the Hub and back: pushes that are whole or absent, loading that says what is wrong."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.hub.errors import HubError, explained
+    from ddpm_pipeline.hub.files import model_files
+    from ddpm_pipeline.hub.loading import load
+    from ddpm_pipeline.hub.names import HubCheckpoint, check_repo_id, parse_hub_checkpoint
+    from ddpm_pipeline.hub.publishing import push_model
+    from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
+    from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "errors": ["HubError", "explained"],
+        "files": ["model_files"],
+        "loading": ["load"],
+        "names": ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"],
+        "publishing": ["push_model"],
+        "push": ["PresentCard", "PushResult", "push_folder"],
+        "requests": ["REQUEST_TIMEOUT", "time_limit"],
+    },
+)

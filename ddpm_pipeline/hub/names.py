@@ -1,0 +1,60 @@
+"""What training's options say of the Hub: repositories, and where a checkpoint is in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+__all__ = ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"]
+
+
+_WORD = "hub"
+
+
+@dataclass(frozen=True)
+class HubCheckpoint:
+    """Where a checkpoint is.
+
+    Arguments:
+        repo_id: Of the repository.
+        revision: Branch, tag or commit; None is main.
+        is_own: Whether it is the run's own repository, which need not have one yet.
+    """
+
+    repo_id: str
+    revision: str | None
+    is_own: bool
+
+
+def parse_hub_checkpoint(resume: str, hub_model_id: str | None) -> HubCheckpoint | None:
+    """What ``resume_from_checkpoint`` says of the Hub; None if it says something else.
+
+    Arguments:
+        resume: "hub" is the run's own repository, "hub:USER/NAME@REVISION" any; a folder of that
+            name is "./hub".
+        hub_model_id: The run's own repository.
+    Raises:
+        ValueError: If it is not well formed, or "hub" comes without hub_model_id.
+    """
+    if resume == _WORD:
+        if hub_model_id is None:
+            raise ValueError("resume_from_checkpoint='hub' needs hub_model_id")
+        return HubCheckpoint(hub_model_id, None, is_own=True)
+    if not resume.startswith(f"{_WORD}:"):
+        return None
+    repo_id, _, revision = resume.removeprefix(f"{_WORD}:").partition("@")
+    check_repo_id(repo_id, f"the repository in resume_from_checkpoint={resume!r}")
+    return HubCheckpoint(repo_id, revision or None, is_own=False)
+
+
+def check_repo_id(repo_id: str, name: str) -> None:
+    """ValueError unless it has the form USER/NAME, as the Hub takes it."""
+    try:
+        validate_repo_id(repo_id)
+        is_right = repo_id.count("/") == 1
+    except HFValidationError:
+        is_right = False
+    if not is_right:
+        raise ValueError(f"{name} must have the form USER/NAME, got {repo_id!r}")

@@ -1,0 +1,82 @@
+"""``push_model``: a saved model and its card to the Hub.
+
+    push_model("runs/digits", "alice/digits")
+
+The card is made from what lies in the folder, and keeps what people wrote on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from ddpm_pipeline.cards import card_picture, renew_card
+from ddpm_pipeline.hub.files import model_files
+from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
+from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT
+
+__all__ = ["push_model"]
+
+logger = logging.getLogger(__name__)
+
+
+def push_model(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+    create_pr: bool = False,
+    timeout: float = REQUEST_TIMEOUT,
+    is_whole: bool = True,
+) -> PushResult:
+    """Push a saved model, with all that belongs to it and a card, in one commit.
+
+    Arguments:
+        folder: Where the model is; nothing in it is changed.
+        repo_id, revision, private, commit_message, token, create_pr, timeout, is_whole: As for
+            ``hub.push_folder``.
+    Returns:
+        Where it is.
+    Raises:
+        ValueError: If an argument is not allowed, or a file is a pickle.
+        FileNotFoundError: If there is no saved model in the folder.
+        HubError: If the push failed; the branch is whole.
+    """
+    folder = Path(folder)
+    files = set(model_files(folder))
+    if picture := card_picture(folder):
+        files.add(picture)
+    return push_folder(
+        folder,
+        repo_id,
+        files=sorted(files),
+        revision=revision,
+        private=private,
+        commit_message=commit_message,
+        token=token,
+        create_pr=create_pr,
+        timeout=timeout,
+        is_whole=is_whole,
+        card=partial(_renewed_card, folder),
+    )
+
+
+def _renewed_card(folder: Path, present: PresentCard) -> str:
+    """The card, on the Hub's text if somebody wrote there, and on the folder's otherwise."""
+    path = folder / "README.md"
+    own = path.read_text(encoding="utf-8") if path.is_file() else None
+    if own is None or present.is_ours:
+        return renew_card(
+            folder, repo_id=present.repo_id, existing=present.text if own is None else own
+        )
+    if own != present.text:
+        logger.warning(
+            "the card of %r was changed on the Hub: its text is kept, and that of README.md here "
+            "is not pushed; change it there",
+            present.repo_id,
+        )
+    return renew_card(folder, repo_id=present.repo_id, existing=present.text)

@@ -1,0 +1,244 @@
+"""``push_folder``: a model's files to the Hub in one commit, or not at all.
+
+    push_folder("model", "alice/digits", commit_message="Train longer")
+
+The commit adds what differs from the branch's head and deletes what would be stale beside it:
+weights that the folder does not have (diffusers prefers shards, also old ones, to a single file),
+and files of an earlier push that are gone here. Other people's files are never touched.
+
+A commit names the head that it was planned for, and the Hub refuses it on any other. It can be
+repeated, therefore, when its answer is lost, and never overwrites somebody else's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx2
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_session,
+)
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils._runtime import is_xet_available
+
+from ddpm_pipeline.hub.errors import (
+    HubError,
+    HubTimeoutError,
+    SilenceError,
+    explained,
+    is_transient,
+)
+from ddpm_pipeline.hub.files import (
+    RECORD_NAME,
+    Hashes,
+    Plan,
+    checked_contents,
+    model_files,
+    plan_push,
+    read_record,
+)
+from ddpm_pipeline.hub.requests import PAUSES, REQUEST_TIMEOUT, patiently, time_limit
+from ddpm_pipeline.hub.target import Target, find_target
+
+__all__ = ["PresentCard", "PushResult", "push_folder"]
+
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """Where a push is.
+
+    Arguments:
+        url: Page of the commit, or of the pull request.
+        oid: The commit; the head that was there already if nothing changed.
+        is_new: False if the repository held all of it already, so that nothing was committed.
+        repo_id: The repository, with its owner.
+        revision: The branch, or the pull request.
+    """
+
+    url: str
+    oid: str
+    is_new: bool
+    repo_id: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class PresentCard:
+    """The README.md that a push comes upon.
+
+    Arguments:
+        repo_id: The repository, with its owner.
+        text: None if there is none.
+        is_ours: Whether nobody changed it since we pushed it.
+    """
+
+    repo_id: str
+    text: str | None
+    is_ours: bool
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    files: Sequence[str] | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+    create_pr: bool = False,
+    timeout: float = REQUEST_TIMEOUT,
+    is_whole: bool = True,
+    card: Callable[[PresentCard], str] | None = None,
+) -> PushResult:
+    """Push files of a folder in one commit, if any of them differs from what is there.
+
+    The repository, and the branch that revision names, are made if they are missing.
+
+    Arguments:
+        folder: Where the files are.
+        repo_id: OWNER/NAME, or NAME for one of the token's user.
+        files: Paths in the folder; ``model_files(folder)`` by default.
+        revision: Branch, "main" by default.
+        private: Of a repository that is made.
+        commit_message: Its title.
+        token: As huggingface_hub takes it; that of the login by default.
+        create_pr: Open a pull request instead.
+        timeout: Seconds of silence after which a request is given up.
+        is_whole: Whether the files are all there is of the model. If not, files of an earlier
+            push that are not among them stay as long as the weights do.
+        card: Makes README.md from the one that is there; the folder's own is pushed otherwise.
+            One that people changed on the Hub stays theirs.
+    Returns:
+        Where it is.
+    Raises:
+        ValueError: If an argument is not allowed, or a file is a pickle.
+        FileNotFoundError: If a file is missing.
+        HubError: If the push failed; the branch is as it was, or as it would be after the push
+            if only the last answer was lost. HubTimeoutError after a silence.
+    """
+    contents = checked_contents(Path(folder), model_files(folder) if files is None else files)
+    api = HfApi(token=token)
+    message = commit_message or "Push with ddpm_pipeline"
+    asked = {"revision": revision, "token": token}
+    with explained("push to", repo_id, **asked), time_limit(timeout):
+        target = find_target(api, repo_id, revision, private=private, is_made=not create_pr)
+        head = target.head()
+        tree = target.tree(head)
+        record = _record(target, head) if RECORD_NAME in tree else {}
+        theirs = []
+        if card is not None:
+            present = _present_card(target, head, tree, record)
+            contents[CARD] = card(present).encode()
+            theirs = [] if present.is_ours else [CARD]
+        plan = plan_push(contents, tree, head, record, is_whole=is_whole, theirs=theirs)
+        if not plan.additions and not plan.deletions:
+            url = f"{api.endpoint}/{target.repo_id}/tree/{quote(target.revision)}"
+            return PushResult(url, head, False, target.repo_id, target.revision)
+        commit = _commit(target, plan, message, create_pr=create_pr)
+    return PushResult(
+        commit.pr_url or commit.commit_url,
+        commit.oid,
+        True,
+        target.repo_id,
+        commit.pr_revision or target.revision,
+    )
+
+
+# Where to, and how.
+
+
+def _record(target: Target, head: str) -> dict[str, Hashes]:
+    return read_record(target.text(head, RECORD_NAME))
+
+
+def _present_card(
+    target: Target, head: str, tree: dict[str, RepoFile], record: dict[str, Hashes]
+) -> PresentCard:
+    if CARD not in tree:
+        return PresentCard(target.repo_id, None, True)
+    is_ours = CARD in record and record[CARD].are_of(tree[CARD])
+    return PresentCard(target.repo_id, target.text(head, CARD), is_ours)
+
+
+def _commit(target: Target, plan: Plan, message: str, *, create_pr: bool) -> CommitInfo:
+    """Upload what is new, then commit; again if it failed for a moment and did not land."""
+    additions = [CommitOperationAdd(name, content) for name, content in plan.additions.items()]
+    operations = [*additions, *(CommitOperationDelete(name) for name in plan.deletions)]
+    _upload(target, additions, create_pr=create_pr)
+    for pause in (*PAUSES, None):
+        try:
+            return target.api.create_commit(
+                target.repo_id,
+                operations,
+                commit_message=message,
+                revision=target.revision,
+                create_pr=create_pr,
+                parent_commit=plan.head,
+            )
+        except SilenceError as error:
+            raise HubTimeoutError(_unknown(target, create_pr=create_pr)) from error
+        except (httpx2.TransportError, HfHubHTTPError) as error:
+            if create_pr and _is_lost(error):
+                raise HubError(_unknown(target, create_pr=True)) from error
+            if landed := _landed(target, plan, message):
+                return landed
+            if pause is None or not is_transient(error):
+                raise
+            time.sleep(pause)
+    raise AssertionError  # the last try returns or raises
+
+
+def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
+    """Send large files, one after another: a thread of its own would not know the time limit."""
+    has_weights = any(a.path_in_repo.endswith(".safetensors") for a in additions)
+    if has_weights and is_xet_available():
+        # hf_xet asks this by itself and may wait for minutes; a Hub that hangs shall be seen here.
+        url = f"{target.api.endpoint}/api/models/{target.repo_id}/xet-write-token/"
+        url += quote(target.revision, safe="") + ("?create_pr=1" if create_pr else "")
+        headers = build_hf_headers(token=target.api.token)
+        patiently(lambda: hf_raise_for_status(get_session().get(url, headers=headers)))
+    for addition in additions:
+        target.api.preupload_lfs_files(
+            target.repo_id,
+            [addition],
+            revision=target.revision,
+            create_pr=create_pr,
+            free_memory=False,
+        )
+
+
+def _landed(target: Target, plan: Plan, message: str) -> CommitInfo | None:
+    """The commit, if the branch now holds what was planned."""
+    head = target.head()
+    tree = target.tree(head)
+    has_all = all(name in tree and h.are_of(tree[name]) for name, h in plan.files.items())
+    if head == plan.head or not has_all or tree.keys() & set(plan.deletions):
+        return None
+    url = f"{target.api.endpoint}/{target.repo_id}/commit/{head}"
+    return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=head)
+
+
+def _unknown(target: Target, *, create_pr: bool) -> str:
+    where = f"cannot tell whether the push to {target.repo_id!r} arrived: its answer was lost"
+    if create_pr:
+        return f"{where}; look for a new pull request before pushing again"
+    return f"{where}; push again, which does nothing if it did"
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the Hub may have done what it gave no answer to."""
+    return is_transient(error) and not isinstance(error, httpx2.ConnectError)

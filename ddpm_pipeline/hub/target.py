@@ -1,0 +1,107 @@
+"""Where a push goes: a repository and one of its branches, made if they are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx2
+from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from ddpm_pipeline.hub.errors import HubError
+from ddpm_pipeline.hub.requests import patiently
+
+__all__ = ["Target", "find_target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A branch of a repository.
+
+    Arguments:
+        api: How to reach it, with the token.
+        repo_id: OWNER/NAME.
+        revision: The branch, or a pull request.
+    """
+
+    api: HfApi
+    repo_id: str
+    revision: str
+
+    def head(self) -> str:
+        """The branch's newest commit."""
+        return patiently(lambda: self.api.model_info(self.repo_id, revision=self.revision)).sha
+
+    def tree(self, head: str) -> dict[str, RepoFile]:
+        """The files of a commit."""
+
+        def listed() -> dict[str, RepoFile]:
+            entries = self.api.list_repo_tree(self.repo_id, revision=head, recursive=True)
+            return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+        return patiently(listed)
+
+    def text(self, head: str, path: str) -> str:
+        """A file at a commit, past the cache, where nobody would look for it again."""
+        url = hf_hub_url(self.repo_id, path, revision=head, endpoint=self.api.endpoint)
+        headers = build_hf_headers(token=self.api.token)
+
+        def get() -> httpx2.Response:
+            response = get_session().get(url, headers=headers)
+            hf_raise_for_status(response)
+            return response
+
+        return patiently(get).content.decode("utf-8")
+
+
+def find_target(
+    api: HfApi, repo_id: str, revision: str | None, *, private: bool | None, is_made: bool
+) -> Target:
+    """A repository and its branch, made if they are missing.
+
+    Arguments:
+        api: How to reach it.
+        repo_id: OWNER/NAME, or NAME for one of the token's user.
+        revision: The branch, "main" by default.
+        private: Of a repository that is made.
+        is_made: Whether to make what is missing.
+    Raises:
+        HubError: If the revision is a tag, or private is not what the repository is.
+    """
+    if "/" not in repo_id:
+        repo_id = f"{patiently(api.whoami)['name']}/{repo_id}"
+    is_private = _is_private(api, repo_id)
+    if is_private is None and is_made:
+        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+    elif None not in (is_private, private) and is_private != private:
+        raise HubError(
+            f"cannot push to {repo_id!r}: it is {'private' if is_private else 'public'}, and "
+            f"private={private} is for a new repository; leave private out, or change the "
+            "repository's settings"
+        )
+    target = Target(api, repo_id, revision or "main")
+    if revision is not None and not revision.startswith("refs/pr/"):
+        _make_branch(target, is_made=is_made)
+    return target
+
+
+def _is_private(api: HfApi, repo_id: str) -> bool | None:
+    """None if there is no such repository, or none that may be seen."""
+    try:
+        return bool(patiently(lambda: api.model_info(repo_id)).private)
+    except RepositoryNotFoundError:
+        return None
+
+
+def _make_branch(target: Target, *, is_made: bool) -> None:
+    references = patiently(lambda: target.api.list_repo_refs(target.repo_id))
+    if target.revision in {tag.name for tag in references.tags}:
+        raise HubError(
+            f"cannot push to {target.repo_id!r}: revision {target.revision!r} is a tag, which "
+            "does not move; push to a branch, then tag it"
+        )
+    if is_made and target.revision not in {branch.name for branch in references.branches}:
+        make = target.api.create_branch
+        patiently(lambda: make(target.repo_id, branch=target.revision, exist_ok=True))

@@ -1,0 +1,23 @@
+"""How likely a model finds images: the variational bound, its report, and the commands' part of it."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.likelihood.bound import variational_bound
+    from ddpm_pipeline.likelihood.config import BoundConfig, ScoreConfig
+    from ddpm_pipeline.likelihood.report import BoundReport
+    from ddpm_pipeline.likelihood.saved_model import bound_command, output_folder
+    from ddpm_pipeline.likelihood.scores import score_command
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "bound": ["variational_bound"],
+        "config": ["BoundConfig", "ScoreConfig"],
+        "report": ["BoundReport"],
+        "saved_model": ["bound_command", "output_folder"],
+        "scores": ["score_command"],
+    },
+)

@@ -1,0 +1,88 @@
+"""TODO likelihood.config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_pipeline.likelihood.transitions import BoundSampler
+
+__all__ = ["BoundConfig", "MeasureConfig", "ScoreConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What is measured, on which images.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it and what is.
+    """
+
+    model: str
+    """A model's folder, or its name on the Hub; `--model` may be left out before it."""
+    data: str
+    """Images the model was not trained on: anything that `open_images` takes."""
+    split: str | None = None
+    """Which part of the data; "train" unless given, if there is one."""
+    num_images: int | None = None
+    """How many images, drawn at random; all unless given."""
+    fit: Literal["resize", "pad"] = "resize"
+    """Scale images of another size to the model's, or put black around smaller ones."""
+    num_timestep_samples: int = 8
+    """Timesteps drawn for each image, beside the decoder's; 0 sums every term exactly."""
+    timestep_sampler: BoundSampler = "rate"
+    """How they are drawn: by what they carry, evenly, or independently."""
+    num_inference_steps: int | None = None
+    """The bound of a chain of so many steps, spaced as the model says; all T unless given."""
+    variance_type: str | None = None
+    """Another variance of the reverse moves than the model's: fixed_small, fixed_large, ..."""
+    decoder: Literal["discretized", "continuous", "discretized_tanh"] = "discretized"
+    """The probability of 8-bit levels, a density, or the approximation of published code."""
+    clip_x_0: float | None = None
+    """Clamp the predicted x_0 to plus and minus this; not at all unless given."""
+    batch_size: int | None = None
+    """Rows of one forward pass, over images and timesteps together."""
+    output_dir: str | None = None
+    """Where results are written; the model's folder unless given."""
+    seed: int = 0
+    """The images, timesteps and noise follow from this number."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_images", 1), ("num_timestep_samples", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.output_dir is None and not Path(self.model).is_dir():
+            raise ValueError(
+                f"output_dir must be given for model={self.model!r}, no folder on this machine"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundConfig(MeasureConfig):
+    """Measure the variational bound of a saved model on images, in bits per dimension.
+
+    Writes bound.json and bound.png, and continues a run that was stopped.
+    """
+
+    target_standard_error: float | None = None
+    """Stop once the standard error is as small, in bits per dimension."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(MeasureConfig):
+    """Score every image by its bound in bits per dimension; the higher, the less likely.
+
+    Writes scores.csv, and scores.png with the most and the least likely images.
+    """
+
+    num_timestep_samples: int = 32
+    """Timesteps drawn for each image, beside the decoder's; 0 sums every term exactly."""
+    num_shown: int = 16
+    """Images of each kind in scores.png; 0 writes none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_shown < 0:
+            raise ValueError(f"num_shown must be at least 0, got {self.num_shown}")

@@ -1,0 +1,162 @@
+"""``ddpm bound``: the variational bound of a saved model on images.
+
+ddpm bound model --data photos/ --split test
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.common import (
+    process_state,
+    shared_accelerator,
+    stream_generator,
+    weights_hash,
+    write_text,
+)
+from ddpm_pipeline.data import ImageData, ModelBatches, described_changes, open_images, source_name
+from ddpm_pipeline.likelihood.bound import variational_bound
+from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
+from ddpm_pipeline.likelihood.figures import save_figure
+from ddpm_pipeline.likelihood.report import BoundReport
+from ddpm_pipeline.pipelines import DDPMPipeline
+from ddpm_pipeline.schedulers import DDPMScheduler
+
+__all__ = ["Measurement", "bound_command", "measure", "output_folder"]
+
+
+def bound_command(config: BoundConfig) -> BoundReport:
+    """Measure, write bound.json and bound.png, and return the report.
+
+    On every process of `accelerate launch` together.
+
+    Arguments:
+        config: All options.
+    Raises:
+        ValueError: If an option, the images or the model do not fit each other.
+        OSError: If the model cannot be loaded.
+    """
+    measured = measure(
+        config,
+        name="bound",
+        shuffled=True,
+        target_standard_error=config.target_standard_error,
+    )
+    if process_state().is_main_process:
+        folder = output_folder(config)
+        text = json.dumps(_described(config, measured), indent=1) + "\n"
+        write_text(folder / "bound.json", text)
+        save_figure(measured.report, folder / "bound.png")
+    return measured.report
+
+
+def _described(config: MeasureConfig, measured: Measurement) -> dict[str, Any]:
+    """The report with what it is a report of, as JSON values; no path and no host."""
+    data = {
+        "name": source_name(config.data),
+        "split": config.split,
+        "fingerprint": measured.data.fingerprint,
+        "changes": measured.data.changes,
+    }
+    versions = {name: version(name) for name in ("torch", "diffusers")}
+    more = {"data": data, "weights": measured.weights, "versions": versions}
+    return {**measured.report.to_dict(), **more}
+
+
+def output_folder(config: MeasureConfig) -> Path:
+    """Where results are written; made if it is not there."""
+    folder = Path(config.output_dir or config.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Measurement(NamedTuple):
+    """A report, the images in its order, and the hash of the model's weights."""
+
+    report: BoundReport
+    data: ImageData
+    weights: str
+
+
+def measure(
+    config: MeasureConfig,
+    *,
+    name: str,
+    shuffled: bool,
+    target_standard_error: float | None = None,
+) -> Measurement:
+    """The report of a model on images.
+
+    Arguments:
+        config: What to measure.
+        name: Of the file in the output folder that keeps the sums of a run that is stopped.
+        shuffled: Whether the images are put in random order.
+        target_standard_error: As for ``variational_bound``.
+    """
+    state = process_state()
+    accelerator = shared_accelerator()
+    pipeline = DDPMPipeline.from_pretrained(config.model).to(state.device)
+    scheduler, chain = _scheduler_and_chain(config, pipeline)
+    data = _open_data(config, pipeline, shuffled=shuffled)
+    report = variational_bound(
+        pipeline.unet,
+        scheduler,
+        ModelBatches(data),
+        timesteps=chain,
+        num_timestep_samples=config.num_timestep_samples or None,
+        generator=stream_generator("measured_noise", config.seed),
+        batch_size=config.batch_size,
+        decoder=config.decoder,
+        clip_x_0=config.clip_x_0,
+        timestep_sampler=config.timestep_sampler,
+        target_standard_error=target_standard_error,
+        accelerator=accelerator,
+        state_file=output_folder(config) / f"{name}.state",
+        progress=True,
+    )
+    report = replace(report, warnings=report.warnings + described_changes(data))
+    return Measurement(report, data, weights_hash(pipeline.unet))
+
+
+def _scheduler_and_chain(
+    config: MeasureConfig, pipeline: DDPMPipeline
+) -> tuple[DDPMScheduler, Tensor | None]:
+    scheduler = pipeline.scheduler
+    if config.variance_type is not None:
+        scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=config.variance_type)
+    if config.num_inference_steps is None:
+        return scheduler, None
+    scheduler.set_timesteps(config.num_inference_steps)
+    return scheduler, scheduler.timesteps
+
+
+def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
+    """Images of the size and the channels that the model was made for."""
+    unet = pipeline.unet.config
+    if not isinstance(unet.sample_size, int):
+        raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
+    data = open_images(
+        config.data,
+        resolution=unet.sample_size,
+        channels=unet.in_channels,
+        fit=config.fit,
+        split=config.split,
+        labels=unet.num_class_embeds is not None,
+    )
+    count = len(data) if config.num_images is None else config.num_images
+    if count > len(data):
+        raise ValueError(f"num_images must be at most {len(data)}, the images there are")
+    order = torch.arange(len(data))
+    if shuffled or count < len(data):
+        order = torch.randperm(
+            len(data), generator=stream_generator("measured_order", config.seed)
+        )
+    order = order[:count]
+    return data.subset(order if shuffled else order.sort().values)

@@ -1,0 +1,68 @@
+"""``ddpm score``: how likely a model finds each image of a data set, to find those that are odd.
+
+ddpm score model --data photos/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.common import process_state
+from ddpm_pipeline.data import (
+    ImageData,
+    contact_sheet,
+    folder_source,
+    is_dataset_path,
+    is_idx_folder,
+)
+from ddpm_pipeline.likelihood.config import ScoreConfig
+from ddpm_pipeline.likelihood.figures import save_scores
+from ddpm_pipeline.likelihood.report import BoundReport
+from ddpm_pipeline.likelihood.saved_model import measure, output_folder
+
+__all__ = ["score_command"]
+
+
+def score_command(config: ScoreConfig) -> BoundReport:
+    """Score, write scores.csv and scores.png, and return the report.
+
+    On every process of `accelerate launch` together.
+
+    Arguments:
+        config: All options.
+    Raises:
+        ValueError: If an option, the images or the model do not fit each other.
+        OSError: If the model cannot be loaded.
+    """
+    report, data, _ = measure(config, name="scores", shuffled=False)
+    if process_state().is_main_process:
+        folder = output_folder(config)
+        save_scores(report, folder / "scores.csv", _names(config, data))
+        if config.num_shown:
+            _save_extremes(report, data, folder / "scores.png", config.num_shown)
+    return report
+
+
+def _names(config: ScoreConfig, data: ImageData) -> Sequence[str]:
+    """File names of the images, or their numbers in the data where there are no files."""
+    numbers = data.members.tolist()
+    path = Path(config.data).expanduser()
+    has_files = path.is_dir() and not is_idx_folder(path) and not is_dataset_path(path)
+    # Images that could not be read are left out of the data, but not of the folder.
+    if not has_files or data.skipped:
+        return [str(i) for i in numbers]
+    source = folder_source(path, config.split)
+    return [source.name(i) for i in numbers]
+
+
+def _save_extremes(report: BoundReport, data: ImageData, path: Path, count: int) -> None:
+    order = report.per_example.argsort()
+    count = min(count, len(order))
+    shown = torch.cat([order[:count], order.flip(0)[:count]])
+    images: Tensor = data.batch(shown).images
+    bits = report.per_example[shown].tolist()
+    contact_sheet(images, bits, shown.tolist()).save(path)

@@ -1,0 +1,52 @@
+"""The networks: U-Nets by size, any network behind one signature, and what makes them fast."""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.networks.compiling import CompiledNetwork
+    from ddpm_pipeline.networks.cpu_layers import (
+        keep_freed_memory,
+        use_float32_attention,
+        use_matrix_products,
+    )
+    from ddpm_pipeline.networks.denoiser import Denoiser, device_of, evaluating, run_denoiser
+    from ddpm_pipeline.networks.inference import (
+        FastForward,
+        InferencePrecision,
+        computes_in_bfloat16,
+        fast_forward,
+    )
+    from ddpm_pipeline.networks.sharding import (
+        gathered,
+        is_sharded_run,
+        joined,
+        like,
+        own_part,
+        shard,
+        whole,
+        without_accelerates_own,
+    )
+    from ddpm_pipeline.networks.unets import LARGE_SIDE, LAST_LAYERS, last_side, unet_config
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "compiling": ["CompiledNetwork"],
+        "cpu_layers": ["keep_freed_memory", "use_float32_attention", "use_matrix_products"],
+        "denoiser": ["Denoiser", "device_of", "evaluating", "run_denoiser"],
+        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16", "fast_forward"],
+        "sharding": [
+            "gathered",
+            "is_sharded_run",
+            "joined",
+            "like",
+            "own_part",
+            "shard",
+            "whole",
+            "without_accelerates_own",
+        ],
+        "unets": ["LARGE_SIDE", "LAST_LAYERS", "last_side", "unet_config"],
+    },
+)

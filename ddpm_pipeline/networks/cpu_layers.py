@@ -1,0 +1,146 @@
+"""What makes training on a CPU fast, and sampling in bfloat16.
+
+tests/benchmarks/test_training_speed.py times all of it.
+
+- Attention in float32 where heads are narrow: torch's fused bfloat16 kernel takes seven times as
+  long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
+- Its result, in bf16, in the memory order of its input: diffusers returns a transposed view, and
+  what follows would mix both orders, with copies.
+- Convolutions of one pixel as batched matrix products: oneDNN's take about twice as long, forward
+  and backward, where planes are kept one by one and have more places than there are channels.
+- Attention of few places without a fused kernel, which takes a third longer; not in bfloat16,
+  where the scores in float32 would add a twentieth to the memory of training.
+- Freed memory stays with the process: by default glibc returns every large tensor to the system
+  when it is freed, and the system clears it anew for the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+
+__all__ = [
+    "Float32Attention",
+    "SwappedLayers",
+    "keep_freed_memory",
+    "use_float32_attention",
+    "use_matrix_products",
+]
+
+
+_WIDE_HEAD, _FEW_PLACES = 64, 64
+_OF_DIFFUSERS = (AttnProcessor, AttnProcessor2_0)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+_LARGEST_INT = 2**31 - 1
+
+
+class Float32Attention:
+    """Diffusers' attention outside autocast; plain for few places in float32, else fused."""
+
+    def __init__(self) -> None:
+        self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """As in diffusers; the result is of ``hidden_states``' dtype and, in bf16, its order."""
+        places = hidden_states[0].numel() // attn.query_dim
+        plain = places <= _FEW_PLACES and hidden_states.dtype == torch.float32
+        attend = self._plain if plain else self._fused
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            output = attend(
+                attn, hidden_states.float(), encoder_hidden_states, attention_mask, temb
+            )
+        if hidden_states.dtype == torch.float32:  # copies would cost memory and gain no time
+            return output
+        return torch.empty_like(hidden_states).copy_(output)
+
+
+def use_float32_attention(network: nn.Module) -> None:
+    """Compute the attention of narrow heads in float32, whatever autocast says."""
+    for module in _narrow_attention(network):
+        module.set_processor(Float32Attention())
+
+
+def use_matrix_products(network: nn.Module) -> None:
+    """Compute convolutions of one pixel, such as residual shortcuts, as matrix products."""
+    for module in _pointwise_convolutions(network):
+        module.forward = partial(_pointwise, module)
+
+
+@dataclass(frozen=True, eq=False)
+class SwappedLayers:
+    """Both of the above for the length of a block, where layers are still diffusers' by then."""
+
+    attention: tuple[Attention, ...]
+    convolutions: tuple[nn.Conv2d, ...]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> SwappedLayers:
+        """Those of a network, which stays as it is."""
+        return cls(_narrow_attention(network), _pointwise_convolutions(network))
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Swap them in, and back."""
+        narrow = [m for m in self.attention if type(m.processor) in _OF_DIFFUSERS]
+        attention = [(module, module.processor) for module in narrow]
+        convolutions = [m for m in self.convolutions if "forward" not in vars(m)]
+        try:
+            for module, _ in attention:
+                module.processor = Float32Attention()
+            for module in convolutions:
+                module.forward = partial(_pointwise, module)
+            yield
+        finally:
+            for module, processor in attention:
+                module.processor = processor
+            for module in convolutions:
+                vars(module).pop("forward", None)
+
+
+def _narrow_attention(network: nn.Module) -> tuple[Attention, ...]:
+    found = [module for module in network.modules() if isinstance(module, Attention)]
+    return tuple(module for module in found if module.inner_dim // module.heads < _WIDE_HEAD)
+
+
+def _pointwise_convolutions(network: nn.Module) -> tuple[nn.Conv2d, ...]:
+    found = [module for module in network.modules() if type(module) is nn.Conv2d]
+    return tuple(module for module in found if _is_pointwise(module))
+
+
+def _is_pointwise(module: nn.Conv2d) -> bool:
+    plain = module.kernel_size == module.stride == (1, 1) and module.padding == (0, 0)
+    return plain and module.groups == 1 and module.bias is not None
+
+
+def _pointwise(module: nn.Conv2d, x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.shape[2:].numel() < module.in_channels:
+        return nn.Conv2d.forward(module, x)
+    weight = module.weight.flatten(1).expand(len(x), -1, -1)
+    product = torch.baddbmm(module.bias[:, None], weight, x.flatten(2))
+    return product.unflatten(2, x.shape[2:])
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor; does nothing without glibc."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, _LARGEST_INT)
+        mallopt(_TOP_PAD, 2**26)

@@ -1,0 +1,87 @@
+r"""Any network of two arguments, :math:`y_\theta(x_t, t)`, behind one signature.
+
+A denoiser may be a plain function, a ``torch.nn.Module`` or a diffusers model that answers with an
+object. What differs between them is settled here once: where it lives, in which precision it
+computes, whether it takes class labels, and that dropout is off while it is measured.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Denoiser", "device_of", "evaluating", "run_denoiser"]
+
+
+Denoiser = Callable[..., object]
+
+
+def device_of(model: Denoiser, default: torch.device) -> torch.device:
+    """Where the model's parameters are; the default if it has none."""
+    parameter = _parameter(model)
+    return default if parameter is None else parameter.device
+
+
+def _dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
+    """The precision that the model says it has, or else that of its parameters."""
+    dtype = getattr(model, "dtype", None)
+    if not isinstance(dtype, torch.dtype):
+        parameter = _parameter(model)
+        dtype = default if parameter is None else parameter.dtype
+    return dtype if dtype.is_floating_point else default
+
+
+def _parameter(model: Denoiser) -> Tensor | None:
+    return next(model.parameters(), None) if isinstance(model, nn.Module) else None
+
+
+def run_denoiser(
+    model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None = None
+) -> Tensor:
+    """The model's output at x_t, in the dtype of x_t.
+
+    Arguments:
+        model: Called as model(x_t, t) or model(x_t, t, class_labels=...); returns a tensor or an
+            object with one as ``sample``.
+        x_t: Noisy data, shape (B, C, *).
+        t: Timesteps, int64, shape (B,).
+        class_labels: int64, shape (B,), or None.
+    Returns:
+        Shape (B, C', *): the channels are for the caller to check.
+    Raises:
+        TypeError: If the output is not a tensor.
+        ValueError: If its shape differs from that of x_t in more than the channels, or a model
+            with classes is given none.
+    """
+    config = getattr(model, "config", None)
+    if class_labels is None and getattr(config, "num_class_embeds", None) is not None:
+        raise ValueError("class_labels must be given, one for each image: the model has classes")
+    labels = {} if class_labels is None else {"class_labels": class_labels}
+    output = model(x_t.to(_dtype_of(model, x_t.dtype)), t, **labels)
+    output = getattr(output, "sample", output)
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            "model must return a tensor or an object with one as `sample`, got "
+            f"{type(output).__name__}"
+        )
+    if output.ndim != x_t.ndim or (len(output), *output.shape[2:]) != (len(x_t), *x_t.shape[2:]):
+        raise ValueError(
+            f"model must return the shape of x_t, {(*x_t.shape,)}, but for the channels, got "
+            f"{(*output.shape,)}"
+        )
+    return output.to(x_t.dtype)
+
+
+@contextmanager
+def evaluating(model: Denoiser) -> Iterator[None]:
+    """No gradients, and a module in evaluation mode, for a while."""
+    modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in modules:
+            module.training = True

@@ -1,0 +1,77 @@
+"""TODO pipelines.config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_pipeline.common import check_at_least
+from ddpm_pipeline.pipelines.writing import Format
+
+__all__ = ["SampleConfig", "SamplingOptions"]
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+SchedulerName = Literal["as_saved", "ddpm", "ddim"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """What determines image i.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it and what is.
+    """
+
+    model: str
+    """A model directory, or a model of the Hub."""
+    seed: int = 0
+    """Image i depends on (seed, i) alone."""
+    scheduler: SchedulerName = "ddim"
+    """The sampler: DDIM, DDPM with the model's variances, or what the model was saved with."""
+    num_inference_steps: int | None = 50
+    """K, the number of reverse steps; None is all T of the model."""
+    eta: float | None = None
+    """Share of the noise in DDIM, 0 to 1; 0 unless given."""
+    class_labels: tuple[int, ...] | None = None
+    """Classes of a class-conditional model, in turn: image i is of class i mod their count."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+    batch_size: int = 16
+    """Rows of one model call. Another number changes images by rounding errors only."""
+    precision: Precision = "float32"
+    """Number type of the network."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, seed=0, batch_size=1)
+        if self.class_labels is not None and len(self.class_labels) == 0:
+            raise ValueError("class_labels must hold at least one class, got none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(SamplingOptions):
+    """Options of `sample_images`."""
+
+    num_images: int = 16
+    """How many images."""
+    output: str = "samples"
+    """A directory, or a .npz file."""
+    format: Format | None = None
+    """PNG files, one .npz file or webdataset's .tar shards; by the name of output unless given."""
+    shard_size: int = 256
+    """Images per shard: what is held in memory, and what a killed run loses at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, num_images=1, shard_size=1)
+        if (Path(self.output).suffix == ".npz") != (self.resolved_format == "npz"):
+            raise ValueError(
+                f"output must end in .npz for format npz and for no other, got {self.output!r} "
+                f"with format={self.resolved_format!r}"
+            )
+
+    @property
+    def resolved_format(self) -> Format:
+        """The format, from the name of output if none was given."""
+        return self.format or ("npz" if Path(self.output).suffix == ".npz" else "png")

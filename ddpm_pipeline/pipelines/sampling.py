@@ -1,0 +1,255 @@
+r"""Images at scale: any number of samples, the same set however they are drawn.
+
+.. math:: \text{image}_i = f(\text{model}, \text{sampler}, \text{seed}, i)
+
+All noise of image i comes from a generator seeded by (seed, i), and every model call has the same
+number of rows, so that neither the number of processes nor what else is drawn beside it changes a
+byte. Images are written in shards of consecutive i; a run that was killed goes on with the shards
+that are missing.
+
+    sample_images(SampleConfig(model="model", num_images=50_000, output="samples"))
+
+    samples/000000.png ...          format "png"
+    samples/000000-000255.tar ...   format "webdataset": 000000.png, and 000000.cls with classes
+    samples.npz                     format "npz": arr_0 uint8 (N, H, W, C), labels the classes
+    samples/sampling.json           what determines the images
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from diffusers import DDIMScheduler, SchedulerMixin
+from tqdm.auto import tqdm
+
+from ddpm_pipeline.common import (
+    TEMPORARY_PATTERN,
+    process_state,
+    stream_generator,
+    weights_hash,
+    write_text,
+)
+from ddpm_pipeline.data import uint8_from_unit_range
+from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
+from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
+from ddpm_pipeline.pipelines.writing import (
+    FORMATS,
+    MANIFEST_NAME,
+    ShardFormat,
+    join_parts,
+    npz_manifest,
+)
+from ddpm_pipeline.schedulers import DDPMScheduler
+
+__all__ = ["Sampler", "load_sampler", "sample_images"]
+
+
+_SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+
+
+# Drawing.
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """Draws the images of given numbers.
+
+    Arguments:
+        pipe: The pipeline.
+        options: What determines image i.
+        saved_scheduler: The scheduler that the model was saved with.
+    """
+
+    pipe: DDPMPipeline
+    options: SamplingOptions
+    saved_scheduler: SchedulerMixin
+
+    def __call__(self, indices: Sequence[int]) -> np.ndarray:
+        """The images of these numbers, uint8 (N, H, W, C)."""
+        options, device = self.options, self.pipe.device
+        extra = {} if options.eta is None else {"eta": options.eta}
+        images = self.pipe(
+            batch_size=len(indices),
+            generator=[
+                stream_generator("samples", options.seed, i, device=device) for i in indices
+            ],
+            num_inference_steps=options.num_inference_steps,
+            max_batch_size=options.batch_size,
+            class_labels=None if options.class_labels is None else self.labels(indices),
+            guidance_scale=options.guidance_scale,
+            output_type="pt",
+            **extra,
+        ).images
+        return uint8_from_unit_range(images)
+
+    def labels(self, indices: Sequence[int]) -> list[int] | None:
+        """The classes of the images of these numbers, None without classes."""
+        labels = self.options.class_labels
+        return None if labels is None else [labels[i % len(labels)] for i in indices]
+
+    @property
+    def num_steps(self) -> int:
+        """K."""
+        steps = self.options.num_inference_steps
+        return self.pipe.scheduler.config.num_train_timesteps if steps is None else steps
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the images, as JSON values; no path and no host."""
+        config = json.loads(self.pipe.scheduler.to_json_string())
+        config = {k: v for k, v in config.items() if k not in ("_name_or_path", "_class_name")}
+        options = self.options
+        return {
+            "weights": weights_hash(self.pipe.unet),
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "scheduler_config": sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+            "num_inference_steps": self.num_steps,
+            "eta": options.eta,
+            "class_labels": None if options.class_labels is None else list(options.class_labels),
+            "guidance_scale": options.guidance_scale,
+            "precision": options.precision,
+            "seed": options.seed,
+        }
+
+
+def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -> Sampler:
+    """The sampler for these options.
+
+    Arguments:
+        options: What determines image i.
+        device: Where the network runs.
+    Raises:
+        OSError: If the model cannot be loaded.
+        ValueError: If an option does not fit the model.
+    """
+    pipe = DDPMPipeline.from_pretrained(options.model, dtype=getattr(torch, options.precision))
+    saved = pipe.scheduler
+    if options.scheduler != "as_saved":
+        scheduler = _SCHEDULERS[options.scheduler].from_config(saved.config)
+        pipe = DDPMPipeline(pipe.unet, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet.eval()
+    sampler = Sampler(pipe.to(device), options, saved)
+    _check_steps(sampler)
+    return sampler
+
+
+def _check_steps(sampler: Sampler) -> None:
+    total = sampler.pipe.scheduler.config.num_train_timesteps
+    if not 1 <= sampler.num_steps <= total:
+        raise ValueError(
+            f"num_inference_steps must be 1 to {total}, the model's T, got {sampler.num_steps}"
+        )
+
+
+def sample_images(config: SampleConfig) -> Path:
+    """Draw and write images, on every process of `accelerate launch` together.
+
+    A second call goes on where the first was stopped. Several machines must share the output's
+    file system.
+
+    Arguments:
+        config: All options.
+    Returns:
+        The path of the directory or file.
+    Raises:
+        ValueError: If the output holds images that other options made, or an option is not
+            allowed.
+    """
+    state = process_state()
+    sampler = load_sampler(config, state.device)
+    output = Path(config.output)
+    manifest = {
+        **sampler.describe(),
+        "num_images": config.num_images,
+        "shard_size": config.shard_size,
+        "format": config.resolved_format,
+    }
+    is_npz = config.resolved_format == "npz"
+    folder = output.with_name(output.name + ".parts") if is_npz else output
+    if is_npz and output.exists():
+        _check_manifest(manifest, npz_manifest(output), output)
+        shutil.rmtree(folder, ignore_errors=True)  # a run was killed between joining and this
+        return output
+    if state.is_main_process:
+        _claim(folder, manifest)
+    state.wait_for_everyone()
+    size, total = config.shard_size, config.num_images
+    shards = [range(i, min(i + size, total)) for i in range(0, total, size)]
+    _write_shards(sampler, FORMATS[config.resolved_format], folder, shards, state)
+    if is_npz and state.is_main_process:
+        join_parts(folder, shards, output, sampler.labels(range(total)), manifest)
+    state.wait_for_everyone()
+    return output
+
+
+def _claim(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest to a new folder, or make sure that the folder has the same one."""
+    path = folder / MANIFEST_NAME
+    if path.exists():
+        _check_manifest(manifest, json.loads(path.read_text()), folder)
+        for unfinished in folder.glob(TEMPORARY_PATTERN):
+            unfinished.unlink()
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"output {str(folder)!r} is not empty and was not made by sample_images")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(manifest, indent=2) + "\n")
+
+
+def _check_manifest(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:
+    differing = [
+        f"{key} {found.get(key)!r}, now {wanted.get(key)!r}"
+        for key in sorted(wanted.keys() | found.keys())
+        if wanted.get(key) != found.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"output {str(output)!r} holds images made with other options: {'; '.join(differing)}"
+        )
+
+
+def _write_shards(
+    sampler: Sampler,
+    shard_format: ShardFormat,
+    folder: Path,
+    shards: list[range],
+    state: PartialState,
+) -> None:
+    unfinished = [shard for shard in shards if not shard_format.is_finished(folder, shard)]
+    state.wait_for_everyone()  # before anyone adds to what the others still have to list
+    queues = [unfinished[r :: state.num_processes] for r in range(state.num_processes)]
+    own, others = queues[state.process_index], queues[state.process_index + 1 :]
+    total, left = shards[-1].stop, sum(map(len, unfinished))
+    is_main = state.is_main_process
+    with tqdm(total=total, initial=total - left, unit=" images", disable=not is_main) as bar:
+        for shard in own:
+            images = []
+            for batch in _split(shard, sampler.options.batch_size):
+                images.append(sampler(batch))
+                bar.update(len(batch))
+            shard_format.write(folder, shard, np.concatenate(images), sampler.labels(shard))
+            if is_main:
+                bar.update(sum(_pop_finished(queue, shard_format, folder) for queue in others))
+        state.wait_for_everyone()
+        bar.update(total - bar.n)
+
+
+def _split(indices: range, size: int) -> list[range]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _pop_finished(queue: list[range], shard_format: ShardFormat, folder: Path) -> int:
+    """Drop the shards that another process has finished by now; how many images they held."""
+    count = 0
+    while queue and shard_format.is_finished(folder, queue[0]):
+        count += len(queue.pop(0))
+    return count

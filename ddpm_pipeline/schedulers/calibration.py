@@ -1,0 +1,176 @@
+"""TODO schedulers.calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion import DECODER_RATIOS, NoiseSchedule
+
+__all__ = ["Calibration"]
+
+
+Estimate = Literal["error", "moment"]
+ESTIMATES: tuple[str, ...] = get_args(Estimate)
+
+_VERSION = 2
+MEASURED_TABLES = (
+    "m",
+    "m_standard_error",
+    "x_0_error",
+    "x_0_error_standard_error",
+    "decoder_variance",
+    "decoder",
+)
+_TABLES = (*MEASURED_TABLES[:-1], "x_0_variance")
+OPTIONAL_TABLES = ("decoder_cost", "wiener_error")
+# alpha_bar at this many timesteps tells schedules apart.
+_FINGERPRINTS = 16
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    r"""What ``calibrate`` measured of a model, as exact in JSON as in memory.
+
+    Arguments:
+        m: m_t = E||eps_hat||²/D, float64, shape (T,).
+        m_standard_error: Its standard error, shape (T,).
+        x_0_error: e_t = E||x_0 - x_0_hat||²/D, shape (T,).
+        x_0_error_standard_error: Its standard error, shape (T,).
+        x_0_variance: v_t, what the analytic variance is made of, shape (T,).
+        decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
+            for 8-bit data the best from e_t/8 to 16 e_t that is at most 1 - alpha_bar, shape (T,).
+        decoder_cost: E[-log p(x_0 | x_t)]/D in nats with decoder_variance, shape (T,); None where
+            it follows from x_0_error or from decoder.
+        wiener_error: W_t, the error of Wiener's filter by the data's power spectrum, shape (T,);
+            None where that is unknown.
+        decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
+            shape (7, T); (0, T) for a continuous decoder, which follows
+            from x_0_error.
+        alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
+        second_moment: E||x_0||²/D of the data.
+        standard_error: Of the full chain's bits per dimension.
+        num_images: Different images seen.
+        num_forwards: Forward passes made, one image each.
+        image_shape: Shape of one image, () if unknown.
+        estimate: Where x_0_variance comes from, "error" or "moment".
+        weights: Hashes of the weights by precision; None is for any weights.
+    """
+
+    m: Tensor
+    m_standard_error: Tensor
+    x_0_error: Tensor
+    x_0_error_standard_error: Tensor
+    x_0_variance: Tensor
+    decoder_variance: Tensor
+    decoder: Tensor
+    alpha_bar: tuple[float, ...]
+    second_moment: float
+    decoder_cost: Tensor | None = None
+    wiener_error: Tensor | None = None
+    standard_error: float = 0.0
+    num_images: int = 0
+    num_forwards: int = 0
+    image_shape: tuple[int, ...] = ()
+    estimate: Estimate = "error"
+    weights: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*_TABLES, *OPTIONAL_TABLES, "decoder"):
+            table = getattr(self, name)
+            if name in OPTIONAL_TABLES and table is None:
+                continue
+            rows = (len(self.decoder),) if name == "decoder" else ()
+            if table.dtype != torch.float64 or table.shape != (*rows, len(self)):
+                raise ValueError(
+                    f"{name} must be float64 of shape {(*rows, len(self))}, got {table.dtype} of "
+                    f"shape {(*table.shape,)}"
+                )
+        if len(self.decoder) not in (0, len(DECODER_RATIOS)):
+            raise ValueError(
+                f"decoder must have {len(DECODER_RATIOS)} or no rows, got {len(self.decoder)}"
+            )
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.x_0_error)
+
+    def __repr__(self) -> str:
+        return (
+            f"Calibration(T={len(self)}, num_images={self.num_images}, "
+            f"num_forwards={self.num_forwards}, image_shape={self.image_shape}, "
+            f"estimate={self.estimate!r}, standard_error={self.standard_error:.2g})"
+        )
+
+    def for_any_weights(self) -> Calibration:
+        """The same, which will no longer be refused for other weights than those it is of."""
+        return replace(self, weights=None)
+
+    def check_schedule(self, schedule: NoiseSchedule) -> None:
+        """ValueError if it was made for another T or another noise schedule."""
+        if len(schedule) != len(self):
+            raise ValueError(
+                f"the calibration was made for {len(self)} timesteps, but the scheduler has "
+                f"{len(schedule)}; calibrate again"
+            )
+        mine, theirs = torch.tensor(self.alpha_bar), torch.tensor(schedule_fingerprint(schedule))
+        if mine.shape != theirs.shape or not torch.allclose(mine, theirs, rtol=1e-5, atol=1e-12):
+            raise ValueError(
+                "the calibration was made for another noise schedule than the scheduler's; "
+                "calibrate again"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values; tables as text, numbers in the digits that give them back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tables = {name: _text(values.pop(name)) for name in _TABLES}
+        decoder = [_text(row) for row in values.pop("decoder")]
+        for name in OPTIONAL_TABLES:
+            values[name] = None if values[name] is None else _text(values[name])
+        values["alpha_bar"] = list(self.alpha_bar)
+        values["image_shape"] = list(self.image_shape)
+        values["weights"] = None if self.weights is None else dict(self.weights)
+        return {"version": _VERSION, **values, **tables, "decoder": decoder}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """What ``to_dict`` was called on.
+
+        Raises:
+            ValueError: If a newer version of this package wrote it, or it is not a calibration.
+        """
+        values = dict(values)
+        version = values.pop("version", None)
+        if version != _VERSION:
+            raise ValueError(
+                f"the calibration's version must be {_VERSION}, got {version!r}; a newer "
+                "ddpm_pipeline may read it, or calibrate again"
+            )
+        if missing := {field.name for field in fields(cls)} - values.keys():
+            raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
+        for name in (*_TABLES, *OPTIONAL_TABLES):
+            values[name] = None if values[name] is None else _table(values[name])
+        T = len(values["x_0_error"])
+        decoder = [_table(row) for row in values["decoder"]]
+        values["decoder"] = torch.stack(decoder) if decoder else torch.zeros(0, T).double()
+        for name in ("alpha_bar", "image_shape"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def _text(table: Tensor) -> str:
+    return " ".join(map(repr, table.tolist()))
+
+
+def _table(text: str) -> Tensor:
+    return torch.tensor([float(number) for number in text.split()], dtype=torch.float64)
+
+
+def schedule_fingerprint(schedule: NoiseSchedule) -> tuple[float, ...]:
+    count = min(_FINGERPRINTS, len(schedule))
+    places = torch.linspace(0, len(schedule) - 1, count, dtype=torch.float64).round().long()
+    return tuple(schedule.alpha_bar(places).tolist())

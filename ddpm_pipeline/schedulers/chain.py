@@ -1,0 +1,169 @@
+r"""All reverse moves of a chain, tabulated once, so that a step of a scheduler only looks one up.
+
+.. math::
+    \hat x_0 = a_1 x_t + a_2 f_\theta, \qquad x_s = b_1 \hat x_0 + b_2 x_t + \sigma z
+
+A timestep that the chain leaves out has a move too: to the next lower one that it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion import (
+    NoiseSchedule,
+    PredictionType,
+    ReverseMove,
+    VarianceType,
+    broadcast,
+    ddim_coefficients,
+    posterior_variance,
+    reverse_coefficients,
+    x_0_variance_of_moves,
+)
+
+__all__ = ["Chain", "Step", "StepRule", "StepTable", "check_timestep"]
+
+
+class Step(NamedTuple):
+    """A reverse move ready for use: floats, or tensors that broadcast against the sample."""
+
+    move: ReverseMove
+    std: float | Tensor  # of the variance types that are not learned; 0 on clean data
+    has_noise: float | Tensor | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Where the moves go: ``landing`` and ``above`` of every t, int64, shape (T,).
+
+    Arguments:
+        timesteps: The chain, strictly decreasing in [0, T-1].
+        T: Number of timesteps of the full chain.
+    """
+
+    timesteps: Sequence[int]
+    T: int
+    landing: Tensor = field(init=False)
+    above: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        ascending, every_t = torch.tensor(self.timesteps).flip(0), torch.arange(self.T)
+        bottom, beyond = torch.tensor([-1]), torch.tensor([self.T])
+        below = torch.searchsorted(ascending, every_t)
+        object.__setattr__(self, "landing", torch.cat([bottom, ascending])[below])
+        above = torch.searchsorted(ascending, every_t, right=True)
+        object.__setattr__(self, "above", torch.cat([ascending, beyond])[above])
+
+
+class StepRule(NamedTuple):
+    """What a move depends on beside its timesteps.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        prediction_type, variance_type: As in ``process.reverse``.
+        x_0_variance, decoder_variance: v_t for variance_type "analytic", and the variance of its
+            move to the data, shape (T,); None if not calibrated.
+        last_noise_levels: For the same, the largest mean |noise| of the last noise drawn, in
+            units of 2/255; it is not made smaller than the forward process's.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    variance_type: VarianceType
+    x_0_variance: Tensor | None
+    decoder_variance: Tensor | None
+    last_noise_levels: float
+
+    def moves(self, chain: Chain, t: Tensor, eta: float | None = None) -> ReverseMove:
+        """The moves of a chain from t, those of DDIM where eta is given."""
+        s, v = chain.landing[t], None
+        if self.variance_type == "analytic" and self.x_0_variance is not None:
+            v = x_0_variance_of_moves(self.x_0_variance, self.decoder_variance, t, s)
+        options = {"prediction_type": self.prediction_type, "x_0_variance": v}
+        if eta is not None:
+            return ddim_coefficients(self.schedule, t, s, eta=eta, **options)
+        return reverse_coefficients(
+            self.schedule, t, s, variance_type=self.variance_type, above=chain.above[t], **options
+        )
+
+    def tabulate(self, chain: Chain, eta: float | None = None) -> StepTable:
+        """All steps of a chain."""
+        move = self.moves(chain, torch.arange(chain.T), eta)
+        std = (0.5 * move.log_var).exp()
+        if self.variance_type == "analytic":
+            std = self._with_little_noise_last(chain, std, 1.0 if eta is None else eta)
+        has_noise = (chain.landing >= 0) & (std > 0)
+        std = has_noise * std
+        moves = map(ReverseMove, *(column.tolist() for column in move))
+        steps = list(map(Step, moves, std.tolist(), has_noise.tolist()))
+        return StepTable(steps, torch.stack([*move, std, has_noise.to(std)], dim=1), {})
+
+    def _with_little_noise_last(self, chain: Chain, std: Tensor, eta: float) -> Tensor:
+        """The standard deviations (T,), that of the last noise capped."""
+        cap = self.last_noise_levels * 2 / 255 * math.sqrt(math.pi / 2)
+        posterior_var = posterior_variance(self.schedule, torch.arange(chain.T), chain.landing)
+        capped = torch.maximum(std.clamp(max=cap), eta * posterior_var.sqrt())
+        return torch.where(chain.landing == chain.timesteps[-1], capped, std)
+
+
+class StepTable(NamedTuple):
+    """All steps of a chain: on the host, as columns (T, 8), and these on other devices."""
+
+    steps: list[Step]
+    columns: Tensor
+    on_device: dict[tuple[torch.device, torch.dtype], Tensor]
+
+    def step(self, t: int | Tensor, sample: Tensor) -> Step:
+        """The step from t, an int or int64 of shape () or (B,), with no device synchronisation.
+
+        Raises:
+            ValueError: If t lies outside [0, T-1] where that can be seen without one.
+        """
+        if isinstance(t, Tensor) and t.ndim == 0 and t.device.type == "cpu":
+            t = t.numpy()[()]  # host memory, read without a dispatch
+        if type(t) in (int, np.int64) and 0 <= t < len(self.steps):
+            return self.steps[t]
+        check_timestep(t, len(self.steps), len(sample))
+        if not isinstance(t, Tensor):
+            return self.steps[int(t)]
+        key = (sample.device, sample.dtype)
+        if key not in self.on_device:
+            self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
+        rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
+        columns = [broadcast(column, sample) for column in rows.unbind(1)]
+        return Step(ReverseMove(*columns[:-2]), *columns[-2:])
+
+
+def check_timestep(t: int | Tensor, T: int, batch_size: int | None = None) -> None:
+    """Refuse what is no timestep of a batch; values on a device are not read.
+
+    Arguments:
+        t: An int, or int64 or int32 of shape (), (1,) or (batch_size,).
+        T: Number of timesteps.
+        batch_size: Examples that t is for; None for any number.
+    Raises:
+        ValueError: If t is not of such a type or shape, or outside [0, T-1].
+    """
+    if not isinstance(t, Tensor):
+        if isinstance(t, bool) or not hasattr(t, "__index__"):
+            raise ValueError(f"timestep must be an integer, got {t!r}")
+        values = np.asarray(t)
+    else:
+        if t.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"timestep must be of dtype int64 or int32, got {t.dtype}")
+        shapes = ((), (1,), (batch_size,))
+        if t.ndim > 1 or (batch_size is not None and t.shape not in shapes):
+            raise ValueError(
+                f"timestep must be of shape () or ({batch_size or 'B'},), got {(*t.shape,)}"
+            )
+        values = t.numpy() if t.device.type == "cpu" else np.zeros(1, int)
+    if values.size and not (values.min() >= 0 and values.max() < T):
+        raise ValueError(f"timestep must lie in [0, {T - 1}], got {t}")

@@ -1,0 +1,232 @@
+r"""What a calibration says about chains: their bits per dimension, and which are the best.
+
+The bound comes from e_t alone, without forward passes:
+
+.. math:: \text{bound}(t_K > \dots > t_1) = L_T(t_K) + \sum_k L(t_k \to t_{k-1}) + L_0(t_1)
+
+"likelihood" is the chain with the least bound. It spends timesteps on detail far below what
+anyone sees, and the published experience is that its images are worse than those of even steps
+(Watson et al. 2021, table 5). "samples" is the chain on which DDIM loses the least of the
+variance of images, in units of the image and not in nats
+(``calibration_costs.lost_variance_costs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion import (
+    PRICED_VARIANCES,
+    NoiseSchedule,
+    ShortestPaths,
+    VarianceType,
+    bits_per_dim,
+    check_chain,
+    continuous_decoder_costs,
+    decoder_costs_at,
+    linear_error,
+    lost_variance_costs,
+    move_costs,
+    prior_cost,
+    reverse_coefficients,
+    shortest_paths,
+    spaced_timesteps,
+    step_costs,
+)
+from ddpm_pipeline.schedulers.calibration import Calibration
+
+__all__ = [
+    "CALIBRATED_SPACINGS",
+    "OBJECTIVES",
+    "Objective",
+    "chain_bits_per_dim",
+    "chain_decoder_cost",
+    "optimal_timesteps",
+    "timesteps_of",
+]
+
+
+def timesteps_of(
+    calibration: Calibration, schedule: NoiseSchedule, K: int, spacing: str, variance_type: str
+) -> Tensor:
+    """K timesteps by any spacing, int64, shape (K,)."""
+    if spacing not in CALIBRATED_SPACINGS:
+        return spaced_timesteps(len(schedule), K, spacing)
+    objective = CALIBRATED_SPACINGS[spacing]
+    return optimal_timesteps(
+        calibration, schedule, K, variance_type=variance_type, objective=objective
+    )
+
+
+# Spacings that follow from a calibration, and what they are the best for.
+CALIBRATED_SPACINGS = {"optimal": "likelihood", "optimal_samples": "samples"}
+
+Objective = Literal["likelihood", "samples"]
+# From zero SNR two moves lose the same through any timestep: the smaller squares then decide.
+_TIE_BREAK = 1e-6
+
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+
+def optimal_timesteps(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    K: int,
+    *,
+    variance_type: VarianceType = "analytic",
+    objective: Objective = "likelihood",
+) -> Tensor:
+    """The best K timesteps from T-1 down.
+
+    Arguments:
+        calibration: Of the model.
+        schedule: That it was made with.
+        K: Number of timesteps, 1 <= K <= T.
+        variance_type: The variance of the moves, for "likelihood"; learned ones, of which the
+            calibration knows nothing, get the steps that are best with the analytic variance.
+        objective: "likelihood" or "samples".
+    Returns:
+        Timesteps, int64, strictly decreasing, shape (K,).
+    Raises:
+        ValueError: If an option is not allowed, or the schedule is another one.
+    Source: Watson et al. 2021 (arXiv:2106.03802), section 3.
+    """
+    calibration.check_schedule(schedule)
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    T = len(schedule)
+    if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= T:
+        raise ValueError(f"num_inference_steps must be an integer from 1 to {T}, got {K!r}")
+    if objective == "samples" or variance_type not in PRICED_VARIANCES:
+        variance_type = "analytic"
+    if K == T:
+        return torch.arange(T - 1, -1, -1)
+    max_steps = min(1 << (K - 1).bit_length(), T)  # one programme for many K
+    return _paths(calibration, schedule, variance_type, objective, max_steps).chain(K)
+
+
+@lru_cache(maxsize=16)
+def _paths(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    variance_type: VarianceType,
+    objective: Objective,
+    max_steps: int,
+) -> ShortestPaths:
+    costs, last_costs = _costs(calibration, schedule, variance_type, objective)
+    return shortest_paths(costs, max_steps, last_costs=last_costs)
+
+
+@lru_cache(maxsize=4)
+def _costs(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    variance_type: VarianceType,
+    objective: Objective,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs of all moves, and of the last moves where they depend on those before."""
+    if objective == "samples":
+        error = calibration.wiener_error
+        if error is None or not error.max() > 0:
+            error = linear_error(schedule, calibration.second_moment)
+        costs = lost_variance_costs(schedule, error)
+        return costs + _TIE_BREAK * costs.square() / error.max(), None
+    T = len(schedule)
+    costs = step_costs(
+        schedule,
+        calibration.x_0_error,
+        _decoder_costs(calibration, schedule, torch.arange(T), None, variance_type),
+        variance_type=variance_type,
+        x_0_variance=calibration.x_0_variance,
+    )
+    last_costs = None
+    if variance_type.startswith("fixed_small"):
+        # Its variance at the data is that of the move before.
+        above, t = torch.tril_indices(T, T, offset=-1)
+        last_costs = torch.zeros_like(costs)
+        last_costs[above, t + 1] = _decoder_costs(calibration, schedule, t, above, variance_type)
+    return costs, last_costs
+
+
+def _decoder_costs(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    t: Tensor,
+    above: Tensor | None,
+    variance_type: VarianceType,
+) -> Tensor:
+    """E[-log p(x_0 | x_t)]/D with the variance of ``process.reverse`` at s = -1, shape (M,).
+
+    As in ``variational_bound``, a continuous decoder beside fixed variances has the best one.
+    """
+    if variance_type == "analytic" and calibration.decoder_cost is not None:
+        return calibration.decoder_cost[t]
+    if not len(calibration.decoder) and variance_type != "analytic":
+        return continuous_decoder_costs(calibration.x_0_error[t])
+    move = reverse_coefficients(
+        schedule,
+        t,
+        torch.full_like(t, -1),
+        prediction_type="sample",
+        variance_type=variance_type,
+        above=above,
+        x_0_variance=calibration.decoder_variance[t],
+    )
+    variance = move.log_var.exp()
+    if not len(calibration.decoder):
+        return continuous_decoder_costs(calibration.x_0_error[t], variance)
+    ratio = variance / schedule.one_minus_alpha_bar(t)
+    # A probability is at most 1, whatever the form says beyond the ratios that are kept.
+    return decoder_costs_at(calibration.decoder[:, t], ratio).clamp(min=0)
+
+
+def chain_bits_per_dim(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int] | Tensor,
+    *,
+    variance_type: VarianceType = "analytic",
+    eta: float | None = None,
+) -> float:
+    """The variational bound of a chain, as ``variational_bound`` would measure it.
+
+    Arguments:
+        calibration: Of the model.
+        schedule: That it was made with.
+        timesteps: The chain, strictly decreasing in [0, T-1].
+        variance_type: One of ``calibration_costs.PRICED_VARIANCES``.
+        eta: The bound of DDIM's moves with this eta in (0, 1].
+    Returns:
+        Bits per dimension; ``calibration.standard_error`` is that of the full chain.
+    Raises:
+        ValueError: If the timesteps are no chain, an option is not allowed, eta is 0, or the
+            schedule is another one.
+    """
+    calibration.check_schedule(schedule)
+    chain = torch.tensor(check_chain(timesteps, len(schedule)))
+    t, s = chain[:-1], chain[1:]
+    moves = move_costs(
+        schedule,
+        t,
+        s,
+        calibration.x_0_error[t],
+        variance_type=variance_type,
+        x_0_variance=calibration.x_0_variance[t],
+        eta=eta,
+    )
+    decoder = chain_decoder_cost(calibration, schedule, chain, variance_type)
+    prior = prior_cost(schedule, calibration.second_moment, int(chain[0]))
+    return float(bits_per_dim(prior + moves.sum() + decoder.sum(), 1))
+
+
+def chain_decoder_cost(
+    calibration: Calibration, schedule: NoiseSchedule, chain: Tensor, variance_type: VarianceType
+) -> Tensor:
+    """The last move of a chain, E[-log p(x_0 | x_t)]/D in nats, shape (1,)."""
+    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
+    return _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)

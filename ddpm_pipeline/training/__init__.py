@@ -1,0 +1,23 @@
+"""From a folder of images to a saved model.
+
+``train`` makes a ``Trainer``, the whole loop, whose ``Learner`` makes one update after another;
+``storage`` keeps what a run that was killed goes on from.
+"""
+
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common.faces import lazy_face
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.training.config import PRESETS, TrainingConfig
+    from ddpm_pipeline.training.run import dry_run, train
+    from ddpm_pipeline.training.trainer import TrainingResult
+
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "config": ["PRESETS", "TrainingConfig"],
+        "run": ["dry_run", "train"],
+        "trainer": ["TrainingResult"],
+    },
+)

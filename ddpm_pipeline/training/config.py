@@ -1,0 +1,325 @@
+"""``TrainingConfig``: every option of training, in one frozen dataclass.
+
+The names are those of diffusers' training example where it has the option. The text below a field
+is its documentation and its ``ddpm train --help``. Values are checked when a config is made, so a
+config that exists is one that can run; what depends on the data or the machine ("auto", epochs) is
+settled by ``resolve``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from ddpm_pipeline.common import write_text
+from ddpm_pipeline.data import source_name
+from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
+from ddpm_pipeline.hub import parse_hub_checkpoint
+from ddpm_pipeline.training.checks import check_options
+
+__all__ = ["PRESETS", "TrainingConfig"]
+
+
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]
+LearningRateSchedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "constant_with_cooldown",
+]
+HubStrategy = Literal["end", "every_save", "checkpoint"]
+Logger = Literal["none", "tensorboard", "wandb", "trackio"]
+ModelSize = Literal["small", "base", "ddpm"]
+OptimizerName = Literal["auto", "muon", "adamw"]
+Precision = Literal["auto", "no", "fp16", "bf16"]
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+TrainedVariance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """All options of a training run.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it and what is.
+    """
+
+    train_data_dir: str | None = None
+    """Images: a folder (any nesting), a .npy, .npz, IDX or .parquet file, or a folder of them."""
+    dataset_name: str | None = None
+    """A data set of the Hub or of `save_to_disk`, in place of train_data_dir."""
+    dataset_config_name: str | None = None
+    """Which configuration of dataset_name."""
+    train_split: str | None = None
+    """Which part of the data to train on; "train" unless given, if there is one."""
+    validation_data_dir: str | None = None
+    """Held-out images, in place of a part of the training data."""
+    validation_split: str | None = None
+    """Which part of the data to validate on, such as "test"."""
+    validation_size: float = 0.0
+    """Training images to hold out: a fraction below 1, or a number. 0 holds out none."""
+    image_column: str | None = None
+    """Column of the images in a data set; found by its type unless given."""
+    label_column: str | None = None
+    """Column of the class labels in a data set; found by its type unless given."""
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, for arrays that are not bytes."""
+    cache_dir: str | None = None
+    """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    streaming: bool = False
+    """Read sharded data as it goes, rather than decode it once; needs max_train_steps."""
+    shuffle_buffer: int = 1000
+    """How many images of a stream are read and permuted together."""
+    strict_data: bool = False
+    """Refuse images that cannot be read, rather than skip, count and name them."""
+    resolution: int = 64
+    """Height and width of the images."""
+    channels: int | None = None
+    """1, 3 or 4; grey images give 1 and others 3 unless given."""
+    fit: Literal["resize", "pad"] = "resize"
+    """Bring the shorter side to the resolution, or put black around smaller images."""
+    center_crop: bool = True
+    """Cut the longer side in its middle; otherwise at a place drawn anew each time."""
+    random_flip: bool = False
+    """Mirror each image left to right with probability one half."""
+
+    model_config_name_or_path: str | None = None
+    """A UNet2DModel's config.json, a folder or Hub model with one; else model_size chooses."""
+    model_size: ModelSize = "small"
+    """The UNet made for the resolution: "small", "base", or "ddpm", that of the 2020 paper."""
+    dropout: float = 0.0
+    """Dropout probability inside the UNet."""
+    class_conditional: bool = False
+    """Train on class labels: folder names, the label column or the labels file."""
+    num_classes: int | None = None
+    """How many classes there must be; counted in the data unless given."""
+    label_dropout: float = 0.1
+    """Share of labels replaced by the null class, which guidance needs."""
+
+    prediction_type: Prediction = "v_prediction"
+    """What the network predicts."""
+    ddpm_num_steps: int = 1000
+    """T, the number of steps of the noise schedule."""
+    ddpm_beta_schedule: BetaSchedule = "squaredcos_cap_v2"
+    """The noise schedule."""
+    rescale_betas_zero_snr: bool | Literal["auto"] = "auto"
+    """Leave nothing of the data in x_T; "auto" does unless the network predicts epsilon."""
+    variance_type: TrainedVariance = "fixed_small"
+    """Variance of the reverse process; the learned ones need loss vlb or hybrid."""
+    loss: Loss = "simple"
+    """The squared error, the variational bound, or both (hybrid, for a learned variance)."""
+    vlb_weight: float = 1e-3
+    """Weight of the bound in hybrid."""
+    timestep_sampler: TimestepSamplerName = "low_discrepancy"
+    """How the timestep of each example is drawn."""
+    loss_weighting: LossWeighting = "uniform"
+    """Weight of the squared error at each timestep."""
+    snr_gamma: float = 5.0
+    """Cap on the signal-to-noise ratio in min_snr."""
+    p2_gamma: float = 1.0
+    """Exponent of p2."""
+    p2_k: float = 1.0
+    """Offset of p2."""
+
+    train_batch_size: int = 64
+    """Images of one process in one forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes per update."""
+    num_epochs: int | None = 100
+    """Passes over the data; the run ends there or at max_train_steps, whichever is first."""
+    max_train_steps: int | None = None
+    """Updates of the weights."""
+    optimizer: OptimizerName = "auto"
+    """Muon for hidden convolutions, AdamW for the rest; or AdamW. "auto" is muon with bf16."""
+    muon_momentum: float = 0.95
+    """Decay of the gradient's average in Muon."""
+    learning_rate: float | None = None
+    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
+    lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
+    """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run.
+
+    On resuming, max_train_steps may change if at the checkpoint the cooldown of neither length has
+    begun."""
+    lr_warmup_steps: int | None = None
+    """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
+    adam_beta1: float = 0.9
+    """Decay of the gradient's average in AdamW."""
+    adam_beta2: float = 0.99
+    """Decay of the squared gradient's average in AdamW."""
+    adam_weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    adam_epsilon: float = 1e-8
+    """Added to the root of the squared gradient's average."""
+    decay_norms_and_biases: bool = False
+    """Apply weight decay to the vectors (norms and biases) too, not only to matrices."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    use_ema: bool = True
+    """Average the weights; the averages are what is sampled, validated and saved."""
+    ema_decay: tuple[float, ...] = (0.999,)
+    """Limit of the decay; of several, the best by validation loss is saved, else the first."""
+    ema_inv_gamma: float = 19.0
+    """The decay of update i is 1 - (1 + i/inv_gamma)^-power, up to ema_decay."""
+    ema_power: float = 1.0
+    """See ema_inv_gamma."""
+
+    mixed_precision: Precision = "auto"
+    """Precision of the forward pass; "auto" is bf16 where the processor computes in it."""
+    compile: bool = False
+    """torch.compile the UNet; on CPUs it takes a minute and gains a tenth."""
+    channels_last: bool = False
+    """Keep the channels of a pixel together in memory; on CPUs only faster with compile."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass, for less memory."""
+    fsdp: bool = False
+    """Shard weights, gradients, AdamW's state and averages over the processes, for less memory."""
+    allow_tf32: bool = True
+    """TensorFloat-32 on GPUs."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits again; on GPUs slower, on CPUs all of them do."""
+
+    output_dir: str = "ddpm-model"
+    """Folder of the model, its samples, metrics and checkpoints."""
+    overwrite_output_dir: bool = False
+    """Start afresh in a folder that holds another run, deleting that run's files."""
+    seed: int = 0
+    """All randomness follows from this number, the step and the process."""
+    logger: Logger = "none"
+    """Where metrics go beside metrics.jsonl."""
+    logging_dir: str = "logs"
+    """Folder in output_dir for the logger's files."""
+    logging_steps: int = 50
+    """Updates between log entries."""
+    validation_steps: int | None = None
+    """Updates between validations; one per epoch unless given."""
+    validate_bound_steps: int = 0
+    """Updates between measurements of bits/dim on the held-out images; 0 for none."""
+    validate_bound_images: int = 256
+    """How many of the held-out images bits/dim is measured on."""
+    eval_batch_size: int = 16
+    """Images in a sample grid."""
+    ddpm_num_inference_steps: int = 25
+    """Reverse steps of a sample grid."""
+    preview_scheduler: Literal["ddim", "ddpm"] = "ddim"
+    """How a sample grid is drawn."""
+    save_images_epochs: int = 10
+    """Epochs between sample grids; one is drawn at the end in any case."""
+    save_images_steps: int | None = None
+    """Updates between sample grids, in place of save_images_epochs."""
+    save_model_epochs: int = 10
+    """Epochs between savings of the model in output_dir; it is saved at the end in any case."""
+    save_model_steps: int | None = None
+    """Updates between savings of the model, in place of save_model_epochs."""
+    checkpointing_steps: int = 500
+    """Updates between checkpoints, from which a run resumes; 0 for none."""
+    checkpoints_total_limit: int | None = 2
+    """How many checkpoints to keep; None keeps all."""
+    resume_from_checkpoint: str = "latest"
+    """"latest" resumes by itself; a checkpoint's folder; "none"; "hub", or "hub:USER/NAME@TAG"."""
+
+    push_to_hub: bool = False
+    """Push the model to the Hub, beside training, which goes on whatever happens to the push."""
+    hub_model_id: str | None = None
+    """The repository, as USER/NAME; it is made if it is missing."""
+    hub_strategy: HubStrategy = "end"
+    """Push at the end only, at every saving of the model, or with every checkpoint, and that."""
+    hub_private: bool = False
+    """Make the repository a private one, if it has to be made."""
+    hub_timeout: float = 600.0
+    """Seconds to wait at the end until the last push is done."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
+        """A config with these fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them, with local paths reduced to their last name."""
+        values = dataclasses.asdict(self)
+        for name in _PATHS:
+            values[name] = PurePath(values[name] or "").name or values[name]
+        if parse_hub_checkpoint(self.resume_from_checkpoint, self.hub_model_id) is not None:
+            values["resume_from_checkpoint"] = self.resume_from_checkpoint
+        for name in SOURCES:
+            values[name] = values[name] and source_name(values[name])
+        return json.loads(json.dumps(values))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The inverse of ``to_dict``, but for the paths.
+
+        Raises:
+            ValueError: If a key is unknown or a value is not allowed.
+        """
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        if unknown := sorted(values.keys() - known.keys()):
+            raise ValueError(f"unknown training options {unknown}")
+        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return cls(**{**values, **lists})
+
+    def save_json(self, path: str | Path) -> None:
+        """Write the fields to a file."""
+        write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> TrainingConfig:
+        """Read a file that ``save_json`` wrote.
+
+        Raises:
+            ValueError: If the file is not such a file, or a value is not allowed.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{str(path)!r} must hold an object of training options")
+        return cls.from_dict(values)
+
+
+_PATHS = ("cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
+# Paths, or names of the Hub.
+SOURCES = (
+    "train_data_dir",
+    "dataset_name",
+    "validation_data_dir",
+    "model_config_name_or_path",
+)
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "default": TrainingConfig(),
+    "ddpm": TrainingConfig(
+        model_size="ddpm",
+        dropout=0.1,
+        random_flip=True,
+        prediction_type="epsilon",
+        ddpm_beta_schedule="linear",
+        rescale_betas_zero_snr=False,
+        timestep_sampler="uniform",
+        train_batch_size=128,
+        num_epochs=None,
+        max_train_steps=800_000,
+        optimizer="adamw",
+        learning_rate=2e-4,
+        lr_scheduler="constant_with_warmup",
+        lr_warmup_steps=5000,
+        adam_beta2=0.999,
+        ema_decay=(0.9999,),
+        ema_power=0.0,
+        mixed_precision="no",
+        ddpm_num_inference_steps=1000,
+        preview_scheduler="ddpm",
+        save_images_steps=10_000,
+        checkpointing_steps=5000,
+    ),
+}
+"""Starting points: our measured defaults, and the recipe of Ho et al. 2020 for CIFAR-10."""

@@ -1,0 +1,193 @@
+"""The images that a config names, to train on and to validate on.
+
+In memory (decoded once, mapped) or as a stream, ``TrainingData`` is what training needs to know
+of them, and where it gets its batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.common import key_of
+from ddpm_pipeline.data import (
+    BatchSource,
+    ImageData,
+    ImageLoader,
+    open_images,
+    open_stream,
+    split_validation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["TrainingData", "open_training_data", "training_data"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Images to train on.
+
+    Arguments:
+        loader: f(rank, world_size) gives a process's batches.
+        length: How many images there are; None if that is not known.
+        channels: C.
+        num_classes: How many classes there are, or None without labels.
+        fingerprint: Of the content; of a stream, of what it was asked for.
+        validation: Held-out images, or None.
+    """
+
+    loader: Callable[[int, int], BatchSource]
+    length: int | None
+    channels: int
+    num_classes: int | None
+    fingerprint: str
+    validation: ImageData | None
+
+
+def open_training_data(config: TrainingConfig) -> TrainingData:
+    """The images that the config names.
+
+    Raises:
+        ValueError: If no data are named, or they do not fit the options.
+        FileNotFoundError: If they do not exist.
+    """
+    if config.train_data_dir is None and config.dataset_name is None:
+        raise ValueError("give train_data_dir or dataset_name, got neither")
+    _check_paths(config)
+    if config.streaming:
+        return _open_stream(config)
+    train = _open(config, _source(config), config.train_split)
+    if config.validation_size:
+        size = config.validation_size
+        held_out = size if size < 1 else int(size)
+        return training_data(config, *split_validation(train, held_out, config.seed))
+    return training_data(config, train, _validation(config, train.channels, train.num_classes))
+
+
+def _check_paths(config: TrainingConfig) -> None:
+    """FileNotFoundError for paths that are not here; a stream's may be patterns and addresses."""
+    paths = {"validation_data_dir": config.validation_data_dir}
+    if not config.streaming:
+        paths["train_data_dir"] = config.train_data_dir
+    for name, path in paths.items():
+        if path is not None and not Path(path).expanduser().exists():
+            raise FileNotFoundError(
+                f"{name}={str(path)!r} does not exist; data sets of the Hub go into dataset_name"
+            )
+
+
+def training_data(
+    config: TrainingConfig, train: ImageData, validation: ImageData | None = None
+) -> TrainingData:
+    """Images that are open already."""
+
+    def loader(rank: int, world_size: int) -> ImageLoader:
+        return ImageLoader(
+            train,
+            batch_size=config.train_batch_size,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    return TrainingData(
+        loader, len(train), train.channels, train.num_classes, train.fingerprint, validation
+    )
+
+
+def _open_stream(config: TrainingConfig) -> TrainingData:
+    channels = config.channels or 3
+
+    def loader(rank: int, world_size: int) -> BatchSource:
+        return open_stream(
+            _source(config),
+            resolution=config.resolution,
+            batch_size=config.train_batch_size,
+            channels=channels,
+            fit=config.fit,
+            crop=_crop(config),
+            split=config.train_split,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=config.shuffle_buffer,
+            labels=config.class_conditional,
+            num_classes=config.num_classes,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            strict=config.strict_data,
+        )
+
+    # Opened once to find the classes; each process then opens its own share.
+    num_classes = loader(0, 1).num_classes if config.class_conditional else None
+    return TrainingData(
+        loader,
+        None,
+        channels,
+        num_classes,
+        key_of("stream", config.train_split, config.shuffle_buffer),
+        _validation(config, channels, num_classes),
+    )
+
+
+def _crop(config: TrainingConfig) -> str:
+    return "center" if config.center_crop else "random"
+
+
+def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
+    if config.train_data_dir is not None:
+        return config.train_data_dir
+    if config.dataset_config_name is None:
+        return config.dataset_name
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
+    return load_dataset(
+        config.dataset_name,
+        config.dataset_config_name,
+        split=(config.train_split or "train") if config.streaming else None,
+        streaming=config.streaming,
+    )
+
+
+def _validation(
+    config: TrainingConfig, channels: int, num_classes: int | None
+) -> ImageData | None:
+    if config.validation_data_dir is not None:
+        return _open(config, config.validation_data_dir, None, channels, num_classes)
+    if config.validation_split is not None:
+        source = _source(config.replace(streaming=False, max_train_steps=1))
+        return _open(config, source, config.validation_split, channels, num_classes)
+    return None
+
+
+def _open(
+    config: TrainingConfig,
+    source: object,
+    split: str | None,
+    channels: int | None = None,
+    num_classes: int | None = None,
+) -> ImageData:
+    """Images for training, or, if their channels are given, for validation."""
+    validating = channels is not None
+    return open_images(
+        source,
+        resolution=config.resolution,
+        channels=channels or config.channels,
+        fit=config.fit,
+        crop="center" if validating else _crop(config),
+        value_range=config.value_range,
+        split=split,
+        labels=config.class_conditional,
+        num_classes=num_classes or config.num_classes,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        strict=config.strict_data,
+        cache_dir=config.cache_dir,
+    )

@@ -1,0 +1,164 @@
+"""What a run would do and need, without doing it: ``ddpm train --dry_run``.
+
+Operations and saved activations are counted on a network without memory (torch's meta device),
+forward and backward, for one image. The memory is the sum of
+
+    weights 4P, gradients 4P, AdamW 8P, averages 4P each, casts 2P (weights in half precision, kept
+    for the backward pass), activations (batch size × one image's)
+
+bytes for P parameters, where Muon keeps one average of the gradient and AdamW two; kernels'
+workspaces and the framework itself come on top. With ``fsdp`` each of n processes has 1/n of the
+first four, and one block's whole weights and gradients come on top; gradients are whole where
+several are accumulated. With ``gradient_checkpointing`` the activations are the inputs of the
+parts that are computed again, and the largest part's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.data import TrainingData
+from ddpm_pipeline.training.optimizers import hidden_kernels
+from ddpm_pipeline.training.setup import make_unet
+
+__all__ = ["DryRun", "describe_run"]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The numbers of a run.
+
+    Arguments:
+        config: Resolved.
+        num_parameters: P.
+        flops_per_image: Floating-point operations of one image in one update, forward and
+            backward, an addition and a multiplication counting as two.
+        memory: Bytes on each process, by what they are for.
+        num_processes: How many processes train.
+        num_images: Images in an epoch; None for a stream.
+        num_validation_images: Held-out images.
+    """
+
+    config: TrainingConfig
+    num_parameters: int
+    flops_per_image: int
+    memory: dict[str, int]
+    num_processes: int
+    num_images: int | None
+    num_validation_images: int
+
+    @property
+    def images_per_update(self) -> int:
+        """The global batch size."""
+        config = self.config
+        return config.train_batch_size * config.gradient_accumulation_steps * self.num_processes
+
+    def __str__(self) -> str:
+        steps, batch = self.config.max_train_steps, self.images_per_update
+        parts = ", ".join(f"{name} {_mebibytes(size)}" for name, size in self.memory.items())
+        images = "unknown" if self.num_images is None else f"{self.num_images:,}"
+        lines = [
+            json.dumps(self.config.to_dict(), indent=2),
+            f"parameters         {self.num_parameters:,}",
+            f"FLOPs per image    {self.flops_per_image:,} (forward and backward)",
+            f"FLOPs of the run   {self.flops_per_image * batch * steps:.3g}",
+            f"memory             {_mebibytes(sum(self.memory.values()))} ({parts})",
+            f"processes          {self.num_processes}",
+            f"images per epoch   {images}",
+            f"validation images  {self.num_validation_images:,}",
+            f"images per update  {batch:,}",
+            f"updates            {steps:,}",
+        ]
+        if self.num_images is not None:
+            lines.append(f"epochs             {steps * batch / self.num_images:.2f}")
+        return "\n".join(lines)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int) -> DryRun:
+    """The numbers of a run with a resolved config."""
+    with torch.device("meta"):
+        unet = make_unet(config, data.channels, data.num_classes).train()
+    recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
+    x_t = torch.empty(1, data.channels, config.resolution, config.resolution, device="meta")
+    activations = _saved_per_image(unet, x_t, recompute=recompute)
+    if recompute:
+        unet.enable_gradient_checkpointing()
+    count = sum(parameter.numel() for parameter in unet.parameters())
+    share = math.ceil(count / num_processes) if config.fsdp else count
+    hidden = hidden_kernels(dict(unet.named_parameters()))
+    with_muon = sum(p.numel() for p in hidden) if config.optimizer == "muon" else 0
+    accumulates = config.gradient_accumulation_steps > 1
+    return DryRun(
+        config=config,
+        num_parameters=count,
+        flops_per_image=_flops_per_image(unet, x_t),
+        memory={
+            "weights": 4 * share,
+            "gradients": 4 * (count if accumulates else share),
+            "optimizer": 8 * share - 4 * with_muon,
+            "averages": 4 * share * len(config.ema_decay) if config.use_ema else 0,
+            "casts": 0 if size == 4 else 2 * count,
+            "activations": size * activations * config.train_batch_size,
+        },
+        num_processes=num_processes,
+        num_images=data.length,
+        num_validation_images=0 if data.validation is None else len(data.validation),
+    )
+
+
+def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:
+    t = torch.zeros(1, dtype=torch.int64, device="meta")
+    labels = None if unet.config.num_class_embeds is None else t
+    return unet(x_t, t, labels, return_dict=False)[0]
+
+
+def _flops_per_image(unet: UNet2DModel, x_t: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        _output(unet, x_t).sum().backward()
+    return counter.get_total_flops()
+
+
+def _saved_per_image(unet: UNet2DModel, x_t: Tensor, *, recompute: bool) -> int:
+    """How many numbers the backward pass needs of one image, at most at a time."""
+    weights = {_storage(parameter) for parameter in unet.parameters()}
+    kept: dict[int, int] = {}
+    parts: list[dict[int, int]] = [{}]
+
+    def note(tensor: Tensor, where: dict[int, int]) -> Tensor:
+        if _storage(tensor) not in weights:
+            where[_storage(tensor)] = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return tensor
+
+    def saving(where: dict[int, int]) -> AbstractContextManager:
+        return saved_tensors_hooks(lambda tensor: note(tensor, where), lambda tensor: tensor)
+
+    def run_part(module: nn.Module, *inputs: Tensor) -> Tensor:
+        for tensor in inputs:
+            note(tensor, kept)
+        parts.append({})
+        with saving(parts[-1]):
+            return module(*inputs)
+
+    if recompute:
+        unet.enable_gradient_checkpointing(run_part)
+    with saving(kept):
+        _graph = _output(unet, x_t)  # which holds the storages, lest one be counted as another
+    return sum(kept.values()) + max(sum(part.values()) for part in parts)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # noqa: SLF001

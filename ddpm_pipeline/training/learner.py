@@ -1,0 +1,280 @@
+r"""One update of the weights: its randomness, its losses, its optimiser step.
+
+.. math::
+    x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
+    \theta \leftarrow \mathrm{optimiser}\Big(\theta, \nabla_\theta
+    \tfrac1N \sum_n L(x_0^{(n)}, \epsilon^{(n)}, t^{(n)}), \eta_i\Big), \qquad
+    \bar\theta \leftarrow d_i \bar\theta + (1 - d_i)\, \theta
+
+The N examples of update i are those of all its micro-steps on all processes. Timesteps are drawn
+for all N at once from (seed, i), everything else from (seed, i, micro-step, process).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.data import random_flip, to_model_range
+from ddpm_pipeline.diffusion import loss_weights, make_timestep_sampler, marginal, training_loss
+from ddpm_pipeline.networks import (
+    CompiledNetwork,
+    gathered,
+    joined,
+    keep_freed_memory,
+    like,
+    own_part,
+    shard,
+    use_float32_attention,
+    use_matrix_products,
+    whole,
+)
+from ddpm_pipeline.training.averages import WeightAverages
+from ddpm_pipeline.training.optimizers import (
+    clip_gradients,
+    learning_rates,
+    make_optimizer,
+    set_learning_rate,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from accelerate import Accelerator
+    from diffusers import UNet2DModel
+    from torch import Tensor, nn
+
+    from ddpm_pipeline.data import Batch
+    from ddpm_pipeline.diffusion import NoiseSchedule
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["Learner"]
+
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Network, optimiser, averages and timestep sampler of a run.
+
+    Arguments:
+        config: Resolved.
+        schedule: The noise schedule.
+        unet: The network; moved to the accelerator's device, and trained in place.
+        accelerator: Without mixed precision of its own.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        schedule: NoiseSchedule,
+        unet: UNet2DModel,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.schedule, self.accelerator = config, schedule, accelerator
+        self.device = accelerator.device
+        self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.unet = unet.to(self.device, memory_format=self._layout)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            use_float32_attention(unet)
+            if not config.channels_last:
+                use_matrix_products(unet)
+        if config.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        if config.fsdp:
+            shard(unet)
+        self.model: nn.Module = unet if config.fsdp else accelerator.prepare_model(unet)
+        self.forward: Callable[..., Any] = self.model
+        if config.compile:
+            self.forward = CompiledNetwork(self.model, on_cpu=self.device.type == "cpu")
+        self.parameters = dict(self.unet.named_parameters())
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.learning_rate = learning_rates(config, config.max_train_steps)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=config.mixed_precision == "fp16"
+        )
+        self.averages = WeightAverages(
+            {name: own_part(parameter) for name, parameter in self.parameters.items()},
+            config.ema_decay if config.use_ema else (),
+            inv_gamma=config.ema_inv_gamma,
+            power=config.ema_power,
+        )
+        self.timesteps = make_timestep_sampler(config.timestep_sampler, len(schedule))
+        self._weights = loss_weights(
+            schedule,
+            prediction_type=config.prediction_type,
+            loss_weighting=config.loss_weighting,
+            snr_gamma=config.snr_gamma,
+            p2_gamma=config.p2_gamma,
+            p2_k=config.p2_k,
+        )
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of forward passes."""
+        dtype = _DTYPES.get(self.config.mixed_precision)
+        return torch.autocast(
+            self.device.type,
+            dtype=dtype,
+            enabled=dtype is not None,
+            # The casts of all blocks would outlive the blocks' whole weights.
+            cache_enabled=not self.config.fsdp,
+        )
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout for a while."""
+        self.unet.eval()
+        try:
+            yield
+        finally:
+            self.unet.train()
+
+    def losses(
+        self,
+        x_0: Tensor,
+        labels: Tensor | None,
+        eps: Tensor,
+        t: Tensor,
+        network: Callable[..., Any] | None = None,
+    ) -> Tensor:
+        """The weighted loss of each example, shape (B,); t is on the CPU.
+
+        ``network`` is the bare, uncompiled UNet unless given.
+        """
+        x_t = marginal(self.schedule, x_0, t).reparameterize(eps)
+        x_t = x_t.contiguous(memory_format=self._layout)
+        with self.autocast():
+            output = (network or self.unet)(
+                x_t, t.to(self.device, non_blocking=True), labels, return_dict=False
+            )[0]
+        return training_loss(
+            self.schedule,
+            output,
+            x_0,
+            eps,
+            t,
+            prediction_type=self.config.prediction_type,
+            weights=self._weights,
+            loss=self.config.loss,
+            variance_type=self.config.variance_type,
+            vlb_weight=self.config.vlb_weight,
+        )
+
+    def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+        """Update number ``step``; this process's mean loss and the gradients' norm, not read."""
+        config, world = self.config, self.accelerator.num_processes
+        micro_steps, size = config.gradient_accumulation_steps, config.train_batch_size
+        t, weights = self.timesteps.sample(
+            micro_steps * world * size, stream_generator("timesteps", config.seed, step)
+        )
+        loss, seen = torch.zeros((), device=self.device), []
+        for micro in range(micro_steps):
+            first = (micro * world + self.accelerator.process_index) * size
+            mine = slice(first, first + size)
+            with self._sync(last=micro == micro_steps - 1):
+                losses = self._micro_losses(step, micro, next(batches), t[mine])
+                weighted = losses * weights[mine].to(self.device, non_blocking=True)
+                mean = weighted.mean() / micro_steps
+                self.scaler.scale(mean).backward()
+            loss += mean.detach()
+            seen.append(losses.detach())
+        self._remember(t, seen)
+        return loss, self._apply(step)
+
+    def _sync(self, *, last: bool) -> AbstractContextManager:
+        """Gradients are averaged over processes after the last micro-step only."""
+        if self.config.fsdp:
+            self.unet.set_requires_gradient_sync(last)
+        return nullcontext() if last or self.config.fsdp else self.accelerator.no_sync(self.model)
+
+    def _micro_losses(self, step: int, micro: int, batch: Batch, t: Tensor) -> Tensor:
+        config, place = self.config, (step, micro, self.accelerator.process_index)
+        images, labels = batch
+        if config.random_flip:
+            images = random_flip(images, stream_generator("flips", config.seed, *place))
+        if labels is not None and config.label_dropout > 0:
+            coins = torch.rand(
+                len(labels), generator=stream_generator("labels", config.seed, *place)
+            )
+            dropped = (coins < config.label_dropout).to(self.device, non_blocking=True)
+            labels = labels.masked_fill(dropped, self.unet.config.num_class_embeds - 1)
+        x_0 = to_model_range(images)
+        noise = stream_generator("noise", config.seed, *place, device=self.device)
+        eps = torch.randn(x_0.shape, generator=noise, device=self.device)
+        # Dropout draws from the global generators.
+        torch.manual_seed(stream_generator("network", config.seed, *place).initial_seed())
+        return self.losses(x_0, labels, eps, t, self.forward)
+
+    def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
+        """Tell the timestep sampler the losses of the global batch, if it wants them."""
+        if self.timesteps.wants_losses:
+            gathered = [self.accelerator.gather(losses) for losses in seen]
+            self.timesteps.update(t, torch.cat(gathered))
+
+    def _apply(self, step: int) -> Tensor:
+        self.scaler.unscale_(self.optimizer)
+        norm = whole(clip_gradients(self.parameters.values(), self.config.max_grad_norm))
+        set_learning_rate(self.optimizer, self.learning_rate(step))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averages.update()
+        return norm
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All that updates change, as named groups of whole tensors.
+
+        Every process must ask, and the main process gets them.
+        """
+        optimizer = {
+            f"{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        groups = {"model": self.unet.state_dict(), "optimizer": optimizer}
+        groups |= {_average(d): self._average_state(d) for d in self.averages.averages}
+        keep = self.accelerator.is_main_process
+        whole_groups = {name: gathered(tensors, keep=keep) for name, tensors in groups.items()}
+        return {**whole_groups, "timesteps": self.timesteps.state_dict()}
+
+    def weights(self, decay: float | None) -> dict[str, Tensor]:
+        """The network's state with an average's weights, or its own if None; as ``state``."""
+        state = self.unet.state_dict()
+        if decay is not None:
+            state |= self._average_state(decay)
+        return gathered(state, keep=self.accelerator.is_main_process)
+
+    def _average_state(self, decay: float) -> dict[str, Tensor]:
+        parts = self.averages.state(decay)
+        return {name: joined(self.parameters[name], part) for name, part in parts.items()}
+
+    def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+        """Continue from a ``state`` after that many updates."""
+        own = self.unet.state_dict()
+        model = {name: like(own[name], value) for name, value in state["model"].items()}
+        self.unet.load_state_dict(model)
+        for full_name, value in state["optimizer"].items():
+            name, key = full_name.rsplit(".", 1)
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
+        self.timesteps.load_state_dict(dict(state["timesteps"]))
+        for decay in self.averages.averages:
+            average = state[_average(decay)]
+            parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}
+            self.averages.load(decay, parts, updates=step)
+
+    def _optimizer_value(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        if value.shape == parameter.shape:
+            # In the memory order of the parameter, which fused kernels rely on.
+            return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
+        if value.ndim > 0:  # a kernel's average, as a matrix
+            return value.to(self.device, copy=True)
+        return value.to(self.device) if self.optimizer.defaults["fused"] else value
+
+
+def _average(decay: float) -> str:
+    return f"average-{decay}"

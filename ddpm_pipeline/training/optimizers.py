@@ -1,0 +1,168 @@
+r"""The optimiser and its learning rate, counted in updates of the weights.
+
+Every weight follows AdamW, or hidden convolutions follow Muon: a matrix W moves roughly along the
+orthogonal matrix nearest to its averaged gradient, by steps as large as AdamW's are on average.
+
+.. math::
+    M \leftarrow \mu M + (1 - \mu) G, \qquad
+    W \leftarrow W - 0.2\, \eta \sqrt{\max(n, m)}\; U V^\top, \qquad
+    U \Sigma V^\top = \mu M + (1 - \mu) G
+
+The kernels of a convolution are the rows of one matrix. The first and the last layer, attention,
+embeddings, norms and biases stay with AdamW: with the small matrices under Muon too, an update
+takes a fifth longer on a CPU and does no more good.
+
+.. math:: \eta_i = \eta \cdot f(i), \qquad i = 0, \dots, N - 1
+
+f is one of diffusers' learning-rate schedules, or constant_with_cooldown, which is
+
+.. math:: f(i) = \min\big(1,\; i / \text{warm-up},\; 5\, (N - i) / N\big)
+
+It sees the number of the update and nothing else: neither accumulation nor the number of processes
+stretches it, and there is no state to save.
+
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
+2025 (arXiv:2502.16982), the size of the steps; Hägele et al. 2024 (arXiv:2405.18392), the
+cooldown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch import Tensor, nn
+
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.storage.identity import COOLDOWN
+
+__all__ = [
+    "clip_gradients",
+    "hidden_kernels",
+    "learning_rates",
+    "make_optimizer",
+    "set_learning_rate",
+]
+
+
+_FUSED = {"cpu", "cuda", "mps", "xpu"}
+_OUTER = ("conv_in.", "conv_out.")
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """Fused AdamW, with Muon for hidden convolutions if the resolved config says so.
+
+    Vectors (norms and biases) decay only with ``decay_norms_and_biases``.
+    """
+    hidden = hidden_kernels(parameters) if config.optimizer == "muon" else []
+    taken = set(map(id, hidden))
+    vectors = [p for p in parameters.values() if p.ndim < 2]
+    matrices = [p for p in parameters.values() if p.ndim >= 2 and id(p) not in taken]
+    decay = config.adam_weight_decay
+    groups = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": vectors, "weight_decay": decay if config.decay_norms_and_biases else 0.0},
+    ]
+    adamw = torch.optim.AdamW(
+        groups,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        fused=all(p.device.type in _FUSED for p in parameters.values()),
+    )
+    if not hidden:
+        return adamw
+    return Muon(hidden, adamw, weight_decay=decay, momentum=config.muon_momentum)
+
+
+def hidden_kernels(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
+    """Kernels of a UNet's convolutions, by name, but for its first and last layers'."""
+    return [p for name, p in parameters.items() if p.ndim > 2 and not name.startswith(_OUTER)]
+
+
+class Muon(torch.optim.Optimizer):
+    """``torch.optim.Muon``, which takes matrices only, on kernels too; AdamW beside it.
+
+    For ``Trainer``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
+
+    Arguments:
+        hidden: Parameters of two or more dimensions, (n, ...), each seen as a matrix (n, m).
+        adamw: Optimiser of all other parameters; its learning rate is that of ``hidden`` too.
+        weight_decay: Decoupled weight decay of ``hidden``.
+        momentum: μ.
+    """
+
+    def __init__(
+        self,
+        hidden: list[nn.Parameter],
+        adamw: torch.optim.AdamW,
+        *,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        self._adamw = adamw
+        self._matrices = {p: nn.Parameter(_as_matrix(p, p.detach())) for p in hidden}
+        self._muon = torch.optim.Muon(
+            self._matrices.values(),
+            lr=adamw.defaults["lr"],
+            weight_decay=weight_decay,
+            momentum=momentum,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        hidden_group = {"params": hidden, "weight_decay": weight_decay}
+        super().__init__([hidden_group, *adamw.param_groups], dict(adamw.defaults))
+        # One state of each parameter, whoever asks for it: checkpoints do, by parameter.
+        for parameter, matrix in self._matrices.items():
+            self.state[parameter] = self._muon.state[matrix]
+        for group in adamw.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter] = adamw.state[parameter]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of all parameters."""
+        for parameter, matrix in self._matrices.items():
+            grad = parameter.grad
+            matrix.grad = None if grad is None else _as_matrix(parameter, grad)
+        set_learning_rate(self._muon, self.param_groups[0]["lr"])
+        self._muon.step()
+        self._muon.zero_grad()
+        self._adamw.step()  # its groups are this optimiser's own
+
+
+def _as_matrix(parameter: Tensor, values: Tensor) -> Tensor:
+    """Values of a parameter's shape (n, ...) as (n, m), in the parameter's own memory order."""
+    if not parameter.is_contiguous():  # channels_last, of which flatten would make a copy
+        values = values.movedim(1, -1)
+    return values.flatten(1)
+
+
+def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], float]:
+    """The learning rate of each update i, 0 <= i < N, of a resolved config."""
+    peak, name = config.learning_rate, config.lr_scheduler
+    cools = name == "constant_with_cooldown"
+    schedule = get_scheduler(
+        "constant_with_warmup" if cools else name,
+        torch.optim.SGD([torch.zeros(1)], lr=peak),
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=num_updates,
+    )
+    factor = schedule.lr_lambdas[0]
+    if not cools:
+        return lambda i: peak * factor(i)
+    return lambda i: peak * min(factor(i), float((num_updates - i) / (num_updates * COOLDOWN)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Use this learning rate from the next update on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down to ``max_norm`` unless it is 0; their norm before, not read back."""
+    limit = max_norm if max_norm > 0 else float("inf")
+    return nn.utils.clip_grad_norm_(parameters, limit, foreach=True)

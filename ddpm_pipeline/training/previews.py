@@ -1,0 +1,69 @@
+"""Sample grids, so that one sees what a model draws.
+
+Image i of a grid starts from noise that follows from (seed, i) alone: grids of different steps,
+runs and process counts show the same draws.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.pipelines import DDPMPipeline
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import UNet2DModel
+
+    from ddpm_pipeline.schedulers import DDPMScheduler
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["draw_samples"]
+
+
+def draw_samples(
+    unet: UNet2DModel,
+    scheduler: DDPMScheduler,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+) -> np.ndarray | None:
+    """A grid's samples, uint8 (N, H, W, C), of which each process draws its share.
+
+    Image i is of class i mod C in a class-conditional model.
+
+    Arguments:
+        unet: The network, in eval mode.
+        scheduler: What it was trained for.
+        config: Resolved; says how many images, how, and in how many steps.
+        accelerator: The processes.
+    Returns:
+        The images on the main process, None on others.
+    """
+    pipeline = DDPMPipeline(unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    # As many on every process, for a sharded network computes on all of them or none.
+    count = math.ceil(config.eval_batch_size / world)
+    share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
+    drawn = dict(gather_object(list(zip(share, _draw(pipeline, share, config), strict=True))))
+    if not accelerator.is_main_process:
+        return None
+    return np.stack([drawn[i] for i in range(config.eval_batch_size)])
+
+
+def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
+    device, embeddings = pipeline.unet.device, pipeline.unet.config.num_class_embeds
+    labels = None if embeddings is None else [i % (embeddings - 1) for i in numbers]
+    images = pipeline(
+        batch_size=len(numbers),
+        generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],
+        num_inference_steps=config.ddpm_num_inference_steps,
+        output_type="np",
+        eta=0.0 if config.preview_scheduler == "ddim" else None,
+        class_labels=labels,
+    ).images
+    return (images * 255).round().astype(np.uint8)

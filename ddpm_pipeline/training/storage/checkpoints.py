@@ -1,0 +1,217 @@
+"""Checkpoints that are whole or absent.
+
+    checkpoints/step-0000500/   model.safetensors, optimizer.safetensors, ..., state.json
+                                manifest.json: size and SHA-256 of every other file
+
+A checkpoint is written into a folder aside, every file and the folder are synced to the disk, and
+the folder is renamed; only then are old ones deleted. So a process killed or a disk full at any
+moment leaves the earlier checkpoints as they were. A checkpoint whose files do not match their
+manifest is named in a warning and passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ddpm_pipeline.common import sync_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Checkpoint",
+    "MANIFEST_NAME",
+    "STATE_NAME",
+    "adopt_checkpoint",
+    "check_whole",
+    "checkpoint_path",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "read_state",
+    "write_checkpoint",
+]
+
+logger = logging.getLogger(__name__)
+
+
+_PREFIX, _ASIDE = "step-", ".aside"
+MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to continue.
+
+    Arguments:
+        step: Updates made.
+        tensors: Named groups of tensors; each becomes one safetensors file.
+        state: Everything else, as JSON values.
+        files: Small files of the run as they were at this step, by name.
+    """
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None = None) -> Path:
+    """Add a checkpoint to a folder of them, then delete all but the newest ``limit``.
+
+    Raises:
+        OSError: If it cannot be written; the earlier checkpoints are as they were.
+    """
+    target = checkpoint_path(folder, checkpoint.step)
+    aside = folder / _ASIDE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        _write_files(aside, checkpoint)
+        if target.exists():
+            target.rename(replaced := folder / f"{_ASIDE}.replaced")
+            aside.rename(target)
+            shutil.rmtree(replaced)
+        else:
+            aside.rename(target)
+        sync_path(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OSError(
+            f"the checkpoint of step {checkpoint.step} cannot be written in {str(folder)!r}: "
+            f"{reason}; earlier checkpoints are as they were"
+        ) from error
+    _prune(folder, limit)
+    return target
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is in a folder of them."""
+    return folder / f"{_PREFIX}{step:07d}"
+
+
+def adopt_checkpoint(path: Path, folder: Path) -> Path:
+    """Move a whole checkpoint into a folder of them on the same disk; where it is then.
+
+    Raises:
+        ValueError: If the folder holds another whole one of its step.
+    """
+    target = checkpoint_path(folder, read_state(path)["step"])
+    if target.exists() and _is_whole(target):
+        if (target / MANIFEST_NAME).read_bytes() != (path / MANIFEST_NAME).read_bytes():
+            raise ValueError(
+                f"{str(folder)!r} holds another checkpoint of the same step, {target.name}; "
+                "choose another output_dir"
+            )
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    for file in path.iterdir():
+        sync_path(file)
+    path.rename(target)
+    sync_path(folder)
+    return target
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_whole(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
+    for name, tensors in checkpoint.tensors.items():
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(plain, aside / f"{name}.safetensors")
+    for name, content in checkpoint.files.items():
+        (aside / name).write_bytes(content)
+    state = {"step": checkpoint.step, **checkpoint.state}
+    (aside / STATE_NAME).write_text(json.dumps(state, indent=2), encoding="utf-8")
+    manifest = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
+    (aside / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    for path in aside.iterdir():
+        sync_path(path)
+    sync_path(aside)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def _prune(folder: Path, limit: int | None) -> None:
+    for path in _newest_first(folder)[limit:] if limit is not None else []:
+        shutil.rmtree(path)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder of them; None if there are none at all.
+
+    Raises:
+        ValueError: If there are checkpoints and none is whole.
+    """
+    found = _newest_first(folder)
+    for path in found:
+        try:
+            check_whole(path)
+        except ValueError as error:
+            logger.warning("%s; looking for an earlier one", error)
+        else:
+            return path
+    if found:
+        raise ValueError(f"no checkpoint in {str(folder)!r} is whole; delete them to start afresh")
+    return None
+
+
+def check_whole(path: Path) -> None:
+    """Compare every file of a checkpoint with its manifest.
+
+    Raises:
+        ValueError: If one is missing, cut short or changed; names it.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST_NAME).read_bytes())
+        for name, expected in manifest.items():
+            if _fingerprint(path / name) != expected:
+                raise ValueError(f"the checkpoint {str(path)!r} is damaged: {name} has changed")
+    except OSError as error:
+        name = Path(error.filename or "").name
+        raise ValueError(f"the checkpoint {str(path)!r} is damaged: no {name}") from None
+    except (json.JSONDecodeError, AttributeError):
+        raise ValueError(f"the checkpoint {str(path)!r} is damaged: {MANIFEST_NAME}") from None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint that ``check_whole`` accepts, its tensors on the CPU."""
+    state = read_state(path)
+    known = {STATE_NAME, MANIFEST_NAME}
+    others = [p for p in path.iterdir() if p.name not in known and p.suffix != ".safetensors"]
+    return Checkpoint(
+        step=state.pop("step"),
+        tensors={p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))},
+        state=state,
+        files={p.name: p.read_bytes() for p in others},
+    )
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside tensors and files, with its step."""
+    return json.loads((path / STATE_NAME).read_bytes())

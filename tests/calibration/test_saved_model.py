@@ -1,0 +1,206 @@
+"""``ddpm calibrate`` from a saved model to its tables, plots and scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConfig
+from ddpm_pipeline.calibration.config import CalibrateConfig
+from ddpm_pipeline.calibration.saved_model import calibrate_command
+from ddpm_pipeline.cli.calibrate import run
+from ddpm_pipeline.diffusion.spacing import spaced_timesteps
+from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
+from ddpm_pipeline.training.setup import make_scheduler, resolve
+
+T = 20
+FEATURES = """
+import torch
+
+def feature_extractor():
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            values = images.float().flatten(1)
+            return torch.stack([values.mean(1), values.std(1)], 1)
+    return Means()
+"""
+
+
+@pytest.fixture
+def saved(tiny_unet: Callable[..., diffusers.UNet2DModel], tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    (tmp_path / "means.py").write_text(FEATURES)
+    scheduler = DDPMScheduler(T, timestep_spacing="trailing")
+    DDPMPipeline(tiny_unet(), scheduler).save_pretrained(tmp_path / "model")
+    return tmp_path
+
+
+def config(saved: Path, **options: object) -> CalibrateConfig:
+    defaults = {
+        "model": str(saved / "model"),
+        "data": str(saved / "images.npz"),
+        "num_forwards": 60,
+        "num_inference_steps": (4,),
+    }
+    return CalibrateConfig(**(defaults | options))
+
+
+def test_everything_is_measured_written_and_kept(saved: Path) -> None:
+    report = calibrate_command(
+        config(
+            saved,
+            features=str(saved / "means.py"),
+            num_images=20,
+            samplers=("fixed_small", "analytic", "ddim"),
+            spacings=("linspace", "optimal"),
+            timestep_spacing="optimal",
+        )
+    )
+    model = saved / "model"
+    written = json.loads((model / "calibration.json").read_text())
+    calibration = Calibration.from_dict(written["calibration"])
+    assert (calibration.num_forwards, calibration.num_images) == (60, 40)
+    assert (written["measured"]["data"], written["measured"]["seed"]) == ("images.npz", 0)
+    assert written["report"]["features"] == "means.py"
+    assert str(saved) not in json.dumps(written)
+    assert {path.name for path in model.glob("*.png")} == {
+        "progressive.png",
+        *(
+            f"calibration_{name}.png"
+            for name in (
+                "bits_per_dim", "frechet_distance", "moments", "rate_distortion", "steps",
+                "variances",
+            )
+        ),
+    }  # fmt: skip
+    assert not list(model.glob("*.state*"))
+
+    loaded = DDPMPipeline.from_pretrained(model)
+    assert loaded.scheduler.calibration.to_dict() == calibration.to_dict()
+    assert loaded.scheduler.variance_type == "analytic"
+    assert loaded.scheduler.timestep_spacing == "optimal"
+    loaded(1, num_inference_steps=2)
+    stock = diffusers.DDPMPipeline.from_pretrained(model)
+    assert stock.scheduler.config.variance_type == "fixed_small"
+
+    rows = {f"{a} {b}" for a in ("fixed_small", "analytic") for b in ("linspace", "optimal")}
+    assert report.bits_per_dim.keys() == rows
+    assert report.frechet_distance.keys() == rows | {"ddim linspace", "ddim optimal"}
+    for row in (*report.bits_per_dim.values(), *report.frechet_distance.values()):
+        assert row.keys() == {4, T}
+        assert all(np.isfinite(value) and value > 0 for value in row.values())
+    expected = chain_bits_per_dim(
+        calibration,
+        loaded.scheduler.schedule,
+        spaced_timesteps(T, 4, "linspace"),
+        variance_type="fixed_small",
+    )
+    assert report.bits_per_dim["fixed_small linspace"][4] == pytest.approx(expected)
+    same = [report.frechet_distance[f"analytic {name}"][T] for name in ("linspace", "optimal")]
+    assert same[0] == same[1]
+    strip = np.asarray(Image.open(model / "progressive.png"))
+    assert strip.shape == (6 * 10, 11 * 10)
+
+
+def test_the_spacing_that_training_writes_has_rows_by_default(saved: Path) -> None:
+    trained = resolve(
+        TrainingConfig(max_train_steps=1), length=None, world_size=1, device=torch.device("cpu")
+    )
+    assert make_scheduler(trained).timestep_spacing in config(saved).spacings
+
+
+def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", str(saved / "images.npz"), "--num_forwards", "60", "--no-save"]
+    run([str(saved / "model"), *arguments, "--num_inference_steps", "4", "10"])
+    table = capsys.readouterr().out
+    assert "60 forwards over 40 images" in table
+    lines = {line.split("  ")[0]: line.split()[2:] for line in table.splitlines()}
+    assert len(lines["analytic optimal_samples"]) == 3
+    assert float(lines["analytic optimal"][0]) <= float(lines["analytic linspace"][0])
+    assert DDPMPipeline.from_pretrained(saved / "model").scheduler.calibration is None
+    assert "No bits/dim for ddim" in table
+    assert "The model is as it was; calibration.json and plots are in" in table
+    spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
+    run([str(saved / "model"), *arguments[:-1], "--num_inference_steps", "4", *spacing])
+    assert (
+        "samples with variance_type analytic and timestep_spacing optimal_samples from now on"
+        in capsys.readouterr().out
+    )
+
+
+def test_features_of_another_size_are_refused_before_the_work(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saved / "large.py").write_text(
+        "import torch\n"
+        "class Large(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        raise ValueError(f'not for {tuple(images.shape)}')\n"
+        "def feature_extractor():\n"
+        "    return Large()\n"
+    )
+    monkeypatch.setattr("ddpm_pipeline.calibration.saved_model.calibrate", pytest.fail)
+    with pytest.raises(ValueError, match=r"not for \(1, "):
+        calibrate_command(config(saved, features=str(saved / "large.py"), num_images=6))
+
+
+def test_a_model_with_learned_variances_keeps_them(
+    tiny_unet: Callable[..., diffusers.UNet2DModel], saved: Path
+) -> None:
+    scheduler = DDPMScheduler(T, variance_type="learned_range")
+    DDPMPipeline(tiny_unet(out_channels=2), scheduler).save_pretrained(saved / "learned")
+    options = {"model": str(saved / "learned"), "timestep_spacing": "optimal"}
+    calibrate_command(config(saved, **options))
+    loaded = DDPMPipeline.from_pretrained(saved / "learned").scheduler
+    assert (loaded.variance_type, loaded.timestep_spacing) == ("learned_range", "optimal")
+    with pytest.raises(ValueError, match=r"features cannot be given for .* learned variances"):
+        calibrate_command(config(saved, **options, features=str(saved / "means.py")))
+
+
+def test_a_class_conditional_model_sees_its_labels(
+    tiny_unet: Callable[..., diffusers.UNet2DModel], saved: Path
+) -> None:
+    pixels = np.zeros((30, 8, 8), dtype=np.uint8)
+    np.savez(saved / "labelled.npz", images=pixels, labels=np.arange(30) % 3)
+    unet = tiny_unet(num_class_embeds=4)
+    DDPMPipeline(unet, DDPMScheduler(T)).save_pretrained(saved / "classes")
+    report = calibrate_command(
+        config(
+            saved,
+            model=str(saved / "classes"),
+            data=str(saved / "labelled.npz"),
+            features=str(saved / "means.py"),
+            num_images=6,
+            samplers=("ddim",),
+            spacings=("optimal_samples",),
+        )
+    )
+    assert report.bits_per_dim == {}
+    assert report.frechet_distance["ddim optimal_samples"].keys() == {4, T}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samplers": ("plms",)}, "samplers must be among .*, got 'plms'"),
+        ({"samplers": ()}, "samplers must be at least one, got none"),
+        ({"samplers": ("ddim",)}, "samplers must hold one that has bits/dim, .* samplers=ddim"),
+        ({"spacings": ("even",)}, "spacings must be among .*, got 'even'"),
+        ({"num_inference_steps": (21,)}, "from 1 to 20, the model's T, got 21"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"model": "someone/model"}, "output_dir must be given and save be False"),
+        ({"precision": 1e-6}, "about .* images"),
+        ({"timestep_spacing": "log"}, "timestep_spacing must be one of .*got 'log'"),
+    ],
+)
+def test_mistakes_are_named(saved: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        calibrate_command(config(saved, **options))

@@ -1,0 +1,264 @@
+"""The evaluation of a model: its numbers, what it says about them, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from helpers.processes import exit_codes, fork_ranks
+from PIL import Image
+from torch.testing import assert_close
+
+from ddpm_pipeline import DDPMPipeline, DDPMScheduler, variational_bound
+from ddpm_pipeline.common.distributed import process_state
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.evaluation.config import EvaluateConfig
+from ddpm_pipeline.evaluation.features import load_features
+from ddpm_pipeline.evaluation.metrics import Moments, frechet_distance
+from ddpm_pipeline.evaluation.saved_model import evaluate
+from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
+from ddpm_pipeline.pipelines.config import SampleConfig
+from ddpm_pipeline.pipelines.sampling import load_sampler, sample_images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import UNet2DModel
+
+
+@pytest.fixture
+def setting(
+    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """Options of an evaluation of a tiny model, with its data and features."""
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "cache"))
+    DDPMPipeline(tiny_unet(), DDPMScheduler(50)).save_pretrained(tmp_path / "model")
+    config = SmallFeaturesConfig(size=8, widths=(4, 4, 4), dim=5, num_classes=2)
+    SmallFeatures(config).save_pretrained(tmp_path / "features")
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images)
+    return {
+        "model": str(tmp_path / "model"),
+        "data": str(tmp_path / "data.npz"),
+        "features": str(tmp_path / "features"),
+        "output": str(tmp_path / "report"),
+        "num_images": 40,
+        "num_inference_steps": 2,
+        "kid_subsets": 4,
+        "num_nearest": 3,
+        "bound_images": 0,
+    }
+
+
+def moments_of(images: torch.Tensor, features: str) -> Moments:
+    moments = Moments(5)
+    moments.update(load_features(features)(images))
+    return moments
+
+
+def test_the_report_states_the_numbers_and_what_they_depend_on(
+    setting: dict[str, object], tmp_path: Path
+) -> None:
+    config = EvaluateConfig(**setting, seed=7)
+    report = evaluate(config)
+    drawn = torch.from_numpy(load_sampler(config)(range(40))).permute(0, 3, 1, 2)
+    real = open_images(setting["data"], resolution=8, progress=False)
+    expected = frechet_distance(
+        moments_of(drawn, setting["features"]),
+        moments_of(real.batch(range(90)).images, setting["features"]),
+    )
+    assert_close(report.frechet_distance, expected, rtol=1e-6, atol=1e-9)
+    assert report.kid_standard_error > 0
+    assert report.seconds_per_image > 0
+    assert (report.num_images, report.num_reference, report.feature_dim) == (40, 90, 5)
+    assert report.reference == real.fingerprint
+    assert (report.reference_data, report.reference_split) == ("data.npz", None)
+    assert report.sampler["seed"] == 7
+    assert report.sampler["num_inference_steps"] == 2
+    assert report.bound is None
+    table = report.table()
+    for text in ("Fréchet distance", "KID", "±", "precision", "recall", "40 against 90"):
+        assert text in table
+    for text in ("SmallFeatures 5", "5 dimensions", "DDIMScheduler, K = 2, seed 7", "none"):
+        assert text in table
+    written = (tmp_path / "report" / "evaluation.json").read_text()
+    assert json.loads(written) == report.to_dict()
+    assert str(tmp_path) not in written
+
+
+def test_few_images_are_warned_of(
+    setting: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    report = evaluate(EvaluateConfig(**setting))
+    assert "biased upwards by about 1 / N, and 40 drawn images are under 10,000" in caplog.text
+    assert "warning: the Fréchet distance is biased" in report.table()
+
+
+def test_the_reference_itself_is_perfect(setting: dict[str, object], tmp_path: Path) -> None:
+    report = evaluate(EvaluateConfig(**setting, samples=setting["data"]))
+    assert report.frechet_distance < 1e-9
+    assert (report.precision, report.recall) == (1.0, 1.0)
+    assert abs(report.kid) < 4 * report.kid_standard_error
+    assert report.seconds_per_image is None
+    assert report.num_images == 90
+    assert [entry["nearest"][0] for entry in report.nearest] == [0, 1, 2]
+    assert [entry["distances"][0] for entry in report.nearest] == [0.0] * 3
+    picture = np.array(Image.open(tmp_path / "report" / "nearest.png"))
+    assert np.array_equal(picture[:8], picture[12:20])
+    assert "unknown" in report.table()
+
+
+@pytest.mark.parametrize("output", ["samples", "samples.npz", "shards"])
+def test_images_drawn_before_give_the_same_numbers(
+    setting: dict[str, object], tmp_path: Path, output: str
+) -> None:
+    expected = evaluate(EvaluateConfig(**setting))
+    path = sample_images(
+        SampleConfig(
+            model=setting["model"],
+            num_inference_steps=2,
+            num_images=40,
+            output=str(tmp_path / output),
+            format="webdataset" if output == "shards" else None,
+            shard_size=16,
+        )
+    )
+    found = evaluate(EvaluateConfig(**setting, samples=str(path)))
+    assert_close(found.frechet_distance, expected.frechet_distance, rtol=1e-6, atol=1e-9)
+    assert_close(found.kid, expected.kid)
+    assert (found.precision, found.recall) == (expected.precision, expected.recall)
+    assert found.nearest == expected.nearest
+    assert found.sampler["weights"] == expected.sampler["weights"]
+
+
+def test_bits_per_dim_are_those_of_the_bound(setting: dict[str, object]) -> None:
+    setting |= {"bound_images": 90, "bound_timesteps": 49}
+    report = evaluate(EvaluateConfig(**setting))
+    pipe = DDPMPipeline.from_pretrained(setting["model"])
+    real = open_images(setting["data"], resolution=8, progress=False).batch(range(90)).images
+    expected = variational_bound(pipe.unet, pipe.scheduler, real / 127.5 - 1)
+    error = math.hypot(expected.standard_error, report.bound["standard_error"])
+    assert abs(report.bound["bits_per_dim"] - expected.bits_per_dim) < 4 * error
+    assert error < 0.1 * expected.bits_per_dim
+    assert report.bound["num_images"] == 90
+    assert "on 90 images of data.npz" in report.table()
+
+
+def test_two_processes_report_what_one_does(setting: dict[str, object], tmp_path: Path) -> None:
+    two = {**setting, "output": str(tmp_path / "two"), "cache_dir": str(tmp_path / "statistics")}
+    two["bound_images"] = 4
+
+    def run() -> None:
+        report = evaluate(EvaluateConfig(**two))
+        assert process_state().num_processes == 2
+        (tmp_path / f"{process_state().process_index}.json").write_text(
+            json.dumps(report.to_dict())
+        )
+
+    assert exit_codes(fork_ranks(run, 2)) == [0, 0]
+    first, second = (json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2))
+    assert first == second
+    one = evaluate(EvaluateConfig(**{**setting, "bound_images": 4})).to_dict()
+    for report in (first, one):
+        report.pop("seconds_per_image")
+    for name in ("frechet_distance", "kid", "kid_standard_error"):
+        assert_close(first.pop(name), one.pop(name), rtol=1e-6, atol=1e-9)
+    bounds = [report.pop("bound")["bits_per_dim"] for report in (first, one)]
+    assert_close(bounds[0], bounds[1], rtol=1e-5, atol=0.0)
+    assert first == one
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_images": 5, "kid_subsets": 2, "num_nearest": 0}, "5 features needs more than 5"),
+        ({"num_reference": 5, "kid_subsets": 2}, "5 features needs more than 5 images .*, got 5"),
+        ({"num_reference": 91}, "num_reference must be 1 to 90, .* got 91"),
+        ({"kid_subsets": 21}, "kid_subsets=21 needs 42 images or more in both sets, got 40"),
+        ({"neighbors": 40}, "neighbors must be below the 40 images, got 40"),
+        ({"num_nearest": 41}, "num_nearest must be at most the 40 images, got 41"),
+        ({"bound_images": 91}, "bound_images must be 1 to 90, .* got 91"),
+        ({"num_inference_steps": 51}, "num_inference_steps must be 1 to 50"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(
+    setting: dict[str, object], changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateConfig(**(setting | changes)))
+
+
+def test_options_are_checked_at_once() -> None:
+    with pytest.raises(ValueError, match=r"output must be given for model='someone/model'"):
+        EvaluateConfig(model="someone/model", data="data")
+    with pytest.raises(ValueError, match="kid_subsets must be at least 2, got 1"):
+        EvaluateConfig(model=".", data="data", kid_subsets=1)
+    with pytest.raises(ValueError, match="bound_timesteps must be at least 1, got 0"):
+        EvaluateConfig(model=".", data="data", bound_timesteps=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((90, 16, 16), r"another size than the model's 8×8; fit='resize' scales and crops them"),
+        ((90, 8, 8, 3), r"has images of 3 channel\(s\), the model makes images of 1"),
+    ],
+)
+def test_a_reference_of_another_shape_is_refused(
+    setting: dict[str, object], tmp_path: Path, shape: tuple[int, ...], message: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "other.npz", images=images)
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateConfig(**{**setting, "data": str(tmp_path / "other.npz")}))
+
+
+def test_a_reference_of_another_size_is_resized_if_asked(
+    setting: dict[str, object], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (90, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "other.npz", images=images)
+    setting |= {"data": str(tmp_path / "other.npz"), "fit": "resize"}
+    assert evaluate(EvaluateConfig(**setting)).reference_changes == {"resized": 90}
+
+
+@pytest.mark.parametrize("webdataset", [False, True])
+def test_samples_cut_short_by_a_crash_are_refused(
+    setting: dict[str, object], tmp_path: Path, webdataset: bool
+) -> None:
+    config = SampleConfig(
+        model=setting["model"],
+        num_inference_steps=1,
+        num_images=20,
+        shard_size=8,
+        output=str(tmp_path / "samples"),
+        format="webdataset" if webdataset else "png",
+    )
+    folder = sample_images(config)
+    last = max(folder.glob("*.tar" if webdataset else "*.png"))
+    evaluation = EvaluateConfig(**setting, samples=str(folder))
+    last.write_bytes(b"")
+    message = "is empty, as a crash leaves it" if webdataset else r"000019\.png.*cannot be read"
+    with pytest.raises(ValueError, match=message):
+        evaluate(evaluation)
+    last.unlink()
+    count = 16 if webdataset else 19
+    with pytest.raises(ValueError, match=f"holds {count} of 20 images; run `ddpm sample` again"):
+        evaluate(evaluation)
+
+
+def test_samples_of_another_shape_are_refused(setting: dict[str, object], tmp_path: Path) -> None:
+    np.savez(tmp_path / "large.npz", images=np.zeros((30, 16, 16), np.uint8))
+    with pytest.raises(ValueError, match=r"samples='.*' has images of another size than"):
+        evaluate(EvaluateConfig(**setting, samples=str(tmp_path / "large.npz")))
+    np.savez(tmp_path / "rgb.npz", images=np.zeros((30, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"images of 3 channel\(s\), the reference of 1"):
+        evaluate(EvaluateConfig(**setting, samples=str(tmp_path / "rgb.npz")))

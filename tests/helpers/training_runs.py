@@ -1,0 +1,188 @@
+"""Small real training runs, in this process or a forked one, and what they leave behind."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tqdm.auto import tqdm
+
+from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.run import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TINY_UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "layers_per_block": 1,
+    "block_out_channels": [4, 8],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 2,
+    "attention_head_dim": 4,
+    "dropout": 0.1,
+}
+
+
+def blobs(count: int = 40, size: int = 8, seed: int = 0) -> np.ndarray:
+    """Smooth grey images, uint8 (N, size, size)."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    centres = generator.uniform(1, size - 2, (count, 2, 1, 1))
+    squares = (x - centres[:, 0]) ** 2 + (y - centres[:, 1]) ** 2
+    return (255 * np.exp(-squares / size)).astype(np.uint8)
+
+
+def image_data(count: int = 40, labels: list[int] | None = None) -> ImageData:
+    return open_images(blobs(count), resolution=8, labels=labels or False, progress=False)
+
+
+def tiny_config(folder: Path, **options: Any) -> TrainingConfig:
+    """A run of a few milliseconds per step in folder/run, on folder/images.npy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unet = dict(TINY_UNET)
+    if options.get("class_conditional"):
+        unet["num_class_embeds"] = options.pop("embeddings")
+    (folder / "unet.json").write_text(json.dumps(unet))
+    np.save(folder / "images.npy", blobs())
+    defaults = {
+        "train_data_dir": str(folder / "images.npy"),
+        "output_dir": str(folder / "run"),
+        "cache_dir": str(folder / "cache"),
+        "model_config_name_or_path": str(folder / "unet.json"),
+        "resolution": 8,
+        "max_train_steps": 12,
+        "train_batch_size": 4,
+        "random_flip": True,
+        "lr_warmup_steps": 2,
+        "logging_steps": 5,
+        "checkpointing_steps": 4,
+        "save_images_steps": 6,
+        "eval_batch_size": 2,
+        "ddpm_num_steps": 20,
+        "ddpm_num_inference_steps": 2,
+        "mixed_precision": "no",
+    }
+    return TrainingConfig(**{**defaults, **options})
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that two runs must agree on, bit for bit."""
+    checkpoint = max((run / "checkpoints").glob("step-*"))
+    tensors = {
+        f"{path.stem}/{name}": tensor
+        for path in sorted(checkpoint.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+    model = load_file(run / "unet" / "diffusion_pytorch_model.safetensors")
+    samples = {path.name: path.read_bytes() for path in sorted((run / "samples").iterdir())}
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for entry in metrics:
+        entry.pop("images_per_second", None)
+    return {
+        "step": checkpoint.name,
+        "tensors": tensors,
+        "model": model,
+        "samples": samples,
+        "metrics": metrics,
+    }
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    for name in ("step", "samples", "metrics"):
+        assert a[name] == b[name], name
+    for group in ("tensors", "model"):
+        assert a[group].keys() == b[group].keys()
+        differing = [k for k in a[group] if not torch.equal(a[group][k], b[group][k])]
+        assert not differing
+
+
+def run_forked(
+    config: TrainingConfig,
+    when: Callable[[], bool] | None = None,
+    *,
+    send: int = signal.SIGKILL,
+    times: int = 1,
+    processes: int = 1,
+    file_limit: int | None = None,
+) -> list[int]:
+    """Train in forked processes, all signalled when ``when()`` holds; their exit codes.
+
+    A process that a signal ended has that signal's number, negated, for a code. With a limit,
+    writing more bytes than that into one file fails as on a full disk.
+    """
+    port = _free_port()
+    pids = [_fork(config, rank, processes, port, file_limit) for rank in range(processes)]
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + 90
+    try:
+        while len(codes) < processes:
+            assert time.monotonic() < deadline, "the forked run did not end"
+            if when is not None and times and when():
+                for pid in pids:
+                    os.kill(pid, send)
+                times -= 1
+            for pid in set(pids) - codes.keys():
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    codes[pid] = os.waitstatus_to_exitcode(status)
+            time.sleep(0.001)
+    finally:
+        for pid in set(pids) - codes.keys():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return [codes[pid] for pid in pids]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _fork(
+    config: TrainingConfig, rank: int, processes: int, port: int, file_limit: int | None
+) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        # tqdm's own lock is shared between processes, and a killed one may hold it.
+        tqdm.set_lock(threading.RLock())
+        faulthandler.dump_traceback_later(60)
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if processes > 1:
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+        train(config)
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(code)

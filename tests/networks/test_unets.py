@@ -1,0 +1,112 @@
+"""The UNets that training starts from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from ddpm_pipeline.networks.unets import unet_config
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.setup import costly_resolution, make_unet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def parameters(size: str, resolution: int, channels: int) -> float:
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(size, resolution=resolution, channels=channels))
+    return sum(p.numel() for p in unet.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "channels", "millions"),
+    [
+        ("small", 28, 1, 1.11),
+        ("small", 32, 3, 1.11),
+        ("small", 64, 3, 3.15),
+        ("base", 32, 3, 6.47),
+        ("ddpm", 32, 3, 35.7),  # Ho et al. 2020, appendix B
+        ("ddpm", 256, 3, 114),
+    ],
+)
+def test_sizes(size: str, resolution: int, channels: int, millions: float) -> None:
+    assert parameters(size, resolution, channels) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("resolution", [4, 8, 12, 14, 16, 20, 28, 32, 33, 48, 64, 96, 100, 256])
+def test_every_resolution_comes_out_as_it_went_in(size: str, resolution: int) -> None:
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(size, resolution=resolution, channels=1))
+        x = torch.empty(1, 1, resolution, resolution)
+        assert unet(x, torch.empty(1)).sample.shape == x.shape
+
+
+def test_a_warning_names_the_side_at_which_the_network_attends() -> None:
+    warned = 0
+    for resolution in range(4, 600):
+        levels = len(unet_config("small", resolution=resolution, channels=1)["block_out_channels"])
+        side = resolution // 2 ** (levels - 1)
+        warning = costly_resolution(TrainingConfig(resolution=resolution))
+        assert (warning is not None) == (side > 32)
+        if warning is not None:
+            warned += 1
+            assert f"attends at {side} x {side} places" in warning
+            other = int(warning.split("that of ")[1].split()[0])
+            assert costly_resolution(TrainingConfig(resolution=other)) is None
+    assert warned > 100
+    assert costly_resolution(TrainingConfig(resolution=64, model_size="ddpm")) is None
+
+
+def test_a_resolution_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8 for model_size 'ddpm', got 28"):
+        unet_config("ddpm", resolution=28, channels=1)
+
+
+def test_classes_have_a_null_class_beside_them() -> None:
+    unet = make_unet(TrainingConfig(resolution=8, dropout=0.2), 3, 10)
+    assert unet.config.num_class_embeds == 11
+    assert unet.config.dropout == 0.2
+
+
+def test_a_fresh_network_predicts_zero_and_learns_from_there() -> None:
+    unet = make_unet(TrainingConfig(resolution=8), 3, None)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 900])
+    assert unet(x, t).sample.count_nonzero() == 0
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    for _ in range(3):  # conv_out learns first, then the last layers of branches, then all
+        optimizer.zero_grad()
+        (unet(x, t).sample - x).square().mean().backward()
+        optimizer.step()
+    still = [name for name, p in unet.named_parameters() if p.grad.count_nonzero() == 0]
+    assert still == []
+
+
+def test_residual_branches_start_at_nothing() -> None:
+    unet = make_unet(TrainingConfig(resolution=8, dropout=0.5), 3, None)
+    block, attention = unet.mid_block.resnets[0], unet.mid_block.attentions[0]
+    x, embedded = torch.randn(2, 64, 4, 4), torch.randn(2, 128)
+    assert torch.equal(block(x, embedded), x)
+    assert torch.equal(attention(x), x)
+
+
+def test_a_config_file_a_model_folder_and_a_component_folder_are_read(tmp_path: Path) -> None:
+    config = unet_config("small", resolution=8, channels=1)
+    unet = UNet2DModel(**config)
+    unet.save_pretrained(tmp_path / "model" / "unet")
+    unet.save_pretrained(tmp_path / "bare")
+    (tmp_path / "unet.json").write_text(json.dumps(config))
+    for name in ("unet.json", "model", "bare"):
+        read = make_unet(
+            TrainingConfig(resolution=8, model_config_name_or_path=str(tmp_path / name)), 1, None
+        )
+        assert tuple(read.config.block_out_channels) == (32, 64)
+    with pytest.raises(ValueError, match="in_channels=1, but training needs 3"):
+        make_unet(
+            TrainingConfig(resolution=8, model_config_name_or_path=str(tmp_path / "bare")), 3, None
+        )

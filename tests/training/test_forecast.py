@@ -1,0 +1,99 @@
+"""What a run is said to need, before it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from helpers.paths import DOCS
+from helpers.training_runs import TINY_UNET, image_data, tiny_config
+
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.data import TrainingData, training_data
+from ddpm_pipeline.training.forecast import describe_run
+from ddpm_pipeline.training.run import dry_run
+
+PAGE = DOCS / "scaling.md"
+
+
+def colour_data() -> TrainingData:
+    data = training_data(TrainingConfig(), image_data())
+    return dataclasses.replace(data, channels=3)
+
+
+def rows_of_the_page() -> list[list[str]]:
+    """Cells of the table: size, resolution, parameters, MiB, GFLOPs, A in float32 and in bf16."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip().replace(",", "") for cell in line.split("|")[1:-1]] for line in lines]
+    return [row for row in rows if row[0] in {"small", "base", "ddpm"} and len(row) == 7]
+
+
+@pytest.mark.parametrize("row", rows_of_the_page(), ids=lambda row: "-".join(row[:2]))
+def test_the_page_of_scaling_has_the_numbers_of_dry_runs(row: list[str]) -> None:
+    size, resolution, *written = row
+    config = TrainingConfig(
+        model_size=size,
+        resolution=int(resolution),
+        train_batch_size=1,
+        mixed_precision="bf16",
+        max_train_steps=1,
+        optimizer="adamw",
+    )
+    numbers = describe_run(config, colour_data(), 1)
+    memory = {name: value / 2**20 for name, value in numbers.memory.items()}
+    activations = memory.pop("activations")
+    expected = [
+        numbers.num_parameters,
+        sum(memory.values()),
+        numbers.flops_per_image / 1e9,
+        2 * activations,
+        activations,
+    ]
+    for text, value in zip(written, expected, strict=True):
+        decimals = len(text.partition(".")[2])
+        assert float(text) == pytest.approx(value, abs=0.51 * 10**-decimals)
+
+
+def test_the_page_has_every_size_at_every_resolution() -> None:
+    assert len(rows_of_the_page()) == 9
+
+
+def test_a_dry_run_knows_that_muon_has_one_average(tmp_path: Path) -> None:
+    muon, adamw = (
+        dry_run(tiny_config(tmp_path, optimizer=name)).memory["optimizer"]
+        for name in ("muon", "adamw")
+    )
+    assert 0.5 < muon / adamw < 0.75
+
+
+def test_a_dry_run_knows_of_recomputation_and_half_precision(tmp_path: Path) -> None:
+    plain, recomputing, half = (
+        dry_run(tiny_config(tmp_path, **options))
+        for options in ({}, {"gradient_checkpointing": True}, {"mixed_precision": "bf16"})
+    )
+    assert recomputing.memory["activations"] < 0.8 * plain.memory["activations"]
+    # A forward pass more for most of the network, where there were one and two of backward.
+    assert 1.1 < recomputing.flops_per_image / plain.flops_per_image < 4 / 3
+    assert half.memory["activations"] == plain.memory["activations"] / 2
+    assert half.memory["casts"] == 2 * half.num_parameters
+    assert plain.memory["casts"] == recomputing.memory["casts"] == 0
+
+
+def test_a_dry_run_counts_what_the_backward_pass_holds(tmp_path: Path) -> None:
+    """The activations are those that a real forward pass saves, each storage once."""
+    unet = UNet2DModel(**TINY_UNET)
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        _output = unet(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))
+    expected = sum(size for pointer, size in saved.items() if pointer not in weights)
+    numbers = dry_run(tiny_config(tmp_path)).memory["activations"]
+    assert numbers == pytest.approx(expected, rel=0.1)
