@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import saved_recipes as recipes
 import torch
+from ddpm_pipeline.features import SmallFeatures, SmallFeaturesConfig, load_features
 from diffusers import UNet2DModel
 from PIL import Image
 from saved_recipes import SAVED, UNET
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, train
-from ddpm_pipeline.features import SmallFeatures, SmallFeaturesConfig, load_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

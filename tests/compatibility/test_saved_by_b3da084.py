@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import saved_recipes as recipes
 import torch
+from compatibility import saved_recipes as recipes
 from diffusers import DDPMPipeline as StockPipeline
 from diffusers import UNet2DModel
 from safetensors.torch import load_file
