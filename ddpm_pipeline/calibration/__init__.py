@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.calibration.config import CalibrateConfig
+    from ddpm_pipeline.calibration.config import CalibrateConfig, without_bound
     from ddpm_pipeline.calibration.network import calibrate
-    from ddpm_pipeline.calibration.report import without_bound
     from ddpm_pipeline.calibration.saved_model import calibrate_command
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": ["CalibrateConfig"],
+        "config": ["CalibrateConfig", "without_bound"],
         "network": ["calibrate"],
-        "report": ["without_bound"],
         "saved_model": ["calibrate_command"],
     },
 )

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from ddpm_pipeline.calibration.report import check_rows, without_bound
-from ddpm_pipeline.schedulers import Estimate
+from ddpm_pipeline.diffusion import SPACINGS
+from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, Estimate
 
-__all__ = ["CalibrateConfig"]
+__all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "without_bound"]
+
+
+class SamplerChoice(NamedTuple):
+    """A variance type, and eta for DDIM."""
+
+    variance_type: str
+    eta: float | None = None
+
+
+SAMPLERS = {
+    "fixed_large": SamplerChoice("fixed_large"),
+    "fixed_small": SamplerChoice("fixed_small"),
+    "analytic": SamplerChoice("analytic"),
+    "ddim": SamplerChoice("fixed_small", 0.0),
+    "analytic_ddim": SamplerChoice("analytic", 0.0),
+}
+_ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
+
+
+def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
+    """ValueError for a sampler or a spacing that there is not."""
+    known = (("samplers", samplers, tuple(SAMPLERS)), ("spacings", spacings, _ALL_SPACINGS))
+    for name, values, allowed in known:
+        for value in values:
+            if value not in allowed:
+                raise ValueError(f"{name} must be among {', '.join(allowed)}, got {value!r}")
+
+
+def without_bound(samplers: Sequence[str]) -> list[str]:
+    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
+    return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from ddpm_pipeline.diffusion import SPACINGS, NoiseSchedule
+from ddpm_pipeline.calibration.config import SAMPLERS
+from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.schedulers import (
-    CALIBRATED_SPACINGS,
     Calibration,
     chain_bits_per_dim,
     timesteps_of,
@@ -30,33 +30,12 @@ from ddpm_pipeline.schedulers import (
 
 __all__ = [
     "CalibrationReport",
-    "SAMPLERS",
-    "SamplerChoice",
     "bits_per_dim_table",
-    "check_rows",
     "distance_table",
-    "without_bound",
 ]
 
 
 Table = dict[str, dict[int, float]]
-
-
-class SamplerChoice(NamedTuple):
-    """A variance type, and eta for DDIM."""
-
-    variance_type: str
-    eta: float | None = None
-
-
-SAMPLERS = {
-    "fixed_large": SamplerChoice("fixed_large"),
-    "fixed_small": SamplerChoice("fixed_small"),
-    "analytic": SamplerChoice("analytic"),
-    "ddim": SamplerChoice("fixed_small", 0.0),
-    "analytic_ddim": SamplerChoice("analytic", 0.0),
-}
-_ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +78,6 @@ def _text(title: str, table: Table, form: str) -> str:
         for name, row in table.items()
     ]
     return "\n".join([title, header, *lines])
-
-
-def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
-    """ValueError for a sampler or a spacing that there is not."""
-    known = (("samplers", samplers, tuple(SAMPLERS)), ("spacings", spacings, _ALL_SPACINGS))
-    for name, values, allowed in known:
-        for value in values:
-            if value not in allowed:
-                raise ValueError(f"{name} must be among {', '.join(allowed)}, got {value!r}")
-
-
-def without_bound(samplers: Sequence[str]) -> list[str]:
-    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
-    return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
 def bits_per_dim_table(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.arrays import is_idx_folder
     from ddpm_pipeline.data.sources.datasets import is_dataset_path
     from ddpm_pipeline.data.sources.folders import folder_source
-    from ddpm_pipeline.data.sources.source import source_name
+    from ddpm_pipeline.data.sources.names import source_name
     from ddpm_pipeline.data.streams import ImageStream, open_stream
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -48,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.arrays": ["is_idx_folder"],
         "sources.datasets": ["is_dataset_path"],
         "sources.folders": ["folder_source"],
-        "sources.source": ["source_name"],
+        "sources.names": ["source_name"],
         "streams": ["ImageStream", "open_stream"],
     },
 )

@@ -10,14 +10,25 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.bound_terms import (
-        DECODERS,
-        Decoder,
         ReverseProcess,
         bits_per_dim,
         decoder_nats,
         prior_nats,
         sum_elements,
         transition_nats,
+    )
+    from ddpm_pipeline.diffusion.choices import (
+        DECODERS,
+        LEARNED_VARIANCES,
+        SPACINGS,
+        VARIANCE_TYPES,
+        Decoder,
+        Loss,
+        LossWeighting,
+        PredictionType,
+        TimestepSamplerName,
+        VarianceType,
+        check_loss,
     )
     from ddpm_pipeline.diffusion.costs import (
         PRICED_VARIANCES,
@@ -43,25 +54,15 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.diffusion.gaussian import Gaussian
     from ddpm_pipeline.diffusion.keyed_noise import keyed_normal, keyed_uniform
-    from ddpm_pipeline.diffusion.losses import (
-        Loss,
-        LossWeighting,
-        check_loss,
-        loss_weights,
-        training_loss,
-    )
+    from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
     from ddpm_pipeline.diffusion.predictions import (
-        PredictionType,
         check_prediction_type,
         convert,
         model_target,
         predict_x_0,
     )
     from ddpm_pipeline.diffusion.reverse_process import (
-        LEARNED_VARIANCES,
-        VARIANCE_TYPES,
         ReverseMove,
-        VarianceType,
         analytic_variance,
         reverse,
         reverse_coefficients,
@@ -73,31 +74,37 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.diffusion.schedule import NoiseSchedule
     from ddpm_pipeline.diffusion.spacing import (
-        SPACINGS,
         ShortestPaths,
         check_chain,
         shortest_paths,
         spaced_timesteps,
     )
     from ddpm_pipeline.diffusion.tensors import add_scaled_, broadcast
-    from ddpm_pipeline.diffusion.timesteps import (
-        TimestepSamplerName,
-        low_discrepancy_timesteps,
-        make_timestep_sampler,
-    )
+    from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "bound_terms": [
-            "DECODERS",
-            "Decoder",
             "ReverseProcess",
             "bits_per_dim",
             "decoder_nats",
             "prior_nats",
             "sum_elements",
             "transition_nats",
+        ],
+        "choices": [
+            "DECODERS",
+            "Decoder",
+            "LEARNED_VARIANCES",
+            "Loss",
+            "LossWeighting",
+            "PredictionType",
+            "SPACINGS",
+            "TimestepSamplerName",
+            "VARIANCE_TYPES",
+            "VarianceType",
+            "check_loss",
         ],
         "costs": [
             "PRICED_VARIANCES",
@@ -118,19 +125,10 @@ __getattr__, __dir__, __all__ = lazy_face(
         "forward_process": ["forward", "marginal", "posterior", "posterior_variance"],
         "gaussian": ["Gaussian"],
         "keyed_noise": ["keyed_normal", "keyed_uniform"],
-        "losses": ["Loss", "LossWeighting", "check_loss", "loss_weights", "training_loss"],
-        "predictions": [
-            "PredictionType",
-            "check_prediction_type",
-            "convert",
-            "model_target",
-            "predict_x_0",
-        ],
+        "losses": ["loss_weights", "training_loss"],
+        "predictions": ["check_prediction_type", "convert", "model_target", "predict_x_0"],
         "reverse_process": [
-            "LEARNED_VARIANCES",
             "ReverseMove",
-            "VARIANCE_TYPES",
-            "VarianceType",
             "analytic_variance",
             "reverse",
             "reverse_coefficients",
@@ -141,14 +139,8 @@ __getattr__, __dir__, __all__ = lazy_face(
             "x_0_variance_of_moves",
         ],
         "schedule": ["NoiseSchedule"],
-        "spacing": [
-            "SPACINGS",
-            "ShortestPaths",
-            "check_chain",
-            "shortest_paths",
-            "spaced_timesteps",
-        ],
+        "spacing": ["ShortestPaths", "check_chain", "shortest_paths", "spaced_timesteps"],
         "tensors": ["add_scaled_", "broadcast"],
-        "timesteps": ["TimestepSamplerName", "low_discrepancy_timesteps", "make_timestep_sampler"],
+        "timesteps": ["low_discrepancy_timesteps", "make_timestep_sampler"],
     },
 )

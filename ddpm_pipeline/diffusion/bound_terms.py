@@ -16,11 +16,11 @@ the unit changes.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from torch import Tensor
 
 from ddpm_pipeline.common import precise_dtype
+from ddpm_pipeline.diffusion.choices import DECODERS, Decoder
 from ddpm_pipeline.diffusion.forward_process import marginal, posterior
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.predictions import PredictionType, predict_x_0
@@ -42,10 +42,6 @@ __all__ = [
     "sum_elements",
     "transition_nats",
 ]
-
-
-Decoder = Literal["discretized", "continuous", "discretized_tanh"]
-DECODERS: tuple[str, ...] = get_args(Decoder)
 
 
 def bits_per_dim(nats: float | Tensor, dims: int) -> float | Tensor:

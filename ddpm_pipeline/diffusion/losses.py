@@ -29,7 +29,6 @@ as a sum over the chain and not as a mean, hence T:
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,9 +39,15 @@ from ddpm_pipeline.diffusion.bound_terms import (
     decoder_nats,
     transition_nats,
 )
+from ddpm_pipeline.diffusion.choices import (
+    LOSS_WEIGHTINGS,
+    LOSSES,
+    Loss,
+    LossWeighting,
+)
 from ddpm_pipeline.diffusion.forward_process import marginal
 from ddpm_pipeline.diffusion.predictions import PredictionType, model_target, predict_x_0
-from ddpm_pipeline.diffusion.reverse_process import LEARNED_VARIANCES, VarianceType, split_output
+from ddpm_pipeline.diffusion.reverse_process import VarianceType, split_output
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from ddpm_pipeline.diffusion.tensors import broadcast
 
@@ -52,16 +57,10 @@ __all__ = [
     "Loss",
     "LossWeighting",
     "bound_loss",
-    "check_loss",
     "loss_weights",
     "training_loss",
 ]
 
-
-Loss = Literal["simple", "vlb", "hybrid"]
-LOSSES: tuple[str, ...] = get_args(Loss)
-LossWeighting = Literal["uniform", "snr", "min_snr", "p2"]
-LOSS_WEIGHTINGS: tuple[str, ...] = get_args(LossWeighting)
 
 _ON_X_0: dict[str, Callable[[Tensor, float, float, float], Tensor]] = {
     "snr": lambda snr, *_: snr,
@@ -204,27 +203,3 @@ def _bound_terms(
     if is_last:
         return decoder_nats(process.move(output, x_t, t, t - 1, None), x_0)
     return transition_nats(process, output, x_0, x_t, t, t - 1)
-
-
-def check_loss(loss: str, variance_type: str, loss_weighting: str = "uniform") -> None:
-    """ValueError for a combination that cannot be trained as it says.
-
-    ``simple`` cannot learn a variance and ``hybrid`` does nothing else in its second term;
-    ``vlb`` has the bound's own weights.
-    """
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-    learned = variance_type in LEARNED_VARIANCES
-    allowed = " or ".join(LEARNED_VARIANCES)
-    if loss == "simple" and learned:
-        raise ValueError(
-            f"variance_type {variance_type!r} must be trained with loss vlb or hybrid, got "
-            "'simple', which has no variance in it"
-        )
-    if loss == "hybrid" and not learned:
-        raise ValueError(f"loss 'hybrid' needs variance_type {allowed}, got {variance_type!r}")
-    if loss == "vlb" and loss_weighting != "uniform":
-        raise ValueError(
-            f"loss_weighting must be uniform for loss 'vlb', which has its own weights, got "
-            f"{loss_weighting!r}"
-        )

@@ -1,20 +1,17 @@
 """TODO diffusion.predictions."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.diffusion.choices import PREDICTION_TYPES, PredictionType
 from ddpm_pipeline.diffusion.forward_process import landing_of, posterior_mean_coefficients
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import broadcast, combine
 
 __all__ = ["PREDICTION_TYPES", "PredictionType", "convert", "model_target", "predict_x_0"]
-
-
-PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "mean"]
-PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
 
 
 class _Levels(NamedTuple):

@@ -1,11 +1,12 @@
 """TODO diffusion.reverse_process."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.diffusion.choices import LEARNED_VARIANCES, VARIANCE_TYPES, VarianceType
 from ddpm_pipeline.diffusion.forward_process import (
     landing_of,
     posterior_mean_coefficients,
@@ -17,18 +18,6 @@ from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import Coefficient, broadcast, combine
 
 __all__ = ["VARIANCE_TYPES", "VarianceType", "reverse", "x_0_variance_of_moves"]
-
-VarianceType = Literal[
-    "fixed_small",
-    "fixed_small_log",
-    "fixed_large",
-    "fixed_large_log",
-    "learned",
-    "learned_range",
-    "analytic",
-]
-VARIANCE_TYPES: tuple[str, ...] = get_args(VarianceType)
-LEARNED_VARIANCES = ("learned", "learned_range")
 
 
 def reverse(

@@ -23,10 +23,11 @@ Where every move t -> s has a cost, the cheapest K timesteps are a shortest path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from ddpm_pipeline.diffusion.choices import SPACINGS, Spacing
 
 __all__ = [
     "SPACINGS",
@@ -36,10 +37,6 @@ __all__ = [
     "shortest_paths",
     "spaced_timesteps",
 ]
-
-
-Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
-SPACINGS: tuple[str, ...] = get_args(Spacing)
 
 
 def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0) -> Tensor:

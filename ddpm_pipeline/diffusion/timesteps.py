@@ -24,10 +24,12 @@ of it is until every t has 10. With the places of either of the first two sample
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS, TimestepSamplerName
 
 __all__ = [
     "ImportanceSampler",
@@ -39,11 +41,6 @@ __all__ = [
     "uniform_timesteps",
 ]
 
-
-TimestepSamplerName = Literal[
-    "uniform", "low_discrepancy", "importance", "low_discrepancy_importance"
-]
-TIMESTEP_SAMPLERS: tuple[str, ...] = get_args(TimestepSamplerName)
 
 _HISTORY = 10
 _UNIFORM_SHARE = 1e-3

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 __all__ = ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"]
 
 
@@ -50,7 +47,14 @@ def parse_hub_checkpoint(resume: str, hub_model_id: str | None) -> HubCheckpoint
 
 
 def check_repo_id(repo_id: str, name: str) -> None:
-    """ValueError unless it has the form USER/NAME, as the Hub takes it."""
+    """Refuse what has not the form USER/NAME, as the Hub takes it.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(repo_id)
         is_right = repo_id.count("/") == 1

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from ddpm_pipeline.likelihood.transitions import BoundSampler
+from ddpm_pipeline.diffusion import Decoder
 
-__all__ = ["BoundConfig", "MeasureConfig", "ScoreConfig"]
+__all__ = ["BOUND_SAMPLERS", "BoundConfig", "BoundSampler", "MeasureConfig", "ScoreConfig"]
+
+BoundSampler = Literal["rate", "low_discrepancy", "uniform"]
+BOUND_SAMPLERS: tuple[str, ...] = get_args(BoundSampler)
+"""How transitions are drawn: see transitions.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class MeasureConfig:
     """The bound of a chain of so many steps, spaced as the model says; all T unless given."""
     variance_type: str | None = None
     """Another variance of the reverse moves than the model's: fixed_small, fixed_large, ..."""
-    decoder: Literal["discretized", "continuous", "discretized_tanh"] = "discretized"
+    decoder: Decoder = "discretized"
     """The probability of 8-bit levels, a density, or the approximation of published code."""
     clip_x_0: float | None = None
     """Clamp the predicted x_0 to plus and minus this; not at all unless given."""

@@ -21,18 +21,15 @@ sequence, so that together the examples cover the chain evenly too.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ddpm_pipeline.diffusion import NoiseSchedule, keyed_uniform
+from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS, BoundSampler
 
 __all__ = ["BOUND_SAMPLERS", "BoundSampler", "TransitionSampler", "make_transition_sampler"]
 
-
-BoundSampler = Literal["rate", "low_discrepancy", "uniform"]
-BOUND_SAMPLERS: tuple[str, ...] = get_args(BoundSampler)
 
 # Variance of the Gaussian data that stand for all data in ``rate``, and the share of p that is
 # uniform, which keeps every weight below M / (n * share).

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.common import check_at_least
-from ddpm_pipeline.pipelines.writing import Format
 
-__all__ = ["SampleConfig", "SamplingOptions"]
+__all__ = ["Format", "Precision", "SampleConfig", "SamplingOptions"]
 
 
+Format = Literal["png", "npz", "webdataset"]
 Precision = Literal["float32", "bfloat16", "float16"]
 SchedulerName = Literal["as_saved", "ddpm", "ddim"]
 

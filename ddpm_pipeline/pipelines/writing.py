@@ -18,19 +18,19 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ddpm_pipeline.common import write_aside
+from ddpm_pipeline.pipelines.config import Format
 
 __all__ = ["FORMATS", "Format", "MANIFEST_NAME", "ShardFormat", "join_parts", "npz_manifest"]
 
 logger = logging.getLogger(__name__)
 
 
-Format = Literal["png", "npz", "webdataset"]
 MANIFEST_NAME = "sampling.json"
 Labels = Sequence[int] | None
 

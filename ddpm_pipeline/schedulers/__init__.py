@@ -6,16 +6,14 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.schedulers.calibration import (
-        ESTIMATES,
         MEASURED_TABLES,
         OPTIONAL_TABLES,
         Calibration,
-        Estimate,
         schedule_fingerprint,
     )
+    from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, ESTIMATES, Estimate
     from ddpm_pipeline.schedulers.config import PRIVATE_KEY
     from ddpm_pipeline.schedulers.optimal import (
-        CALIBRATED_SPACINGS,
         chain_bits_per_dim,
         chain_decoder_cost,
         timesteps_of,
@@ -27,19 +25,13 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "calibration": [
             "Calibration",
-            "ESTIMATES",
-            "Estimate",
             "MEASURED_TABLES",
             "OPTIONAL_TABLES",
             "schedule_fingerprint",
         ],
+        "choices": ["CALIBRATED_SPACINGS", "ESTIMATES", "Estimate"],
         "config": ["PRIVATE_KEY"],
-        "optimal": [
-            "CALIBRATED_SPACINGS",
-            "chain_bits_per_dim",
-            "chain_decoder_cost",
-            "timesteps_of",
-        ],
+        "optimal": ["chain_bits_per_dim", "chain_decoder_cost", "timesteps_of"],
         "scheduler": ["DDPMScheduler"],
     },
 )

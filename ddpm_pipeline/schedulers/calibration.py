@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_pipeline.diffusion import DECODER_RATIOS, NoiseSchedule
+from ddpm_pipeline.schedulers.choices import Estimate
 
 __all__ = ["Calibration"]
 
-
-Estimate = Literal["error", "moment"]
-ESTIMATES: tuple[str, ...] = get_args(Estimate)
 
 _VERSION = 2
 MEASURED_TABLES = (

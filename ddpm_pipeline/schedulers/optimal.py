@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +38,7 @@ from ddpm_pipeline.diffusion import (
     step_costs,
 )
 from ddpm_pipeline.schedulers.calibration import Calibration
+from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, OBJECTIVES, Objective
 
 __all__ = [
     "CALIBRATED_SPACINGS",
@@ -64,13 +64,9 @@ def timesteps_of(
 
 
 # Spacings that follow from a calibration, and what they are the best for.
-CALIBRATED_SPACINGS = {"optimal": "likelihood", "optimal_samples": "samples"}
 
-Objective = Literal["likelihood", "samples"]
 # From zero SNR two moves lose the same through any timestep: the smaller squares then decide.
 _TIE_BREAK = 1e-6
-
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 
 def optimal_timesteps(

@@ -12,10 +12,10 @@ from helpers.exact_errors import denoising_errors
 from helpers.oracles import mixture
 
 from ddpm_pipeline import NoiseSchedule
+from ddpm_pipeline.calibration.config import check_rows
 from ddpm_pipeline.calibration.report import (
     CalibrationReport,
     bits_per_dim_table,
-    check_rows,
     distance_table,
 )
 from ddpm_pipeline.data.pictures import reconstruction_strip

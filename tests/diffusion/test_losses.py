@@ -18,10 +18,10 @@ from ddpm_pipeline import (
     reverse,
     variational_bound,
 )
+from ddpm_pipeline.diffusion.choices import check_loss
 from ddpm_pipeline.diffusion.losses import (
     LOSS_WEIGHTINGS,
     LOSSES,
-    check_loss,
     loss_weights,
     training_loss,
 )

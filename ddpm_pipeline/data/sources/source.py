@@ -5,21 +5,16 @@ A source is a fixed list of N raw images, each the bytes of an image file or an 
 read only when `Source.read` is called, so a data set that is already in the cache costs nothing.
 """
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["RawImage", "Source", "encode_labels", "refuse", "source_name"]
+__all__ = ["RawImage", "Source", "encode_labels", "refuse"]
 
 
 RawImage = bytes | np.ndarray
-
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -44,14 +39,6 @@ class Source:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     dtype: str = "uint8"
-
-
-def source_name(source: str | os.PathLike) -> str:
-    """What a source may be called in public: a name of the Hub whole, of a path its last part."""
-    name, path = os.fspath(source), Path(source).expanduser()
-    if path.exists():
-        return Path(os.path.abspath(path)).name or name  # noqa: PTH100 (a link keeps its name)
-    return name if _HUB_NAME.fullmatch(name) else path.name or name
 
 
 def refuse(kind: str, **options: object) -> None:
