@@ -122,7 +122,7 @@ def test_arrows_only_go_down_the_table_and_end_at_a_face(path: Path) -> None:
         allowed = set(TABLE) if own == "" else TABLE[own]
         assert parts, f"{dotted(path)} imports the package's own face"
         assert parts[0] in allowed, f"{dotted(path)} must not import {arrow.module}"
-        lazy = parts == ["common", "faces"] or parts == ["common", "version"]
+        lazy = parts in (["common", "faces"], ["common", "version"])
         if path.name == "__init__.py" and lazy:
             continue
         assert len(parts) == 1, f"{dotted(path)} reaches past the face of {parts[0]}"
