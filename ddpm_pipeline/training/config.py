@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -250,7 +251,7 @@ class TrainingConfig:
             values["resume_from_checkpoint"] = self.resume_from_checkpoint
         for name in SOURCES:
             values[name] = values[name] and source_name(values[name])
-        return json.loads(json.dumps(values))
+        return json.loads(json.dumps(values, default=index))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
