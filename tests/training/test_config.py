@@ -11,7 +11,7 @@ import torch
 
 from ddpm_pipeline.training.config import PRESETS, TrainingConfig
 from ddpm_pipeline.training.optimizers import learning_rates
-from ddpm_pipeline.training.setup import resolve
+from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.storage.identity import differing_fields
 
 STOCK_FLAGS = [

@@ -17,7 +17,7 @@ from ddpm_pipeline.training.optimizers import (
     make_optimizer,
     set_learning_rate,
 )
-from ddpm_pipeline.training.setup import resolve
+from ddpm_pipeline.training.resolving import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

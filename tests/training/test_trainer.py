@@ -32,8 +32,9 @@ from ddpm_pipeline.evaluation.saved_model import evaluate
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.learner import Learner
+from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.run import dry_run, train
-from ddpm_pipeline.training.setup import make_scheduler, make_unet, resolve
+from ddpm_pipeline.training.setup import make_scheduler, make_unet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
