@@ -80,7 +80,7 @@ class Learner:
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self._take_network(unet)
         self._make_optimizer()
-        self.timesteps = make_timestep_sampler(config.timestep_sampler, len(schedule))
+        self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
         self._loss_weights = loss_weights(
             schedule,
             prediction_type=config.prediction_type,
@@ -206,7 +206,7 @@ class Learner:
         """
         config, world = self.config, self.accelerator.num_processes
         micro_steps, size = config.gradient_accumulation_steps, config.train_batch_size
-        t, weights = self.timesteps.sample(
+        t, weights = self.timestep_sampler.sample(
             micro_steps * world * size, stream_generator("timesteps", config.seed, step)
         )
         loss, seen = torch.zeros((), device=self.device), []
@@ -251,9 +251,9 @@ class Learner:
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
         """Tell the timestep sampler the losses of the global batch, if it wants them."""
-        if self.timesteps.wants_losses:
+        if self.timestep_sampler.wants_losses:
             gathered = [self.accelerator.gather(losses) for losses in seen]
-            self.timesteps.update(t, torch.cat(gathered))
+            self.timestep_sampler.update(t, torch.cat(gathered))
 
     def _apply(self, step: int) -> Tensor:
         """Change the weights by their gradients, and the averages by the weights."""
@@ -282,7 +282,7 @@ class Learner:
         groups |= {_group(d): self._average_state(d) for d in self.averages.decays}
         keep = self.accelerator.is_main_process
         whole_groups = {name: gathered(tensors, keep=keep) for name, tensors in groups.items()}
-        return {**whole_groups, "timesteps": self.timesteps.state_dict()}
+        return {**whole_groups, "timesteps": self.timestep_sampler.state_dict()}
 
     def weights(self, decay: float | None) -> dict[str, Tensor]:
         """Give the network's state with the weights of an average, or its own for None.
@@ -307,7 +307,7 @@ class Learner:
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
             self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
-        self.timesteps.load_state_dict(dict(state["timesteps"]))
+        self.timestep_sampler.load_state_dict(dict(state["timesteps"]))
         for decay in self.averages.decays:
             average = state[_group(decay)]
             parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}

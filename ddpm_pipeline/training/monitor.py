@@ -94,7 +94,7 @@ class Monitor:
         """Note one update, without reading it from the device."""
         self._losses.add(loss, grad_norm)
 
-    def check(self, step: int) -> None:
+    def check_losses(self, step: int) -> None:
         """Raise FloatingPointError if a loss since the last log entry is not finite."""
         self._losses.read(step)
 

@@ -29,12 +29,12 @@ __all__ = ["validation_bound", "validation_loss"]
 # Forward passes per image, beside the decoder's.
 _BOUND_SAMPLES = 8
 
-Loss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
+_Losses = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
 def validation_loss(
-    loss: Loss,
+    loss: _Losses,
     data: ImageData,
     *,
     num_train_timesteps: int,

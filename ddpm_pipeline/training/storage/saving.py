@@ -134,7 +134,7 @@ class RunSaver:
         """
         if self._saved_step == step:
             return
-        self._monitor.check(step)
+        self._monitor.check_losses(step)
         place = {"loader": self._batches.state_dict(), "losses": self._monitor.unread_losses()}
         processes = gather_object([place])
         tensors = self._learner.state()
