@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.common.distributed import (
         draw_seed,
         join_restarted_processes,
+        on_main,
         process_state,
         shared_accelerator,
     )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.common.fingerprints import (
         check_weights,
+        file_hash,
         key_of,
         stat_key,
         tensors_hash,
@@ -39,12 +41,14 @@ __getattr__, __dir__, __all__ = lazy_face(
         "distributed": [
             "draw_seed",
             "join_restarted_processes",
+            "on_main",
             "process_state",
             "shared_accelerator",
         ],
         "files": ["TEMPORARY_PATTERN", "sync_path", "write_aside", "write_bytes", "write_text"],
         "fingerprints": [
             "check_weights",
+            "file_hash",
             "key_of",
             "stat_key",
             "tensors_hash",

@@ -38,7 +38,7 @@ def check_integer(
     raise ValueError(f"{name} must be an integer {allowed}{note}, got {value!r}")
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Refuse a value that is not one of a few.
 
     Raises:
@@ -46,7 +46,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
 
 def check_at_least(options: object, **bounds: int) -> None:

@@ -1,7 +1,8 @@
 """From a folder of images to a saved model.
 
-``train`` makes a ``Trainer``, the whole loop, whose ``Learner`` makes one update after another;
-``storage`` keeps what a run that was killed goes on from.
+``train`` makes a ``Trainer``, which is the course of a run. Its ``Learner`` makes one update after
+another, its ``Monitor`` measures and shows, and its ``RunSaver`` saves what a run that was killed
+goes on from (``storage``).
 """
 
 from typing import TYPE_CHECKING

@@ -25,7 +25,7 @@ __all__ = ["WeightAverages"]
 
 
 class WeightAverages:
-    """One ``diffusers.EMAModel`` per decay over the same parameters.
+    """Averages of the same parameters, a ``diffusers.EMAModel`` for each decay.
 
     Arguments:
         parameters: The parameters, by name; of sharded ones, this process's parts.
@@ -42,7 +42,8 @@ class WeightAverages:
         power: float,
     ) -> None:
         self._parameters = parameters
-        self.averages = {
+        self.decays = tuple(decays)
+        self._averages = {
             decay: EMAModel(
                 parameters.values(),
                 decay=decay,
@@ -56,17 +57,17 @@ class WeightAverages:
         }
 
     def update(self) -> None:
-        """Take the parameters as they are after an update into every average."""
-        for average in self.averages.values():
+        """Move every average towards the parameters, which an update has changed."""
+        for average in self._averages.values():
             average.step(self._parameters.values())
 
     @contextmanager
     def applied(self, decay: float | None = None) -> Iterator[None]:
-        """The average of that decay, by default the first, in place of the parameters."""
-        if not self.averages:
+        """Put an average in the place of the parameters for a while, the first unless told."""
+        if not self.decays:
             yield
             return
-        average = self.averages[next(iter(self.averages)) if decay is None else decay]
+        average = self._averages[self.decays[0] if decay is None else decay]
         own = [parameter.detach().clone() for parameter in self._parameters.values()]
         average.copy_to(self._parameters.values())
         try:
@@ -76,12 +77,12 @@ class WeightAverages:
                 torch._foreach_copy_(list(self._parameters.values()), own)
 
     def state(self, decay: float) -> dict[str, Tensor]:
-        """The average of that decay, by parameter name."""
-        return dict(zip(self._parameters, self.averages[decay].shadow_params, strict=True))
+        """Give the average of that decay, by parameter name."""
+        return dict(zip(self._parameters, self._averages[decay].shadow_params, strict=True))
 
     def load(self, decay: float, state: Mapping[str, Tensor], updates: int) -> None:
-        """Continue an average from its ``state`` after that many updates."""
-        average = self.averages[decay]
+        """Go on with an average from its ``state`` after that many updates."""
+        average = self._averages[decay]
         average.optimization_step = updates
         for name, shadow in self.state(decay).items():
             shadow.copy_(state[name])

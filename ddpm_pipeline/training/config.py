@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -228,7 +229,7 @@ class TrainingConfig:
     hub_model_id: str | None = None
     """The repository, as USER/NAME; it is made if it is missing."""
     hub_strategy: HubStrategy = "end"
-    """Push at the end only, at every saving of the model, or with every checkpoint, and that."""
+    """Push at the end only, at every saving of the model, or at every checkpoint, with it."""
     hub_private: bool = False
     """Make the repository a private one, if it has to be made."""
     hub_timeout: float = 600.0
@@ -238,11 +239,11 @@ class TrainingConfig:
         check_options(self)
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
-        """A config with these fields changed, checked again."""
+        """Change some options, and check all of them again."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them, with local paths reduced to their last name."""
+        """Give the options as JSON values, with local paths reduced to their last names."""
         values = dataclasses.asdict(self)
         for name in _PATHS:
             values[name] = PurePath(values[name] or "").name or values[name]
@@ -250,11 +251,11 @@ class TrainingConfig:
             values["resume_from_checkpoint"] = self.resume_from_checkpoint
         for name in SOURCES:
             values[name] = values[name] and source_name(values[name])
-        return json.loads(json.dumps(values))
+        return json.loads(json.dumps(values, default=index))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """The inverse of ``to_dict``, but for the paths.
+        """Make a config of what ``to_dict`` gave, with paths as they were reduced.
 
         Raises:
             ValueError: If a key is unknown or a value is not allowed.
@@ -266,7 +267,7 @@ class TrainingConfig:
         return cls(**{**values, **lists})
 
     def save_json(self, path: str | Path) -> None:
-        """Write the fields to a file."""
+        """Write the options to a file."""
         write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
@@ -274,7 +275,7 @@ class TrainingConfig:
         """Read a file that ``save_json`` wrote.
 
         Raises:
-            ValueError: If the file is not such a file, or a value is not allowed.
+            ValueError: If it is another kind of file, or a value is not allowed.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -286,13 +287,14 @@ class TrainingConfig:
 
 
 _PATHS = ("cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
-# Paths, or names of the Hub.
+
 SOURCES = (
     "train_data_dir",
     "dataset_name",
     "validation_data_dir",
     "model_config_name_or_path",
 )
+"""Options that say where something is read from: paths, or names of the Hub."""
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -1,7 +1,9 @@
-"""The images that a config names, to train on and to validate on.
+"""Opening the images that a config names, to train on and to validate on.
 
-In memory (decoded once, mapped) or as a stream, ``TrainingData`` is what training needs to know
-of them, and where it gets its batches.
+    data = open_training_data(config)
+    loader = data.loader(rank, world_size)      this process's batches
+
+Images are decoded once and kept in a mapped file, or read again and again from a stream.
 """
 
 from __future__ import annotations
@@ -25,19 +27,19 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["TrainingData", "open_training_data", "training_data"]
+__all__ = ["TrainingData", "data_from_images", "open_training_data"]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Images to train on.
+    """Images to train on, and held-out ones.
 
     Arguments:
         loader: f(rank, world_size) gives a process's batches.
         length: How many images there are; None if that is not known.
-        channels: C.
+        channels: Of the images.
         num_classes: How many classes there are, or None without labels.
-        fingerprint: Of the content; of a stream, of what it was asked for.
+        fingerprint: Hash of the content; of a stream, of the options it was opened with.
         validation: Held-out images, or None.
     """
 
@@ -48,9 +50,17 @@ class TrainingData:
     fingerprint: str
     validation: ImageData | None
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprints of all images, by what they are for."""
+        named = {"train_data": self.fingerprint}
+        if self.validation is not None:
+            named["validation_data"] = self.validation.fingerprint
+        return named
+
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
-    """The images that the config names.
+    """Open the images that the config names.
 
     Raises:
         ValueError: If no data are named, or they do not fit the options.
@@ -65,12 +75,14 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     if config.validation_size:
         size = config.validation_size
         held_out = size if size < 1 else int(size)
-        return training_data(config, *split_validation(train, held_out, config.seed))
-    return training_data(config, train, _validation(config, train.channels, train.num_classes))
+        return data_from_images(config, *split_validation(train, held_out, config.seed))
+    return data_from_images(
+        config, train, _open_validation(config, train.channels, train.num_classes)
+    )
 
 
 def _check_paths(config: TrainingConfig) -> None:
-    """FileNotFoundError for paths that are not here; a stream's may be patterns and addresses."""
+    """Raise FileNotFoundError for paths that are not here; a stream's may be patterns."""
     paths = {"validation_data_dir": config.validation_data_dir}
     if not config.streaming:
         paths["train_data_dir"] = config.train_data_dir
@@ -81,10 +93,10 @@ def _check_paths(config: TrainingConfig) -> None:
             )
 
 
-def training_data(
+def data_from_images(
     config: TrainingConfig, train: ImageData, validation: ImageData | None = None
 ) -> TrainingData:
-    """Images that are open already."""
+    """Train on images that are open already, in batches as the config says."""
 
     def loader(rank: int, world_size: int) -> ImageLoader:
         return ImageLoader(
@@ -101,6 +113,7 @@ def training_data(
 
 
 def _open_stream(config: TrainingConfig) -> TrainingData:
+    """Open a stream, and the held-out images beside it."""
     channels = config.channels or 3
 
     def loader(rank: int, world_size: int) -> BatchSource:
@@ -131,7 +144,7 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
         channels,
         num_classes,
         key_of("stream", config.train_split, config.shuffle_buffer),
-        _validation(config, channels, num_classes),
+        _open_validation(config, channels, num_classes),
     )
 
 
@@ -140,6 +153,7 @@ def _crop(config: TrainingConfig) -> str:
 
 
 def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
+    """Give what the images are opened from: a path, a name of the Hub, or a data set."""
     if config.train_data_dir is not None:
         return config.train_data_dir
     if config.dataset_config_name is None:
@@ -156,9 +170,10 @@ def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
     )
 
 
-def _validation(
+def _open_validation(
     config: TrainingConfig, channels: int, num_classes: int | None
 ) -> ImageData | None:
+    """Open the held-out images that have a place of their own, if there are any."""
     if config.validation_data_dir is not None:
         return _open(config, config.validation_data_dir, None, channels, num_classes)
     if config.validation_split is not None:
@@ -174,7 +189,7 @@ def _open(
     channels: int | None = None,
     num_classes: int | None = None,
 ) -> ImageData:
-    """Images for training, or, if their channels are given, for validation."""
+    """Open images for training, or for validation if the channels are given."""
     validating = channels is not None
     return open_images(
         source,

@@ -1,4 +1,4 @@
-"""What a run would do and need, without doing it: ``ddpm train --dry_run``.
+"""Counting what a run would do and need, without doing it: ``ddpm train --dry_run``.
 
 Operations and saved activations are counted on a network without memory (torch's meta device),
 forward and backward, for one image. The memory is the sum of
@@ -36,11 +36,11 @@ __all__ = ["DryRun", "describe_run"]
 
 @dataclass(frozen=True)
 class DryRun:
-    """The numbers of a run.
+    """Sizes and costs of a run.
 
     Arguments:
         config: Resolved.
-        num_parameters: P.
+        num_parameters: P, of the network.
         flops_per_image: Floating-point operations of one image in one update, forward and
             backward, an addition and a multiplication counting as two.
         memory: Bytes on each process, by what they are for.
@@ -59,7 +59,7 @@ class DryRun:
 
     @property
     def images_per_update(self) -> int:
-        """The global batch size."""
+        """How many images an update takes, those of all processes together."""
         config = self.config
         return config.train_batch_size * config.gradient_accumulation_steps * self.num_processes
 
@@ -89,7 +89,13 @@ def _mebibytes(size: int) -> str:
 
 
 def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int) -> DryRun:
-    """The numbers of a run with a resolved config."""
+    """Count the sizes and costs of a run.
+
+    Arguments:
+        config: Resolved.
+        data: The images.
+        num_processes: How many processes train.
+    """
     with torch.device("meta"):
         unet = make_unet(config, data.channels, data.num_classes).train()
     recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
@@ -121,19 +127,21 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
 
 
 def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:
+    """Call the network at t = 0."""
     t = torch.zeros(1, dtype=torch.int64, device="meta")
     labels = None if unet.config.num_class_embeds is None else t
     return unet(x_t, t, labels, return_dict=False)[0]
 
 
 def _flops_per_image(unet: UNet2DModel, x_t: Tensor) -> int:
+    """Count the operations of one image, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         _output(unet, x_t).sum().backward()
     return counter.get_total_flops()
 
 
 def _saved_per_image(unet: UNet2DModel, x_t: Tensor, *, recompute: bool) -> int:
-    """How many numbers the backward pass needs of one image, at most at a time."""
+    """Count the numbers that the backward pass needs of one image, at most at a time."""
     weights = {_storage(parameter) for parameter in unet.parameters()}
     kept: dict[int, int] = {}
     parts: list[dict[int, int]] = [{}]

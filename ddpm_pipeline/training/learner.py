@@ -1,4 +1,4 @@
-r"""One update of the weights: its randomness, its losses, its optimiser step.
+r"""One update of the weights: what it draws, its losses, the optimiser's step.
 
 .. math::
     x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
@@ -22,6 +22,7 @@ from ddpm_pipeline.data import random_flip, to_model_range
 from ddpm_pipeline.diffusion import loss_weights, make_timestep_sampler, marginal, training_loss
 from ddpm_pipeline.networks import (
     CompiledNetwork,
+    evaluating,
     gathered,
     joined,
     keep_freed_memory,
@@ -58,7 +59,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """Network, optimiser, averages and timestep sampler of a run.
+    """The network of a run, and all that an update needs or changes.
 
     Arguments:
         config: Resolved.
@@ -77,8 +78,27 @@ class Learner:
         self.config, self.schedule, self.accelerator = config, schedule, accelerator
         self.device = accelerator.device
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self._take_network(unet)
+        self._make_optimizer()
+        self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
+        self._loss_weights = loss_weights(
+            schedule,
+            prediction_type=config.prediction_type,
+            loss_weighting=config.loss_weighting,
+            snr_gamma=config.snr_gamma,
+            p2_gamma=config.p2_gamma,
+            p2_k=config.p2_k,
+        )
+
+    def _take_network(self, unet: UNet2DModel) -> None:
+        """Bring the network onto the device, and make of it what is called in training.
+
+        ``unet`` is the network itself, ``model`` is wrapped for several processes, and
+        ``forward`` is compiled too.
+        """
+        config, on_cpu = self.config, self.device.type == "cpu"
         self.unet = unet.to(self.device, memory_format=self._layout)
-        if self.device.type == "cpu":
+        if on_cpu:
             keep_freed_memory()
             use_float32_attention(unet)
             if not config.channels_last:
@@ -87,11 +107,15 @@ class Learner:
             unet.enable_gradient_checkpointing()
         if config.fsdp:
             shard(unet)
-        self.model: nn.Module = unet if config.fsdp else accelerator.prepare_model(unet)
+        self.model: nn.Module = unet if config.fsdp else self.accelerator.prepare_model(unet)
         self.forward: Callable[..., Any] = self.model
         if config.compile:
-            self.forward = CompiledNetwork(self.model, on_cpu=self.device.type == "cpu")
+            self.forward = CompiledNetwork(self.model, on_cpu=on_cpu)
         self.parameters = dict(self.unet.named_parameters())
+
+    def _make_optimizer(self) -> None:
+        """Make all that turns gradients into new weights, and averages these."""
+        config = self.config
         self.optimizer = make_optimizer(self.parameters, config)
         self.learning_rate = learning_rates(config, config.max_train_steps)
         self.scaler = torch.amp.GradScaler(
@@ -103,18 +127,15 @@ class Learner:
             inv_gamma=config.ema_inv_gamma,
             power=config.ema_power,
         )
-        self.timesteps = make_timestep_sampler(config.timestep_sampler, len(schedule))
-        self._weights = loss_weights(
-            schedule,
-            prediction_type=config.prediction_type,
-            loss_weighting=config.loss_weighting,
-            snr_gamma=config.snr_gamma,
-            p2_gamma=config.p2_gamma,
-            p2_k=config.p2_k,
-        )
+
+    def unwrap(self) -> None:
+        """Let go of the wrapper for several processes; no update can follow."""
+        self.model = self.forward = self.unet
+
+    # The loss.
 
     def autocast(self) -> AbstractContextManager:
-        """The precision of forward passes."""
+        """Compute in the precision of the config's forward passes for a while."""
         dtype = _DTYPES.get(self.config.mixed_precision)
         return torch.autocast(
             self.device.type,
@@ -125,13 +146,15 @@ class Learner:
         )
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Without dropout for a while."""
-        self.unet.eval()
-        try:
+    def evaluating(self, decay: float | None = None) -> Iterator[None]:
+        """Evaluate the network for a while: without dropout or gradients, with averaged weights.
+
+        Arguments:
+            decay: Of the average that takes the weights' place; None is the first, if there is
+                any.
+        """
+        with self.averages.applied(decay), evaluating(self.unet):
             yield
-        finally:
-            self.unet.train()
 
     def losses(
         self,
@@ -141,9 +164,16 @@ class Learner:
         t: Tensor,
         network: Callable[..., Any] | None = None,
     ) -> Tensor:
-        """The weighted loss of each example, shape (B,); t is on the CPU.
+        """Compute the weighted loss of each example.
 
-        ``network`` is the bare, uncompiled UNet unless given.
+        Arguments:
+            x_0: Clean images in [-1, 1], shape (B, C, H, W).
+            labels: Classes, int64, shape (B,), or None.
+            eps: The noise, of the shape of x_0.
+            t: Timesteps, int64, shape (B,), on the CPU.
+            network: What is called; the bare, uncompiled UNet unless given.
+        Returns:
+            Losses of shape (B,).
         """
         x_t = marginal(self.schedule, x_0, t).reparameterize(eps)
         x_t = x_t.contiguous(memory_format=self._layout)
@@ -158,17 +188,25 @@ class Learner:
             eps,
             t,
             prediction_type=self.config.prediction_type,
-            weights=self._weights,
+            weights=self._loss_weights,
             loss=self.config.loss,
             variance_type=self.config.variance_type,
             vlb_weight=self.config.vlb_weight,
         )
 
     def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-        """Update number ``step``; this process's mean loss and the gradients' norm, not read."""
+        """Make update number ``step``.
+
+        Arguments:
+            step: How many updates were made before.
+            batches: This process's batches, of which each micro-step takes the next.
+        Returns:
+            This process's mean loss and the gradients' norm before clipping, both still on the
+            device.
+        """
         config, world = self.config, self.accelerator.num_processes
         micro_steps, size = config.gradient_accumulation_steps, config.train_batch_size
-        t, weights = self.timesteps.sample(
+        t, weights = self.timestep_sampler.sample(
             micro_steps * world * size, stream_generator("timesteps", config.seed, step)
         )
         loss, seen = torch.zeros((), device=self.device), []
@@ -186,12 +224,13 @@ class Learner:
         return loss, self._apply(step)
 
     def _sync(self, *, last: bool) -> AbstractContextManager:
-        """Gradients are averaged over processes after the last micro-step only."""
+        """Have gradients averaged over processes after the last micro-step only."""
         if self.config.fsdp:
             self.unet.set_requires_gradient_sync(last)
         return nullcontext() if last or self.config.fsdp else self.accelerator.no_sync(self.model)
 
     def _micro_losses(self, step: int, micro: int, batch: Batch, t: Tensor) -> Tensor:
+        """Draw all that one micro-step draws, and compute its losses."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
         images, labels = batch
         if config.random_flip:
@@ -201,7 +240,8 @@ class Learner:
                 len(labels), generator=stream_generator("labels", config.seed, *place)
             )
             dropped = (coins < config.label_dropout).to(self.device, non_blocking=True)
-            labels = labels.masked_fill(dropped, self.unet.config.num_class_embeds - 1)
+            null_class = self.unet.config.num_class_embeds - 1
+            labels = labels.masked_fill(dropped, null_class)
         x_0 = to_model_range(images)
         noise = stream_generator("noise", config.seed, *place, device=self.device)
         eps = torch.randn(x_0.shape, generator=noise, device=self.device)
@@ -211,11 +251,12 @@ class Learner:
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
         """Tell the timestep sampler the losses of the global batch, if it wants them."""
-        if self.timesteps.wants_losses:
+        if self.timestep_sampler.wants_losses:
             gathered = [self.accelerator.gather(losses) for losses in seen]
-            self.timesteps.update(t, torch.cat(gathered))
+            self.timestep_sampler.update(t, torch.cat(gathered))
 
     def _apply(self, step: int) -> Tensor:
+        """Change the weights by their gradients, and the averages by the weights."""
         self.scaler.unscale_(self.optimizer)
         norm = whole(clip_gradients(self.parameters.values(), self.config.max_grad_norm))
         set_learning_rate(self.optimizer, self.learning_rate(step))
@@ -225,10 +266,12 @@ class Learner:
         self.averages.update()
         return norm
 
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that updates change, as named groups of whole tensors.
+    # Checkpoints and the model.
 
-        Every process must ask, and the main process gets them.
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Give all that updates change, as named groups of whole tensors.
+
+        Every process must call this, and the main process gets them.
         """
         optimizer = {
             f"{name}.{key}": value
@@ -236,13 +279,16 @@ class Learner:
             for key, value in self.optimizer.state[parameter].items()
         }
         groups = {"model": self.unet.state_dict(), "optimizer": optimizer}
-        groups |= {_average(d): self._average_state(d) for d in self.averages.averages}
+        groups |= {_group(d): self._average_state(d) for d in self.averages.decays}
         keep = self.accelerator.is_main_process
         whole_groups = {name: gathered(tensors, keep=keep) for name, tensors in groups.items()}
-        return {**whole_groups, "timesteps": self.timesteps.state_dict()}
+        return {**whole_groups, "timesteps": self.timestep_sampler.state_dict()}
 
     def weights(self, decay: float | None) -> dict[str, Tensor]:
-        """The network's state with an average's weights, or its own if None; as ``state``."""
+        """Give the network's state with the weights of an average, or its own for None.
+
+        Every process must call this, and the main process gets them.
+        """
         state = self.unet.state_dict()
         if decay is not None:
             state |= self._average_state(decay)
@@ -253,7 +299,7 @@ class Learner:
         return {name: joined(self.parameters[name], part) for name, part in parts.items()}
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
-        """Continue from a ``state`` after that many updates."""
+        """Go on from a ``state`` after that many updates."""
         own = self.unet.state_dict()
         model = {name: like(own[name], value) for name, value in state["model"].items()}
         self.unet.load_state_dict(model)
@@ -261,13 +307,14 @@ class Learner:
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
             self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
-        self.timesteps.load_state_dict(dict(state["timesteps"]))
-        for decay in self.averages.averages:
-            average = state[_average(decay)]
+        self.timestep_sampler.load_state_dict(dict(state["timesteps"]))
+        for decay in self.averages.decays:
+            average = state[_group(decay)]
             parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}
             self.averages.load(decay, parts, updates=step)
 
     def _optimizer_value(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """Bring a saved value of the optimiser to where the optimiser wants it."""
         if value.shape == parameter.shape:
             # In the memory order of the parameter, which fused kernels rely on.
             return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
@@ -276,5 +323,6 @@ class Learner:
         return value.to(self.device) if self.optimizer.defaults["fused"] else value
 
 
-def _average(decay: float) -> str:
+def _group(decay: float) -> str:
+    """Name the group of an average's tensors in a checkpoint."""
     return f"average-{decay}"

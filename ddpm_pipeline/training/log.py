@@ -1,8 +1,8 @@
-"""Losses kept on the device until they are logged: metrics.jsonl and accelerate's trackers.
+"""Losses kept on the device until they are logged, metrics.jsonl, and accelerate's trackers.
 
-One row (loss, gradient norm) per update is written on the device; nothing reads it back until the
-log is due. Reading is also where a loss that is not finite is found, so every checkpoint is
-preceded by a reading.
+One row (loss, gradient norm) per update is written on the device; nothing reads it back until a
+log entry is due. Reading also finds a loss that is not finite, so it precedes every checkpoint.
+A line of metrics.jsonl is
 
     {"step": 50, "epoch": 0.05, "loss": 0.31, "grad_norm": 0.8, "learning_rate": 5e-4, ...}
 """
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.tracking import get_available_trackers
+
+from ddpm_pipeline.common import write_bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,10 +37,10 @@ _ADVICE = (
 
 
 class DeviceLosses:
-    """Loss and gradient norm of the updates since the last reading.
+    """The loss and the gradient norm of every update since the last ``clear``.
 
     Arguments:
-        capacity: How many updates lie between two readings at most.
+        capacity: How many updates there are at most until ``clear``.
         accelerator: Where the rows are, and whose processes are averaged.
         check_norms: Whether a norm that is not finite is a failure too; not under fp16, whose
             loss scale is found by overflowing.
@@ -56,7 +58,7 @@ class DeviceLosses:
         self.count += 1
 
     def read(self, step: int) -> dict[str, float]:
-        """Means over the updates since the last ``clear``, the last of which was ``step``.
+        """Average over the updates since the last ``clear``, the last of which was ``step``.
 
         Raises:
             FloatingPointError: If one is not finite; names its step and what to try.
@@ -82,27 +84,27 @@ class DeviceLosses:
         self.count = 0
 
     def state(self) -> Tensor:
-        """This process's rows since the last ``clear``."""
+        """Give this process's rows since the last ``clear``."""
         return self._rows[: self.count].clone()
 
     def load(self, state: Tensor) -> None:
-        """Continue from a ``state``."""
+        """Go on from a ``state``."""
         self.count = len(state)
         # With another logging interval there may be more of them than fit.
         self._rows = torch.cat([state.to(self._rows), self._rows])
 
 
 class MetricsFile:
-    """One JSON object per line, written through at each.
+    """A file of one JSON object per line, which only the main process writes.
 
     Arguments:
-        path: The file; the main process's alone.
-        content: What it holds to begin with: nothing, or a checkpoint's copy.
+        path: Where it is; what it held is replaced.
+        content: What it holds to begin with: nothing, or what a checkpoint kept of it.
     """
 
     def __init__(self, path: Path, content: bytes = b"") -> None:
         self.path = path
-        path.write_bytes(content)
+        write_bytes(path, content)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""
@@ -114,7 +116,7 @@ class MetricsFile:
 
 
 def tracker_options(config: TrainingConfig) -> dict[str, Any]:
-    """Arguments of ``Accelerator`` for the config's logger.
+    """Give the arguments of ``Accelerator`` that stand for the config's logger.
 
     Raises:
         ImportError: If the logger is not installed.
@@ -127,7 +129,7 @@ def tracker_options(config: TrainingConfig) -> dict[str, Any]:
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int) -> None:
-    """Begin to log after that step; tensorboard forgets what it has of later ones."""
+    """Begin to log after that step; tensorboard forgets what it holds of later steps."""
     options = {"tensorboard": {"purge_step": step + 1}} if config.logger == "tensorboard" else {}
     values = None if config.logger == "tensorboard" else config.to_dict()
     accelerator.init_trackers("ddpm", config=values, init_kwargs=options)

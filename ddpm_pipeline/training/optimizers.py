@@ -29,19 +29,22 @@ cooldown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.storage.identity import COOLDOWN
 
 __all__ = [
+    "COOLDOWN",
+    "Muon",
     "clip_gradients",
     "hidden_kernels",
     "learning_rates",
     "make_optimizer",
+    "rates_depend_on_length",
     "set_learning_rate",
 ]
 
@@ -49,11 +52,14 @@ __all__ = [
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
 _OUTER = ("conv_in.", "conv_out.")
 
+COOLDOWN = Fraction(1, 5)
+"""The share of a run in which constant_with_cooldown cools."""
+
 
 def make_optimizer(
     parameters: dict[str, nn.Parameter], config: TrainingConfig
 ) -> torch.optim.Optimizer:
-    """Fused AdamW, with Muon for hidden convolutions if the resolved config says so.
+    """Make a fused AdamW, with Muon for hidden convolutions if the resolved config says so.
 
     Vectors (norms and biases) decay only with ``decay_norms_and_biases``.
     """
@@ -79,17 +85,17 @@ def make_optimizer(
 
 
 def hidden_kernels(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
-    """Kernels of a UNet's convolutions, by name, but for its first and last layers'."""
+    """List the kernels of a UNet's convolutions, but for those of its first and last layer."""
     return [p for name, p in parameters.items() if p.ndim > 2 and not name.startswith(_OUTER)]
 
 
 class Muon(torch.optim.Optimizer):
-    """``torch.optim.Muon``, which takes matrices only, on kernels too; AdamW beside it.
+    """``torch.optim.Muon`` for kernels, each seen as a matrix, with AdamW for all the rest.
 
-    For ``Trainer``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
+    For ``Learner``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
 
     Arguments:
-        hidden: Parameters of two or more dimensions, (n, ...), each seen as a matrix (n, m).
+        hidden: Parameters of two or more dimensions, (n, ...), that become matrices (n, m).
         adamw: Optimiser of all other parameters; its learning rate is that of ``hidden`` too.
         weight_decay: Decoupled weight decay of ``hidden``.
         momentum: μ.
@@ -123,7 +129,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of all parameters."""
+        """Update all parameters by their gradients."""
         for parameter, matrix in self._matrices.items():
             grad = parameter.grad
             matrix.grad = None if grad is None else _as_matrix(parameter, grad)
@@ -134,14 +140,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def _as_matrix(parameter: Tensor, values: Tensor) -> Tensor:
-    """Values of a parameter's shape (n, ...) as (n, m), in the parameter's own memory order."""
+    """View values of a parameter's shape (n, ...) as (n, m), in the parameter's memory order."""
     if not parameter.is_contiguous():  # channels_last, of which flatten would make a copy
         values = values.movedim(1, -1)
     return values.flatten(1)
 
 
 def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], float]:
-    """The learning rate of each update i, 0 <= i < N, of a resolved config."""
+    """Give the learning rate as a function of the update i, 0 <= i < N.
+
+    Arguments:
+        config: Resolved.
+        num_updates: N.
+    """
     peak, name = config.learning_rate, config.lr_scheduler
     cools = name == "constant_with_cooldown"
     schedule = get_scheduler(
@@ -156,6 +167,19 @@ def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], 
     return lambda i: peak * min(factor(i), float((num_updates - i) / (num_updates * COOLDOWN)))
 
 
+def rates_depend_on_length(name: str, num_updates: int, *, shortest: int) -> bool:
+    """Tell whether a run's first learning rates depend on how long it is.
+
+    Arguments:
+        name: Of the learning-rate schedule.
+        num_updates: How many of the first rates.
+        shortest: The smallest of the lengths in question, in updates.
+    """
+    if name == "constant_with_cooldown":
+        return num_updates - 1 > (1 - COOLDOWN) * shortest  # the last of them is update n - 1
+    return name not in {"constant", "constant_with_warmup"}
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Use this learning rate from the next update on."""
     for group in optimizer.param_groups:
@@ -163,6 +187,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients down to ``max_norm`` unless it is 0; their norm before, not read back."""
+    """Scale gradients down to a norm, and give the norm before, still on the device.
+
+    Arguments:
+        parameters: Whose gradients.
+        max_norm: The norm; 0 leaves them alone.
+    """
     limit = max_norm if max_norm > 0 else float("inf")
     return nn.utils.clip_grad_norm_(parameters, limit, foreach=True)

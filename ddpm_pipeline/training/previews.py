@@ -1,4 +1,4 @@
-"""Sample grids, so that one sees what a model draws.
+"""Drawing the samples of a grid, which shows what a model has learned.
 
 Image i of a grid starts from noise that follows from (seed, i) alone: grids of different steps,
 runs and process counts show the same draws.
@@ -31,7 +31,7 @@ def draw_samples(
     config: TrainingConfig,
     accelerator: Accelerator,
 ) -> np.ndarray | None:
-    """A grid's samples, uint8 (N, H, W, C), of which each process draws its share.
+    """Draw a grid's samples, each process its share.
 
     Image i is of class i mod C in a class-conditional model.
 
@@ -41,7 +41,7 @@ def draw_samples(
         config: Resolved; says how many images, how, and in how many steps.
         accelerator: The processes.
     Returns:
-        The images on the main process, None on others.
+        The images, uint8 (N, H, W, C), on the main process; None on others.
     """
     pipeline = DDPMPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
@@ -56,6 +56,7 @@ def draw_samples(
 
 
 def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
+    """Draw the images of these numbers."""
     device, embeddings = pipeline.unet.device, pipeline.unet.config.num_class_embeds
     labels = None if embeddings is None else [i % (embeddings - 1) for i in numbers]
     images = pipeline(

@@ -27,7 +27,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """While entered, signals are noted rather than obeyed; only in the main thread."""
+    """Signals that are noted rather than obeyed while this is entered, in the main thread."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._alone = accelerator.num_processes == 1
@@ -53,7 +53,10 @@ class StopSignals:
         logger.warning("%s: saving after this step", signal.Signals(number).name)
 
     def received(self) -> int:
-        """The signal that any process of the run got so far, or 0; called after every step."""
+        """Give the signal that any process of the run got so far, or 0.
+
+        Every process must call this after every step.
+        """
         if self._alone:
             return self._received
         number = torch.tensor(self._received)

@@ -1,4 +1,7 @@
-"""Losses and bits/dim of held-out images at fixed timesteps and noise, so that runs compare."""
+"""Measuring held-out images: their loss and bits/dim, with the same draws in every run.
+
+Neither the timesteps nor the noise depend on the run's seed, so that runs compare.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ __all__ = ["validation_bound", "validation_loss"]
 # Forward passes per image, beside the decoder's.
 _BOUND_SAMPLES = 8
 
-Loss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
+_Losses = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
 def validation_loss(
-    loss: Loss,
+    loss: _Losses,
     data: ImageData,
     *,
     num_train_timesteps: int,
@@ -40,17 +43,17 @@ def validation_loss(
     rank: int = 0,
     world_size: int = 1,
 ) -> Tensor:
-    """(sum of the losses, number of images) of this process's share of the data, float64.
-
-    Neither t nor the noise depends on the run's seed, so that runs compare.
+    """Sum the losses over this process's share of the data.
 
     Arguments:
         loss: f(x_0, labels, eps, t) -> losses of shape (B,).
         data: The held-out images.
-        num_train_timesteps: T.
+        num_train_timesteps: T, the number of steps of the noise schedule.
         batch_size: Images of one forward pass.
         device: Where to compute.
         rank, world_size: This process among all that share the data.
+    Returns:
+        (sum of the losses, number of images), float64, on the device.
     """
     t = low_discrepancy_timesteps(
         num_train_timesteps, len(data), stream_generator("validation", 0)
@@ -81,7 +84,7 @@ def validation_bound(
     num_images: int,
     accelerator: Accelerator | None = None,
 ) -> BoundReport:
-    """An unbiased estimate of the variational bound on some of the images, the same each time.
+    """Estimate the variational bound on some of the images, without bias.
 
     Arguments:
         model: The network.

@@ -141,9 +141,10 @@ def ours(folder: Path, precision: str) -> Callable[[], None]:
     from ddpm_pipeline.data.loader import Prefetcher
     from ddpm_pipeline.training.config import TrainingConfig
     from ddpm_pipeline.training.data import open_training_data
-    from ddpm_pipeline.training.learner import Trainer
+    from ddpm_pipeline.training.learner import Learner
     from ddpm_pipeline.training.log import DeviceLosses
-    from ddpm_pipeline.training.setup import make_scheduler, resolve
+    from ddpm_pipeline.training.resolving import resolve
+    from ddpm_pipeline.training.setup import make_scheduler
 
     config = TrainingConfig(
         train_data_dir=str(folder),
@@ -157,14 +158,14 @@ def ours(folder: Path, precision: str) -> Callable[[], None]:
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     data = open_training_data(config)
     config = resolve(config, length=data.length, world_size=1, device=accelerator.device)
-    trainer = Trainer(config, make_scheduler(config).schedule, unet(), accelerator)
+    learner = Learner(config, make_scheduler(config).schedule, unet(), accelerator)
     batches = Prefetcher(data.loader(0, 1), accelerator.device)
     losses = DeviceLosses(config.logging_steps, accelerator, check_norms=True)
     done = 0
 
     def step() -> None:
         nonlocal done
-        losses.add(*trainer.update(done, batches))
+        losses.add(*learner.update(done, batches))
         done += 1
         if done % config.logging_steps == 0:
             losses.read(done)

@@ -18,7 +18,8 @@ from ddpm_pipeline.calibration.saved_model import calibrate_command
 from ddpm_pipeline.cli.calibrate import run
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
-from ddpm_pipeline.training.setup import make_scheduler, resolve
+from ddpm_pipeline.training.resolving import resolve
+from ddpm_pipeline.training.setup import make_scheduler
 
 T = 20
 FEATURES = """

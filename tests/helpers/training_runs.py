@@ -16,16 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.data.loader import ImageLoader
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.learner import Learner
+from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.run import train
+from ddpm_pipeline.training.setup import make_scheduler, make_unet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from ddpm_pipeline.data.images import Batch
 
 TINY_UNET = {
     "sample_size": 8,
@@ -83,6 +90,27 @@ def tiny_config(folder: Path, **options: Any) -> TrainingConfig:
     return TrainingConfig(**{**defaults, **options})
 
 
+def a_learner(folder: Path, **options: Any) -> Learner:
+    """What makes the updates of a tiny run."""
+    config = tiny_config(folder, **options)
+    config = resolve(config, length=40, world_size=1, device=torch.device("cpu"))
+    torch.manual_seed(0)
+    classes = 3 if config.class_conditional else None
+    unet = make_unet(config, 1, classes)
+    return Learner(config, make_scheduler(config).schedule, unet, Accelerator(cpu=True))
+
+
+def batches(learner: Learner, labels: list[int] | None = None) -> Iterator[Batch]:
+    return ImageLoader(
+        image_data(labels=labels), batch_size=learner.config.train_batch_size, seed=0
+    )
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """All that a run logged."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def outcome(run: Path) -> dict[str, Any]:
     """All that two runs must agree on, bit for bit."""
     checkpoint = max((run / "checkpoints").glob("step-*"))
@@ -93,15 +121,15 @@ def outcome(run: Path) -> dict[str, Any]:
     }
     model = load_file(run / "unet" / "diffusion_pytorch_model.safetensors")
     samples = {path.name: path.read_bytes() for path in sorted((run / "samples").iterdir())}
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for entry in metrics:
+    entries = metrics(run)
+    for entry in entries:
         entry.pop("images_per_second", None)
     return {
         "step": checkpoint.name,
         "tensors": tensors,
         "model": model,
         "samples": samples,
-        "metrics": metrics,
+        "metrics": entries,
     }
 
 

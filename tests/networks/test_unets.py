@@ -11,7 +11,8 @@ from diffusers import UNet2DModel
 
 from ddpm_pipeline.networks.unets import unet_config
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.setup import costly_resolution, make_unet
+from ddpm_pipeline.training.resolving import costly_resolution
+from ddpm_pipeline.training.setup import make_unet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from helpers.paths import DOCS
 from helpers.training_runs import TINY_UNET, image_data, tiny_config
 
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.data import TrainingData, training_data
+from ddpm_pipeline.training.data import TrainingData, data_from_images
 from ddpm_pipeline.training.forecast import describe_run
 from ddpm_pipeline.training.run import dry_run
 
@@ -20,7 +20,7 @@ PAGE = DOCS / "scaling.md"
 
 
 def colour_data() -> TrainingData:
-    data = training_data(TrainingConfig(), image_data())
+    data = data_from_images(TrainingConfig(), image_data())
     return dataclasses.replace(data, channels=3)
 
 

@@ -1,14 +1,15 @@
-"""The learning rate of every update, and EMA, against diffusers and closed forms."""
+"""The learning rate of every update and the optimiser, against those of diffusers and torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
+from helpers.training_runs import a_learner, metrics, run_forked, tiny_config
 
-from ddpm_pipeline.training.averages import WeightAverages
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.optimizers import (
     Muon,
@@ -17,13 +18,14 @@ from ddpm_pipeline.training.optimizers import (
     make_optimizer,
     set_learning_rate,
 )
-from ddpm_pipeline.training.setup import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusers import UNet2DModel
 
+
+pytestmark = pytest.mark.usefixtures("random_last_layers")
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 
 
@@ -55,11 +57,27 @@ def test_the_last_fifth_of_a_run_cools_down(num_updates: int, expected: list[flo
     assert list(map(learning_rates(config, num_updates), range(num_updates))) == expected
 
 
-def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
-    config = TrainingConfig(lr_warmup_steps=100, max_train_steps=10)
-    config = resolve(config, length=None, world_size=1, device=torch.device("cpu"))
-    assert config.lr_warmup_steps == 5
-    assert resolve(config, length=None, world_size=1, device=torch.device("cpu")) == config
+@pytest.mark.parametrize(("accumulation", "processes"), [(4, 1), (1, 2)])
+def test_stock_learning_rate_never_finishes(
+    tmp_path: Path, accumulation: int, processes: int
+) -> None:
+    config = tiny_config(
+        tmp_path,
+        gradient_accumulation_steps=accumulation,
+        train_batch_size=2,
+        max_train_steps=12,
+        lr_warmup_steps=3,
+        learning_rate=1e-3,
+        lr_scheduler="linear",
+        logging_steps=1,
+        save_images_steps=0,
+        checkpointing_steps=0,
+    )
+    assert run_forked(config, processes=processes) == [0] * processes
+    rates = [entry["learning_rate"] for entry in metrics(tmp_path / "run")]
+    assert rates.index(max(rates)) == 3  # not at 3 x 4, nor at 3 / 2
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(1e-3 / 9)  # one step from zero
 
 
 def test_the_optimizer_gets_the_rate() -> None:
@@ -137,46 +155,16 @@ def test_all_but_hidden_convolutions_stays_with_adamw(
     assert isinstance(adamw, torch.optim.AdamW)
 
 
-def test_muon_is_for_whole_matrices_in_bfloat16() -> None:
-    def resolved(**options: object) -> tuple[str, float, int]:
-        config = TrainingConfig(max_train_steps=1000, **options)
-        config = resolve(config, length=None, world_size=2, device=torch.device("cpu"))
-        return config.optimizer, config.learning_rate, config.lr_warmup_steps
-
-    muon, adamw = ("muon", 2e-3, 25), ("adamw", 1e-3, 100)
-    assert resolved(mixed_precision="bf16") == resolved(optimizer="muon") == muon
-    assert resolved(mixed_precision="no") == resolved(optimizer="adamw") == adamw
-    assert resolved(mixed_precision="bf16", fsdp=True) == adamw
-    own = {"learning_rate": 0.5, "lr_warmup_steps": 3}
-    assert resolved(mixed_precision="bf16", **own) == ("muon", 0.5, 3)
-    with pytest.raises(ValueError, match="optimizer 'muon' does not work with fsdp"):
-        TrainingConfig(fsdp=True, optimizer="muon")
-
-
-def test_averages_follow_the_equation_of_the_module() -> None:
-    weight = torch.nn.Parameter(torch.tensor([0.0, 5.0]))
-    averages = WeightAverages({"w": weight}, (0.5, 0.999), inv_gamma=19.0, power=1.0)
-    expected = {0.5: weight.detach().clone().double(), 0.999: weight.detach().clone().double()}
-    for i in range(1, 60):
-        with torch.no_grad():
-            weight.add_(torch.tensor([0.1, -0.2]))
-        averages.update()
-        for limit, value in expected.items():
-            decay = min(limit, (i - 1) / (i + 18))
-            value.mul_(decay).add_(weight.detach().double(), alpha=1 - decay)
-    for limit, value in expected.items():
-        torch.testing.assert_close(averages.state(limit)["w"], value.float(), rtol=1e-5, atol=1e-6)
-
-
-def test_an_average_stands_in_for_the_weights_and_gives_them_back() -> None:
-    weight = torch.nn.Parameter(torch.ones(3))
-    averages = WeightAverages({"w": weight}, (0.9, 0.99), inv_gamma=1.0, power=0.0)
-    with torch.no_grad():
-        weight.fill_(2.0)
-    own = weight.data_ptr()
-    with averages.applied(0.99):
-        assert torch.equal(weight, torch.ones(3))
-    with pytest.raises(ZeroDivisionError), averages.applied():
-        _ = 1 / 0
-    assert torch.equal(weight, torch.full((3,), 2.0))
-    assert weight.data_ptr() == own
+def test_weight_decay_spares_norms_and_biases(tmp_path: Path) -> None:
+    for both in (False, True):
+        learner = a_learner(tmp_path, adam_weight_decay=0.1, decay_norms_and_biases=both)
+        decays = {
+            name: group["weight_decay"]
+            for group in learner.optimizer.param_groups
+            for name, parameter in learner.parameters.items()
+            if any(parameter is p for p in group["params"])
+        }
+        assert decays["conv_in.weight"] == 0.1
+        assert decays["conv_in.bias"] == decays["conv_norm_out.weight"] == (0.1 if both else 0.0)
+        assert len(decays) == len(learner.parameters)
+        assert learner.optimizer.defaults["fused"]

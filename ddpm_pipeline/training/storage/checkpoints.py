@@ -11,7 +11,6 @@ manifest is named in a warning and passed over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -23,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ddpm_pipeline.common import sync_path
+from ddpm_pipeline.common import file_hash, sync_path, write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Checkpoint",
     "MANIFEST_NAME",
     "STATE_NAME",
+    "Checkpoint",
     "adopt_checkpoint",
     "check_whole",
     "checkpoint_path",
@@ -66,8 +65,14 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None = None) -> Path:
-    """Add a checkpoint to a folder of them, then delete all but the newest ``limit``.
+    """Add a checkpoint to a folder of checkpoints, then delete all but the newest.
 
+    Arguments:
+        folder: Of checkpoints; it is made if it is missing.
+        checkpoint: What to write.
+        limit: How many to keep; None keeps all.
+    Returns:
+        Where it is.
     Raises:
         OSError: If it cannot be written; the earlier checkpoints are as they were.
     """
@@ -97,15 +102,17 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None 
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is in a folder of them."""
+    """Name the place of a step's checkpoint in a folder of checkpoints."""
     return folder / f"{_PREFIX}{step:07d}"
 
 
 def adopt_checkpoint(path: Path, folder: Path) -> Path:
-    """Move a whole checkpoint into a folder of them on the same disk; where it is then.
+    """Move a whole checkpoint into a folder of checkpoints on the same disk.
 
+    Returns:
+        Where it is then.
     Raises:
-        ValueError: If the folder holds another whole one of its step.
+        ValueError: If the folder holds another whole checkpoint of the same step.
     """
     target = checkpoint_path(folder, read_state(path)["step"])
     if target.exists() and _is_whole(target):
@@ -124,6 +131,7 @@ def adopt_checkpoint(path: Path, folder: Path) -> Path:
 
 
 def _is_whole(path: Path) -> bool:
+    """Tell whether ``check_whole`` accepts a checkpoint."""
     try:
         check_whole(path)
     except ValueError:
@@ -132,38 +140,40 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a new folder; all of it is on the disk when this returns."""
     for name, tensors in checkpoint.tensors.items():
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(plain, aside / f"{name}.safetensors")
     for name, content in checkpoint.files.items():
-        (aside / name).write_bytes(content)
+        write_bytes(aside / name, content, sync=False)
     state = {"step": checkpoint.step, **checkpoint.state}
-    (aside / STATE_NAME).write_text(json.dumps(state, indent=2), encoding="utf-8")
-    manifest = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
-    (aside / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    write_text(aside / STATE_NAME, json.dumps(state, indent=2), sync=False)
+    manifest = {path.name: _size_and_hash(path) for path in sorted(aside.iterdir())}
+    write_text(aside / MANIFEST_NAME, json.dumps(manifest, indent=2), sync=False)
     for path in aside.iterdir():
         sync_path(path)
     sync_path(aside)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+def _size_and_hash(path: Path) -> dict[str, Any]:
+    """Give what the manifest says of a file."""
+    return {"size": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def _prune(folder: Path, limit: int | None) -> None:
+    """Delete all checkpoints but the newest."""
     for path in _newest_first(folder)[limit:] if limit is not None else []:
         shutil.rmtree(path)
 
 
 def _newest_first(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder."""
     found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()]
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder of them; None if there are none at all.
+    """Find the newest whole checkpoint in a folder; give None if there are none at all.
 
     Raises:
         ValueError: If there are checkpoints and none is whole.
@@ -190,7 +200,7 @@ def check_whole(path: Path) -> None:
     try:
         manifest = json.loads((path / MANIFEST_NAME).read_bytes())
         for name, expected in manifest.items():
-            if _fingerprint(path / name) != expected:
+            if _size_and_hash(path / name) != expected:
                 raise ValueError(f"the checkpoint {str(path)!r} is damaged: {name} has changed")
     except OSError as error:
         name = Path(error.filename or "").name
@@ -200,7 +210,7 @@ def check_whole(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint that ``check_whole`` accepts, its tensors on the CPU."""
+    """Read a checkpoint that ``check_whole`` accepts, its tensors onto the CPU."""
     state = read_state(path)
     known = {STATE_NAME, MANIFEST_NAME}
     others = [p for p in path.iterdir() if p.name not in known and p.suffix != ".safetensors"]
@@ -213,5 +223,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds beside tensors and files, with its step."""
+    """Read what a checkpoint holds beside tensors and files, with its step."""
     return json.loads((path / STATE_NAME).read_bytes())

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, whether a run may use it, and where the run goes on.
+"""The folder of a run: what lies where, whether a run may use it, and where the run goes on.
 
 output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline saves it
              training_record.json, samples.png       how it was trained; the newest sample grid
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import write_text
+from ddpm_pipeline.common import write_aside, write_text
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.storage.checkpoints import (
@@ -38,11 +38,16 @@ __all__ = ["RunFolder"]
 logger = logging.getLogger(__name__)
 
 
-_WIDTH = 320  # of samples.png, which small grids do not exceed
+_GRID = "step-"
+_WIDTH = 320  # of samples.png, up to which small grids are enlarged
 
 
 class RunFolder:
-    """Paths in an output_dir, and what is done with it as a whole."""
+    """An output_dir: the paths in it, and what is done with all of it.
+
+    Arguments:
+        output_dir: The folder.
+    """
 
     def __init__(self, output_dir: str | Path) -> None:
         self.path = Path(output_dir)
@@ -54,6 +59,14 @@ class RunFolder:
         self.record = self.path / "training_record.json"
         self.picture = self.path / "samples.png"
         self._lock = FileLock(self.path / ".lock", timeout=0)
+
+    def grid_path(self, step: int) -> Path:
+        """Name the place of a step's sample grid."""
+        return self.samples / f"{_GRID}{step:07d}.png"
+
+    def newest_grid(self) -> Path | None:
+        """Find the newest sample grid; give None if there is none."""
+        return max(self.samples.glob(f"{_GRID}*.png"), default=None)
 
     def lock(self) -> None:
         """Keep other runs out of the folder.
@@ -76,12 +89,14 @@ class RunFolder:
             self._lock.release()
 
     def begin(self, identity: RunIdentity, fetched: Path | None = None) -> Path | None:
-        """Make the folder ready for a run; where the checkpoint to continue from is, if any.
+        """Make the folder ready for a run.
 
         Arguments:
             identity: Of the run.
-            fetched: The checkpoint that resume_from_checkpoint="hub" stands for; one that was
-                downloaded becomes one of the run's own.
+            fetched: The checkpoint that resume_from_checkpoint="hub" stands for. One that was
+                downloaded is moved to the folder's checkpoints.
+        Returns:
+            The checkpoint to go on from; None if the run starts from nothing.
         Raises:
             ValueError: If it holds a run of another configuration, or damaged checkpoints only.
             FileExistsError: If it holds a run or a model that must not be overwritten.
@@ -108,6 +123,7 @@ class RunFolder:
         return path
 
     def _find(self, config: TrainingConfig) -> Path | None:
+        """Find the checkpoint that resume_from_checkpoint names, unless the Hub has it."""
         resume = config.resume_from_checkpoint
         if resume == "latest":
             return newest_checkpoint(self.checkpoints)
@@ -120,13 +136,16 @@ class RunFolder:
         return path
 
     def _check_unused(self, identity: RunIdentity) -> None:
-        """A run may start from nothing in a folder where nothing, or only its own start, is."""
+        """Refuse to start from nothing in a folder that holds more than the start of this run.
+
+        A run that was killed before its first checkpoint leaves such a start.
+        """
         in_the_way = [p.name for p in (self.model, self.metrics) if p.exists()]
         in_the_way += sorted(p.name for p in self.checkpoints.glob("step-*"))
         if not in_the_way:
             return
-        own_start = in_the_way == [self.metrics.name] and self.identity.exists()
-        if own_start and identity.config.resume_from_checkpoint in {"latest", "hub"}:
+        only_a_start = in_the_way == [self.metrics.name] and self.identity.exists()
+        if only_a_start and identity.config.resume_from_checkpoint in {"latest", "hub"}:
             old = TrainingConfig.from_json(self.identity)
             if not differing_fields(old, identity.config, step=0):
                 return
@@ -136,7 +155,7 @@ class RunFolder:
         )
 
     def _clear(self, logging_dir: str) -> None:
-        """Delete a run's files, and no others."""
+        """Delete the files of a run, and no others."""
         if not self.identity.exists():
             return
         folders = [self.samples, self.checkpoints, self.path / logging_dir]
@@ -147,9 +166,13 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:
-        """Whether the model of a checkpoint of this folder, at its step, is saved and whole.
+        """Tell whether the folder holds the whole model of one of its checkpoints.
 
-        What the user did to it since, such as a calibration, is then theirs to keep.
+        What the user did to that model since, such as a calibration, is then theirs to keep.
+
+        Arguments:
+            checkpoint: The checkpoint, which may lie elsewhere, or None.
+            step: The checkpoint's step.
         """
         parts = [self.model, self.record, *(self.path / n for n in ("unet", "scheduler"))]
         if checkpoint is None or checkpoint.parent != self.checkpoints:
@@ -160,7 +183,10 @@ class RunFolder:
         return json.loads(self.record.read_text(encoding="utf-8")).get("steps") == step
 
     def save_model(self, pipeline: DDPMPipeline, record: dict[str, Any]) -> None:
-        """Save a pipeline and the record of its training, replacing older ones part by part."""
+        """Save a pipeline and the record of its training in place of older ones.
+
+        The newest sample grid becomes the model's picture. The record is written last.
+        """
         aside = self.path / ".model.aside"
         shutil.rmtree(aside, ignore_errors=True)
         pipeline.save_pretrained(aside)
@@ -170,18 +196,17 @@ class RunFolder:
                 shutil.rmtree(target)
             part.replace(target)
         aside.rmdir()
-        grids = sorted(self.samples.glob("step-*.png"))
-        if grids:
-            aside = self.path / ".samples.aside"
-            _save_enlarged(grids[-1], aside)
-            aside.replace(self.picture)
-            record = {**record, "samples_step": int(grids[-1].stem.removeprefix("step-"))}
+        grid = self.newest_grid()
+        if grid is not None:
+            _save_enlarged(grid, self.picture)
+            record = {**record, "samples_step": int(grid.stem.removeprefix(_GRID))}
         write_text(self.record, json.dumps(record, indent=2) + "\n")
 
 
 def _save_enlarged(picture: Path, path: Path) -> None:
-    """Copy a picture, its pixels repeated if it is too small to be looked at."""
+    """Copy a picture, with its pixels repeated if it is too small to look at."""
     with Image.open(picture) as small:
         times = max(1, _WIDTH // small.width)
         large = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
-        large.save(path, "png")
+        with write_aside(path) as file:
+            large.save(file, "png")

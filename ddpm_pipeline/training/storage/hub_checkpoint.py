@@ -1,9 +1,9 @@
-"""A run's checkpoint on the Hub, to go on from on another machine.
+"""Fetching the checkpoint of a run from the Hub, so that it goes on on another machine.
 
     repository/  checkpoint/    the files of a checkpoint, as in checkpoints/step-0000500/
 
-It is downloaded beside the run's own checkpoints, all of one commit, and compared with its
-manifest.
+All files are of one commit. They are downloaded beside the checkpoints of the run's folder and
+compared with their manifest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 
 from huggingface_hub import HfApi, hf_hub_download
@@ -37,22 +36,26 @@ _SUFFIXES = {".safetensors", ".json", ".jsonl"}
 
 
 def fetch_checkpoint(source: HubCheckpoint, folder: Path) -> Path | None:
-    """The checkpoint to go on from: the Hub's, or of a run's own ones the newer.
+    """Find the checkpoint to go on from, and download it where it is the Hub's.
 
-    If the run's own repository cannot be reached, or is damaged, it is the newest in the folder.
+    From another run's repository it is the Hub's checkpoint. From the run's own repository it is
+    the newer of two, the Hub's and the newest in the folder; the folder's where the Hub's cannot
+    be loaded or is damaged.
 
     Arguments:
-        source: Where it is on the Hub.
-        folder: Of the run's checkpoints, where the Hub's is downloaded to.
+        source: Where the Hub's checkpoint is.
+        folder: Of the run's checkpoints; the Hub's is downloaded into it.
     Returns:
-        The folder of a whole checkpoint; None if it is the run's own, and there is none anywhere.
+        The folder of a whole checkpoint; None if the run's own repository and the folder hold
+        none.
     Raises:
-        HubError: If the Hub's cannot be had.
-        ValueError: If the Hub's is not there, or damaged.
+        HubError: If the Hub's checkpoint cannot be loaded, and there is no other.
+        ValueError: If it is missing or damaged, and there is no other.
     """
-    local = _newest(folder) if source.is_own else None
+    local = _newest_here(folder) if source.is_own else None
+    explaining = explained("load a checkpoint from", source.repo_id, revision=source.revision)
     try:
-        with time_limit(REQUEST_TIMEOUT), _explained(source):
+        with time_limit(REQUEST_TIMEOUT), explaining:
             return _fetch(source, folder, local) or local
     except (HubError, ValueError) as error:
         if local is None:
@@ -66,11 +69,8 @@ def discard_download(folder: Path) -> None:
     shutil.rmtree(folder / _ASIDE, ignore_errors=True)
 
 
-def _explained(source: HubCheckpoint) -> AbstractContextManager[None]:
-    return explained("load a checkpoint from", source.repo_id, revision=source.revision)
-
-
-def _newest(folder: Path) -> Path | None:
+def _newest_here(folder: Path) -> Path | None:
+    """Find the newest whole checkpoint of a folder; damaged ones are named and passed over."""
     try:
         return newest_checkpoint(folder)
     except ValueError as error:
@@ -79,7 +79,7 @@ def _newest(folder: Path) -> Path | None:
 
 
 def _fetch(source: HubCheckpoint, folder: Path, local: Path | None) -> Path | None:
-    """The Hub's checkpoint; None if there is none, or the local one is as new."""
+    """Download the Hub's checkpoint; give None if there is none, or the local one is as new."""
     try:
         commit = HfApi().model_info(source.repo_id, revision=source.revision).sha
         state = _download(source, commit, STATE_NAME, folder)
@@ -104,5 +104,6 @@ def _fetch(source: HubCheckpoint, folder: Path, local: Path | None) -> Path | No
 
 
 def _download(source: HubCheckpoint, commit: str, name: str, folder: Path) -> Path:
+    """Download a file of the Hub's checkpoint."""
     file = f"{CHECKPOINT_FOLDER}/{name}"
     return Path(hf_hub_download(source.repo_id, file, revision=commit, local_dir=folder / _ASIDE))

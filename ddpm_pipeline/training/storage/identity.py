@@ -1,24 +1,26 @@
-"""TODO training.storage.identity."""
+"""Which run a run is: what must be the same, and what may differ, where one goes on.
+
+    identity = RunIdentity(config, num_processes, data.fingerprints)
+    identity.check_continues(state["identity"], path, step=500)
+
+A run goes on as another only if it would have made the same updates so far. So all options count
+but those in FREE_OPTIONS, and the number of processes, and the images by their content.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.config import SOURCES, TrainingConfig
+from ddpm_pipeline.training.optimizers import COOLDOWN, rates_depend_on_length
 
-__all__ = ["COOLDOWN", "FREE_OPTIONS", "RunIdentity", "differing_fields"]
+__all__ = ["FREE_OPTIONS", "RunIdentity", "differing_fields"]
 
 
-# What may differ between a run and its continuation: none of it touches the weights. The data are
-# compared by content, so the paths to them may change.
 FREE_OPTIONS = {
-    "train_data_dir",
-    "dataset_name",
-    "validation_data_dir",
-    "model_config_name_or_path",
+    *SOURCES,  # the data are compared by content, and may lie elsewhere
     "cache_dir",
     "output_dir",
     "overwrite_output_dir",
@@ -45,36 +47,12 @@ FREE_OPTIONS = {
     "hub_private",
     "hub_timeout",
 }
-
-
-COOLDOWN = Fraction(1, 5)
-"""The share of a run in which constant_with_cooldown cools."""
-
-
-def differing_fields(
-    old: TrainingConfig, new: TrainingConfig, *, step: int
-) -> dict[str, tuple[Any, Any]]:
-    """The fields, with both values, that keep ``new`` from continuing a run of ``old``.
-
-    Both are resolved. The length of the run counts only where the learning rates of the updates
-    that are done, ``step`` of them, depend on it.
-    """
-    any_length = new.lr_scheduler in {"constant", "constant_with_warmup"}
-    if new.lr_scheduler == "constant_with_cooldown":
-        shorter = min(old.max_train_steps, new.max_train_steps)
-        any_length = step - 1 <= (1 - COOLDOWN) * shorter  # the newest update is step - 1
-    free = FREE_OPTIONS | ({"max_train_steps"} if any_length else set())
-    before, after = old.to_dict(), new.to_dict()
-    return {
-        name: (before[name], after[name])
-        for name in before
-        if name not in free and before[name] != after[name]
-    }
+"""What may differ between a run and its continuation: none of it touches the weights."""
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes two runs the same run, beside where they are kept.
+    """All by which a run is known as the same, wherever it is kept.
 
     Arguments:
         config: Resolved.
@@ -87,7 +65,7 @@ class RunIdentity:
     data: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Give it as JSON values, for a checkpoint's state."""
         return {
             "config": self.config.to_dict(),
             "num_processes": self.num_processes,
@@ -95,9 +73,14 @@ class RunIdentity:
         }
 
     def check_continues(self, state: dict[str, Any], where: Path, *, step: int) -> None:
-        """ValueError, with what differs, unless a run with this state may go on as this one.
+        """Refuse to go on from a run that this one is not.
 
-        It has done ``step`` updates.
+        Arguments:
+            state: ``to_dict`` of the run that was interrupted.
+            where: Its checkpoint, for the message.
+            step: The updates that it made.
+        Raises:
+            ValueError: If anything differs that may not; names it, with both values.
         """
         old = TrainingConfig.from_dict(state["config"])
         differing: dict[str, Any] = dict(differing_fields(old, self.config, step=step))
@@ -117,3 +100,27 @@ class RunIdentity:
                 f"the run in {str(where)!r} has another configuration ({changes}); use the same "
                 "options to continue it, another output_dir, or overwrite_output_dir"
             )
+
+
+def differing_fields(
+    old: TrainingConfig, new: TrainingConfig, *, step: int
+) -> dict[str, tuple[Any, Any]]:
+    """Find the options, with both values, that keep ``new`` from continuing a run of ``old``.
+
+    The length of the run counts only where the learning rates of the updates that were made
+    depend on it.
+
+    Arguments:
+        old, new: Resolved.
+        step: Updates made.
+    """
+    free = set(FREE_OPTIONS)
+    shortest = min(old.max_train_steps, new.max_train_steps)
+    if not rates_depend_on_length(new.lr_scheduler, step, shortest=shortest):
+        free.add("max_train_steps")
+    before, after = old.to_dict(), new.to_dict()
+    return {
+        name: (before[name], after[name])
+        for name in before
+        if name not in free and before[name] != after[name]
+    }

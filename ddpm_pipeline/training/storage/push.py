@@ -4,10 +4,10 @@
     pusher.submit(step)             # at a save: returns at once
     error = pusher.finish(600.0)    # at the end: None if the last state arrived
 
-A thread pushes one state after another. Of those that come while it is busy the newest waits, and
-takes the place of one that waited before. What is pushed is a snapshot: weights, which are only
-ever replaced and never written into, are linked, and all other files are copied. A push that
-failed is logged in one line; the next state is pushed as if nothing had been.
+A thread pushes one state of the folder after another. Of the states that come while it is busy,
+the newest waits, and an older one that waited is dropped. What is pushed is a snapshot: weights,
+which are only ever replaced and never written into, are linked, and all other files are copied. A
+push that fails is logged in one line, and the next state is pushed all the same.
 
 Every push is one commit, with the newest checkpoint in ``checkpoint/`` if that is asked for.
 """
@@ -28,6 +28,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.utils import disable_progress_bars
 
 from ddpm_pipeline.cards import renew_card
+from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.hub import (
     REQUEST_TIMEOUT,
     PresentCard,
@@ -58,7 +59,7 @@ _WEIGHTS = ".safetensors"
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A state of a run that nothing changes any more."""
+    """A copy of a run's files at one step, which nothing changes any more."""
 
     folder: Path
     files: list[str]
@@ -68,19 +69,20 @@ class _Snapshot:
 def begin_with_hub(
     folder: RunFolder, identity: RunIdentity, source: HubCheckpoint | None
 ) -> tuple[Path | None, BackgroundPush | None]:
-    """Make a run's folder ready where the Hub has a part in it.
+    """Make a run's folder ready if the run pushes to the Hub, or goes on from there.
 
     Arguments:
         folder: Of the run.
         identity: Of the run; its config says whether to push.
-        source: Where the checkpoint to go on from is on the Hub; None if it is not there.
+        source: Where the Hub holds the checkpoint to go on from; None if the folder holds it.
     Returns:
-        The checkpoint to go on from, if any, and what pushes the folder, if it is to be.
+        The checkpoint to go on from, or None; and the ``BackgroundPush`` of the folder, or None
+        if the config does not ask for pushing.
     Raises:
-        ValueError: If pushing cannot work, the checkpoint is not as it must be, or as
-            ``RunFolder.begin``.
+        ValueError: If there is no token or no network to push with, if the Hub's checkpoint is
+            missing or damaged, or as ``RunFolder.begin``.
         FileExistsError: As ``RunFolder.begin``.
-        HubError: If the checkpoint cannot be had.
+        HubError: If the Hub's checkpoint cannot be loaded.
     """
     config = identity.config
     if config.push_to_hub:
@@ -99,7 +101,7 @@ def begin_with_hub(
 
 
 def check_access() -> None:
-    """ValueError if nothing can be pushed from here: there is no token, or no Hub."""
+    """Raise ValueError if nothing can be pushed from here: there is no token, or no network."""
     if constants.HF_HUB_OFFLINE:
         raise ValueError("push_to_hub needs the network, and HF_HUB_OFFLINE is set")
     if get_token() is None:
@@ -107,12 +109,13 @@ def check_access() -> None:
 
 
 class BackgroundPush:
-    """Pushes the newest state of a folder, in a thread.
+    """A thread that pushes the newest state of a folder.
 
     Arguments:
-        folder: A saved model; snapshots are kept in a hidden folder of it.
-        repo_id: Where to.
-        private: Of a repository that is made.
+        folder: Of a saved model; snapshots are kept in a hidden folder of it.
+        repo_id: The repository.
+        private: Whether the repository is a private one, if it has to be made; None is as the
+            Hub's account says.
         timeout: Seconds of silence after which a request is given up.
     """
 
@@ -128,7 +131,7 @@ class BackgroundPush:
         self._private, self._timeout = private, timeout
         self._snapshots = folder / _SNAPSHOTS
         shutil.rmtree(self._snapshots, ignore_errors=True)
-        disable_progress_bars()  # they would be drawn into training's own
+        disable_progress_bars()  # they would be drawn across training's progress bar
         self._changed = threading.Condition()
         self._waiting: _Snapshot | None = None
         self._is_busy, self._is_over, self._count = True, False, 0
@@ -136,16 +139,16 @@ class BackgroundPush:
         threading.Thread(target=self._work, name="push", daemon=True).start()
 
     def submit(self, step: int, checkpoint: Path | None = None) -> None:
-        """Have the folder's present state pushed; an earlier one that still waits is not.
+        """Have the present state of the folder pushed, in place of one that still waits.
 
         Arguments:
-            step: What the state is called.
-            checkpoint: Folder of a checkpoint that goes along.
+            step: Updates made, which the commit and the log name.
+            checkpoint: Folder of a checkpoint to push along with it.
         """
         self._count += 1
         target = self._snapshots / f"{self._count}"
         try:
-            snapshot = _Snapshot(target, _take(self._folder, target, checkpoint), step)
+            snapshot = _Snapshot(target, _snapshot_files(self._folder, target, checkpoint), step)
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)
             self._failed(step, error)
@@ -157,12 +160,12 @@ class BackgroundPush:
             shutil.rmtree(replaced.folder, ignore_errors=True)
 
     def finish(self, timeout: float) -> str | None:
-        """Wait for the last state to be pushed, after which there are no more.
+        """Wait until the last state is pushed, and push no more.
 
         Arguments:
             timeout: Seconds to wait.
         Returns:
-            Why it was not; None if it was.
+            Why the last state was not pushed; None if it was.
         """
         with self._changed:
             is_done = self._changed.wait_for(
@@ -176,7 +179,8 @@ class BackgroundPush:
         return self._error
 
     def _work(self) -> None:
-        self._try_out()
+        """Push what waits, one snapshot after another, until there is no more to come."""
+        self._try_token()
         while True:
             with self._changed:
                 self._is_busy = False
@@ -188,8 +192,8 @@ class BackgroundPush:
             self._push(snapshot)
             shutil.rmtree(snapshot.folder, ignore_errors=True)
 
-    def _try_out(self) -> None:
-        """Warn at the beginning rather than at the end of a token that is not valid."""
+    def _try_token(self) -> None:
+        """Warn of a token that is not valid at the beginning, rather than at the end."""
         try:
             with explained("push to", self._repo_id), time_limit(self._timeout):
                 HfApi().whoami()
@@ -197,6 +201,7 @@ class BackgroundPush:
             logger.warning("pushing will fail unless this changes: %s", _line(error))
 
     def _push(self, snapshot: _Snapshot) -> None:
+        """Push a snapshot, and remember the error if that fails."""
         began = time.monotonic()
         try:
             result = push_folder(
@@ -216,18 +221,20 @@ class BackgroundPush:
         logger.info("step %d was pushed in %.0f s: %s", snapshot.step, seconds, result.url)
 
     def _failed(self, step: int, error: Exception) -> None:
+        """Remember and log why a state was not pushed."""
         self._error = _line(error)
         logger.warning("step %d was not pushed, the next save will be: %s", step, self._error)
 
 
 def _line(error: Exception) -> str:
+    """Say an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _card(folder: Path, present: PresentCard) -> str:
-    """The card; one that somebody left unreadable stays as it is, and stops no push."""
-    is_own_newer = present.is_ours and (folder / "README.md").is_file()
-    existing = None if is_own_newer else present.text
+    """Renew the card; leave one that cannot be read as it is, so that it stops no push."""
+    ours_is_newer = present.is_ours and (folder / "README.md").is_file()
+    existing = None if ours_is_newer else present.text
     try:
         return renew_card(folder, repo_id=present.repo_id, existing=existing)
     except ValueError as error:
@@ -237,8 +244,8 @@ def _card(folder: Path, present: PresentCard) -> str:
         return present.text
 
 
-def _take(folder: Path, target: Path, checkpoint: Path | None) -> list[str]:
-    """Put what is to be pushed into a new folder; the paths in it."""
+def _snapshot_files(folder: Path, target: Path, checkpoint: Path | None) -> list[str]:
+    """Put all that is pushed into a new folder, and list the paths in it."""
     sources = {file: folder / file for file in model_files(folder)}
     if checkpoint is not None:
         sources |= {f"{CHECKPOINT_FOLDER}/{p.name}": p for p in checkpoint.iterdir()}
@@ -248,12 +255,19 @@ def _take(folder: Path, target: Path, checkpoint: Path | None) -> list[str]:
         if path.suffix == _WEIGHTS:
             _link(source, path)
         else:
-            shutil.copyfile(source, path)
+            _copy(source, path)
     return sorted(sources)
 
 
 def _link(source: Path, path: Path) -> None:
+    """Link a file, or copy it on a file system without links."""
     try:
         os.link(source, path)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, path)
+    except OSError:
+        _copy(source, path)
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copy a file. Nothing reads a snapshot after a crash, so it need not be on the disk."""
+    with source.open("rb") as content, write_aside(path, sync=False) as file:
+        shutil.copyfileobj(content, file)

@@ -1,6 +1,7 @@
-"""``training_record.json``: on what, and for how long, a model was trained.
+"""What is written down of a run for its model's card, in ``training_record.json``.
 
-It lies beside the model and is for its card: kinds and numbers of devices, no names of machines.
+On what, for how long and with which options a model was trained: kinds and numbers of devices,
+and no names of machines.
 """
 
 from __future__ import annotations
@@ -18,23 +19,10 @@ from ddpm_pipeline.training.storage.identity import FREE_OPTIONS
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["changed_options", "training_record"]
+__all__ = ["training_record"]
 
-
-def changed_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a resolved config's fields those that are not the defaults and touch the weights.
-
-    With them comes what has to fit them, so that they are a config by themselves.
-    """
-    defaults = TrainingConfig().to_dict()
-    shown = {*SOURCES, "num_epochs", "ddpm_num_inference_steps"}
-    return {
-        name: config[name]
-        for name, default in defaults.items()
-        if name in config
-        and config[name] != default
-        and (name not in FREE_OPTIONS or name in shown)
-    }
+# Options that leave the weights alone, or say where data lie, and yet belong on a card.
+_SHOWN = {*SOURCES, "num_epochs", "ddpm_num_inference_steps"}
 
 
 def training_record(
@@ -61,7 +49,7 @@ def training_record(
         "num_images": num_images,
         "num_processes": accelerator.num_processes,
         "device": _device_name(device),
-        "options": changed_options(config.to_dict()),
+        "options": _changed_options(config.to_dict()),
         "versions": {
             "python": platform.python_version(),
             "ddpm_pipeline": __version__,
@@ -71,7 +59,21 @@ def training_record(
     return record | ({"num_threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
+def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the options that are not the defaults and concern the model, of a resolved config.
+
+    They are a config by themselves: those that must fit one another come together.
+    """
+    defaults = TrainingConfig().to_dict()
+    return {
+        name: config[name]
+        for name, default in defaults.items()
+        if config[name] != default and (name not in FREE_OPTIONS or name in _SHOWN)
+    }
+
+
 def _device_name(device: torch.device) -> str:
+    """Name a kind of device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()})" if device.type == "cpu" else device.type

@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import re
-import signal
 import socket
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from helpers.hub_clients import running_client
-from helpers.hubs import running_hub
 from helpers.paths import EXAMPLES
-from helpers.training_runs import outcome, tiny_config
+from helpers.pushed_runs import PLACE, USER, WEIGHTS, arguments, everywhere, fresh, trained
 from huggingface_hub import ModelCard
-from safetensors.torch import load, load_file
 
-from ddpm_pipeline import DDPMPipeline, TrainingConfig
-from ddpm_pipeline.training.storage.checkpoints import adopt_checkpoint, newest_checkpoint
-from ddpm_pipeline.training.storage.identity import differing_fields
+from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.training.storage.push import check_access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from helpers.hub_clients import Client, Outcome
+    from helpers.hub_clients import Client
     from helpers.hubs import Hub
-
-REPO = "alice/blobs"
-USER, PLACE = "zaphod", "heart-of-gold"
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-METHODS = ("GET", "HEAD", "POST", "PUT")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Client]]:
-    """A Hub, and a client of it whose user, home and folders have names to look for."""
-    root = tmp_path_factory.mktemp(PLACE)
-    with running_hub(root / "hub") as hub:
-        environment = hub.environment() | {"USER": USER, "LOGNAME": USER}
-        environment |= {"HOME": str(root / USER)}
-        with running_client(environment, root) as client:
-            yield hub, client
-
-
-@pytest.fixture
-def hub(served: tuple[Hub, Client]) -> Iterator[Hub]:
-    yield served[0]
-    served[0].fail()
-
-
-@pytest.fixture
-def client(served: tuple[Hub, Client]) -> Client:
-    return served[1]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where a run is, under a name that must not get out."""
-    return tmp_path / PLACE
-
-
-def arguments(folder: Path, **options: Any) -> list[str]:
-    """A tiny run on the command line, that pushes."""
-    defaults = {"push_to_hub": True, "hub_model_id": REPO, "max_train_steps": 6}
-    config = tiny_config(folder, **{**defaults, "hub_timeout": 30.0, **options})
-    words = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value == field.default or value is None:
-            continue
-        flag = value is True and field.name != "rescale_betas_zero_snr"
-        words += [f"--{field.name}"] if flag else [f"--{field.name}", str(value)]
-    return words
-
-
-def trained(client: Client, folder: Path, **options: Any) -> Outcome:
-    return client.run("train", *arguments(folder, **options))
-
-
-def fresh(name: str) -> str:
-    """A repository of the test's own."""
-    return f"alice/{name}"
-
-
-def everywhere(mode: str, times: int = 10**6, **more: Any) -> list[dict[str, Any]]:
-    return [
-        {"mode": mode, "method": method, "path": "^/(?!_test)", "times": times, **more}
-        for method in METHODS
-    ]
-
 
 # What arrives.
 
@@ -250,146 +175,7 @@ def test_the_script_exits_with_the_same_code(hub: Hub, client: Client, folder: P
     assert (folder / "run" / "model_index.json").exists()
 
 
-# Going on from the Hub.
-
-
-def test_a_stopped_run_goes_on_from_the_hub_with_the_same_bits(
-    hub: Hub, client: Client, folder: Path
-) -> None:
-    repo = fresh("resumed")
-    options = {"max_train_steps": 40, "save_images_steps": 100, "push_to_hub": False}
-    pushes = {**options, "push_to_hub": True, "hub_model_id": repo, "hub_strategy": "checkpoint"}
-    assert trained(client, folder / "whole", **options).code == 0
-    pid = client.start("train", *arguments(folder / "first", **pushes))
-    deadline = time.monotonic() + 20
-    while not list((folder / "first").glob("run/checkpoints/step-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGTERM)
-    stopped = client.wait(pid)
-    assert stopped.code == 0, stopped.log
-    assert "stopped by SIGTERM" in stopped.log
-    state = json.loads(hub.content(repo, "checkpoint/state.json"))
-    assert 0 < state["step"] < 40
-    weights = load(hub.content(repo, WEIGHTS))
-    saved = load_file(folder / "first" / "run" / WEIGHTS)
-    assert all(torch.equal(saved[name], weights[name]) for name in saved)
-
-    resumes = {**pushes, "resume_from_checkpoint": "hub"}
-    resumed = trained(client, folder / "second", **resumes)
-    assert resumed.code == 0, resumed.log
-    assert f"going on from {folder / 'second' / 'run' / 'checkpoints'}" in resumed.log
-    whole, parts = (outcome(folder / name / "run") for name in ("whole", "second"))
-    for group in ("tensors", "model"):
-        assert all(torch.equal(whole[group][k], parts[group][k]) for k in whole[group])
-    assert whole["metrics"] == parts["metrics"]
-    assert not list((folder / "second" / "run" / "checkpoints").glob(".*"))
-    state = json.loads(hub.content(repo, "checkpoint/state.json"))
-    assert state["step"] == 40
-
-
-def test_the_newer_of_two_checkpoints_counts_and_one_that_does_not_fit_is_refused(
-    hub: Hub, client: Client, folder: Path
-) -> None:
-    repo = fresh("two")
-    options = {"max_train_steps": 4, "lr_scheduler": "constant", "hub_model_id": repo}
-    assert trained(client, folder, **options, hub_strategy="checkpoint").code == 0
-    options |= {"push_to_hub": False, "resume_from_checkpoint": "hub"}
-    newer = trained(client, folder, **{**options, "max_train_steps": 8})
-    assert newer.code == 0, newer.log
-    assert "going on from" in newer.log
-    here = trained(client, folder, **{**options, "max_train_steps": 12})
-    assert f"{folder / 'run' / 'checkpoints' / 'step-0000008'}" in here.log
-
-    options |= {"hub_model_id": None, "resume_from_checkpoint": f"hub:{repo}@main"}
-    refused = trained(client, folder / "other", **options, learning_rate=0.5)
-    assert refused.code == 2
-    assert "learning_rate: 0.001 → 0.5" in refused.log
-    assert newest_checkpoint(folder / "other" / "run" / "checkpoints") is None
-
-
-def test_without_the_hub_the_newest_checkpoint_here_counts(
-    hub: Hub, client: Client, folder: Path
-) -> None:
-    options = {"push_to_hub": False, "max_train_steps": 4, "lr_scheduler": "constant"}
-    assert trained(client, folder, **options).code == 0
-    hub.fail(*everywhere("drop"))
-    options |= {"max_train_steps": 8, "resume_from_checkpoint": "hub"}
-    here = trained(client, folder, **options)
-    assert here.code == 0, here.log
-    assert "going on from the newest checkpoint here" in here.log
-    nowhere = trained(client, folder / "other", **options)
-    assert nowhere.code == 1
-    assert "cannot load a checkpoint from 'alice/blobs'" in nowhere.log
-
-
-def test_a_run_begins_where_its_repository_has_no_checkpoint(
-    hub: Hub, client: Client, folder: Path
-) -> None:
-    repo = fresh("new")
-    done = trained(client, folder, hub_model_id=repo, resume_from_checkpoint="hub")
-    assert done.code == 0, done.log
-    assert "there is no checkpoint in 'alice/new' on the Hub yet" in done.log
-    other = {"push_to_hub": False, "hub_model_id": None, "resume_from_checkpoint": f"hub:{repo}"}
-    refused = trained(client, folder / "other", **other)
-    assert refused.code == 2
-    assert "'alice/new' on the Hub holds no checkpoint" in refused.log
-    other["resume_from_checkpoint"] = "hub:alice/nothing@v1"
-    missing = trained(client, folder / "other", **other)
-    assert missing.code == 1
-    assert "cannot load a checkpoint from 'alice/nothing'" in missing.log
-
-
-def test_a_checkpoint_does_not_take_the_place_of_another(folder: Path) -> None:
-    for name, text in (("here", "{}"), ("fetched", "{} ")):
-        path = folder / name / "step-0000002"
-        path.mkdir(parents=True)
-        (path / "state.json").write_text('{"step": 2}')
-        (path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match="holds another checkpoint of the same step"):
-        adopt_checkpoint(folder / "fetched" / "step-0000002", folder / "here")
-    (folder / "here" / "step-0000002" / "manifest.json").write_text("damaged")
-    target = adopt_checkpoint(folder / "fetched" / "step-0000002", folder / "here")
-    assert (target / "manifest.json").read_text() == "{} "
-
-
 # Options.
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"push_to_hub": True}, "push_to_hub needs hub_model_id, as USER/NAME"),
-        ({"hub_model_id": "digits"}, "hub_model_id must have the form USER/NAME, got 'digits'"),
-        ({"hub_model_id": "a/b/c"}, "hub_model_id must have the form USER/NAME"),
-        ({"hub_strategy": "always"}, "hub_strategy must be one of end, every_save, checkpoint"),
-        ({"hub_timeout": 0}, "hub_timeout must be above 0"),
-        (
-            {"hub_strategy": "checkpoint", "checkpointing_steps": 0},
-            "hub_strategy 'checkpoint' needs checkpointing_steps",
-        ),
-        ({"resume_from_checkpoint": "hub"}, "resume_from_checkpoint='hub' needs hub_model_id"),
-        ({"resume_from_checkpoint": "hub:digits"}, "must have the form USER/NAME, got 'digits'"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainingConfig(**options)
-
-
-def test_where_a_run_is_pushed_to_does_not_make_it_another() -> None:
-    plain = TrainingConfig(max_train_steps=1)
-    pushing = plain.replace(
-        push_to_hub=True,
-        hub_model_id=REPO,
-        hub_strategy="checkpoint",
-        hub_private=True,
-        hub_timeout=3.0,
-        resume_from_checkpoint=f"hub:{REPO}@v1",
-    )
-    assert differing_fields(plain, pushing, step=0) == {}
-    assert pushing.to_dict()["resume_from_checkpoint"] == f"hub:{REPO}@v1"
-    assert TrainingConfig.from_dict(pushing.to_dict()) == pushing
 
 
 def test_pushing_needs_the_hub() -> None:

@@ -1,0 +1,115 @@
+"""Settling what a config leaves to the data and the machine: "auto", epochs, default rates.
+
+    config = resolve(config, length=len(images), world_size=1, device=torch.device("cpu"))
+
+A resolved config says all that a run does; resolving it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ddpm_pipeline.networks import LARGE_SIDE, computes_in_bfloat16, last_side
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["costly_resolution", "resolve"]
+
+
+class _Rate(NamedTuple):
+    """What the learning rate is by default: its peak, and the updates until it is reached."""
+
+    peak: float
+    warmup: int
+
+
+_RATES = {"muon": _Rate(2e-3, 25), "adamw": _Rate(1e-3, 100)}
+
+
+def resolve(
+    config: TrainingConfig, *, length: int | None, world_size: int, device: torch.device
+) -> TrainingConfig:
+    """Settle every "auto", every default that depends on others, and every number of epochs.
+
+    Arguments:
+        config: As it was given.
+        length: How many images there are to train on; None for a stream, which has no epochs.
+        world_size: How many processes train.
+        device: What they train on.
+    Raises:
+        ValueError: If the device cannot compute in the precision.
+    """
+    batch = config.train_batch_size * config.gradient_accumulation_steps * world_size
+    num_updates = _num_updates(config, length, batch)
+    per_epoch = 0 if length is None else math.ceil(length / batch)
+    precision = _precision(config.mixed_precision, device)
+    optimizer = _optimizer(config, precision)
+    rate = _RATES[optimizer]
+    warmup = _given(config.lr_warmup_steps, rate.warmup)
+    zero_snr = config.rescale_betas_zero_snr
+    return config.replace(
+        max_train_steps=num_updates,
+        rescale_betas_zero_snr=(
+            config.prediction_type != "epsilon" if zero_snr == "auto" else zero_snr
+        ),
+        save_images_steps=_given(config.save_images_steps, config.save_images_epochs * per_epoch),
+        save_model_steps=_given(config.save_model_steps, config.save_model_epochs * per_epoch),
+        validation_steps=_given(config.validation_steps, per_epoch),
+        optimizer=optimizer,
+        learning_rate=_given(config.learning_rate, rate.peak),
+        lr_warmup_steps=min(warmup, num_updates // 2),
+        mixed_precision=precision,
+    )
+
+
+def _given(value: float | None, default: float) -> float:
+    """Give the value, or the default if there is none."""
+    return default if value is None else value
+
+
+def _num_updates(config: TrainingConfig, length: int | None, batch: int) -> int:
+    """Count the updates until the epochs or the steps end, whichever is first."""
+    limits = [config.max_train_steps or math.inf]
+    if config.num_epochs is not None and length is not None:
+        limits.append(math.ceil(config.num_epochs * length / batch))
+    return int(min(limits))
+
+
+def _optimizer(config: TrainingConfig, precision: str) -> str:
+    """Settle the optimiser: Muon computes in bfloat16, on whole matrices."""
+    if config.optimizer != "auto":
+        return config.optimizer
+    return "muon" if precision == "bf16" and not config.fsdp else "adamw"
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """Settle the precision, and refuse one that the device cannot compute in."""
+    if wanted == "auto":
+        return "bf16" if computes_in_bfloat16(device) else "no"
+    if wanted == "fp16" and device.type == "cpu":
+        raise ValueError("mixed_precision 'fp16' needs a GPU; use bf16, no or auto on the CPU")
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError(
+            "mixed_precision 'bf16' is not supported by this GPU; use fp16, no or auto"
+        )
+    return wanted
+
+
+def costly_resolution(config: TrainingConfig) -> str | None:
+    """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
+    if config.model_config_name_or_path is not None or config.model_size == "ddpm":
+        return None
+    side = last_side(config.resolution)
+    if side <= LARGE_SIDE:
+        return None
+    other = next(n for n in count(config.resolution) if last_side(n) <= LARGE_SIDE)
+    smaller = last_side(other)
+    return (
+        f"the UNet of resolution {config.resolution} attends at {side} x {side} places, to be "
+        f"halved no further; that of {other} attends at {smaller} x {smaller}"
+    )

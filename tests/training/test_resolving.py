@@ -1,0 +1,48 @@
+"""What is settled by the data and the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.training_runs import a_learner, tiny_config
+
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.resolving import resolve
+from ddpm_pipeline.training.run import train
+
+pytestmark = pytest.mark.usefixtures("random_last_layers")
+
+
+def test_stock_has_no_max_steps(tmp_path: Path) -> None:
+    """Whichever of epochs and steps ends first; the learning rate ends there too."""
+    for epochs, steps, expected in [(1, None, 10), (1, 3, 3), (1, 30, 10), (None, 30, 30)]:
+        learner = a_learner(tmp_path, num_epochs=epochs, max_train_steps=steps)
+        assert learner.config.max_train_steps == expected
+        assert learner.learning_rate(expected) == 0 < learner.learning_rate(expected - 1)
+    result = train(tiny_config(tmp_path, max_train_steps=3))
+    assert result.global_step == 3
+
+
+def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
+    config = TrainingConfig(lr_warmup_steps=100, max_train_steps=10)
+    config = resolve(config, length=None, world_size=1, device=torch.device("cpu"))
+    assert config.lr_warmup_steps == 5
+    assert resolve(config, length=None, world_size=1, device=torch.device("cpu")) == config
+
+
+def test_muon_is_for_whole_matrices_in_bfloat16() -> None:
+    def resolved(**options: object) -> tuple[str, float, int]:
+        config = TrainingConfig(max_train_steps=1000, **options)
+        config = resolve(config, length=None, world_size=2, device=torch.device("cpu"))
+        return config.optimizer, config.learning_rate, config.lr_warmup_steps
+
+    muon, adamw = ("muon", 2e-3, 25), ("adamw", 1e-3, 100)
+    assert resolved(mixed_precision="bf16") == resolved(optimizer="muon") == muon
+    assert resolved(mixed_precision="no") == resolved(optimizer="adamw") == adamw
+    assert resolved(mixed_precision="bf16", fsdp=True) == adamw
+    own = {"learning_rate": 0.5, "lr_warmup_steps": 3}
+    assert resolved(mixed_precision="bf16", **own) == ("muon", 0.5, 3)
+    with pytest.raises(ValueError, match="optimizer 'muon' does not work with fsdp"):
+        TrainingConfig(fsdp=True, optimizer="muon")
