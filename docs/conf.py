@@ -37,6 +37,7 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
 
 html_theme = "furo"
+html_title = f"{project} {release}"
 html_math_renderer = "mathml"
 html_show_sphinx = False
 
@@ -73,12 +74,19 @@ def render_block(translator: HTML5Translator, node: math_block) -> None:
 
 
 def escape_stars(*arguments: object) -> None:
-    """Keep the star of shapes such as (B, *) from opening an emphasis."""
+    """Keep the star of shapes such as (B, *) and (B, *shape) from opening an emphasis."""
     lines = arguments[-1]
-    lines[:] = [re.sub(r"(``[^`]*``)|, \*\)", lambda m: m[1] or r", \*)", line) for line in lines]
+    star = re.compile(r"(``[^`]*``)|, \*(?=[)\w])")
+    lines[:] = [star.sub(lambda m: m[1] or r", \*", line) for line in lines]
+
+
+def link_to_contributing(app: Sphinx, name: str, source: list[str]) -> None:  # noqa: ARG001
+    """Lead to the copy of CONTRIBUTING.md among the pages; the repository's site has none."""
+    source[0] = source[0].replace("](../CONTRIBUTING.md", "](contributing.md")
 
 
 def setup(app: Sphinx) -> None:
-    """Register the renderer and the escape with Sphinx."""
+    """Register with Sphinx what is above."""
     app.add_html_math_renderer("mathml", (render_inline, None), (render_block, None))
     app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("source-read", link_to_contributing)
