@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Estimate",
+    "KernelDistance",
     "Moments",
+    "check_count",
     "frechet_distance",
     "gaussian_frechet_distance",
     "kid",
@@ -36,8 +37,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """An estimate and its standard error."""
+class KernelDistance:
+    """An estimate of KID and its standard error."""
 
     value: float
     standard_error: float
@@ -162,7 +163,7 @@ def kid(
     *,
     num_subsets: int = 10,
     generator: torch.Generator | None = None,
-) -> Estimate:
+) -> KernelDistance:
     """Kernel distance: the unbiased squared MMD with the cubic kernel, and its standard error.
 
     Both sets are cut at random into `num_subsets` disjoint subsets. The pairs of subsets are
@@ -190,7 +191,7 @@ def kid(
     )
     values = torch.stack([_squared_mmd(x.double(), y.double()) for x, y in pairs])
     error = values.std() / num_subsets**0.5
-    return Estimate(values.mean().item(), error.item())
+    return KernelDistance(values.mean().item(), error.item())
 
 
 def _cut(

@@ -33,7 +33,7 @@ from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import Moments
 from ddpm_pipeline.pipelines import Sampler
 
-__all__ = ["ImageStatistics", "measure", "reference_statistics", "sample_statistics"]
+__all__ = ["ImageStatistics", "feature_statistics", "reference_statistics", "sample_statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ImageStatistics:
     seconds: float = 0.0
 
 
-def measure(
+def feature_statistics(
     images: Callable[[range], Tensor],
     count: int,
     extractor: FeatureExtractor,
@@ -138,7 +138,7 @@ def sample_statistics(
     def draw(numbers: range) -> Tensor:
         return torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)
 
-    return measure(
+    return feature_statistics(
         draw,
         num_images,
         extractor,
@@ -175,7 +175,7 @@ def reference_statistics(
         return found
     generator = stream_generator("reference_features", 0)
     kept = torch.randperm(len(data), generator=generator)[:num_kept].sort().values
-    statistics = measure(
+    statistics = feature_statistics(
         lambda numbers: data.batch(numbers).images,
         len(data),
         extractor,
