@@ -34,7 +34,7 @@ _MEANINGS = {
 
 
 class UNetConfig(Protocol):
-    """What the config of a UNet says of the images that it is for."""
+    """The part of a UNet's config that says which images it is for."""
 
     sample_size: int | tuple[int, int]
     in_channels: int
