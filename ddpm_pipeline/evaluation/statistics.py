@@ -1,4 +1,4 @@
-"""What sets of images are compared by: moments of all their features, and some of the features.
+"""Statistics by which sets of images are compared: moments of all features, and some features.
 
     extractor = load_features("features/")
     real      = reference_statistics(data, extractor)          kept on disk for the next time
@@ -37,7 +37,6 @@ __all__ = ["ImageStatistics", "feature_statistics", "reference_statistics", "sam
 
 logger = logging.getLogger(__name__)
 
-
 _BATCH_SIZE = 64
 _VERSION = 1
 
@@ -67,7 +66,7 @@ def feature_statistics(
     description: str = "Features",
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of images 0 … count - 1, each process taking its share of the batches.
+    """Pass images 0 … count - 1 through an extractor, each process its share of the batches.
 
     Arguments:
         images: Gives the images of consecutive numbers, uint8 (B, C, H, W).
@@ -102,11 +101,12 @@ def feature_statistics(
 
 
 def _float64_device(values: Tensor) -> torch.device:
+    """Give the device of features, or the CPU where that has no float64."""
     return torch.device("cpu") if values.device.type == "mps" else values.device
 
 
 def _merge(parts: list[tuple[Moments, Tensor, Tensor, float]]) -> ImageStatistics:
-    """One set from the processes' shares, features in the order of the images' numbers."""
+    """Join the processes' shares, features in the order of the images' numbers."""
     moments = Moments(parts[0][0].dim)
     for part in parts:
         moments.merge(part[0])
@@ -125,7 +125,7 @@ def sample_statistics(
     num_kept: int = 10_000,
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of images 0 … num_images - 1 of a sampler, which are not stored.
+    """Draw images 0 … num_images - 1 of a sampler, and keep their statistics alone.
 
     Arguments:
         sampler: Draws image i.
@@ -157,7 +157,7 @@ def reference_statistics(
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of a data set, computed once for its content and the extractor's.
+    """Give the statistics of a data set, computed once for its content and the extractor's.
 
     Arguments:
         data: The images.
@@ -189,6 +189,7 @@ def reference_statistics(
 
 
 def _store(statistics: ImageStatistics, path: Path) -> None:
+    """Write statistics to a file."""
     moments = statistics.moments
     tensors = {
         "count": torch.tensor(moments.count),
@@ -202,6 +203,7 @@ def _store(statistics: ImageStatistics, path: Path) -> None:
 
 
 def _load(path: Path) -> ImageStatistics | None:
+    """Read statistics from a file; None if there is none, or with a warning if it is damaged."""
     if not path.exists():
         return None
     try:
