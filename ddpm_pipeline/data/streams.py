@@ -175,10 +175,11 @@ def _select(
 class ImageStream:
     """Batches without end of a stream that `open_stream` opened, with their place in it.
 
-    Arguments:
-        num_classes, class_names: Of the labels, or None.
+    Attributes:
+        batch_size: How many images a batch has.
+        num_classes, class_names: The number and the names of the classes, or None.
         skipped: How many images could not be read so far.
-        close: Call it to close the files; it is called at the interpreter's end.
+        close: Closes the files when it is called, at the latest at the interpreter's end.
     """
 
     def __init__(

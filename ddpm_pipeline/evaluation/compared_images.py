@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.common import check_integer, stream_generator
 from ddpm_pipeline.data import ImageData, check_unchanged_size, open_images, open_model_images
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.pipelines import MANIFEST_NAME, Sampler, npz_manifest
@@ -49,8 +49,7 @@ def random_subset(data: ImageData, count: int | None, name: str) -> ImageData:
     """
     if count is None:
         return data
-    if not 1 <= count <= len(data):
-        raise ValueError(f"{name} must be 1 to {len(data)}, the images there are, got {count}")
+    check_integer(name, count, most=len(data), note=", the images there are")
     order = torch.randperm(len(data), generator=stream_generator("evaluated_subset", 0))
     return data.subset(order[:count].sort().values)
 

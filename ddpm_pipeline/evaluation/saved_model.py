@@ -70,13 +70,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
         data, extractor, num_kept=config.num_kept, cache_dir=config.cache_dir
     )
     check_count(min(count, len(data)), real.moments.dim)
-    if drawn is None:
-        generated = sample_statistics(sampler, extractor, count, num_kept=config.num_kept)
-    else:
-        kept = torch.arange(min(count, config.num_kept))
-        generated = feature_statistics(
-            lambda i: drawn.batch(i).images, count, extractor, kept=kept
-        )
+    generated = _generated_statistics(config, sampler, drawn, extractor)
     nearest = _show_nearest(config, sampler, drawn, data, extractor)
     bound = measure_bound(config, sampler)
     report = [None]
@@ -106,6 +100,19 @@ def _check_numbers(config: EvaluateConfig, kept: int, num_images: int) -> None:
         raise ValueError(
             f"num_nearest must be at most the {num_images} images, got {config.num_nearest}"
         )
+
+
+def _generated_statistics(
+    config: EvaluateConfig,
+    sampler: Sampler,
+    drawn: ImageData | None,
+    extractor: FeatureExtractor,
+) -> ImageStatistics:
+    """Pass the images drawn before through the extractor, or else draw new ones."""
+    if drawn is None:
+        return sample_statistics(sampler, extractor, config.num_images, num_kept=config.num_kept)
+    kept = torch.arange(min(len(drawn), config.num_kept))
+    return feature_statistics(lambda i: drawn.batch(i).images, len(drawn), extractor, kept=kept)
 
 
 def _show_nearest(

@@ -53,9 +53,11 @@ def test_a_random_subset_is_the_same_each_time_in_order() -> None:
     assert levels(random_subset(data, 20, "count")) == list(range(20))
 
 
-@pytest.mark.parametrize("count", [0, -1, 21])
-def test_a_subset_that_cannot_be_drawn_names_its_option(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"^num_x must be 1 to 20, .* got {count}$"):
+@pytest.mark.parametrize("count", [0, -1, 21, 2.5])
+def test_a_subset_that_cannot_be_drawn_names_its_option(count: float) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^num_x must be an integer from 1 to 20, .* got {count}$"
+    ):
         random_subset(numbered(), count, "num_x")
 
 

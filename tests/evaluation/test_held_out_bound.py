@@ -103,5 +103,5 @@ def test_images_of_another_shape_are_refused(sampler: SimpleNamespace, folder: P
         measure_bound(options(folder, bound_data="large"), sampler)
     found = measure_bound(options(folder, bound_data="large", fit="resize"), sampler)
     assert found["changes"] == {"resized": 3}
-    with pytest.raises(ValueError, match=r"bound_images must be 1 to 6, .* got 7"):
+    with pytest.raises(ValueError, match=r"bound_images must be an integer from 1 to 6, .* got 7"):
         measure_bound(options(folder, bound_images=7), sampler)
