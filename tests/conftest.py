@@ -122,3 +122,12 @@ def tiny_unet() -> Callable[..., UNet2DModel]:
         return unet.eval()
 
     return make
+
+
+@pytest.fixture
+def quiet_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the `datasets` library caches in the test's folder, and show no progress."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    datasets.disable_progress_bars()

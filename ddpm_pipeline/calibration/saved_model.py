@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.figures import (
@@ -42,7 +40,8 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data import (
     ImageData,
-    open_images,
+    ModelBatches,
+    open_model_images,
     reconstruction_strip,
     source_name,
     to_model_range,
@@ -159,18 +158,8 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
-    """The images in random order, of the size and the channels that the model was made for."""
-    unet = pipe.unet.config
-    if not isinstance(unet.sample_size, int):
-        raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
-    data = open_images(
-        config.data,
-        resolution=unet.sample_size,
-        channels=unet.in_channels,
-        fit=config.fit,
-        split=config.split,
-        labels=unet.num_class_embeds is not None,
-    )
+    """Open the images in random order, and warn if they had to be changed."""
+    data = open_model_images(config.data, pipe.unet.config, split=config.split, fit=config.fit)
     if data.changes:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "
@@ -180,19 +169,6 @@ def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
         )
     generator = stream_generator("calibration_order", config.seed)
     return data.subset(torch.randperm(len(data), generator=generator))
-
-
-@dataclass(frozen=True)
-class ModelBatches:
-    """All images in [-1, 1] with their labels, one batch at a time."""
-
-    data: ImageData
-    batch_size: int
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for numbers in torch.arange(len(self.data)).split(self.batch_size):
-            images, labels = self.data.batch(numbers)
-            yield to_model_range(images), labels
 
 
 def _distances(

@@ -10,13 +10,20 @@ They cost nothing to import, for what a command refuses it refuses at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import index
 
 __all__ = ["check_at_least", "check_choice", "check_integer", "is_integer"]
 
 
 def is_integer(value: object) -> bool:
     """Tell whether a value can stand for a whole number; bools cannot."""
-    return not isinstance(value, bool) and hasattr(value, "__index__")
+    if isinstance(value, bool):
+        return False
+    try:
+        index(value)
+    except TypeError:  # also of tensors that are no integer, which have an __index__ all the same
+        return False
+    return True
 
 
 def check_integer(

@@ -1,7 +1,10 @@
 """The processes of a run: which one this is, and what one of them does for all.
 
-state = process_state()
-on_main(lambda: folder.lock(), state)        done once; its result, or its error, everywhere
+    state = process_state()
+    on_main(lambda: folder.lock(), state)        done once; its result, or its error, everywhere
+    seed = draw_seed(generator, accelerator)     one seed on all processes
+
+One process alone needs no group, and all of this costs it nothing.
 """
 
 from __future__ import annotations
@@ -30,21 +33,27 @@ T = TypeVar("T")
 
 
 def process_state() -> PartialState:
-    """This process among those that `accelerate launch` or torchrun started; on CPUs over gloo."""
+    """Tell which process this is of those that `accelerate launch` or torchrun started.
+
+    Without an accelerator, or where ACCELERATE_USE_CPU says so, they meet over gloo.
+    """
     only_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=only_cpu)
 
 
 def shared_accelerator() -> Accelerator | None:
-    """An accelerator for work that several processes share; None for one process alone."""
+    """Make an accelerator for work that several processes share; None for one process alone."""
     state = process_state()
     return Accelerator(cpu=state.device.type == "cpu") if state.num_processes > 1 else None
 
 
 def on_main(function: Callable[[], T], processes: Processes) -> T:
-    """Call a function on the main process.
+    """Call a function on the main process, and give its result to all.
 
-    Every process must call this. Each gets the function's result, or raises its exception.
+    Every process must call this, or the others wait for it.
+
+    Raises:
+        Exception: What the function raised, on every process.
     """
     outcome: list[Any] = [None, None]
     if processes.is_main_process:
@@ -66,13 +75,12 @@ def draw_seed(
     *,
     saved: int | None = None,
 ) -> int:
-    """Draw a seed, the main process's on all processes.
+    """Draw a seed, the same on all processes.
 
     Arguments:
-        generator: Where it is drawn from; None is torch's own, of which a saved one takes
-            the place.
+        generator: Where the main process draws it from; None is torch's global generator.
         accelerator: The processes, or None for one.
-        saved: The seed of an interrupted run.
+        saved: The seed of an interrupted run, which is taken unless a generator is given.
     """
     if generator is None and saved is not None:
         return saved
@@ -85,7 +93,7 @@ def draw_seed(
 
 
 def join_restarted_processes() -> None:
-    """Have workers that torchrun restarted meet away from their predecessors' addresses.
+    """Let workers that torchrun restarted meet apart from the workers that they replace.
 
     On one machine torchrun keeps one store through all restarts, and gloo would find the addresses
     of the processes that are gone in it (torch 2.13). On several machines the restarts are not

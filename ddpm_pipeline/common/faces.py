@@ -1,4 +1,4 @@
-"""The public face of a folder: names that are imported from their modules when they are used.
+"""Faces of folders: public names that are imported from their modules when they are used.
 
     __getattr__, __dir__, __all__ = lazy_face(__name__, {"process": ["marginal", "posterior"]})
 

@@ -26,7 +26,7 @@ def write_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
     Arguments:
         path: Where it appears; what is there is replaced.
-        sync: Whether it must be on the disk by then, so that it outlives a power cut too.
+        sync: Whether to wait until it is on the disk, so that it outlives a power cut too.
     Raises:
         OSError: If it cannot be written; what was there stays.
     """
@@ -54,7 +54,7 @@ def write_text(path: Path, content: str, *, sync: bool = True) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -36,7 +36,7 @@ _PRECISIONS = {
 
 logger = logging.getLogger(__name__)
 
-# By network, the versions of its parameters when they were hashed, and the hash.
+# By network: the versions of its parameters when they were hashed, and the hash.
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[object, str]] = weakref.WeakKeyDictionary()
 
 
@@ -52,13 +52,13 @@ def stat_key(paths: Sequence[Path], *more: object) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Hash the content of a file with SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
-    """SHA-256 of tensors with their names, types and shapes, the same on any device.
+    """Hash tensors with their names, types and shapes, to the same SHA-256 on any device.
 
     Arguments:
         tensors: The tensors by name.
@@ -76,7 +76,7 @@ def tensors_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
 
 
 def weights_hash(network: nn.Module, dtype: torch.dtype | None = None) -> str:
-    """SHA-256 of all parameters and buffers with their names and shapes, the same on any device.
+    """Hash all parameters and buffers of a network, to the same SHA-256 on any device.
 
     Arguments:
         network: Any module; what ``torch.compile`` or a wrapper for many devices adds to the
@@ -87,18 +87,20 @@ def weights_hash(network: nn.Module, dtype: torch.dtype | None = None) -> str:
 
 
 def weights_hashes(network: nn.Module) -> dict[str, str]:
-    """Hashes of the weights by precision, "float32" and so on, as far as they can be known."""
+    """Hash the weights as they are and rounded to lower precisions, by name, as in "float32"."""
     precisions = _PRECISIONS.get(_precision(network), ())
     return {_name(dtype): weights_hash(network, dtype) for dtype in precisions}
 
 
 def check_weights(hashes: Mapping[str, str] | None, network: nn.Module) -> None:
-    """Refuse weights that hashes are not of; hashes and weights are compared once per change.
+    """Refuse a network whose weights are not those that were hashed.
+
+    Weights are hashed once, and again when they have changed.
 
     Arguments:
-        hashes: From ``weights_hashes``; None is for any weights.
-        network: Whose weights must be among them. A precision that was not hashed, or weights
-            that are not in memory, cannot be checked and pass with a warning.
+        hashes: From ``weights_hashes``; None allows any weights.
+        network: The network. A precision that was not hashed, or weights that are not in memory,
+            cannot be checked and pass with a warning.
     Raises:
         ValueError: If the weights are others.
     """
@@ -121,6 +123,7 @@ def check_weights(hashes: Mapping[str, str] | None, network: nn.Module) -> None:
 
 
 def _current_hash(network: nn.Module) -> str:
+    """Hash the weights, or give the last hash if they have not changed since."""
     versions = [
         (id(p), p.dtype, 0 if p.is_inference() else p._version)  # noqa: SLF001
         for p in network.parameters()
@@ -131,7 +134,7 @@ def _current_hash(network: nn.Module) -> str:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """The network itself, without the wrappers of torch.compile and DistributedDataParallel."""
+    """Take off the wrappers of torch.compile and DistributedDataParallel."""
     for attribute in ("_orig_mod", "module"):
         inner = getattr(network, attribute, None)
         if isinstance(inner, nn.Module) and len(list(network.children())) == 1:
@@ -140,7 +143,7 @@ def _bare(network: nn.Module) -> nn.Module:
 
 
 def _precision(network: nn.Module) -> torch.dtype | None:
-    """The floating-point type of the weights, None if there are none."""
+    """Give the floating-point type of the weights, None if there are none."""
     return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
 
 

@@ -1,4 +1,4 @@
-"""The most exact floating-point type of a device."""
+"""The floating-point type in which long sums are kept, by device."""
 
 from __future__ import annotations
 

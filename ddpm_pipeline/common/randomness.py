@@ -1,4 +1,4 @@
-"""All randomness that follows from a seed: one table of streams, one way to make a generator.
+"""Randomness that follows from a seed: one table of streams, one way to make a generator.
 
     stream_generator("order", seed, epoch)                  the order of the data in an epoch
     stream_generator("noise", seed, step, micro, rank)      the noise of one micro-step
@@ -17,7 +17,7 @@ import torch
 
 __all__ = ["STREAMS", "seeded_generator", "stream_generator", "stream_key"]
 
-# Those of training are hashes of their names, and open the key; the others are small, and close it.
+# Streams of training have hashes as numbers, which open the key; the others close it.
 _OF_TRAINING = (
     "init",
     "timesteps",
@@ -47,11 +47,11 @@ STREAMS: dict[str, int] = {
     "calibration_noise": 42,
     "calibration_strip": 43,
 }
-"""The number of every stream, by what it is for."""
+"""Numbers of the streams, by what each is for."""
 
 
 def stream_key(stream: str, *place: int) -> tuple[int, ...]:
-    """The key of one use of randomness at one place, such as (seed, epoch)."""
+    """Give the key of one use of randomness at one place, such as (seed, epoch)."""
     number = STREAMS[stream]
     return (number, *place) if stream in _OF_TRAINING else (*place, number)
 

@@ -1,9 +1,11 @@
-"""The file that a long sum goes on from when it was interrupted.
+"""A file from which a long sum goes on after it was interrupted.
 
-state = StateFile("bound.state")
-if (saved := state.load()) is not None: ...       what the interrupted run had summed
-state.save({"settings": ..., "sums": ...})        now and then
-state.delete()                                    at the end
+    state = StateFile("bound.state")
+    if (saved := state.load()) is not None: ...       the sums of the interrupted run
+    state.save({"settings": ..., "sums": ...})        now and then
+    state.delete()                                    at the end
+
+A process that is killed at any moment leaves a file that can be loaded, or none.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ __all__ = ["StateFile"]
 
 
 class StateFile:
-    """One file of tensors and plain values; without a path, nothing at all.
+    """One file of tensors and plain values.
 
     Arguments:
-        path: Where it is, or None.
-        writes: Whether this process saves and deletes it.
-        largest_share: Of the time, at most, that goes into saving; sooner calls are passed over.
+        path: Where it is; with None nothing is loaded and nothing saved.
+        writes: Whether this process saves and deletes it, or only loads it.
+        largest_share: At most this share of the time goes into saving; a call that would take
+            more is passed over.
     """
 
     def __init__(
@@ -41,13 +44,13 @@ class StateFile:
         self._share, self._due = largest_share, 0.0
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last; None if there is no file."""
+        """Read what was saved last; None if there is no file."""
         if self.path is None or not self.path.exists():
             return None
         return torch.load(self.path, weights_only=True)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write tensors and plain values; a crash leaves the old file or the new one."""
+        """Write tensors and plain values, or pass if the last time was too short a while ago."""
         start = time.monotonic()
         if self.path is None or not self._writes or start < self._due:
             return
@@ -57,6 +60,6 @@ class StateFile:
         self._due = now + (now - start) * (1 / self._share - 1)
 
     def delete(self) -> None:
-        """Forget a run that has ended."""
+        """Remove the file, since the sum is complete."""
         if self.path is not None and self._writes:
             self.path.unlink(missing_ok=True)

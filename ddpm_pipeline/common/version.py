@@ -1,4 +1,4 @@
-"""The version of this package, known without its being installed."""
+"""The version of this package, in a file that builds read too."""
 
 __all__ = ["__version__"]
 

@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.cache import default_cache_dir
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
-    from ddpm_pipeline.data.model_images import ModelBatches, described_changes
+    from ddpm_pipeline.data.model_images import (
+        ModelBatches,
+        check_unchanged_size,
+        described_changes,
+        open_model_images,
+    )
     from ddpm_pipeline.data.pictures import (
         contact_sheet,
         image_grid,
@@ -35,7 +40,12 @@ __getattr__, __dir__, __all__ = lazy_face(
         "cache": ["default_cache_dir"],
         "images": ["Batch", "ImageData", "open_images", "split_validation"],
         "loader": ["BatchSource", "ImageLoader", "Prefetcher"],
-        "model_images": ["ModelBatches", "described_changes"],
+        "model_images": [
+            "ModelBatches",
+            "check_unchanged_size",
+            "described_changes",
+            "open_model_images",
+        ],
         "pictures": ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"],
         "pixels": [
             "OUTPUTS",

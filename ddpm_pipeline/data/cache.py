@@ -24,13 +24,13 @@ import numpy as np
 from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 
-from ddpm_pipeline.common import key_of, sync_path, write_bytes
-from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
+from ddpm_pipeline.data.decoding import Preparation, decoding_threads
 from ddpm_pipeline.data.preparing import (
     CACHE_VERSION,
     Pixels,
     Plan,
-    Work,
+    Preparer,
     describe_unreadable,
     pixels_of,
 )
@@ -42,11 +42,8 @@ logger = logging.getLogger(__name__)
 
 
 def default_cache_dir() -> Path:
-    """`$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
+    """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
     return Path(os.environ.get("DDPM_PIPELINE_CACHE") or Path(HF_HOME, "ddpm_pipeline", "images"))
-
-
-# The cache.
 
 
 def prepare(
@@ -58,7 +55,7 @@ def prepare(
     num_threads: int | None = None,
     progress: bool = True,
 ) -> Pixels:
-    """The prepared images of a source, from the cache or else decoded into it.
+    """Give the prepared images of a source, from the cache or else decoded into it.
 
     Images that cannot be read are left out, counted and named in a warning. A source in memory is
     prepared in memory.
@@ -79,12 +76,12 @@ def prepare(
             f"{source.dtype} images need value_range=(low, high), the values that become black "
             "and white: (0, 1), (-1, 1), (0, 255), ..."
         )
-    work = Work(source, settings, strict, num_threads or min(32, os.cpu_count() or 1), progress)
+    preparer = Preparer(source, settings, strict, decoding_threads(num_threads), progress)
     if source.quick_key is None:
-        return work.in_memory()
+        return preparer.in_memory()
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     try:
-        pixels = _cached(work, root)
+        pixels = _cached(preparer, root)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(error.errno, f"the image cache {str(root)!r} failed: {reason}") from error
@@ -96,21 +93,24 @@ def prepare(
     return pixels
 
 
-def _cached(work: Work, root: Path) -> Pixels:
+def _cached(preparer: Preparer, root: Path) -> Pixels:
+    """Find the entry by the files' names and times, else by their content, else build it."""
     root.mkdir(parents=True, exist_ok=True)
-    quick = root / f"{key_of(work.source.quick_key, asdict(work.settings), CACHE_VERSION)}.json"
+    key = key_of(preparer.source.quick_key, asdict(preparer.settings), CACHE_VERSION)
+    quick = root / f"{key}.json"
     with FileLock(quick.with_suffix(".lock")):
         if (known := _read_quick(quick)) and (pixels := _open(root / known)):
             return pixels
-        plan = work.inspect()
+        plan = preparer.inspect()
         entry = root / plan.fingerprint
         with FileLock(entry.with_suffix(".lock")):
-            pixels = _open(entry) or _build(work, plan, entry)
+            pixels = _open(entry) or _build(preparer, plan, entry)
         write_bytes(quick, json.dumps({"fingerprint": plan.fingerprint}).encode())
     return pixels
 
 
 def _read_quick(path: Path) -> str | None:
+    """Read which fingerprint these files had; None if that is not known."""
     try:
         return str(json.loads(path.read_bytes())["fingerprint"])
     except FileNotFoundError:
@@ -120,19 +120,14 @@ def _read_quick(path: Path) -> str | None:
         return None
 
 
-# Entries on disk.
-
-
-def _build(work: Work, plan: Plan, entry: Path) -> Pixels:
+def _build(preparer: Preparer, plan: Plan, entry: Path) -> Pixels:
     """Write an entry aside, then rename it; the caller holds its lock."""
     aside = entry.with_suffix(".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        with (aside / "pixels.u8").open("wb") as file:
-            header = work.write(plan, file.write)
-            file.flush()
-            os.fsync(file.fileno())
+        with write_aside(aside / "pixels.u8") as file:
+            header = preparer.write(plan, file.write)
         text = json.dumps(header)
         record = {"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         write_bytes(aside / "header.json", json.dumps(record).encode())
@@ -146,7 +141,7 @@ def _build(work: Work, plan: Plan, entry: Path) -> Pixels:
 
 
 def _open(entry: Path) -> Pixels | None:
-    """An entry that is whole, else None, with a message if there is a damaged one."""
+    """Open an entry that is whole; else give None, with a warning if it is damaged."""
     if not entry.exists():
         return None
     try:
@@ -163,5 +158,5 @@ def _open(entry: Path) -> Pixels | None:
 
 
 def _map_file(entry: Path) -> np.ndarray:
-    """The bytes of an entry; copy on write, since torch wants writable memory."""
+    """Map the bytes of an entry, copy on write, since torch wants writable memory."""
     return np.memmap(entry / "pixels.u8", np.uint8, mode="c")

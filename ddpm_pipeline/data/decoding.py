@@ -1,4 +1,4 @@
-"""One image file or array of any kind → bytes (C, H, W) of the wanted size and mode.
+"""Decoding: one image file or array of any kind → bytes (C, H, W) of the wanted size and mode.
 
     orientation → 8 bits → L, RGB or RGBA → shorter side to the resolution → centre crop
 
@@ -7,16 +7,17 @@ it and the bound's report can say that its images are not the originals.
 """
 
 import io
+import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from ddpm_pipeline.common import check_at_least, check_choice
 from ddpm_pipeline.data.sources.source import RawImage
 
-__all__ = ["Crop", "Fit", "Preparation", "RefusedImageError", "decode"]
-
+__all__ = ["Crop", "Fit", "Preparation", "RefusedImageError", "decode", "decoding_threads"]
 
 Crop = Literal["center", "random"]
 Fit = Literal["resize", "pad"]
@@ -30,7 +31,7 @@ class RefusedImageError(ValueError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image becomes (C, resolution, resolution) bytes.
+    """The settings by which an image becomes (C, resolution, resolution) bytes.
 
     Arguments:
         resolution: Height and width.
@@ -50,20 +51,17 @@ class Preparation:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {self.resolution}")
+        check_at_least(self, resolution=1)
         if self.channels not in {None, 1, 3, 4}:
             raise ValueError(f"channels must be 1, 3, 4 or None, got {self.channels}")
-        if self.fit not in {"resize", "pad"}:
-            raise ValueError(f"fit must be 'resize' or 'pad', got {self.fit!r}")
-        if self.crop not in {"center", "random"}:
-            raise ValueError(f"crop must be 'center' or 'random', got {self.crop!r}")
+        check_choice("fit", self.fit, get_args(Fit))
+        check_choice("crop", self.crop, get_args(Crop))
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range must be (low, high), got {self.value_range}")
 
 
 def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
-    """One raw image as bytes (C, H, W), and what was done to it.
+    """Decode one raw image into bytes (C, H, W), and say what was done to it.
 
     Only the first frame of an animation is read; the EXIF orientation is applied; transparency is
     laid over white unless C = 4; 16-bit grey is divided by 257 and rounded; colour profiles are
@@ -96,7 +94,7 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
 def _to_bytes(
     raw: np.ndarray, value_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Values low … high onto 0 … 255, rounded; off the grid by over 1e-3 levels is a change."""
+    """Map low … high onto 0 … 255, rounded; off the grid by over 1e-3 levels is a change."""
     if value_range is None:
         return raw, ()
     low, high = value_range
@@ -111,7 +109,7 @@ def _to_bytes(
 
 
 def _convert(image: Image.Image, channels: int | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """To L, RGB or RGBA, upright."""
+    """Turn an image upright, and into L, RGB or RGBA."""
     source, mode, deep = image.mode, _MODES[channels or 3], _is_16_bit(image)
     image = ImageOps.exif_transpose(image)
     if source[0] in "IF":
@@ -127,13 +125,13 @@ def _convert(image: Image.Image, channels: int | None) -> tuple[Image.Image, tup
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Whether the file holds more than 8 bits per value; Pillow hides it for RGB."""
+    """Tell whether the file holds more than 8 bits per value; Pillow hides it for RGB."""
     tiles = getattr(image, "tile", ())
     return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """16-bit grey (also as Pillow's 32-bit "I") onto 0 … 255."""
+    """Map 16-bit grey, also as Pillow's 32-bit "I", onto 0 … 255."""
     if image.mode == "F":
         raise ValueError("mode F (floating point) has no known range; convert it to 8 or 16 bits")
     values = np.asarray(image).astype(np.int64)
@@ -173,3 +171,8 @@ def _center_crop(image: Image.Image, resolution: int) -> tuple[Image.Image, tupl
         return image, ()
     left, top = (width - resolution) // 2, (height - resolution) // 2
     return image.crop((left, top, left + resolution, top + resolution)), ("cropped",)
+
+
+def decoding_threads(num_threads: int | None) -> int:
+    """Give how many threads decode: unless told, one for each processor, at most 32."""
+    return num_threads or min(32, os.cpu_count() or 1)

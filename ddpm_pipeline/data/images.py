@@ -1,4 +1,4 @@
-r"""Images in, batches in [-1, 1] out: the input side of training, evaluation and calibration.
+r"""Opening images of any kind, and taking batches of them as bytes.
 
     data  = open_images("photos/", resolution=64)          decoded once, memory-mapped bytes
     batch = data.batch(batch_indices(step, length=len(data), batch_size=64, seed=0))
@@ -6,8 +6,8 @@ r"""Images in, batches in [-1, 1] out: the input side of training, evaluation an
 
 .. math:: x_0 = \frac{2 k}{255} - 1, \qquad k \in \{0, \dots, 255\}
 
-Which images a step sees is in data_order.py; batches without end are in loading.py and, for data
-that is never whole in one place, streaming.py.
+Which images a step sees is in order.py; batches without end are in loader.py and, for data that is
+never whole in one place, in streams.py.
 """
 
 import os
@@ -90,23 +90,23 @@ class ImageData:
 
     @property
     def was_resized(self) -> bool:
-        """Whether any image was scaled, so that its bits/dim are not those of the original."""
+        """Tell whether any image was scaled, so that its bits/dim are not the original's."""
         return "resized" in self.changes
 
     @property
     def was_cropped(self) -> bool:
-        """Whether any image lost pixels to a crop, or will with `crop="random"`."""
+        """Tell whether any image lost pixels to a crop, or will with `crop="random"`."""
         return "cropped" in self.changes or self.windows is not None
 
     @property
     def was_padded(self) -> bool:
-        """Whether black was put around any image."""
+        """Tell whether black was put around any image."""
         return "padded" in self.changes
 
     def batch(
         self, indices: Tensor | Sequence[int], generator: torch.Generator | None = None
     ) -> Batch:
-        """The images and labels at `indices`, in one gather.
+        """Take the images and labels at `indices`, in one gather.
 
         Arguments:
             indices: int64 (B,), 0 … N - 1.
@@ -132,7 +132,7 @@ class ImageData:
         return Batch(torch.from_numpy(images), labels)
 
     def _offsets(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Where in the flat values each element of square windows is, (B, C, H, W)."""
+        """Find where in the flat values each element of square windows is, (B, C, H, W)."""
         start, height, width = self.windows.index_select(0, indices).view(-1, 3, 1, 1, 1).unbind(1)
         room = torch.cat([height, width], dim=1) - self.resolution
         corner = room // 2
@@ -144,7 +144,7 @@ class ImageData:
         return start + (channel * height + y) * width + x
 
     def subset(self, indices: Tensor | Sequence[int]) -> "ImageData":
-        """These images alone, sharing memory, with a fingerprint of their own."""
+        """Take these images alone, sharing memory, with a fingerprint of their own."""
         indices = torch.as_tensor(indices, dtype=torch.int64)
         members = indices if self.members is None else self.members.index_select(0, indices)
         return replace(
@@ -173,7 +173,7 @@ def open_images(
     num_threads: int | None = None,
     progress: bool = True,
 ) -> ImageData:
-    """Any data set of images, decoded once and kept as bytes in a memory-mapped cache.
+    """Open any data set of images, decoded once and kept as bytes in a memory-mapped cache.
 
     Arguments:
         source: A folder of images; a .npy, .npz or IDX file; a folder of IDX files; a .parquet
@@ -204,9 +204,9 @@ def open_images(
         TypeError: If `source` is of another type.
     """
     settings = Preparation(resolution, channels, fit, crop, value_range)
-    own = labels if isinstance(labels, bool) else None
-    found = _find(source, split, bool(own), image_column, label_column)
-    if own is None:
+    reads_labels = labels is True
+    found = _find(source, split, reads_labels, image_column, label_column)
+    if not isinstance(labels, bool):
         found = _with_labels(found, labels)
     count = _count_classes(found, num_classes)
     pixels = prepare(
@@ -227,7 +227,7 @@ def _find(
     image_column: str | None,
     label_column: str | None,
 ) -> Source:
-    """The source behind whatever the caller named."""
+    """Find the source behind whatever the caller named."""
     columns = {"image_column": image_column, "label_column": label_column}
     if isinstance(source, Tensor):
         source = source.numpy(force=True)
@@ -251,6 +251,7 @@ def _find(
 
 
 def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
+    """Give a source the caller's labels."""
     values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(values) != found.length:
         raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
@@ -259,7 +260,7 @@ def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source
 
 
 def _count_classes(found: Source, num_classes: int | None) -> int | None:
-    """The number of classes, checked against what the caller expects."""
+    """Count the classes, and check the number against what the caller expects."""
     if found.labels is None:
         if num_classes is not None:
             raise ValueError(f"num_classes={num_classes} needs labels=True")
@@ -276,6 +277,7 @@ def _count_classes(found: Source, num_classes: int | None) -> int | None:
 def _image_data(
     pixels: Pixels, found: Source, resolution: int, num_classes: int | None
 ) -> ImageData:
+    """Join the pixels with the labels of those images that could be read."""
     labels, windows, fingerprint = None, None, pixels.fingerprint
     if pixels.sizes is not None:
         areas = pixels.sizes.prod(1) * pixels.channels
@@ -302,7 +304,7 @@ def _image_data(
 def split_validation(
     data: ImageData, held_out: float, seed: int = 0
 ) -> tuple[ImageData, ImageData]:
-    """(training, validation): disjoint, drawn at random from `seed` alone.
+    """Split images into (training, validation), disjoint, drawn at random from `seed` alone.
 
     Arguments:
         held_out: A fraction in (0, 1) if a float, a number of images if an int.

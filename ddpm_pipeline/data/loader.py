@@ -3,7 +3,7 @@
     loader = ImageLoader(data, batch_size=64, seed=0)
     for images, labels in Prefetcher(loader, device): ...      bytes (B, C, H, W) on the device
 
-`ImageLoader`, `ImageStream` (streaming.py) and `Prefetcher` have the same `state_dict` and
+`ImageLoader`, `ImageStream` (streams.py) and `Prefetcher` have the same `state_dict` and
 `load_state_dict`: what follows after loading a state is, byte for byte, what would have followed
 without the interruption.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.common import check_integer, stream_generator
 from ddpm_pipeline.data.images import Batch, ImageData
 from ddpm_pipeline.data.order import batch_indices
 
@@ -24,16 +24,16 @@ __all__ = ["BatchSource", "ImageLoader", "Prefetcher", "check_same_run"]
 
 
 class BatchSource(Protocol):
-    """What gives batches without end and can be resumed."""
+    """Anything that gives batches without end and can be resumed."""
 
     def __next__(self) -> Batch:
-        """The next batch, as bytes on the CPU."""
+        """Give the next batch, as bytes on the CPU."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is, as JSON values."""
+        """Give its place, as JSON values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a place."""
 
 
 def check_same_run(state: dict[str, Any], own: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class ImageLoader:
         return self.data.batch(indices, generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that comes next, and what it counts."""
+        """Give the step that comes next, and what it counts."""
         return {"step": self.step, "fingerprint": self.data.fingerprint, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,8 +128,7 @@ class Prefetcher:
         depth: int = 2,
         background: bool | None = None,
     ) -> None:
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
+        check_integer("depth", depth)
         self.loader, self.device, self.depth = loader, torch.device(device), depth
         self.background = self.device.type != "cpu" if background is None else background
         self._state = loader.state_dict()
@@ -154,7 +153,7 @@ class Prefetcher:
         return self._move(batch, lambda t: t.to(self.device, non_blocking=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the loader after the batch last handed out, not after those made ahead."""
+        """Give the loader's state after the batch last handed out, not after those made ahead."""
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of (seed, step, rank), with no state to save.
+"""The order of the data: which images a step sees, from (seed, step, rank) alone.
 
 Step i on rank r of R, with B images each, takes places
 
@@ -14,25 +14,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.common import check_integer, stream_generator
 
-__all__ = ["batch_indices", "epoch_order"]
-
-
-def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of 0 … length - 1 that an epoch goes through, int64."""
-    return _epoch_order(length, seed, epoch).clone()
-
-
-@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
-def _epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(length, generator=stream_generator("order", seed, epoch))
+__all__ = ["batch_indices", "check_share", "epoch_order"]
 
 
 def batch_indices(
     step: int, *, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> Tensor:
-    """Which images rank `rank` takes at step `step`, int64 (batch_size,).
+    """Give the numbers of the images that a rank takes at a step, int64 (batch_size,).
 
     Arguments:
         step: Counted from 0 over the whole run, not per epoch.
@@ -43,12 +33,8 @@ def batch_indices(
         ValueError: If a batch is empty, the ranks together ask for more images at once than there
             are, or an argument is out of range.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must be in 0 ... world_size - 1, got {rank} of {world_size}")
-    if step < 0:
-        raise ValueError(f"step must be at least 0, got {step}")
+    check_share(batch_size, rank, world_size)
+    check_integer("step", step, least=0)
     if batch_size * world_size > length:
         raise ValueError(
             f"batch_size={batch_size} on {world_size} processes is larger than the data: "
@@ -59,3 +45,24 @@ def batch_indices(
     if (missing := batch_size - len(order)) > 0:
         return torch.cat([order, _epoch_order(length, seed, epoch + 1)[:missing]])
     return order.clone()
+
+
+def check_share(batch_size: int, rank: int, world_size: int) -> None:
+    """Refuse what no process of a group can take.
+
+    Raises:
+        ValueError: If batches are empty, or there is no such rank.
+    """
+    check_integer("batch_size", batch_size)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in 0 ... world_size - 1, got {rank} of {world_size}")
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+    """Give the permutation of 0 … length - 1 that an epoch goes through, int64."""
+    return _epoch_order(length, seed, epoch).clone()
+
+
+@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
+def _epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(length, generator=stream_generator("order", seed, epoch))

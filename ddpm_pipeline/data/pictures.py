@@ -1,4 +1,12 @@
-"""TODO data.pictures."""
+"""Several images in one picture, to be looked at: a grid, a strip, a sheet with captions.
+
+    image_grid(images)                               samples, on grey
+    reconstruction_strip(reconstructions, x_0)       what a model sees of each image, step by step
+    nearest_picture(images, neighbors)               each sample above what it may be a copy of
+    contact_sheet(images, bits_per_dim, numbers)     the most and the least likely images
+
+All take bytes but the strip, which takes images in [-1, 1].
+"""
 
 from __future__ import annotations
 
@@ -10,14 +18,36 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ddpm_pipeline.data.pixels import as_picture
+
 __all__ = ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"]
 
+_STRIP_GAP = 2
+_CELL, _CAPTION, _MARGIN = 72, 14, 4
+_GREY = 128
 
-_GAP = 2
+
+def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Image.Image:
+    """Lay images side by side on grey.
+
+    Arguments:
+        images: uint8 (N, H, W, C).
+        columns: How many in a row; None makes the grid nearly square.
+        gap: Width of the grey lines.
+    """
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    canvas = np.full(shape, _GREY, np.uint8)
+    for i, image in enumerate(images):
+        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[y : y + height, x : x + width] = image
+    return as_picture(canvas)
 
 
 def reconstruction_strip(reconstructions: Tensor, x_0: Tensor) -> Image.Image:
-    """Images in rows, from the noisiest timestep to the original at the end.
+    """Lay out each image in a row, from its noisiest timestep to the original at the end.
 
     Arguments:
         reconstructions: Of ``progressive_reconstructions``, shape (K, B, C, H, W).
@@ -26,14 +56,14 @@ def reconstruction_strip(reconstructions: Tensor, x_0: Tensor) -> Image.Image:
     columns = torch.cat([reconstructions, x_0[None].to(reconstructions)])
     pixels = ((columns + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
     # (K + 1, B, C, H, W) to (B H, (K + 1) W, C), with grey between the images.
-    padded = torch.nn.functional.pad(pixels, (0, _GAP, 0, _GAP), value=128)
+    padded = torch.nn.functional.pad(pixels, (0, _STRIP_GAP, 0, _STRIP_GAP), value=_GREY)
     K, B, C, H, W = padded.shape
     sheet = padded.permute(1, 3, 0, 4, 2).reshape(B * H, K * W, C).numpy()
-    return Image.fromarray(sheet[..., 0] if C == 1 else sheet)
+    return as_picture(sheet)
 
 
 def nearest_picture(images: Tensor, neighbors: list[Tensor], gap: int = 4) -> Image.Image:
-    """Images in a row, their neighbours in rows below a grey line.
+    """Lay images in a row, and their neighbours in rows below a grey line.
 
     Arguments:
         images: uint8 (Q, C, H, W).
@@ -41,22 +71,20 @@ def nearest_picture(images: Tensor, neighbors: list[Tensor], gap: int = 4) -> Im
         gap: Height of the line.
     """
     first, *others = (_row(images) for images in (images, *neighbors))
-    line = np.full((gap, *first.shape[1:]), 128, np.uint8)
+    line = np.full((gap, *first.shape[1:]), _GREY, np.uint8)
     canvas = np.concatenate([first, line, *others])
-    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+    return as_picture(canvas)
 
 
 def _row(images: Tensor) -> np.ndarray:
+    """Give images (Q, C, H, W) side by side, (H, Q W, C)."""
     return torch.cat(list(images), 2).permute(1, 2, 0).numpy()
-
-
-_CELL, _CAPTION, _MARGIN = 72, 14, 4
 
 
 def contact_sheet(
     images: Tensor, bits_per_dim: Sequence[float], numbers: Sequence[int], columns: int = 8
 ) -> Image.Image:
-    """Images with their number and bits/dim below them: half of them, a line, the other half.
+    """Lay out images in two halves under titles, each with its number and bits/dim below it.
 
     Arguments:
         images: uint8, shape (2M, C, H, W): the most likely first, then the least likely.
@@ -79,25 +107,7 @@ def contact_sheet(
             x = _MARGIN + i % columns * width
             y = top + _CAPTION + i // columns * height
             k = first + i
-            sheet.paste(_picture(images[k]).resize((cell, cell), Image.Resampling.NEAREST), (x, y))
+            picture = as_picture(images[k].permute(1, 2, 0).numpy())
+            sheet.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (x, y))
             draw.text((x, y + cell + 1), f"{numbers[k]}  {bits_per_dim[k]:.2f}", fill="black")
     return sheet
-
-
-def _picture(image: Tensor) -> Image.Image:
-    """An image (C, H, W) of 1, 3 or 4 channels."""
-    values = image.permute(1, 2, 0).numpy()
-    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
-
-
-def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Image.Image:
-    """Images (N, H, W, C) side by side on grey, in rows of ``columns``, near a square if None."""
-    count, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
-    canvas = np.full(shape, 128, np.uint8)
-    for i, image in enumerate(images):
-        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        canvas[y : y + height, x : x + width] = image
-    return Image.fromarray(canvas.squeeze(2) if channels == 1 else canvas)

@@ -1,4 +1,11 @@
-"""TODO data.pixels."""
+"""Pixels in their three forms: bytes of files, [-1, 1] of models, and what callers are given.
+
+    x_0     = to_model_range(random_flip(batch.images.to(device), generator))
+    samples = unit_range(x_0)                                [-1, 1] to [0, 1]
+    OUTPUTS["pil"](samples)                                  Pillow images, arrays or tensors
+
+Bytes k and values of models are linked by x_0 = 2 k / 255 - 1.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +15,19 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-__all__ = ["images_from_uint8", "random_flip", "to_model_range", "uint8_from_unit_range"]
-
-
-# On the device.
+__all__ = [
+    "OUTPUTS",
+    "as_picture",
+    "concatenated",
+    "random_flip",
+    "to_model_range",
+    "uint8_from_unit_range",
+    "unit_range",
+]
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """Bytes 0 … 255 to float32 in [-1, 1]: 2 k / 255 - 1, on the device they are on.
+    """Map bytes 0 … 255 to float32 in [-1, 1], 2 k / 255 - 1, on the device they are on.
 
     Raises:
         TypeError: If the images are not bytes.
@@ -26,7 +38,7 @@ def to_model_range(images: Tensor) -> Tensor:
 
 
 def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Each image mirrored left to right with probability one half.
+    """Mirror each image left to right with probability one half.
 
     Arguments:
         images: (B, C, H, W), of any dtype.
@@ -38,17 +50,12 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
     return torch.where(flipped, images.flip(-1), images)
 
 
-def uint8_from_unit_range(images: Tensor) -> np.ndarray:
-    """Images in [0, 1], (N, C, H, W), on the 256 levels: uint8, (N, H, W, C), on the CPU."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def images_from_uint8(images: np.ndarray) -> list[PIL.Image.Image]:
-    """Pillow images of uint8 (N, H, W, C) with C = 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA)."""
-    return [PIL.Image.fromarray(i[..., 0] if i.shape[-1] == 1 else i) for i in images]
-
-
 def unit_range(samples: Tensor) -> Tensor:
+    """Map samples of a model from [-1, 1] to [0, 1], where what is outside becomes 0 or 1.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
     if not samples.isfinite().all():
         raise ValueError(
             "the images are not finite: the model's weights or its scheduler are at fault (DDIM "
@@ -57,14 +64,30 @@ def unit_range(samples: Tensor) -> Tensor:
     return (samples / 2 + 0.5).clamp(0, 1)
 
 
+def uint8_from_unit_range(images: Tensor) -> np.ndarray:
+    """Round images in [0, 1], (N, C, H, W), to the 256 levels: uint8, (N, H, W, C), on the CPU."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def as_picture(pixels: np.ndarray) -> PIL.Image.Image:
+    """Make a Pillow image of uint8 (H, W, C), C = 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA)."""
+    return PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _pictures(images: Tensor) -> list[PIL.Image.Image]:
+    return [as_picture(pixels) for pixels in uint8_from_unit_range(images)]
+
+
 OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
-    "pil": lambda images: images_from_uint8(uint8_from_unit_range(images)),
+    "pil": _pictures,
     "np": lambda images: images.permute(0, 2, 3, 1).cpu().numpy(),
     "pt": lambda images: images,
 }
+"""Functions that turn images in [0, 1], (N, C, H, W), into what a caller asked for, by name."""
 
 
 def concatenated(parts: list[Any]) -> list[PIL.Image.Image] | np.ndarray | Tensor:
+    """Join batches in one of the forms of OUTPUTS, at least one."""
     if isinstance(parts[0], list):
         return [image for part in parts for image in part]
     return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)

@@ -1,4 +1,13 @@
-"""TODO data.preparing."""
+"""Preparing all images of a source: two readings in threads, the first without decoding.
+
+    preparer = Preparer(source, settings, strict=False, threads=8, progress=True)
+    plan     = preparer.inspect()                     hashes of all files, the channels they need
+    header   = preparer.write(plan, file.write)       decoded bytes, image after image
+    pixels   = pixels_of(values, header)              those bytes, with what is known of them
+
+The first reading finds the fingerprint of the content. Where the cache holds that, the second one,
+which costs most, is left out; cache.py keeps the bytes.
+"""
 
 import hashlib
 import io
@@ -15,21 +24,36 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import key_of
 from ddpm_pipeline.data.decoding import Preparation, RefusedImageError, decode
-from ddpm_pipeline.data.sources.source import RawImage, Source
+from ddpm_pipeline.data.sources.source import RawImage, Source, one_line
 
-__all__ = ["Pixels"]
+__all__ = ["CACHE_VERSION", "Pixels", "Plan", "Preparer", "describe_unreadable", "pixels_of"]
 
+CACHE_VERSION = 1
+"""Part of every fingerprint: it grows when the same files are decoded into other bytes."""
 
 _CHUNK = 64
 _NAMED = 5
-CACHE_VERSION = 1
-
 _GREY = {"1", "L", "LA"}
 
 
 @dataclass(frozen=True)
+class Plan:
+    """The findings of a first reading of all images.
+
+    Arguments:
+        fingerprint: Hash of the content of all images and of the settings.
+        settings: The settings, with the channels found out.
+        readable: Which images have a header that can be read.
+    """
+
+    fingerprint: str
+    settings: Preparation
+    readable: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Pixels:
-    """The prepared images of a source.
+    """The prepared images of a source, and what preparing them found.
 
     Arguments:
         values: Bytes, (N, C, H, W); flat, one image after the other, if some are not square.
@@ -51,25 +75,16 @@ class Pixels:
     changes: dict[str, int]
 
 
-# All images, in threads.
+class Preparer:
+    """The two readings of a source, in threads, in order and in bounded memory.
 
-
-def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
-    more = ", ..." if count > len(errors) else ""
-    return f"{count} of {length} images cannot be read: {'; '.join(errors)}{more}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the first reading of all images found."""
-
-    fingerprint: str
-    settings: Preparation
-    readable: tuple[int, ...]
-
-
-class Work:
-    """Reading and decoding all images of a source in threads, in order and in bounded memory."""
+    Arguments:
+        source: The raw images.
+        settings: How they are decoded.
+        strict: Whether an image that cannot be read is an error; it is left out otherwise.
+        threads: How many read and decode.
+        progress: Whether to show progress bars.
+    """
 
     def __init__(
         self, source: Source, settings: Preparation, strict: bool, threads: int, progress: bool
@@ -79,7 +94,11 @@ class Work:
         self.failures: dict[int, str] = {}
 
     def inspect(self) -> Plan:
-        """Hash every image and read its header."""
+        """Hash every image and read its header.
+
+        Raises:
+            ValueError: If none can be read, or one cannot and that is not allowed.
+        """
         digest, channels, readable = hashlib.sha256(), 1, []
         for i, found in self._map(_inspect, range(self.source.length), "Reading images"):
             if found is None:
@@ -93,7 +112,16 @@ class Work:
         return Plan(fingerprint, settings, tuple(readable))
 
     def write(self, plan: Plan, write: Callable[[memoryview], object]) -> dict[str, Any]:
-        """Decode every readable image into `write`; return the entry's header."""
+        """Decode every readable image.
+
+        Arguments:
+            plan: The findings of ``inspect``.
+            write: Given the bytes of each image, in order.
+        Returns:
+            What is known of them, as JSON values: the header of ``pixels_of``.
+        Raises:
+            ValueError: As ``inspect``, or if an image does not fit the settings.
+        """
         changes: Counter[str] = Counter()
         sizes: list[tuple[int, int]] = []
         decoder = partial(decode, settings=plan.settings)
@@ -113,11 +141,12 @@ class Work:
             "channels": plan.settings.channels,
             "fingerprint": plan.fingerprint,
             "dropped": sorted(self.failures),
-            "errors": [self.failures[i] for i in sorted(self.failures)[:_NAMED]],
+            "errors": self._first_failures(),
             "changes": dict(changes),
         }
 
     def in_memory(self) -> Pixels:
+        """Read and decode all images into memory."""
         buffer = bytearray()
         header = self.write(self.inspect(), buffer.extend)
         return pixels_of(np.frombuffer(buffer, np.uint8), header)
@@ -125,7 +154,7 @@ class Work:
     def _map(
         self, function: Callable[[RawImage], Any], indices: Sequence[int], text: str
     ) -> Iterator[tuple[int, Any]]:
-        """(i, function(image i)) in order, with None for what cannot be read."""
+        """Give (i, function(image i)) in order, with None for what cannot be read."""
         chunks = [indices[k : k + _CHUNK] for k in range(0, len(indices), _CHUNK)]
         bar = tqdm(total=len(indices), desc=text, unit=" images", disable=not self.progress)
         pending: deque[Future] = deque()
@@ -161,18 +190,15 @@ class Work:
 
     def _check(self, readable: int) -> None:
         if readable == 0:
-            errors = [self.failures[i] for i in sorted(self.failures)[:_NAMED]]
-            raise ValueError(describe_unreadable(self.source.length, self.source.length, errors))
+            count = self.source.length
+            raise ValueError(describe_unreadable(count, count, self._first_failures()))
 
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return " ".join(str(error).split()) or type(error).__name__
+    def _first_failures(self) -> list[str]:
+        return [self.failures[i] for i in sorted(self.failures)[:_NAMED]]
 
 
 def _inspect(raw: RawImage) -> tuple[bytes, int]:
-    """A hash of one raw image, and how many channels it asks for."""
+    """Hash one raw image, and tell how many channels it asks for."""
     if isinstance(raw, np.ndarray):
         values = np.ascontiguousarray(raw if raw.ndim == 3 else raw[:, :, None])
         digest = hashlib.sha256(f"{values.shape}{values.dtype}".encode())
@@ -183,10 +209,30 @@ def _inspect(raw: RawImage) -> tuple[bytes, int]:
     return hashlib.sha256(raw).digest(), 1 if grey else 3
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return one_line(error)
+
+
+def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
+    """Say how many of a source's images cannot be read, and why the first few cannot."""
+    more = ", ..." if count > len(errors) else ""
+    return f"{count} of {length} images cannot be read: {'; '.join(errors)}{more}"
+
+
 def pixels_of(values: np.ndarray, header: dict[str, Any]) -> Pixels:
+    """Join the bytes of all images with the header that ``Preparer.write`` gave.
+
+    Raises:
+        ValueError: If there are more or fewer bytes than the header says.
+    """
     sizes = None if header["sizes"] is None else np.array(header["sizes"], np.int64)
-    count = sizes.prod(1).sum() * header["channels"] if sizes is not None else None
-    if values.size != (np.prod(header["shape"], dtype=np.int64) if count is None else count):
+    if sizes is None:
+        expected = np.prod(header["shape"], dtype=np.int64)
+    else:
+        expected = sizes.prod(1).sum() * header["channels"]
+    if values.size != expected:
         raise ValueError(f"it holds {values.size} bytes, not what its header says")
     return Pixels(
         values=values if sizes is not None else values.reshape(header["shape"]),

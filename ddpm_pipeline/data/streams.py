@@ -3,34 +3,38 @@
     stream = open_stream("train-{0000..0127}.tar", resolution=64, batch_size=64, world_size=8)
     images, labels = next(stream)
 
-It can be resumed exactly, which the shuffle buffer of `datasets` cannot: a block of
-`shuffle_buffer` encoded images is read in order and permuted by (seed, epoch, rank, block), so
-that the place in the files at the block's start and a position in it are all there is to remember.
-The order of the shards follows from (seed, epoch).
+It can be resumed exactly, which the shuffle buffer of `datasets` cannot; rows.py says how. Images
+are decoded here, in threads, with the labels and random crops that belong to them.
 """
 
-import os
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
-from ddpm_pipeline.common import stream_key
-from ddpm_pipeline.data.decoding import Crop, Fit, Preparation, RefusedImageError, decode
+from ddpm_pipeline.common import check_integer, stream_key
+from ddpm_pipeline.data.decoding import (
+    Crop,
+    Fit,
+    Preparation,
+    RefusedImageError,
+    decode,
+    decoding_threads,
+)
 from ddpm_pipeline.data.images import Batch
 from ddpm_pipeline.data.loader import check_same_run
+from ddpm_pipeline.data.order import check_share
 from ddpm_pipeline.data.rows import Row, ShuffledRows
 from ddpm_pipeline.data.sources.datasets import (
     encoded_bytes,
     find_image_column,
     find_label_column,
-    import_datasets,
 )
+from ddpm_pipeline.data.sources.library import import_datasets, share_of_rows
 from ddpm_pipeline.data.sources.shards import open_shards
 
 if TYPE_CHECKING:
@@ -60,7 +64,7 @@ def open_stream(
     strict: bool = False,
     num_threads: int | None = None,
 ) -> "ImageStream":
-    """Endless batches of a sharded data set, each rank reading its own shards.
+    """Open endless batches of a sharded data set, each rank reading its own shards.
 
     Where the number of shards is not a multiple of `world_size`, every rank reads all of them and
     keeps every `world_size`-th image. The epochs of a rank follow one another without end; a batch
@@ -90,12 +94,8 @@ def open_stream(
             the classes or an option do not fit.
         TypeError: If the source is of another type.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must be in 0 ... world_size - 1, got {rank} of {world_size}")
-    if shuffle_buffer < 0:
-        raise ValueError(f"shuffle_buffer must be at least 0, got {shuffle_buffer}")
+    check_share(batch_size, rank, world_size)
+    check_integer("shuffle_buffer", shuffle_buffer, least=0)
     settings = Preparation(resolution, channels, fit, crop)
     dataset, shards = open_shards(source, split)
     column = find_image_column(dataset.features, image_column)
@@ -103,25 +103,31 @@ def open_stream(
     if labels:
         classes = _find_classes(dataset, label_column, class_names, num_classes)
     rows = ShuffledRows(
-        _select(dataset, column, classes, rank, world_size),
+        share_of_rows(_select(dataset, column, classes), rank, world_size),
         shards,
         seed=seed,
         rank=rank,
         world_size=world_size,
         shuffle_buffer=shuffle_buffer,
     )
-    threads = num_threads or min(32, os.cpu_count() or 1)
+    threads = decoding_threads(num_threads)
     return ImageStream(rows, settings, column, classes, batch_size, strict, threads)
 
 
 @dataclass(frozen=True)
 class _Classes:
+    """The column of labels, and the classes by name, if they have names, and number."""
+
     column: str
     names: tuple[str, ...] | None
     count: int
 
     def number(self, row: Row, name: str) -> int:
-        """The label of a row, checked."""
+        """Give the number of a row's class.
+
+        Raises:
+            ValueError: If the row has none of the classes; calls it by its name.
+        """
         label = row[self.column]
         if isinstance(label, str) and self.names is not None and label in self.names:
             return self.names.index(label)
@@ -138,6 +144,11 @@ def _find_classes(
     class_names: Sequence[str] | None,
     num_classes: int | None,
 ) -> _Classes:
+    """Find the classes of a stream, which does not always say how many it has.
+
+    Raises:
+        ValueError: If nothing says it, or two things say otherwise.
+    """
     column = find_label_column(dataset.features, label_column)
     names = class_names or getattr(dataset.features[column], "names", None)
     if names is None and num_classes is None:
@@ -154,23 +165,21 @@ def _select(
     dataset: "datasets.IterableDataset",
     column: str,
     classes: _Classes | None,
-    rank: int,
-    world_size: int,
 ) -> "datasets.IterableDataset":
-    """This rank's rows, images still encoded, no other columns."""
-    library = import_datasets()
+    """Leave images, still encoded, and labels, and no other columns."""
     columns = [column] if classes is None else [column, classes.column]
-    rows = dataset.select_columns(columns).cast_column(column, library.Image(decode=False))
-    return import_module("datasets.distributed").split_dataset_by_node(rows, rank, world_size)
+    encoded = import_datasets().Image(decode=False)
+    return dataset.select_columns(columns).cast_column(column, encoded)
 
 
 class ImageStream:
-    """What `open_stream` gives: an iterator of `Batch`, with its state.
+    """Batches without end of a stream that `open_stream` opened, with their place in it.
 
-    Arguments:
-        num_classes, class_names: Of the labels, or None.
+    Attributes:
+        batch_size: How many images a batch has.
+        num_classes, class_names: The number and the names of the classes, or None.
         skipped: How many images could not be read so far.
-        close: Call it to close the files; it is called at the interpreter's end.
+        close: Closes the files when it is called, at the latest at the interpreter's end.
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class ImageStream:
         return Batch(images, labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the stream, and the numbers it depends on, as JSON values."""
+        """Give the place in the stream, and the numbers it depends on, as JSON values."""
         return {
             **self._identity(),
             **self._rows.state_dict(),
@@ -233,6 +242,7 @@ class ImageStream:
         return {"batch_size": self.batch_size, **self._rows.identity}
 
     def _prepare(self, numbered: tuple[int, int, Row]) -> tuple[np.ndarray, int] | None:
+        """Decode a row into (image, label); None if it cannot be read and that is allowed."""
         epoch, number, row = numbered
         value = row[self._column]
         name = (value or {}).get("path") or f"image {number}"
@@ -248,7 +258,7 @@ class ImageStream:
         return self._window(image, epoch, number), label
 
     def _window(self, image: np.ndarray, epoch: int, number: int) -> np.ndarray:
-        """The square of an image (C, H, W) that a random crop shows this time."""
+        """Cut the square that a random crop shows this time out of an image (C, H, W)."""
         side = self._settings.resolution
         room = (image.shape[1] - side + 1, image.shape[2] - side + 1)
         if room == (1, 1):

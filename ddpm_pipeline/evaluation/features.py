@@ -50,7 +50,7 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32, of uint8 images (B, C, H, W) on any device.
+        """Give features (B, D), float32, of uint8 images (B, C, H, W) on any device.
 
         Raises:
             TypeError: If the images are not uint8, or the network returns no tensor.
@@ -74,7 +74,7 @@ class FeatureExtractor:
 
 
 def load_features(source: str | Path, device: torch.device | str = "cpu") -> FeatureExtractor:
-    """The feature extractor that a name, a directory or a file stands for.
+    """Load the feature extractor that a name, a directory or a file stands for.
 
     Arguments:
         source: "inception"; a .py file that defines ``feature_extractor() -> torch.nn.Module``; a
@@ -109,11 +109,8 @@ def _small(directory: Path) -> FeatureExtractor:
     return FeatureExtractor(network, name, "none", _fingerprint(network))
 
 
-# Networks for RGB images.
-
-
 def _as_rgb(images: Tensor) -> Tensor:
-    """Images with 3 channels: grey ones repeated."""
+    """Give images 3 channels: grey ones are repeated."""
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] == 3:
@@ -142,7 +139,7 @@ class VisionFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of uint8 images (B, 1 or 3, H, W)."""
+        """Give features (B, D) of uint8 images (B, 1 or 3, H, W)."""
         x = _as_rgb(images).float() / 255
         size = (self.size, self.size)
         x = interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -194,7 +191,7 @@ def _check_vision_model(name: str, model: nn.Module, missing: set[str]) -> None:
 
 
 def _side(settings: dict[str, object]) -> int:
-    """The model's image size: that of the crop if it crops, which the resize replaces here."""
+    """Find the model's image size: that of the crop if it crops, which resizing replaces here."""
     size = settings.get("crop_size") or settings["size"]
     if isinstance(size, int):
         return size
@@ -224,9 +221,6 @@ def _inception() -> FeatureExtractor:
     name = "Inception-v3 2048 (torch-fidelity, FID's own weights)"
     resize = "bilinear as in TensorFlow 1, to 299×299"
     return FeatureExtractor(network, name, resize, _fingerprint(network))
-
-
-# The user's own.
 
 
 def _from_file(path: Path) -> FeatureExtractor:

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Estimate",
+    "KernelDistance",
     "Moments",
+    "check_count",
     "frechet_distance",
     "gaussian_frechet_distance",
     "kid",
@@ -36,8 +37,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """An estimate and its standard error."""
+class KernelDistance:
+    """An estimate of KID and its standard error."""
 
     value: float
     standard_error: float
@@ -58,7 +59,7 @@ class Moments:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Give D."""
         return len(self.total)
 
     def update(self, features: Tensor) -> None:
@@ -82,18 +83,18 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """The mean (D,), float64."""
+        """Give the mean (D,), float64."""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """The unbiased covariance (D, D), float64."""
+        """Give the unbiased covariance (D, D), float64."""
         centred = self.outer - self.count * torch.outer(self.mean, self.mean)
         return centred / (self.count - 1)
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Squared Fréchet distance between the Gaussians fitted to two sets of features.
+    """Compute the squared Fréchet distance between the Gaussians fitted to two sets of features.
 
     Arguments:
         first, second: Moments of the two sets.
@@ -129,7 +130,7 @@ def check_count(count: int, dim: int) -> None:
 def gaussian_frechet_distance(
     mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor
 ) -> Tensor:
-    r"""Squared Fréchet distance between two Gaussians.
+    r"""Compute the squared Fréchet distance between two Gaussians.
 
     tr (Σ_1 Σ_2)^{1/2} is the sum of the singular values of Σ_1^{1/2} Σ_2^{1/2}, which stays exact
     for covariances without full rank, where the square root of a product would not.
@@ -162,8 +163,8 @@ def kid(
     *,
     num_subsets: int = 10,
     generator: torch.Generator | None = None,
-) -> Estimate:
-    """Kernel distance: the unbiased squared MMD with the cubic kernel, and its standard error.
+) -> KernelDistance:
+    """Estimate KID, the unbiased squared MMD with the cubic kernel, and its standard error.
 
     Both sets are cut at random into `num_subsets` disjoint subsets. The pairs of subsets are
     independent, so that the spread of their values gives an honest error.
@@ -190,7 +191,7 @@ def kid(
     )
     values = torch.stack([_squared_mmd(x.double(), y.double()) for x, y in pairs])
     error = values.std() / num_subsets**0.5
-    return Estimate(values.mean().item(), error.item())
+    return KernelDistance(values.mean().item(), error.item())
 
 
 def _cut(
@@ -215,7 +216,7 @@ def _cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
 def precision_recall(
     real: Tensor, generated: Tensor, *, neighbors: int = 3, batch_size: int = 1024
 ) -> tuple[float, float]:
-    """Shares of generated images in the real manifold, and of real ones in the generated.
+    """Count the share of generated images in the real manifold, and of real ones in the generated.
 
     Arguments:
         real, generated: Features (N, D) and (M, D).
@@ -239,7 +240,7 @@ def precision_recall(
 
 
 def _share_inside(points: Tensor, members: Tensor, neighbors: int, batch_size: int) -> float:
-    """Share of the points in the manifold of the members."""
+    """Count the share of the points that lie in the manifold of the members."""
     radii = torch.cat(
         [  # the nearest member is the member itself
             torch.cdist(rows, members).kthvalue(neighbors + 1).values

@@ -1,4 +1,9 @@
-"""The reference images nearest to generated ones, for a person to see whether a model copies."""
+"""Nearest reference images of generated ones, for a person to see whether a model copies.
+
+    distances, numbers = nearest_images(images, data, extractor)
+
+The reference passes through one batch at a time, on all processes together.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ def nearest_images(
     count: int = 3,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The reference images whose features are nearest to those of some images.
+    """Find the reference images whose features are nearest to those of some images.
 
     Arguments:
         images: uint8 (Q, C, H, W).

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and what it answers with all that the numbers depend on."""
+"""The record of an evaluation: its numbers, and all that they depend on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["EvaluationReport"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """What was measured, and everything that it depends on."""
+    """The numbers of an evaluation, and everything that they depend on."""
 
     frechet_distance: float
     """Squared Fréchet distance; FID if the features are Inception's."""
@@ -49,11 +49,11 @@ class EvaluationReport:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Give all of it as JSON values."""
         return asdict(self)
 
     def table(self) -> str:
-        """The numbers and what they depend on, as text."""
+        """Write the numbers and what they depend on as a table in text."""
         name = "FID" if self.features.startswith("Inception") else "Fréchet distance"
         rows = {
             name: f"{self.frechet_distance:.4g}",

@@ -1,4 +1,4 @@
-"""What sets of images are compared by: moments of all their features, and some of the features.
+"""Statistics by which sets of images are compared: moments of all features, and some features.
 
     extractor = load_features("features/")
     real      = reference_statistics(data, extractor)          kept on disk for the next time
@@ -33,10 +33,9 @@ from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import Moments
 from ddpm_pipeline.pipelines import Sampler
 
-__all__ = ["ImageStatistics", "measure", "reference_statistics", "sample_statistics"]
+__all__ = ["ImageStatistics", "feature_statistics", "reference_statistics", "sample_statistics"]
 
 logger = logging.getLogger(__name__)
-
 
 _BATCH_SIZE = 64
 _VERSION = 1
@@ -57,7 +56,7 @@ class ImageStatistics:
     seconds: float = 0.0
 
 
-def measure(
+def feature_statistics(
     images: Callable[[range], Tensor],
     count: int,
     extractor: FeatureExtractor,
@@ -67,7 +66,7 @@ def measure(
     description: str = "Features",
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of images 0 … count - 1, each process taking its share of the batches.
+    """Pass images 0 … count - 1 through an extractor, each process its share of the batches.
 
     Arguments:
         images: Gives the images of consecutive numbers, uint8 (B, C, H, W).
@@ -102,11 +101,12 @@ def measure(
 
 
 def _float64_device(values: Tensor) -> torch.device:
+    """Give the device of features, or the CPU where that has no float64."""
     return torch.device("cpu") if values.device.type == "mps" else values.device
 
 
 def _merge(parts: list[tuple[Moments, Tensor, Tensor, float]]) -> ImageStatistics:
-    """One set from the processes' shares, features in the order of the images' numbers."""
+    """Join the processes' shares, features in the order of the images' numbers."""
     moments = Moments(parts[0][0].dim)
     for part in parts:
         moments.merge(part[0])
@@ -125,7 +125,7 @@ def sample_statistics(
     num_kept: int = 10_000,
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of images 0 … num_images - 1 of a sampler, which are not stored.
+    """Draw images 0 … num_images - 1 of a sampler, and keep their statistics alone.
 
     Arguments:
         sampler: Draws image i.
@@ -138,7 +138,7 @@ def sample_statistics(
     def draw(numbers: range) -> Tensor:
         return torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)
 
-    return measure(
+    return feature_statistics(
         draw,
         num_images,
         extractor,
@@ -157,7 +157,7 @@ def reference_statistics(
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> ImageStatistics:
-    """Statistics of a data set, computed once for its content and the extractor's.
+    """Give the statistics of a data set, computed once for its content and the extractor's.
 
     Arguments:
         data: The images.
@@ -175,7 +175,7 @@ def reference_statistics(
         return found
     generator = stream_generator("reference_features", 0)
     kept = torch.randperm(len(data), generator=generator)[:num_kept].sort().values
-    statistics = measure(
+    statistics = feature_statistics(
         lambda numbers: data.batch(numbers).images,
         len(data),
         extractor,
@@ -189,6 +189,7 @@ def reference_statistics(
 
 
 def _store(statistics: ImageStatistics, path: Path) -> None:
+    """Write statistics to a file."""
     moments = statistics.moments
     tensors = {
         "count": torch.tensor(moments.count),
@@ -202,6 +203,7 @@ def _store(statistics: ImageStatistics, path: Path) -> None:
 
 
 def _load(path: Path) -> ImageStatistics | None:
+    """Read statistics from a file; None if there is none, or with a warning if it is damaged."""
     if not path.exists():
         return None
     try:

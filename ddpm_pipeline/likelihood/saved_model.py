@@ -21,7 +21,13 @@ from ddpm_pipeline.common import (
     weights_hash,
     write_text,
 )
-from ddpm_pipeline.data import ImageData, ModelBatches, described_changes, open_images, source_name
+from ddpm_pipeline.data import (
+    ImageData,
+    ModelBatches,
+    described_changes,
+    open_model_images,
+    source_name,
+)
 from ddpm_pipeline.likelihood.bound import variational_bound
 from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
 from ddpm_pipeline.likelihood.figures import save_figure
@@ -138,18 +144,8 @@ def _scheduler_and_chain(
 
 
 def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
-    """Images of the size and the channels that the model was made for."""
-    unet = pipeline.unet.config
-    if not isinstance(unet.sample_size, int):
-        raise ValueError(f"the model must make square images, got sample_size={unet.sample_size}")
-    data = open_images(
-        config.data,
-        resolution=unet.sample_size,
-        channels=unet.in_channels,
-        fit=config.fit,
-        split=config.split,
-        labels=unet.num_class_embeds is not None,
-    )
+    """Open the images, in random order or in that of the source, as many as are asked for."""
+    data = open_model_images(config.data, pipeline.unet.config, split=config.split, fit=config.fit)
     count = len(data) if config.num_images is None else config.num_images
     if count > len(data):
         raise ValueError(f"num_images must be at most {len(data)}, the images there are")

@@ -24,7 +24,7 @@ from ddpm_pipeline.common.randomness import seeded_generator
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.evaluation.metrics import frechet_distance
-from ddpm_pipeline.evaluation.statistics import measure as measure_images
+from ddpm_pipeline.evaluation.statistics import feature_statistics
 
 MODELS = {
     "ε, linear β": (5000, "--prediction_type epsilon --ddpm_beta_schedule linear"),
@@ -104,7 +104,7 @@ def measure(judge: Judge, pipes: Samplers, K: int, num_more: int) -> Iterator[Ro
 def distance_of_test_images(judge: Judge, data: str, count: int) -> float:
     """What a perfect model would have with so many images."""
     images = open_images(data, resolution=28, split="test", progress=False)
-    drawn = measure_images(
+    drawn = feature_statistics(
         lambda i: images.batch(i).images, count, judge.extractor, kept=torch.arange(1)
     )
     return frechet_distance(drawn.moments, judge.real)

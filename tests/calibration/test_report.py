@@ -1,4 +1,4 @@
-"""Tables of a calibration, and its strip of images."""
+"""Tables of a calibration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from ddpm_pipeline.calibration.report import (
     bits_per_dim_table,
     distance_table,
 )
-from ddpm_pipeline.data.pictures import reconstruction_strip
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim, timesteps_of
 
@@ -82,13 +81,3 @@ def test_unknown_rows_are_named() -> None:
         check_rows(["analytic", "euler"], [])
     with pytest.raises(ValueError, match=r"spacings must be among .*, got 'log'"):
         check_rows([], ["trailing", "log"])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_strip_shows_time_to_the_right_and_images_below(channels: int) -> None:
-    seen = torch.linspace(-1, 1, 3).reshape(3, 1, 1, 1, 1).expand(3, 2, channels, 4, 5).clone()
-    seen[:, 1] *= -1
-    strip = np.asarray(reconstruction_strip(seen, torch.zeros(2, channels, 4, 5)))
-    assert strip.shape[:2] == (2 * 6, 4 * 7)
-    corners = strip[::6, ::7].reshape(2, 4, -1)[..., 0]
-    assert corners.tolist() == [[0, 128, 255, 128], [255, 128, 0, 128]]

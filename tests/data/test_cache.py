@@ -57,14 +57,6 @@ def test_images_in_order(folder: Path, cache: Path) -> None:
     assert (pixels.channels, pixels.dropped, pixels.changes) == (1, (), {})
 
 
-def test_order_over_many_chunks_and_threads() -> None:
-    values = noise(1500, 2, 2)
-    for threads in (1, 3):
-        source = array_source(values, "x", None)
-        pixels = prepare(source, Preparation(2), num_threads=threads, progress=False)
-        np.testing.assert_array_equal(pixels.values[:, 0], values)
-
-
 def test_the_second_opening_reads_no_image(folder: Path, cache: Path) -> None:
     first = opened(folder, cache)
     source = folder_source(folder)
@@ -286,28 +278,6 @@ def test_strict_refuses_unreadable_images(broken: Path, cache: Path, cached: boo
         )
 
 
-def test_a_folder_of_broken_images(tmp_path: Path, cache: Path) -> None:
-    write_folder(tmp_path / "data", {f"{i}.png": b"junk" for i in range(9)})
-    message = r"9 of 9 images cannot be read: 0.png \(not an image\).*, \.\.\.$"
-    with pytest.raises(ValueError, match=message):
-        opened(tmp_path / "data", cache)
-
-
-def test_images_that_do_not_fit_are_named_not_skipped(folder: Path, cache: Path) -> None:
-    (folder / "big.png").write_bytes(flat(1, side=9))
-    with pytest.raises(ValueError, match=r"big\.png: 9x9 is larger than resolution=8"):
-        opened(folder, cache, fit="pad")
-
-
-def test_channels_are_found_out(tmp_path: Path, cache: Path) -> None:
-    grey = {"a.png": flat(1), "b.png": encoded(noise(8, 8).astype(np.uint16))}
-    assert opened(write_folder(tmp_path / "grey", grey), cache).channels == 1
-    mixed = grey | {"c.png": encoded(noise(8, 8, 3))}
-    pixels = opened(write_folder(tmp_path / "mixed", mixed), cache)
-    assert pixels.channels == 3
-    assert pixels.changes == {"L to RGB": 1, "I;16 to RGB": 1, "requantized": 1}
-
-
 def test_random_crops_keep_the_longer_side(tmp_path: Path, cache: Path) -> None:
     images = [noise(8, 12), noise(8, 8, seed=1), noise(9, 8, seed=2)]
     write_folder(tmp_path / "data", {f"{i}.png": encoded(v) for i, v in enumerate(images)})
@@ -324,31 +294,11 @@ def test_arrays_in_memory_are_not_cached(cache: Path) -> None:
     assert not cache.exists()
 
 
-def test_equal_arrays_have_equal_fingerprints() -> None:
-    values = noise(5, 8, 8, 3)
-    forms = [values, values.transpose(0, 3, 1, 2), np.asfortranarray(values)]
-    forms += [values[..., ::-1], values[::-1], values[:, :, :, :1]]
-    prints = [
-        prepare(array_source(form, "x", None), Preparation(8), progress=False).fingerprint
-        for form in forms
-    ]
-    assert prints[0] == prints[1] == prints[2]
-    assert len(set(prints)) == 4
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16", "float16"])
 def test_arrays_of_other_numbers_need_a_range(dtype: str) -> None:
     source = array_source(np.zeros((2, 8, 8), dtype), "x", None)
     with pytest.raises(ValueError, match=rf"{dtype} images need value_range=\(low, high\)"):
         prepare(source, Preparation(8), progress=False)
-
-
-def test_nan_is_named() -> None:
-    values = np.zeros((70, 8, 8), np.float32)
-    values[68, 2, 3] = np.nan
-    source = array_source(values, "x.npy", None)
-    with pytest.raises(ValueError, match=r"x.npy\[68\]: it holds NaN or infinite values"):
-        prepare(source, Preparation(8, value_range=(0, 1)), progress=False)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ def test_floating_point_files_are_refused() -> None:
     [
         ({"resolution": 0}, "resolution must be at least 1, got 0"),
         ({"channels": 2}, "channels must be 1, 3, 4 or None, got 2"),
-        ({"fit": "stretch"}, "fit must be 'resize' or 'pad', got 'stretch'"),
-        ({"crop": "left"}, "crop must be 'center' or 'random', got 'left'"),
+        ({"fit": "stretch"}, "fit must be one of resize, pad, got 'stretch'"),
+        ({"crop": "left"}, "crop must be one of center, random, got 'left'"),
         ({"value_range": (1, 0)}, r"value_range must be \(low, high\)"),
     ],
 )

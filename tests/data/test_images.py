@@ -1,19 +1,17 @@
-"""Opening images of every kind, taking batches of them, and the device's part."""
+"""Opening images of every kind, and taking batches of them."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from helpers.image_samples import encoded, flat, noise, write_folder, write_idx
-from scipy.stats import binomtest, chisquare
+from scipy.stats import chisquare
 
 from ddpm_pipeline.common.randomness import seeded_generator
 from ddpm_pipeline.data.images import ImageData, open_images, split_validation
-from ddpm_pipeline.data.pixels import random_flip, to_model_range
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -246,40 +244,6 @@ def test_a_split_of_a_split() -> None:
     kept = {tuple(row) for row in inner.batch(range(10)).images.flatten(1).tolist()}
     assert len(kept) == 10
     assert kept < outer
-
-
-# The device's part.
-
-
-def test_model_range_is_exact_to_float32() -> None:
-    levels = torch.arange(256, dtype=torch.uint8)
-    exact = [float(Fraction(2 * k, 255) - 1) for k in range(256)]
-    values = to_model_range(levels)
-    assert values.dtype == torch.float32
-    torch.testing.assert_close(values.double(), torch.tensor(exact).double(), atol=6e-8, rtol=0)
-    assert (values[0], values[255]) == (-1, 1)
-
-
-def test_model_range_is_for_bytes() -> None:
-    with pytest.raises(TypeError, match=r"images must be uint8, got torch\.float32"):
-        to_model_range(torch.zeros(1, 1, 2, 2))
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_flips_mirror_whole_images_half_of_the_time(dtype: torch.dtype) -> None:
-    images = torch.from_numpy(noise(2000, 3, 4, 4)).to(dtype)
-    flipped = random_flip(images, seeded_generator(0))
-    mirrored = torch.from_numpy(np.flip(images.numpy(), 3).copy())
-    same, turned = ((flipped == other).flatten(1).all(1) for other in (images, mirrored))
-    assert torch.equal(same, ~turned)
-    assert binomtest(int(turned.sum()), 2000).pvalue > 1e-3
-
-
-def test_flips_follow_from_the_generator() -> None:
-    images = torch.from_numpy(noise(50, 1, 4, 4))
-    one, again = (random_flip(images, seeded_generator(5)) for _ in range(2))
-    assert torch.equal(one, again)
-    assert not torch.equal(one, random_flip(images, seeded_generator(6)))
 
 
 def test_opening_twice_shares_the_cache(tmp_path: Path) -> None:

@@ -198,5 +198,5 @@ def test_no_thread_on_the_cpu_unless_told() -> None:
 
 
 def test_depth_is_positive() -> None:
-    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="depth must be an integer of at least 1, got 0"):
         Prefetcher(Counting(fail_at=-1), "cpu", depth=0)

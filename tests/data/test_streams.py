@@ -7,78 +7,22 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from helpers.image_samples import encoded, flat, noise, write_folder, write_tar
+from helpers.image_samples import encoded, noise, write_tar
+from helpers.shards import COUNT, EACH, levels, opened, table, tar_files, write_shards
 
 from ddpm_pipeline.data.loader import Prefetcher
-from ddpm_pipeline.data.streams import ImageStream, open_stream
+from ddpm_pipeline.data.streams import open_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHARDS, EACH = 4, 7
-COUNT = SHARDS * EACH
-
-
-@pytest.fixture(autouse=True)
-def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    datasets.disable_progress_bars()
-
-
-def tar_files(first: int, label: str = "cls") -> dict[str, bytes]:
-    files = {}
-    for i in range(first, first + EACH):
-        files |= {f"{i:04d}.png": flat(i), f"{i:04d}.{label}": str(i % 3).encode()}
-    return files
-
-
-def write(kind: str, folder: Path) -> str:
-    """28 images of levels 0 … 27 with labels level % 3, as shards of one kind."""
-    folder.mkdir()
-    if kind == "tar":
-        for s in range(SHARDS):
-            write_tar(folder / f"part-{s:02d}.tar", tar_files(s * EACH))
-        return str(folder / "part-{00..03}.tar")
-    if kind == "parquet":
-        for s in range(SHARDS):
-            rows = range(s * EACH, (s + 1) * EACH)
-            columns = {
-                "image": [{"bytes": flat(i), "path": None} for i in rows],
-                "label": [i % 3 for i in rows],
-            }
-            kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=3)}
-            shard = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
-            shard.to_parquet(folder / f"train-{s:05d}-of-{SHARDS:05d}.parquet")
-        return str(folder)
-    files = {f"{i:03d}.png": flat(i) for i in range(COUNT)}
-    lines = [json.dumps({"file_name": name, "label": int(name[:3]) % 3}) for name in files]
-    write_folder(folder, files | {"metadata.jsonl": "\n".join(lines).encode()})
-    return str(folder)
-
-
-def opened(source: object, **options: Any) -> ImageStream:
-    defaults = {"resolution": 8, "channels": 1, "batch_size": 5, "shuffle_buffer": 6}
-    defaults |= {"labels": True, "num_classes": 3}
-    return open_stream(source, **defaults | options)
-
-
-def levels(stream: Any, count: int) -> list[list[int]]:
-    """The levels of the next batches, having checked their labels."""
-    batches = []
-    for _ in range(count):
-        images, labels = next(stream)
-        assert images.shape == (5, 1, 8, 8)
-        assert images.dtype == torch.uint8
-        first = images[:, 0, 0, 0]
-        assert torch.equal(labels, first.long() % 3)
-        batches.append(first.tolist())
-    return batches
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 KINDS = ["tar", "parquet", "jsonl"]
@@ -87,7 +31,7 @@ KINDS = ["tar", "parquet", "jsonl"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shuffle_buffer", [0, 6, 1000])
 def test_every_image_once_per_epoch(kind: str, shuffle_buffer: int, tmp_path: Path) -> None:
-    stream = opened(write(kind, tmp_path / "data"), shuffle_buffer=shuffle_buffer)
+    stream = opened(write_shards(kind, tmp_path / "data"), shuffle_buffer=shuffle_buffer)
     seen = list(chain(*levels(stream, 17)))
     first, second = seen[:COUNT], seen[COUNT : 2 * COUNT]
     assert sorted(first) == sorted(second) == list(range(COUNT))
@@ -99,7 +43,7 @@ def test_every_image_once_per_epoch(kind: str, shuffle_buffer: int, tmp_path: Pa
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_ranks_share_an_epoch(kind: str, world_size: int, tmp_path: Path) -> None:
-    source = write(kind, tmp_path / "data")
+    source = write_shards(kind, tmp_path / "data")
     seen: Counter[int] = Counter()
     for rank in range(world_size):
         stream = opened(source, rank=rank, world_size=world_size, shuffle_buffer=0)
@@ -120,7 +64,7 @@ def test_ranks_share_an_epoch(kind: str, world_size: int, tmp_path: Path) -> Non
 def test_resuming_at_every_batch(
     kind: str, rank: int, world_size: int, size: int, tmp_path: Path
 ) -> None:
-    source = write(kind, tmp_path / "data")
+    source = write_shards(kind, tmp_path / "data")
     options = {"rank": rank, "world_size": world_size, "shuffle_buffer": size}
     stream, states, whole = opened(source, **options), [], []
     for _ in range(14):
@@ -136,7 +80,7 @@ def test_resuming_at_every_batch(
 @pytest.mark.parametrize("size", [0, 6])
 def test_a_run_killed_after_every_batch(kind: str, size: int, tmp_path: Path) -> None:
     """States saved by a resumed run are as good as those of a first one."""
-    source = write(kind, tmp_path / "data")
+    source = write_shards(kind, tmp_path / "data")
     whole = levels(opened(source, shuffle_buffer=size), 20)
     state, seen = None, []
     for _ in range(20):
@@ -149,7 +93,7 @@ def test_a_run_killed_after_every_batch(kind: str, size: int, tmp_path: Path) ->
 
 
 def test_another_process_continues(tmp_path: Path) -> None:
-    source = write("tar", tmp_path / "data")
+    source = write_shards("tar", tmp_path / "data")
     stream = opened(source)
     next(stream)
     state = json.dumps(stream.state_dict())
@@ -167,7 +111,7 @@ def test_another_process_continues(tmp_path: Path) -> None:
 
 
 def test_seeds_give_other_orders_of_shards_and_images(tmp_path: Path) -> None:
-    source = write("tar", tmp_path / "data")
+    source = write_shards("tar", tmp_path / "data")
     whole = [levels(opened(source, seed=seed, shuffle_buffer=1000), 5) for seed in (0, 0, 1)]
     assert whole[0] == whole[1] != whole[2]
     orders = set()
@@ -178,7 +122,7 @@ def test_seeds_give_other_orders_of_shards_and_images(tmp_path: Path) -> None:
 
 
 def test_through_the_prefetcher(tmp_path: Path) -> None:
-    source = write("tar", tmp_path / "data")
+    source = write_shards("tar", tmp_path / "data")
     whole = levels(opened(source), 12)
     with Prefetcher(opened(source), "cpu", background=True) as ahead:
         assert levels(ahead, 5) == whole[:5]
@@ -190,83 +134,14 @@ def test_through_the_prefetcher(tmp_path: Path) -> None:
 
 def test_a_stream_object_and_a_stream_of_parts(tmp_path: Path) -> None:
     data = datasets.load_dataset(
-        "parquet", data_files={"val": write("parquet", tmp_path / "p") + "/*"}, streaming=True
+        "parquet",
+        data_files={"val": write_shards("parquet", tmp_path / "p") + "/*"},
+        streaming=True,
     )
     assert levels(opened(data["val"], shuffle_buffer=0), 1) == [[0, 1, 2, 3, 4]]
     assert levels(opened(data, split="val", shuffle_buffer=0), 1) == [[0, 1, 2, 3, 4]]
     with pytest.raises(ValueError, match=r"split='test' must be one of \['val'\]"):
         opened(data, split="test")
-
-
-def test_split_of_a_folder_of_shards(tmp_path: Path) -> None:
-    write_tar(tmp_path / "train-0.tar", tar_files(0))
-    write_tar(tmp_path / "val-0.tar", tar_files(7))
-    stream = opened(tmp_path, split="val", shuffle_buffer=0)
-    assert levels(stream, 1) == [[7, 8, 9, 10, 11]]
-    with pytest.raises(ValueError, match="split='test' is in the name of no shard"):
-        opened(tmp_path, split="test")
-
-
-def test_shards_by_pattern_and_one_alone(tmp_path: Path) -> None:
-    write("tar", tmp_path / "data")
-    every = opened(tmp_path / "data" / "part-*.tar", shuffle_buffer=0)
-    assert sorted([*chain(*levels(every, 6))][:COUNT]) == list(range(COUNT))
-    alone = opened(tmp_path / "data" / "part-02.tar", shuffle_buffer=0)
-    assert levels(alone, 1) == [[14, 15, 16, 17, 18]]
-
-
-# Missing and damaged shards.
-
-
-def test_missing_shards_are_named(tmp_path: Path) -> None:
-    source = write("tar", tmp_path / "tar")
-    (tmp_path / "tar" / "part-02.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the shards missing: part-02\.tar$"):
-        opened(source)
-    source = write("parquet", tmp_path / "parquet")
-    (tmp_path / "parquet" / "train-00003-of-00004.parquet").unlink()
-    (tmp_path / "parquet" / "train-00001-of-00004.parquet").unlink()
-    names = r"2 of the shards missing: train-00001-of-00004\.parquet, train-00003-of"
-    with pytest.raises(FileNotFoundError, match=names):
-        opened(source)
-    with pytest.raises(FileNotFoundError, match=r"x-\*\.tar' matches no shards"):
-        opened(str(tmp_path / "x-*.tar"))
-    with pytest.raises(FileNotFoundError, match="is neither a path here nor a data set"):
-        opened("no/such")
-
-
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
-@pytest.mark.parametrize("cut", [1, 512, 1024, 4096])
-def test_shards_cut_short_are_named(kind: str, cut: int, tmp_path: Path) -> None:
-    source = write(kind, tmp_path / "data")
-    path = sorted((tmp_path / "data").iterdir())[2]
-    content = path.read_bytes().rstrip(b"\0") + bytes(1024 if kind == "tar" else 0)
-    path.write_bytes(content[: max(0, len(content) - cut)])
-    with pytest.raises(ValueError, match=f"shard '{path.name}' is cut short"):
-        opened(source)
-
-
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_shards_lost_while_streaming_are_named(kind: str, tmp_path: Path) -> None:
-    stream = opened(write(kind, tmp_path / "data"), shuffle_buffer=5)
-    levels(stream, 1)
-    for path in (tmp_path / "data").iterdir():
-        path.unlink()
-    with pytest.raises(FileNotFoundError, match="4 of the shards missing"):
-        levels(stream, 20)
-
-
-def test_a_shard_damaged_inside(tmp_path: Path) -> None:
-    source = write("parquet", tmp_path / "data")
-    path = sorted((tmp_path / "data").iterdir())[2]
-    content = bytearray(path.read_bytes())
-    content[4:600] = bytes(596)
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="a shard of the stream cannot be read: "):
-        levels(opened(source), 10)
-
-
-# Images, labels and options.
 
 
 def test_unreadable_images_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -298,22 +173,9 @@ def test_the_program_ends_quietly_within_a_shard(tmp_path: Path) -> None:
         "stream = open_stream(sys.argv[1], resolution=8, batch_size=2, shuffle_buffer=2)\n"
         "next(stream)"
     )
-    command = [sys.executable, "-c", code, write("parquet", tmp_path / "data")]
+    command = [sys.executable, "-c", code, write_shards("parquet", tmp_path / "data")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Exception ignored" not in run.stderr
-
-
-def test_a_rank_without_images_says_so(tmp_path: Path) -> None:
-    write_tar(tmp_path / "x.tar", {"0.png": flat(0), "0.cls": b"0"})
-    with pytest.raises(ValueError, match="rank 1 of 2 finds no images in the stream"):
-        next(opened(tmp_path / "x.tar", rank=1, world_size=2))
-
-
-def table(labels: list, kind: object = None) -> datasets.IterableDataset:
-    columns = {"image": [{"bytes": flat(1), "path": None}] * len(labels), "label": labels}
-    features = {"image": datasets.Image(), "label": kind or datasets.Value("int64")}
-    data = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
-    return data.to_iterable_dataset()
 
 
 def test_labels() -> None:
@@ -338,9 +200,13 @@ def test_labels() -> None:
         ([0, 1], {"num_classes": 2, "class_names": ["a"]}, "num_classes=2, but there are 1"),
         ([0, 1], {"num_classes": 2, "label_column": "kind"}, "label_column='kind' must be one"),
         ([0, 1], {"num_classes": 2, "image_column": "x"}, "image_column='x' must be one of"),
-        ([0, 1], {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ([0, 1], {"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ([0, 1], {"rank": 2, "world_size": 2}, r"rank must be in 0 \.\.\. world_size - 1"),
-        ([0, 1], {"shuffle_buffer": -1}, "shuffle_buffer must be at least 0, got -1"),
+        (
+            [0, 1],
+            {"shuffle_buffer": -1},
+            "shuffle_buffer must be an integer of at least 0, got -1",
+        ),
         ([0, 1], {"channels": 2}, "channels must be 1, 3, 4 or None, got 2"),
     ],
 )
@@ -350,18 +216,9 @@ def test_options_that_do_not_fit(labels: list, options: dict, message: str) -> N
         next(open_stream(table(labels), **defaults | options))
 
 
-def test_sources_that_are_no_stream() -> None:
-    with pytest.raises(TypeError, match=r"source must be a path, .* got int"):
-        opened(3)
-    with pytest.raises(ValueError, match="a shuffle buffer of its own"):
-        opened(table([0, 1]).shuffle(seed=0))
-    with pytest.raises(ValueError, match="does not say what its columns are"):
-        opened(table([0, 1]).map(lambda row: row))
-
-
 @pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 4}, {"shuffle_buffer": 5}])
 def test_states_of_other_runs_are_refused(change: dict[str, int], tmp_path: Path) -> None:
-    source = write("tar", tmp_path / "data")
+    source = write_shards("tar", tmp_path / "data")
     state = opened(source).state_dict()
     name, value = next(iter(change.items()))
     with pytest.raises(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,35 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.paths import EXAMPLES
 from torch import nn
 from torch.testing import assert_close
 
-from ddpm_pipeline.common.fingerprints import weights_hash
 from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
 
 SMALL = SmallFeaturesConfig(size=8, widths=(4, 4, 8), dim=6, num_classes=2)
-EXAMPLE = EXAMPLES / "train_features.py"
 
 
 def random_images(count: int = 3, channels: int = 3, size: int = 28) -> torch.Tensor:
     return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
-
-
-# Small features.
-
-
-def test_small_features_load_as_they_were_saved(tmp_path: Path) -> None:
-    network = SmallFeatures(SMALL).eval()
-    network.save_pretrained(tmp_path)
-    extractor = load_features(tmp_path)
-    images = random_images(5, 1, 8)
-    assert torch.equal(extractor(images), network(images))
-    assert extractor(images).shape == (5, 6)
-    assert extractor.resize == "none"
-    assert not extractor.network.training
-    assert not any(p.requires_grad for p in extractor.network.parameters())
 
 
 def test_features_of_an_image_do_not_depend_on_the_batch(tmp_path: Path) -> None:
@@ -47,61 +28,12 @@ def test_features_of_an_image_do_not_depend_on_the_batch(tmp_path: Path) -> None
     assert_close(extractor(images)[2:3], extractor(images[2:3]))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 16, 16)])
-def test_small_features_refuse_other_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    SmallFeatures(SMALL).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"images of 1 channel\(s\) and 8×8 pixels, got"):
-        load_features(tmp_path)(torch.zeros(shape, dtype=torch.uint8))
-
-
 def test_features_are_of_bytes(tmp_path: Path) -> None:
     SmallFeatures(SMALL).save_pretrained(tmp_path)
     with pytest.raises(TypeError, match=r"images must be uint8, got torch\.float32"):
         load_features(tmp_path)(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"images must be \(B, C, H, W\), got \(1, 8, 8\)"):
         load_features(tmp_path)(torch.zeros(1, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("config", ['{"dim": 6}', '{"widths": [1, 2, 3], "other": 1}'])
-def test_a_directory_of_something_else_is_refused(tmp_path: Path, config: str) -> None:
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(ValueError, match="neither a SmallFeatures network nor a vision model"):
-        load_features(tmp_path)
-
-
-def test_a_directory_without_a_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no readable config\.json"):
-        load_features(tmp_path)
-
-
-def test_the_example_trains_an_extractor_that_tells_classes_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels = np.arange(256) % 2
-    images = np.random.default_rng(0).integers(0, 100, (256, 8, 8), dtype=np.uint8)
-    images[labels == 1, 2:5, 2:5] += 120
-    np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    spec = importlib.util.spec_from_file_location("train_features", EXAMPLE)
-    example = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = example  # dataclasses look their module up
-    spec.loader.exec_module(example)
-    config = example.Config(
-        data=str(tmp_path / "data.npz"),
-        split=None,
-        test_split=None,
-        output=str(tmp_path / "features"),
-        resolution=8,
-        dim=12,
-        epochs=3,
-        batch_size=32,
-        threads=1,
-    )
-    example.main(config)
-    assert "saved to" in capsys.readouterr().out
-    network = load_features(tmp_path / "features").network
-    assert network.config == SmallFeaturesConfig(size=8, dim=12, num_classes=2)
-    scores = network.logits(torch.from_numpy(images).unsqueeze(1))
-    assert (scores.argmax(1).numpy() == labels).mean() > 0.95
 
 
 # Vision models of transformers.
@@ -266,22 +198,6 @@ def test_a_missing_library_names_the_extra(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=r"pip install ddpm_pipeline\[eval\]"):
         load_features(source)
-
-
-# Hashes.
-
-
-def test_the_hash_of_weights_follows_values_and_names() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    before = weights_hash(network)
-    assert weights_hash(network.to(memory_format=torch.channels_last)) == before
-    with torch.no_grad():
-        network[0].bias[1] += 1e-7
-    assert weights_hash(network) != before
-    other = nn.ModuleDict({"a": nn.Linear(3, 2)})
-    renamed = nn.ModuleDict({"b": other["a"]})
-    assert weights_hash(other) != weights_hash(renamed)
 
 
 def test_the_fingerprint_follows_the_weights(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Copies of reference images are found, and shown above what they copy."""
+"""Copies of reference images are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 from ddpm_pipeline.common.distributed import process_state
 from ddpm_pipeline.data.images import ImageData, open_images
-from ddpm_pipeline.data.pictures import nearest_picture
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.nearest import nearest_images
 
@@ -52,17 +51,3 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         distances, numbers = torch.load(tmp_path / f"{rank}.pt")
         assert torch.equal(numbers, expected[1])
         assert torch.equal(distances, expected[0])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_a_column_for_each_image(channels: int) -> None:
-    images = torch.randint(0, 256, (5, channels, 8, 8), dtype=torch.uint8)
-    first, second = images.flip(0), 255 - images
-    picture = np.array(nearest_picture(images, [first, second], gap=4))
-    picture = picture.reshape(28, 40, channels)
-    for i in range(5):
-        column = torch.from_numpy(picture[:, 8 * i : 8 * i + 8]).permute(2, 0, 1)
-        assert torch.equal(column[:, :8], images[i])
-        assert (column[:, 8:12] == 128).all()
-        assert torch.equal(column[:, 12:20], first[i])
-        assert torch.equal(column[:, 20:], second[i])

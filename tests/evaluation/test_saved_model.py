@@ -181,11 +181,11 @@ def test_two_processes_report_what_one_does(setting: dict[str, object], tmp_path
     [
         ({"num_images": 5, "kid_subsets": 2, "num_nearest": 0}, "5 features needs more than 5"),
         ({"num_reference": 5, "kid_subsets": 2}, "5 features needs more than 5 images .*, got 5"),
-        ({"num_reference": 91}, "num_reference must be 1 to 90, .* got 91"),
+        ({"num_reference": 91}, "num_reference must be an integer from 1 to 90, .* got 91"),
         ({"kid_subsets": 21}, "kid_subsets=21 needs 42 images or more in both sets, got 40"),
         ({"neighbors": 40}, "neighbors must be below the 40 images, got 40"),
         ({"num_nearest": 41}, "num_nearest must be at most the 40 images, got 41"),
-        ({"bound_images": 91}, "bound_images must be 1 to 90, .* got 91"),
+        ({"bound_images": 91}, "bound_images must be an integer from 1 to 90, .* got 91"),
         ({"num_inference_steps": 51}, "num_inference_steps must be 1 to 50"),
     ],
 )

@@ -18,7 +18,11 @@ from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.common.distributed import process_state
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.evaluation.features import FeatureExtractor
-from ddpm_pipeline.evaluation.statistics import measure, reference_statistics, sample_statistics
+from ddpm_pipeline.evaluation.statistics import (
+    feature_statistics,
+    reference_statistics,
+    sample_statistics,
+)
 from ddpm_pipeline.pipelines.config import SamplingOptions
 from ddpm_pipeline.pipelines.sampling import load_sampler
 
@@ -59,7 +63,7 @@ def features_of(images: np.ndarray) -> Tensor:
 @pytest.mark.parametrize("batch_size", [7, 100])
 def test_statistics_are_those_of_all_features_at_once(batch_size: int) -> None:
     data, kept = some_data(), torch.tensor([0, 6, 7, 50, 99])
-    found = measure(
+    found = feature_statistics(
         lambda i: data.batch(i).images, 100, corners(), kept=kept, batch_size=batch_size
     )
     features = features_of(some_images())
@@ -106,7 +110,9 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
         assert len(numbers) <= 10
         return batch
 
-    found = measure(images, 1000, corners(), kept=torch.arange(20), batch_size=10, progress=False)
+    found = feature_statistics(
+        images, 1000, corners(), kept=torch.arange(20), batch_size=10, progress=False
+    )
     assert found.moments.count == 1000
     assert most <= 2
     assert found.features.shape == (20, 4)
@@ -185,4 +191,4 @@ def test_features_that_are_not_finite_are_refused() -> None:
     extractor = FeatureExtractor(Broken(), "broken", "none", "broken")
     data = some_data(5)
     with pytest.raises(ValueError, match="features must be finite"):
-        measure(lambda i: data.batch(i).images, 5, extractor, kept=torch.arange(0))
+        feature_statistics(lambda i: data.batch(i).images, 5, extractor, kept=torch.arange(0))

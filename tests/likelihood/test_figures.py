@@ -1,4 +1,4 @@
-"""Figures, scores and contact sheets hold what the report says."""
+"""Figures and scores hold what the report says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
-from ddpm_pipeline.data.pictures import contact_sheet
 from ddpm_pipeline.likelihood.figures import (
     rate_distortion,
     save_figure,
@@ -94,15 +93,3 @@ def test_scores_are_the_bound_of_each_image_and_its_parts(tmp_path: Path) -> Non
         parts = sum(float(row[part]) for part in ("prior", "transitions", "decoder"))
         assert float(row["bits_per_dim"]) == pytest.approx(bits, abs=1e-6)
         assert parts == pytest.approx(bits, abs=3e-6)
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_contact_sheet_shows_each_image_in_its_place(channels: int) -> None:
-    values = torch.arange(6) * 50
-    images = values.to(torch.uint8).reshape(-1, 1, 1, 1).expand(6, channels, 10, 10).contiguous()
-    images[:, 3:] = 255
-    sheet = np.asarray(contact_sheet(images, [1.0] * 6, range(6), columns=2).convert("L"))
-    assert sheet.shape == (4 + 2 * (14 + 4 + 2 * 90), 4 + 2 * 76)
-    corners = [(18 + b * 198 + y, 4 + x) for b in (0, 1) for y, x in [(0, 0), (0, 76), (90, 0)]]
-    for (y, x), value in zip(corners, values.tolist(), strict=True):
-        assert (sheet[y + 1 : y + 71, x + 1 : x + 71] == value).all()

@@ -1,1 +1,1 @@
-"""Where images come from: folders, arrays, data sets and shards, each behind one ``Source``."""
+"""Sources of images: folders, arrays, data sets and shards, each behind one ``Source``."""

@@ -1,4 +1,4 @@
-"""Images from arrays: in memory, .npy and .npz files, and IDX files, the format of MNIST.
+"""Images from arrays: in memory, in .npy and .npz files, and in IDX files, the format of MNIST.
 
     (N, H, W), (N, H, W, C) or (N, C, H, W), with C one of 1, 3, 4
 
@@ -21,12 +21,11 @@ from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
 __all__ = ["array_source", "file_source", "idx_folder_source", "is_idx_folder"]
 
-
 _IDX_UINT8 = 0x08
 
 
 def file_source(path: Path, split: str | None = None, labels: bool = False) -> Source:
-    """The images in one .npy, .npz or IDX file.
+    """Find the images in one .npy, .npz or IDX file.
 
     Arguments:
         split: For .npz: read `images_{split}` or `x_{split}` in place of `images`, `x`, `x_train`
@@ -116,7 +115,7 @@ class _Later:
 def array_source(
     array: np.ndarray | _Later, name: str, key: str | None, labels: np.ndarray | None = None
 ) -> Source:
-    """N images from one array (N, H, W), (N, H, W, C) or (N, C, H, W), C one of 1, 3, 4.
+    """Make a source of one array (N, H, W), (N, H, W, C) or (N, C, H, W), C one of 1, 3, 4.
 
     Raises:
         ValueError: If the shape is another one or fits two of these, or labels do not number N.
@@ -142,6 +141,7 @@ def array_source(
 
 
 def _channels_last(shape: tuple[int, ...], name: str) -> bool:
+    """Tell whether the channels of N images are their last axis, or are none."""
     allowed = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C one of 1, 3, 4"
     if len(shape) not in {3, 4} or 0 in shape[1:]:
         raise ValueError(f"{name}: images must have shape {allowed}, got {tuple(shape)}")
@@ -157,16 +157,13 @@ def _channels_last(shape: tuple[int, ...], name: str) -> bool:
     return last
 
 
-# IDX, the format of MNIST.
-
-
 def is_idx_folder(folder: Path) -> bool:
-    """Whether a folder holds MNIST-style files."""
+    """Tell whether a folder holds files like those of MNIST."""
     return bool(_idx_files(folder))
 
 
 def idx_folder_source(folder: Path, split: str | None = None, labels: bool = False) -> Source:
-    """The images of one split of a folder of IDX files, packed with gzip or not.
+    """Find the images of one split in a folder of IDX files, packed with gzip or not.
 
     Arguments:
         split: "train" unless given; "test" also finds "t10k".
@@ -183,7 +180,7 @@ def _idx_files(folder: Path) -> list[Path]:
 
 
 def _choose_idx(folder: Path, split: str | None) -> Path:
-    """The images file of a split; an unpacked file comes before its .gz."""
+    """Find the images file of a split; an unpacked file comes before its .gz."""
     parts = ("t10k", "test") if split in {"test", "t10k"} else (split or "train",)
     found = [p for p in _idx_files(folder) if any(part in p.name for part in parts)]
     if len({p.name.removesuffix(".gz") for p in found}) != 1:
@@ -217,7 +214,7 @@ def _open_idx(path: Path) -> BinaryIO:
 
 
 def _idx_shape(path: Path) -> tuple[int, ...]:
-    """The header: two zero bytes, the type, the rank, then each extent as a big-endian int32."""
+    """Read the header: two zero bytes, the type, the rank, each extent as a big-endian int32."""
     try:
         with _open_idx(path) as file:
             zero, kind, rank = struct.unpack(">HBB", file.read(4))

@@ -1,34 +1,33 @@
 """Images from the `datasets` library: data sets on the Hub, in parquet files, or saved to disk.
 
+    data   = load_dataset("ylecun/mnist", split="test")
+    source = dataset_source(data, labels=True)
+
 Images are taken as the encoded bytes that the data set stores, not as what `datasets` decodes.
-Shards are local files that are streamed; they are checked for being there and being whole before
-the first image is read, and again when reading fails.
 """
 
 import os
 import re
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of, stat_key
-from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.library import content_key, import_datasets
+from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
 
 if TYPE_CHECKING:
     import datasets
 
 __all__ = [
+    "choose_split",
     "dataset_source",
     "encoded_bytes",
     "find_image_column",
     "find_label_column",
-    "import_datasets",
     "is_dataset_path",
     "load_dataset",
 ]
-
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABEL_NAMES = ("label", "labels", "class", "cls")
@@ -36,22 +35,8 @@ _FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".j
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def import_datasets() -> ModuleType:
-    """The `datasets` package.
-
-    Raises:
-        ImportError: If it is not installed, naming the extra that brings it.
-    """
-    try:
-        return import_module("datasets")
-    except ImportError as error:
-        raise ImportError(
-            "data sets need the `datasets` package: pip install ddpm_pipeline[train]"
-        ) from error
-
-
 def is_dataset_path(path: Path) -> bool:
-    """Whether `datasets` opens a path: parquet, a saved data set, or what is not a path here."""
+    """Tell whether `datasets` opens a path: parquet, a saved data set, or no path here at all."""
     if path.is_dir():
         saved = any((path / n).is_file() for n in ("state.json", "dataset_dict.json"))
         return saved or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
@@ -78,7 +63,7 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
         else:
             data = library.load_dataset(str(path) if path.exists() else os.fspath(source))
     except Exception as error:  # many types, one for each way to be absent or damaged
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        reason = one_line(error)[:300]
         if path.exists():
             raise ValueError(f"{str(path)!r} is not a readable data set: {reason}") from error
         raise FileNotFoundError(
@@ -88,6 +73,11 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
 
 
 def choose_split(data: Any, split: str | None) -> "datasets.Dataset":  # noqa: ANN401
+    """Give one part of a data set: the named one, else "train", else the only one.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
     if not isinstance(data, Mapping):
         refuse("a data set without splits", split=split)
         return data
@@ -105,7 +95,7 @@ def dataset_source(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Source:
-    """The images of a `datasets.Dataset`.
+    """Make a source of a `datasets.Dataset`.
 
     Arguments:
         split: Which part of a DatasetDict; "train" unless given.
@@ -135,13 +125,13 @@ def dataset_source(
         len(data),
         lambda i: encoded_bytes(images[i][column]),
         lambda i: f"row {i}",
-        key_of(data._fingerprint, column, _outside(images, column)),  # noqa: SLF001 (its only name)
+        key_of(content_key(data), column, _outside(images, column)),
         *classes,
     )
 
 
 def _outside(images: "datasets.Dataset", column: str) -> str | None:
-    """The state of the files that rows point to where the data set does not hold their bytes."""
+    """Give the state of the files that rows name, None if the rows hold their bytes."""
     if images[0][column] is None or images[0][column]["bytes"] is not None:
         return None
     paths = [Path(row["path"]) for row in images[:][column] if row and row["path"]]
@@ -149,7 +139,7 @@ def _outside(images: "datasets.Dataset", column: str) -> str | None:
 
 
 def encoded_bytes(value: dict[str, Any] | None) -> bytes:
-    """The bytes of an image file, from a row that holds or names it.
+    """Give the bytes of an image file, from a row that holds or names it.
 
     Raises:
         ValueError: If the row is empty.
@@ -160,36 +150,32 @@ def encoded_bytes(value: dict[str, Any] | None) -> bytes:
 
 
 def find_image_column(features: Mapping[str, Any], name: str | None = None) -> str:
-    """The column of images: the given one, the only one of type Image, or one named like images.
+    """Find the column of images: the named one, the only Image, or one called like images.
 
     Raises:
         ValueError: If there is none, or more than one.
     """
-    if name is not None:
-        return _known(features, "image_column", name)
-    typed = [n for n, kind in features.items() if type(kind).__name__ == "Image"]
-    found = typed or [n for n in features if n.lower() in _IMAGE_NAMES]
-    if len(found) != 1:
-        raise ValueError(f"image_column must be given, one of {found or list(features)}")
-    return found[0]
+    return _find_column(features, "image_column", name, "Image", _IMAGE_NAMES)
 
 
 def find_label_column(features: Mapping[str, Any], name: str | None = None) -> str:
-    """The column of class labels: the given one, the only ClassLabel, or one named like it.
+    """Find the column of class labels: the named one, the only ClassLabel, or one called so.
 
     Raises:
         ValueError: If there is none, or more than one.
     """
+    return _find_column(features, "label_column", name, "ClassLabel", _LABEL_NAMES)
+
+
+def _find_column(
+    features: Mapping[str, Any], argument: str, name: str | None, kind: str, names: Sequence[str]
+) -> str:
     if name is not None:
-        return _known(features, "label_column", name)
-    typed = [n for n, kind in features.items() if type(kind).__name__ == "ClassLabel"]
-    found = typed or [n for n in features if n.lower() in _LABEL_NAMES]
+        if name not in features:
+            raise ValueError(f"{argument}={name!r} must be one of {list(features)}")
+        return name
+    typed = [n for n, feature in features.items() if type(feature).__name__ == kind]
+    found = typed or [n for n in features if n.lower() in names]
     if len(found) != 1:
-        raise ValueError(f"label_column must be given, one of {found or list(features)}")
+        raise ValueError(f"{argument} must be given, one of {found or list(features)}")
     return found[0]
-
-
-def _known(features: Mapping[str, Any], argument: str, name: str) -> str:
-    if name not in features:
-        raise ValueError(f"{argument}={name!r} must be one of {list(features)}")
-    return name

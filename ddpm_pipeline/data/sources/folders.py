@@ -1,4 +1,10 @@
-"""TODO data.sources.folders."""
+"""Folders of image files, nested in any way, with the class names that their folders are.
+
+    photos/cats/b.png, photos/cats/old/a.jpg, photos/dogs/c.webp       two classes: cats, dogs
+    photos/train/..., photos/test/...                                  two splits
+
+Images come in the order of their names, on every machine.
+"""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +18,11 @@ from ddpm_pipeline.data.sources.source import Source, encode_labels
 
 __all__ = ["folder_source"]
 
-
-# Folders of image files.
-
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 
 
 def folder_source(root: Path, split: str | None = None, labels: bool = False) -> Source:
-    """Every image below a folder, of any format Pillow reads, in the order of their names.
+    """Find every image below a folder, of any format Pillow reads, in the order of their names.
 
     Arguments:
         split: A folder in `root` to read instead, as in `root/train`; that is the one unless
@@ -30,14 +33,7 @@ def folder_source(root: Path, split: str | None = None, labels: bool = False) ->
     Raises:
         ValueError: If there are no images, no such split, or images in no class folder.
     """
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if split is None and "train" in folders and len(folders) > 1 and _SPLITS.issuperset(folders):
-        split = "train"
-    if split is not None:
-        if not (root / split).is_dir():
-            found = folders or "none at all"
-            raise ValueError(f"split={split!r}: {str(root)!r} has no such folder, but {found}")
-        root = root / split
+    root = _split_folder(root, split)
     entries, others = _scan(root)
     if not entries:
         raise ValueError(f"{str(root)!r} holds no images ({others} other files)")
@@ -51,10 +47,27 @@ def folder_source(root: Path, split: str | None = None, labels: bool = False) ->
     return Source(len(names), read, names.__getitem__, key, *classes)
 
 
+def _split_folder(root: Path, split: str | None) -> Path:
+    """Give the folder of a split: the given one, "train" beside others only, or all of `root`."""
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if split is None and "train" in folders and len(folders) > 1 and _SPLITS.issuperset(folders):
+        split = "train"
+    if split is None:
+        return root
+    if not (root / split).is_dir():
+        found = folders or "none at all"
+        raise ValueError(f"split={split!r}: {str(root)!r} has no such folder, but {found}")
+    return root / split
+
+
 def _scan(root: Path) -> tuple[list[tuple[str, int, int]], int]:
-    """(relative name, size, time) of every image below `root`, sorted, and how many files are not
-    images by their suffix. Hidden files are passed over; a folder with two names is read once,
-    under the first.
+    """List the images below a folder.
+
+    Hidden files are passed over; a folder with two names is read once, under the first.
+
+    Returns:
+        (relative name, size, time) of each, sorted, and how many files are not images by their
+        suffix.
     """
     Image.init()
     suffixes = {s for s, form in Image.registered_extensions().items() if form in Image.OPEN}
@@ -78,7 +91,7 @@ def _scan(root: Path) -> tuple[list[tuple[str, int, int]], int]:
 
 
 def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
-    """A link to nothing is an image that cannot be read, and is reported as one later."""
+    """Give what changes with a file; of a link to nothing, which is reported later, (-1, 0)."""
     try:
         status = entry.stat()
     except FileNotFoundError:
@@ -87,13 +100,13 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
 
 
 def _suffix(name: str) -> str:
-    """As `Path.suffix`, in lower case, without making a path: folders hold 100,000 files."""
+    """Give `Path.suffix` in lower case without making a path: folders hold 100,000 files."""
     _, dot, ending = name.rpartition(".")
     return dot + ending.lower()
 
 
 def _folder_classes(root: Path, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The class of an image is the folder directly below `root` that it is in."""
+    """Give each image the class of the folder directly below `root` that it is in."""
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     if None in folders:
         lost = names[folders.index(None)]

@@ -1,4 +1,4 @@
-"""What a source of images may be called in public."""
+"""Names of sources that may be published: no path, no user's name, no host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def source_name(source: str | os.PathLike) -> str:
-    """What a source may be called in public: a name of the Hub whole, of a path its last part."""
+    """Give a source's name for reports: a name of the Hub whole, of a path its last part."""
     name, path = os.fspath(source), Path(source).expanduser()
     if path.exists():
         return Path(os.path.abspath(path)).name or name  # noqa: PTH100 (a link keeps its name)

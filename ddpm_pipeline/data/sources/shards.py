@@ -1,4 +1,11 @@
-"""TODO data.sources.shards."""
+"""Streams of shards: finding the files behind a name, and seeing that all are there and whole.
+
+    stream, shards = open_shards("train-{0000..0127}.tar")
+    check_shards(shards)
+
+Shards are local .tar (webdataset) or .parquet files. They are checked before the first image is
+read, and again when reading fails, since a message of `datasets` does not say which file it was.
+"""
 
 import os
 import re
@@ -6,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.data.sources.datasets import choose_split, import_datasets
+from ddpm_pipeline.data.sources.datasets import choose_split
+from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets
+from ddpm_pipeline.data.sources.source import one_line
 
 if TYPE_CHECKING:
     import datasets
@@ -18,14 +27,11 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUMBERED = re.compile(r"(\d+)-of-(\d+)")
 
 
-# Streams.
-
-
 def open_shards(
     source: Any,  # noqa: ANN401 (a path, a name or an IterableDataset; datasets is optional)
     split: str | None = None,
 ) -> tuple["datasets.IterableDataset", list[str]]:
-    """A stream, and the local files behind it, if it is made of those.
+    """Open a stream, and name the local files behind it, if it is made of those.
 
     Arguments:
         source: As for `open_stream`.
@@ -52,12 +58,16 @@ def open_shards(
     data = choose_split(data, None if shards else split)
     if data.features is None:
         raise ValueError("the stream does not say what its columns are; cast it to Features")
-    _refuse_shuffled(data)
+    if has_shuffle_buffer(data):
+        raise ValueError(
+            "the stream has a shuffle buffer of its own, which cannot be resumed exactly; "
+            "pass it unshuffled and set shuffle_buffer"
+        )
     return data, shards
 
 
 def _find_shards(source: str, split: str | None) -> list[str]:
-    """The files that a folder, a pattern or a name with braces stands for, in order."""
+    """List the files that a folder, a pattern or a name with braces stands for, in order."""
     path = Path(source).expanduser()
     if found := _BRACES.search(str(path)):
         first, last = found.groups()
@@ -77,7 +87,7 @@ def _find_shards(source: str, split: str | None) -> list[str]:
 
 
 def check_shards(shards: Sequence[str]) -> None:
-    """See that every local shard is there and has its end.
+    """Check that every local shard is there and has its end.
 
     Raises:
         FileNotFoundError: If some are missing, also by their own numbering ("0003-of-0010").
@@ -100,7 +110,7 @@ def check_shards(shards: Sequence[str]) -> None:
 
 
 def _has_end(path: Path) -> bool:
-    """A tar ends in 1024 zero bytes, a parquet file in its magic word."""
+    """Tell whether a file is whole: tar ends in 1024 zero bytes, parquet in its magic word."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1024))
@@ -124,21 +134,9 @@ def _stream(source: str, shards: Sequence[str]) -> Any:  # noqa: ANN401 (a strea
         files = {"train": list(shards)}
         return library.load_dataset(builders.pop(), data_files=files, streaming=True)
     except Exception as error:  # many types, one for each way to be absent or damaged
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        reason = one_line(error)[:300]
         if shards or path.exists():
             raise ValueError(f"{source!r} cannot be streamed: {reason}") from error
         raise FileNotFoundError(
             f"{source!r} is neither a path here nor a data set on the Hub: {reason}"
         ) from error
-
-
-def _refuse_shuffled(data: "datasets.IterableDataset") -> None:
-    """A shuffle buffer of `datasets` is lost when a run is resumed."""
-    layer = data._ex_iterable  # noqa: SLF001 (there is no public way to ask)
-    while layer is not None:
-        if type(layer).__name__ == "BufferShuffledExamplesIterable":
-            raise ValueError(
-                "the stream has a shuffle buffer of its own, which cannot be resumed exactly; "
-                "pass it unshuffled and set shuffle_buffer"
-            )
-        layer = getattr(layer, "ex_iterable", None)

@@ -1,8 +1,11 @@
-"""Where images come from: a `Source`, and the one that is a folder of image files.
+"""A `Source`: N raw images of any kind behind one face, with a class label each or without.
 
-A source is a fixed list of N raw images, each the bytes of an image file or an array (H, W) or
-(H, W, C), with an optional class label each. Finding one reads names, sizes and labels; pixels are
-read only when `Source.read` is called, so a data set that is already in the cache costs nothing.
+    source.read(i)           bytes of an image file, or an array (H, W) or (H, W, C)
+    source.name(i)           what messages call it
+    source.quick_key         changes whenever the images may have changed
+
+Finding a source reads names, sizes and labels. Pixels are read only when `read` is called, so a
+data set that is already in the cache costs nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RawImage", "Source", "encode_labels", "refuse"]
-
+__all__ = ["RawImage", "Source", "encode_labels", "one_line", "refuse"]
 
 RawImage = bytes | np.ndarray
 
 
 @dataclass(frozen=True)
 class Source:
-    """N raw images and their class labels.
+    """N raw images in a fixed order, and their class labels.
 
     Arguments:
         length: N.
@@ -42,7 +44,14 @@ class Source:
 
 
 def refuse(kind: str, **options: object) -> None:
-    """Nothing the caller asks for is ignored."""
+    """Refuse options that a kind of source cannot obey, rather than ignore them.
+
+    Arguments:
+        kind: What the source is, for the message.
+        options: By name; None where the caller did not give one.
+    Raises:
+        ValueError: If any is given; names the first.
+    """
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name}={value!r} has no meaning for {kind}")
@@ -51,7 +60,13 @@ def refuse(kind: str, **options: object) -> None:
 def encode_labels(
     values: Sequence[Any], class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Class labels as int64: strings are numbered in sorted order, integers are kept.
+    """Turn class labels into int64: strings are numbered in sorted order, integers are kept.
+
+    Arguments:
+        values: One label per image.
+        class_names: Names of the classes 0, 1, ... if the labels are integers, or None.
+    Returns:
+        The labels (N,), and the names of the classes or None.
 
     Raises:
         ValueError: If a label is missing (None or negative) or neither an integer nor a string.
@@ -67,3 +82,8 @@ def encode_labels(
         odd = next(v for v in values if not isinstance(v, int | np.integer))
         raise ValueError(f"labels must be integers or strings, got {odd!r}")
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
+
+
+def one_line(error: Exception) -> str:
+    """Give an error's message on one line, or the name of its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

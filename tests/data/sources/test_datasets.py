@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import datasets
@@ -22,11 +20,12 @@ LABELS = [2, 0, 1, 1, 0, 2]
 FEATURES = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y", "z"])}
 
 
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
+
+
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    datasets.disable_progress_bars()
 
 
 def make(names: tuple[str, str] = ("image", "label")) -> datasets.Dataset:
@@ -146,18 +145,6 @@ def test_bad_data_sets(tmp_path: Path) -> None:
     for name in (tmp_path / "nope.parquet", "nope.parquet", "nope.npz"):
         with pytest.raises(FileNotFoundError, match=r"nope\.(parquet|npz)' does not exist"):
             opened(name)
-
-
-def test_without_the_library_the_extra_is_named() -> None:
-    code = (
-        "import sys; sys.modules['datasets'] = None\n"
-        "from ddpm_pipeline.data import open_images\n"
-        "open_images('some/data', resolution=8)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: data sets need the `datasets` package")
-    assert last.endswith("pip install ddpm_pipeline[train]")
 
 
 def test_the_key_follows_the_rows() -> None:

@@ -9,7 +9,6 @@ import pytest
 from helpers.image_samples import flat, write_folder
 
 from ddpm_pipeline.data.sources.folders import folder_source
-from ddpm_pipeline.data.sources.source import encode_labels, source_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,28 +117,3 @@ def test_the_quick_key_follows_names_sizes_and_times(tmp_path: Path) -> None:
     path.rename(path.with_name("y.png"))
     keys.append(folder_source(tmp_path).quick_key)
     assert len(set(keys)) == 3
-
-
-def test_labels_as_strings_integers_or_neither() -> None:
-    values, names = encode_labels(["dog", "cat", "dog"], None)
-    assert (values.tolist(), names) == ([1, 0, 1], ("cat", "dog"))
-    values, names = encode_labels([2, np.int64(0)], ["a", "b", "c"])
-    assert (values.tolist(), values.dtype, names) == ([2, 0], np.int64, ("a", "b", "c"))
-    with pytest.raises(ValueError, match="labels missing for 2 of 3 images"):
-        encode_labels([None, 4, -1], None)
-    with pytest.raises(ValueError, match=r"must be integers or strings, got 0\.5"):
-        encode_labels([1, 0.5], None)
-
-
-def test_a_source_is_called_by_no_more_than_the_last_part_of_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "alice" / "digits").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert source_name("ylecun/mnist") == "ylecun/mnist"
-    assert source_name("alice/digits") == "digits"  # there is such a folder here
-    assert source_name(str(tmp_path / "alice" / "digits")) == "digits"
-    assert source_name("alice/../alice/digits/") == "digits"
-    assert source_name(".") == tmp_path.name
-    assert source_name("/nowhere/at/all.npz") == "all.npz"
-    assert source_name("~/nowhere/all.npz") == "all.npz"

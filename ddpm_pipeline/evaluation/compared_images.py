@@ -1,0 +1,111 @@
+"""The two sets of images that an evaluation compares: the reference, and samples drawn before.
+
+    data  = open_reference(config, sampler)                 in the size that the model makes
+    drawn = open_samples("samples/", data)                  what `ddpm sample` wrote, complete
+    read_manifest(Path("samples/"))                         what determined them
+
+Sets that cannot be compared, or that a crash cut short, are refused before anything is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_pipeline.common import check_integer, stream_generator
+from ddpm_pipeline.data import ImageData, check_unchanged_size, open_images, open_model_images
+from ddpm_pipeline.evaluation.config import EvaluateConfig
+from ddpm_pipeline.pipelines import MANIFEST_NAME, Sampler, npz_manifest
+
+__all__ = ["open_reference", "open_samples", "random_subset", "read_manifest"]
+
+
+def open_reference(config: EvaluateConfig, sampler: Sampler) -> ImageData:
+    """Open the reference images, or as many of them at random as are asked for.
+
+    Raises:
+        ValueError: If they do not fit the model's images, or are fewer than that.
+    """
+    data = open_model_images(
+        config.data,
+        sampler.pipe.unet.config,
+        split=config.split,
+        fit=config.fit,
+        other_channels="refuse",
+        labels=False,
+    )
+    return random_subset(data, config.num_reference, "num_reference")
+
+
+def random_subset(data: ImageData, count: int | None, name: str) -> ImageData:
+    """Draw some of the images, always the same ones, and keep them in order; None takes all.
+
+    Raises:
+        ValueError: If there are not so many; names the option.
+    """
+    if count is None:
+        return data
+    check_integer(name, count, most=len(data), note=", the images there are")
+    order = torch.randperm(len(data), generator=stream_generator("evaluated_subset", 0))
+    return data.subset(order[:count].sort().values)
+
+
+def open_samples(samples: str, reference: ImageData) -> ImageData:
+    """Open images that `ddpm sample` or another program wrote.
+
+    Arguments:
+        samples: A folder, a folder of .tar shards or a .npz file.
+        reference: What they are to be compared with.
+    Raises:
+        ValueError: If they do not have the reference's shape, or are not complete.
+        ImportError: If they are in .tar shards and `datasets` is not installed.
+    """
+    name = f"samples={samples!r}"
+    source = _webdataset(Path(samples)) or samples
+    data = open_images(source, resolution=reference.resolution, strict=True)
+    if data.channels != reference.channels:
+        raise ValueError(
+            f"{name} has images of {data.channels} channel(s), the reference of "
+            f"{reference.channels}"
+        )
+    check_unchanged_size(data, name)
+    expected = read_manifest(Path(samples)).get("num_images", len(data))
+    if len(data) != expected:
+        raise ValueError(
+            f"{name} holds {len(data)} of {expected} images; run `ddpm sample` again to finish it"
+        )
+    return data
+
+
+def _webdataset(folder: Path) -> Any:  # noqa: ANN401 (a datasets.Dataset, which is optional)
+    """Open the .tar shards of a folder as a data set; None if it has none."""
+    shards = sorted(folder.glob("*.tar"))
+    if not shards:
+        return None
+    for shard in shards:
+        if shard.stat().st_size == 0:
+            raise ValueError(
+                f"{str(shard)!r} is empty, as a crash leaves it; run `ddpm sample` again"
+            )
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ImportError(
+            "reading .tar shards needs datasets: pip install ddpm_pipeline[train]"
+        ) from error
+    return load_dataset("webdataset", data_files=[str(path) for path in shards], split="train")
+
+
+def read_manifest(samples: Path) -> dict[str, Any]:
+    """Read what determined images that `ddpm sample` drew; empty for those of other programs."""
+    if (samples / MANIFEST_NAME).is_file():
+        return json.loads((samples / MANIFEST_NAME).read_text())
+    if samples.suffix == ".npz":
+        with zipfile.ZipFile(samples) as archive:
+            if MANIFEST_NAME in archive.namelist():
+                return npz_manifest(samples)
+    return {}

@@ -1,0 +1,74 @@
+"""Bits per dimension of held-out images, for the report of an evaluation.
+
+    measure_bound(config, sampler)            {"bits_per_dim": ..., "standard_error": ..., ...}
+
+It is the bound of the model's full chain of T steps, whatever the images are drawn with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ddpm_pipeline.common import shared_accelerator, stream_generator
+from ddpm_pipeline.data import ImageData, open_model_images, source_name, to_model_range
+from ddpm_pipeline.evaluation.compared_images import random_subset
+from ddpm_pipeline.evaluation.config import EvaluateConfig
+from ddpm_pipeline.likelihood import variational_bound
+from ddpm_pipeline.pipelines import Sampler
+from ddpm_pipeline.schedulers import DDPMScheduler
+
+__all__ = ["measure_bound"]
+
+_NUM_IMAGES = 256
+
+
+def measure_bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
+    """Measure the bound, and say on what, as JSON values; None if it is not asked for.
+
+    Raises:
+        ValueError: If the images do not fit the model's, or are fewer than asked for.
+    """
+    if config.bound_images == 0:
+        return None
+    source, split = _held_out(config)
+    data = _open_held_out(config, sampler, source, split)
+    images, classes = data.batch(range(len(data)))
+    scheduler = sampler.saved_scheduler
+    if not isinstance(scheduler, DDPMScheduler):
+        scheduler = DDPMScheduler.from_config(scheduler.config)
+    report = variational_bound(
+        sampler.pipe.unet,
+        scheduler,
+        to_model_range(images),
+        class_labels=classes,
+        num_timestep_samples=config.bound_timesteps,
+        generator=stream_generator("evaluated_bound", config.seed),
+        accelerator=shared_accelerator(),
+        progress=True,
+    )
+    return {
+        "data": source_name(source),
+        "split": split,
+        "fingerprint": data.fingerprint,
+        "changes": data.changes,
+        **{key: value for key, value in report.to_dict().items() if not isinstance(value, list)},
+        "transitions": report.transitions.sum().item(),
+        "warnings": list(report.warnings),
+    }
+
+
+def _held_out(config: EvaluateConfig) -> tuple[str, str | None]:
+    """Give the source of the held-out images and their split, which default to the reference's."""
+    if config.bound_data is not None:
+        return config.bound_data, config.bound_split
+    return config.data, config.split if config.bound_split is None else config.bound_split
+
+
+def _open_held_out(
+    config: EvaluateConfig, sampler: Sampler, source: str, split: str | None
+) -> ImageData:
+    data = open_model_images(
+        source, sampler.pipe.unet.config, split=split, fit=config.fit, other_channels="refuse"
+    )
+    count = min(_NUM_IMAGES, len(data)) if config.bound_images is None else config.bound_images
+    return random_subset(data, count, "bound_images")

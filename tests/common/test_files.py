@@ -1,0 +1,147 @@
+"""Files are the old ones or the new ones, whatever happens to their writer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ddpm_pipeline.common.files import (
+    TEMPORARY_PATTERN,
+    sync_path,
+    write_aside,
+    write_bytes,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD, NEW = b"old" * 1000, b"new" * 50_000
+PREAMBLE = (
+    "import os, resource, signal, sys\n"
+    "from pathlib import Path\n"
+    "from ddpm_pipeline.common.files import write_aside, write_bytes\n"
+    "path = Path(sys.argv[1])\n"
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "file.bin").write_bytes(OLD)
+    return tmp_path / "file.bin"
+
+
+def test_the_new_content_replaces_the_old_at_the_end_of_the_block(path: Path) -> None:
+    with write_aside(path) as file:
+        file.write(NEW)
+        file.flush()
+        assert path.read_bytes() == OLD
+    assert path.read_bytes() == NEW
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_part(path: Path, error: BaseException) -> None:
+    with write_aside(path) as file:
+        file.write(NEW[:9])
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_the_block_leaves_the_old_content(
+    path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        write_part(path, error())
+    assert path.read_bytes() == OLD
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_was_never_whole_does_not_appear(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop"):
+        write_part(tmp_path / "file", ValueError("stop"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def run(code: str, path: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", PREAMBLE + code, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("place", ["in the block", "before the name"])
+def test_a_killed_writer_leaves_the_old_content(path: Path, place: str) -> None:
+    code = {
+        "in the block": "    file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n",
+        "before the name": "    os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n",
+    }[place]
+    code = "with write_aside(path) as file:\n    file.write(b'new' * 50_000)\n" + code
+    assert run(code, path).returncode == -signal.SIGKILL
+    assert path.read_bytes() == OLD
+    [left] = set(path.parent.iterdir()) - {path}
+    assert list(path.parent.glob(TEMPORARY_PATTERN)) == [left]
+    write_bytes(path, NEW)  # the leftover is in nobody's way
+    assert path.read_bytes() == NEW
+
+
+def test_a_full_disk_leaves_the_old_content(path: Path) -> None:
+    code = (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "write_bytes(path, b'new' * 50_000)\n"
+    )
+    failed = run(code, path)
+    assert failed.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
+    assert path.read_bytes() == OLD
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_readers_never_see_a_part_of_a_file(path: Path) -> None:
+    code = (
+        "print('ready', flush=True)\n"
+        "for i in range(300):\n"
+        "    write_bytes(path, bytes([i % 256]) * 300_000, sync=False)\n"
+    )
+    write_bytes(path, bytes(300_000))
+    command = [sys.executable, "-c", PREAMBLE + code, str(path)]
+    seen = set()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "ready\n"
+        while writer.poll() is None:
+            content = path.read_bytes()
+            assert len(content) == 300_000
+            assert len(set(content)) == 1
+            seen.add(content[0])
+    assert writer.returncode == 0
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_content_is_on_the_disk_before_its_name_if_asked(
+    path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
+    write_bytes(path, NEW, sync=sync)
+    assert synced == [OLD] * sync
+    assert path.read_bytes() == NEW
+
+
+def test_text_is_utf_8_with_its_line_ends(path: Path) -> None:
+    write_text(path, "Fréchet ±\r\n2\n")
+    assert path.read_bytes() == "Fréchet ±\r\n2\n".encode()
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_bytes(tmp_path / "absent" / "file", NEW)
+
+
+def test_files_and_folders_can_be_synced(path: Path) -> None:
+    sync_path(path)
+    sync_path(path.parent)
+    with pytest.raises(FileNotFoundError):
+        sync_path(path.parent / "absent")

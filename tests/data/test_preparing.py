@@ -1,0 +1,190 @@
+"""Preparing a source: in order, in bounded memory, with a fingerprint of the content alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from helpers.image_samples import encoded, flat, noise, write_folder
+
+from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.preparing import Pixels, Preparer, describe_unreadable, pixels_of
+from ddpm_pipeline.data.sources.arrays import array_source
+from ddpm_pipeline.data.sources.folders import folder_source
+from ddpm_pipeline.data.sources.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def preparer(
+    source: Source,
+    *,
+    resolution: int = 8,
+    strict: bool = False,
+    threads: int = 2,
+    **options: object,
+) -> Preparer:
+    settings = Preparation(resolution, **options)
+    return Preparer(source, settings, strict, threads, progress=False)
+
+
+def prepared(folder: Path, **options: object) -> Pixels:
+    return preparer(folder_source(folder), **options).in_memory()
+
+
+def test_order_over_many_chunks_and_threads() -> None:
+    values = noise(1500, 2, 2)
+    for threads in (1, 3):
+        source = array_source(values, "x", None)
+        pixels = preparer(source, resolution=2, threads=threads).in_memory()
+        np.testing.assert_array_equal(pixels.values[:, 0], values)
+
+
+def test_channels_are_found_out(tmp_path: Path) -> None:
+    grey = {"a.png": flat(1), "b.png": encoded(noise(8, 8).astype(np.uint16))}
+    assert prepared(write_folder(tmp_path / "grey", grey)).channels == 1
+    mixed = grey | {"c.png": encoded(noise(8, 8, 3))}
+    pixels = prepared(write_folder(tmp_path / "mixed", mixed))
+    assert pixels.channels == 3
+    assert pixels.changes == {"L to RGB": 1, "I;16 to RGB": 1, "requantized": 1}
+
+
+def test_equal_arrays_have_equal_fingerprints() -> None:
+    values = noise(5, 8, 8, 3)
+    forms = [values, values.transpose(0, 3, 1, 2), np.asfortranarray(values)]
+    forms += [values[..., ::-1], values[::-1], values[:, :, :, :1]]
+    prints = [preparer(array_source(form, "x", None)).in_memory().fingerprint for form in forms]
+    assert prints[0] == prints[1] == prints[2]
+    assert len(set(prints)) == 4
+
+
+def test_nan_is_named() -> None:
+    values = np.zeros((70, 8, 8), np.float32)
+    values[68, 2, 3] = np.nan
+    source = array_source(values, "x.npy", None)
+    with pytest.raises(ValueError, match=r"x.npy\[68\]: it holds NaN or infinite values"):
+        preparer(source, value_range=(0, 1)).in_memory()
+
+
+def test_images_that_do_not_fit_are_named_not_skipped(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a.png": flat(0)})
+    (folder / "big.png").write_bytes(flat(1, side=9))
+    with pytest.raises(ValueError, match=r"big\.png: 9x9 is larger than resolution=8"):
+        prepared(folder, fit="pad")
+
+
+def test_a_folder_of_broken_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", {f"{i}.png": b"junk" for i in range(9)})
+    message = r"9 of 9 images cannot be read: 0.png \(not an image\).*, \.\.\.$"
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path / "data")
+
+
+def test_the_fingerprint_is_made_of_the_files_and_the_settings_by_hand(tmp_path: Path) -> None:
+    """It is in caches, reports and training records, and must stay what it is."""
+    files = {"a/x.png": flat(3), "b.png": flat(9)}
+    hashes = b"".join(hashlib.sha256(content).digest() for content in files.values())
+    settings = {
+        "resolution": 8,
+        "channels": 1,
+        "fit": "resize",
+        "crop": "center",
+        "value_range": None,
+    }
+    parts = [hashlib.sha256(hashes).hexdigest(), settings, 1]
+    expected = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    assert prepared(write_folder(tmp_path, files)).fingerprint == expected
+
+
+def test_the_first_reading_decodes_nothing_and_plans_the_second(tmp_path: Path) -> None:
+    files = {"0.png": encoded(noise(64, 64))[:900], "1.png": flat(1), "2.png": b"junk"}
+    work = preparer(folder_source(write_folder(tmp_path, files)))
+    plan = work.inspect()
+    assert plan.readable == (0, 1)  # the first one is cut short below its header
+    written: list[bytes] = []
+    header = work.write(plan, lambda values: written.append(bytes(values)))
+    assert b"".join(written) == bytes([1]) * 64
+    assert header == json.loads(json.dumps(header))
+    assert (header["fingerprint"], header["dropped"]) == (plan.fingerprint, [0, 2])
+    assert [error.split(" ")[0] for error in header["errors"]] == ["0.png", "2.png"]
+
+
+def test_images_are_written_in_order_one_at_a_time() -> None:
+    values = noise(300, 4, 4)
+    work = preparer(array_source(values, "x", None), resolution=4, threads=3)
+    written: list[bytes] = []
+    work.write(work.inspect(), lambda image: written.append(bytes(image)))
+    assert written == [image.tobytes() for image in values]
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """Images that were read but not written yet are at most those of a few chunks per thread."""
+    most, read, written, lock = 0, 0, 0, threading.Lock()
+
+    def read_one(_: int) -> np.ndarray:
+        nonlocal read, most
+        with lock:
+            read += 1
+            most = max(most, read - written)
+        return np.zeros((2, 2), np.uint8)
+
+    def write(_: object) -> None:
+        nonlocal written
+        written += 1
+
+    work = preparer(Source(20_000, read_one, str, None), resolution=2, threads=2)
+    plan = work.inspect()
+    most = read = written = 0
+    work.write(plan, write)
+    assert written == 20_000
+    assert most <= 64 * (4 * 2 + 2)
+
+
+def test_strict_stops_at_the_first_unreadable_image(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"0.png": flat(1), "1.png": b"junk"})
+    with pytest.raises(ValueError, match=r"1\.png \(not an image\) cannot be read; strict"):
+        prepared(folder, strict=True)
+    assert prepared(folder).dropped == (1,)
+
+
+def test_running_out_of_memory_is_no_unreadable_image() -> None:
+    def read(_: int) -> bytes:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        preparer(Source(3, read, str, None)).in_memory()
+
+
+def test_reports_of_unreadable_images() -> None:
+    assert describe_unreadable(1, 9, ["x (cut)"]) == "1 of 9 images cannot be read: x (cut)"
+    assert describe_unreadable(3, 9, ["x", "y"]) == "3 of 9 images cannot be read: x; y, ..."
+
+
+HEADER = {"channels": 1, "fingerprint": "f", "dropped": [2], "errors": ["e"], "changes": {}}
+
+
+def test_bytes_and_their_header_are_joined() -> None:
+    square = pixels_of(
+        np.arange(8, dtype=np.uint8), HEADER | {"shape": [2, 1, 2, 2], "sizes": None}
+    )
+    assert square.values.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 7]]]]
+    assert (square.sizes, square.dropped, square.errors) == (None, (2,), ("e",))
+    flexible = pixels_of(
+        np.arange(10, dtype=np.uint8), HEADER | {"shape": None, "sizes": [[2, 2], [2, 3]]}
+    )
+    assert flexible.values.tolist() == list(range(10))
+    assert flexible.sizes.tolist() == [[2, 2], [2, 3]]
+
+
+@pytest.mark.parametrize("count", [0, 7, 9])
+@pytest.mark.parametrize(
+    "layout", [{"shape": [2, 1, 2, 2], "sizes": None}, {"shape": None, "sizes": [[2, 2], [2, 2]]}]
+)
+def test_another_number_of_bytes_is_refused(count: int, layout: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"holds {count} bytes, not what its header says"):
+        pixels_of(np.zeros(count, np.uint8), HEADER | layout)
