@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ddpm_pipeline.diffusion import SPACINGS
-from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, Estimate
+from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
 
 __all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "without_bound"]
 
@@ -64,7 +64,7 @@ class CalibrateConfig:
     """Forward passes of one image each; 10 T unless given."""
     precision: float | None = None
     """Largest standard error of the bits per dimension; fail if there are too few images."""
-    estimate: Estimate = "error"
+    estimate: VarianceEstimate = "error"
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
     batch_size: int = 64
     """Images of one forward pass."""

@@ -33,11 +33,11 @@ from ddpm_pipeline.common import draw_seed, weights_hashes
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.networks import Denoiser
 from ddpm_pipeline.schedulers import (
-    ESTIMATES,
     MEASURED_TABLES,
     OPTIONAL_TABLES,
+    VARIANCE_ESTIMATES,
     Calibration,
-    Estimate,
+    VarianceEstimate,
     schedule_fingerprint,
 )
 
@@ -69,7 +69,7 @@ def calibrate(
     generator: torch.Generator | None = None,
     num_forwards: int | None = None,
     precision: float | None = None,
-    estimate: Estimate = "error",
+    estimate: VarianceEstimate = "error",
     decoder: Literal["discretized", "continuous"] = "discretized",
     accelerator: Accelerator | None = None,
     state_file: str | os.PathLike | None = None,
@@ -164,8 +164,10 @@ def _check_options(
         )
     if precision is not None and not precision > 0:
         raise ValueError(f"precision must be above 0 bits per dimension, got {precision}")
-    if estimate not in ESTIMATES:
-        raise ValueError(f"estimate must be one of {', '.join(ESTIMATES)}, got {estimate!r}")
+    if estimate not in VARIANCE_ESTIMATES:
+        raise ValueError(
+            f"estimate must be one of {', '.join(VARIANCE_ESTIMATES)}, got {estimate!r}"
+        )
     if decoder not in _DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(_DECODERS)}, got {decoder!r}")
 

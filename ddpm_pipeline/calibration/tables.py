@@ -29,7 +29,7 @@ from ddpm_pipeline.diffusion import (
     move_costs,
     wiener_error,
 )
-from ddpm_pipeline.schedulers import Estimate
+from ddpm_pipeline.schedulers import VarianceEstimate
 
 __all__ = ["Estimates", "estimate_tables"]
 
@@ -39,7 +39,7 @@ _MOMENT_SNR = 1e-2
 
 def estimate_x_0_variance(
     schedule: NoiseSchedule,
-    estimate: Estimate,
+    estimate: VarianceEstimate,
     m: Tensor,
     x_0_error: Tensor,
     second_moment: float,

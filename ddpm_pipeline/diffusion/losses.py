@@ -33,12 +33,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.bound_terms import (
-    ReverseProcess,
-    bits_per_dim,
-    decoder_nats,
-    transition_nats,
-)
+from ddpm_pipeline.diffusion.bound_terms import bits_per_dim, decoder_nats, transition_nats
 from ddpm_pipeline.diffusion.choices import (
     LOSS_WEIGHTINGS,
     LOSSES,
@@ -47,6 +42,7 @@ from ddpm_pipeline.diffusion.choices import (
 )
 from ddpm_pipeline.diffusion.forward_process import marginal
 from ddpm_pipeline.diffusion.predictions import PredictionType, model_target, predict_x_0
+from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
 from ddpm_pipeline.diffusion.reverse_process import VarianceType, split_output
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from ddpm_pipeline.diffusion.tensors import broadcast
@@ -201,5 +197,5 @@ def _bound_terms(
     process: ReverseProcess, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, is_last: bool
 ) -> Tensor:
     if is_last:
-        return decoder_nats(process.move(output, x_t, t, t - 1, None), x_0)
+        return decoder_nats(process.move(output, x_t, t, t - 1), x_0)
     return transition_nats(process, output, x_0, x_t, t, t - 1)

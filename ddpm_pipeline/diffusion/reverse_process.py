@@ -17,7 +17,7 @@ from ddpm_pipeline.diffusion.predictions import PredictionType, levels_at, predi
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import Coefficient, broadcast, combine
 
-__all__ = ["VARIANCE_TYPES", "VarianceType", "reverse", "x_0_variance_of_moves"]
+__all__ = ["VARIANCE_TYPES", "VarianceType", "reverse"]
 
 
 def reverse(
@@ -138,20 +138,6 @@ def analytic_variance(
     """
     mean_x_0, _ = posterior_mean_coefficients(schedule, t, s)
     return posterior_variance(schedule, t, s) + mean_x_0.square() * x_0_variance.to(mean_x_0)
-
-
-def x_0_variance_of_moves(
-    x_0_variance: Tensor, decoder_variance: Tensor, t: Tensor, s: Tensor
-) -> Tensor:
-    """v_t of moves t → s, and the decoder's own variance where they end at the data.
-
-    Arguments:
-        x_0_variance, decoder_variance: Shape (T,), on the device of the timesteps.
-        t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
-    Returns:
-        The dtype of the tables, the shape of t.
-    """
-    return torch.where(s < 0, decoder_variance[t], x_0_variance[t])
 
 
 def _open_posterior_log_var(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import precise_dtype
 
-__all__ = ["NoiseSchedule", "SCHEDULES"]
+__all__ = ["SCHEDULES", "NoiseSchedule"]
 
 
 Timestep = int | Tensor

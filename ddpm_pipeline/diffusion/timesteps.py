@@ -32,8 +32,8 @@ from torch import Tensor
 from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS, TimestepSamplerName
 
 __all__ = [
-    "ImportanceSampler",
     "TIMESTEP_SAMPLERS",
+    "ImportanceSampler",
     "TimestepSampler",
     "TimestepSamplerName",
     "low_discrepancy_timesteps",
