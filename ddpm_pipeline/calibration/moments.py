@@ -32,6 +32,7 @@ from ddpm_pipeline.diffusion import (
     NoiseSchedule,
     PredictionType,
     broadcast,
+    gaussian_rate,
     keyed_normal,
     marginal,
     predict_x_0,
@@ -42,7 +43,6 @@ __all__ = ["MomentSums", "decoder_costs_of_residuals", "stratified_timesteps"]
 
 
 _GOLDEN = (5**0.5 - 1) / 2
-_DATA_VARIANCE = 0.25
 _DECODER_NATS = 1.0
 
 # Bins of residuals: _FINEST sinh(k _BIN_STEP), so fine that the squares are off by 1.3e-4 of
@@ -54,7 +54,7 @@ _HALF_LEVEL = 1 / 255
 
 
 def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float) -> Tensor:
-    """The timestep of each forward, half of them even in t and half by the rate.
+    """Give the timestep of each forward, half of them even in t and half by the rate.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -64,7 +64,7 @@ def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float
         int64, the shape of ``forwards``; among any N in a row, a timestep of share p comes N p
         times to within about 2.
     """
-    rates = torch.log1p(_DATA_VARIANCE * schedule.snr(torch.arange(len(schedule)))) / 2
+    rates = gaussian_rate(schedule, torch.arange(len(schedule)))
     padded = torch.cat([rates[:1] + 2 * _DECODER_NATS, rates, rates[-1:]])
     widths = padded[:-2] - padded[2:]
     shares = 0.5 / len(schedule) + 0.5 * widths / widths.sum()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.diffusion.costs import (
         PRICED_VARIANCES,
+        gaussian_rate,
         linear_error,
         lost_variance_costs,
         move_costs,
@@ -99,6 +100,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         ],
         "costs": [
             "PRICED_VARIANCES",
+            "gaussian_rate",
             "linear_error",
             "lost_variance_costs",
             "move_costs",

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.choices import PREDICTION_TYPES, PredictionType
+from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.diffusion.choices import PredictionType
 from ddpm_pipeline.diffusion.forward_process import landing_of, posterior_mean_coefficients
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import broadcast, combine
 
-__all__ = ["PREDICTION_TYPES", "PredictionType", "convert", "model_target", "predict_x_0"]
+__all__ = ["convert", "model_target", "predict_x_0"]
 
 
 class _Levels(NamedTuple):
@@ -139,9 +140,7 @@ def prediction_row(schedule: NoiseSchedule, prediction_type: str) -> _Prediction
 
 def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None:
     """ValueError if the type is unknown or cannot tell x_0 under this schedule."""
-    if prediction_type not in PREDICTIONS:
-        allowed = ", ".join(PREDICTIONS)
-        raise ValueError(f"prediction_type must be one of {allowed}, got {prediction_type!r}")
+    check_choice("prediction_type", prediction_type, PREDICTIONS)
     if prediction_type in ("epsilon", "score") and schedule.has_zero_terminal_snr:
         raise ValueError(
             f"prediction_type {prediction_type!r} is impossible with zero terminal SNR, where x_t "

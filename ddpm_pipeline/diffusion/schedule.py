@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import precise_dtype
+from ddpm_pipeline.common import check_integer, precise_dtype
 
 __all__ = ["SCHEDULES", "NoiseSchedule"]
 
@@ -227,9 +227,7 @@ def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:
 
 
 def _positive(T: int) -> int:
-    if isinstance(T, bool) or not hasattr(T, "__index__") or T < 1:
-        raise ValueError(f"the number of timesteps must be an integer of at least 1, got {T!r}")
-    return int(T)
+    return check_integer("the number of timesteps", T)
 
 
 def _linspace(start: float, end: float, T: int) -> Tensor:

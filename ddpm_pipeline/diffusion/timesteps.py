@@ -29,13 +29,12 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS, TimestepSamplerName
+from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS
 
 __all__ = [
-    "TIMESTEP_SAMPLERS",
     "ImportanceSampler",
     "TimestepSampler",
-    "TimestepSamplerName",
     "low_discrepancy_timesteps",
     "make_timestep_sampler",
     "uniform_timesteps",
@@ -195,14 +194,12 @@ _IMPORTANCE_PLACES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 
 
 def make_timestep_sampler(name: str, num_train_timesteps: int) -> TimestepSampler:
-    """The sampler of that name for a chain of T steps.
+    """Make the sampler of a name for a chain of T steps.
 
     Raises:
         ValueError: If the name is not one of TIMESTEP_SAMPLERS.
     """
+    check_choice("timestep_sampler", name, TIMESTEP_SAMPLERS)
     if name in _IMPORTANCE_PLACES:
         return ImportanceSampler(num_train_timesteps, _IMPORTANCE_PLACES[name])
-    if name in _DRAWS:
-        return MemorylessSampler(num_train_timesteps, _DRAWS[name])
-    allowed = ", ".join(TIMESTEP_SAMPLERS)
-    raise ValueError(f"timestep_sampler must be one of {allowed}, got {name!r}")
+    return MemorylessSampler(num_train_timesteps, _DRAWS[name])

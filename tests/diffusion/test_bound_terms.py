@@ -15,17 +15,17 @@ from helpers.oracles import Mixture, gaussian, linear_betas, mixture
 from torch.distributions import Normal
 
 from ddpm_pipeline.diffusion.bound_terms import (
-    DECODERS,
     ReverseProcess,
     bits_per_dim,
     decoder_nats,
     prior_nats,
     transition_nats,
 )
+from ddpm_pipeline.diffusion.choices import DECODERS, SPACINGS
 from ddpm_pipeline.diffusion.forward_process import marginal
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
-from ddpm_pipeline.diffusion.spacing import SPACINGS, spaced_timesteps
+from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,14 +11,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ddpm_pipeline import Gaussian, NoiseSchedule, marginal, posterior, reverse
+from ddpm_pipeline.diffusion.choices import PREDICTION_TYPES, VARIANCE_TYPES
 from ddpm_pipeline.diffusion.forward_process import forward, posterior_variance
-from ddpm_pipeline.diffusion.predictions import (
-    PREDICTION_TYPES,
-    convert,
-    model_target,
-    predict_x_0,
-)
-from ddpm_pipeline.diffusion.reverse_process import VARIANCE_TYPES, analytic_variance
+from ddpm_pipeline.diffusion.predictions import convert, model_target, predict_x_0
+from ddpm_pipeline.diffusion.reverse_process import analytic_variance
 from ddpm_pipeline.diffusion.schedule import SCHEDULES
 from ddpm_pipeline.diffusion.tensors import broadcast
 

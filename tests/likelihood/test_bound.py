@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
-from ddpm_pipeline.likelihood.transitions import BOUND_SAMPLERS
+from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
