@@ -8,7 +8,7 @@ r"""What every move t → s adds to the bound, from one number per timestep and 
 with a the weight of x_0 in the mean of the move, :math:`\lambda^2` the variance of the forward
 posterior (or DDIM's) and :math:`\sigma^2` that of the model: the two means differ by a(x_0 - x̂_0).
 A chain costs its prior, its moves and its decoder, so the best chain of any length is a shortest
-path (``spacing.shortest_paths``). Everything is in nats per dimension.
+path (``shortest_paths``). Everything is in nats per dimension.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""How likely a model finds images: the variational bound, its report, and the commands' part of it."""
+"""How likely a model finds images: the variational bound, its report, and the commands on it."""
 
 from typing import TYPE_CHECKING
 
