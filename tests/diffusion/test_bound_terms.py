@@ -204,16 +204,5 @@ def test_an_unknown_decoder_is_an_error() -> None:
         decoder_nats(p, torch.zeros(1, 1), "logistic")
 
 
-def test_a_clamped_prediction_changes_the_mean_and_the_error() -> None:
-    x_0, t = torch.full((1, 1), 0.9, dtype=torch.float64), torch.tensor([5])
-    x_t, output, s = 2 * x_0, torch.full_like(x_0, -3.0), t - 1
-    clamped = ReverseProcess(SCHEDULE, "sample", clip_x_0=1.0)
-    inside = ReverseProcess(SCHEDULE, "sample")
-    by_hand = torch.full_like(output, -1.0)
-    found = transition_nats(clamped, output, x_0, x_t, t, s)
-    assert found == transition_nats(inside, by_hand, x_0, x_t, t, s)
-    assert clamped.squared_error(output, x_0, x_t, t, s).item() == pytest.approx(1.9**2)
-
-
 def test_bits_per_dim_of_a_uniform_guess_over_256_levels_is_eight() -> None:
     assert bits_per_dim(3072 * math.log(256), 3072) == pytest.approx(8, abs=1e-12)
