@@ -1,4 +1,7 @@
-"""TODO calibration.config."""
+"""``CalibrateConfig``: all options of ``ddpm calibrate``, and the samplers of its tables.
+
+Nothing heavy is imported, so that the command refuses mistakes at once.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
+    """Give the samplers that have no bits/dim: the bound of DDIM, with eta = 0, is infinite."""
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 

@@ -74,7 +74,7 @@ def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float
 
 @dataclass(eq=False)
 class MomentSums:
-    """What has been added up so far; all of it adds over processes.
+    """The sums over all forwards so far; sums of several processes can be added.
 
     Arguments:
         count: Forwards at each timestep, float64, (T,).
@@ -100,7 +100,7 @@ class MomentSums:
     def zeros(
         cls, T: int, shape: Sequence[int], device: torch.device, *, histogram: bool
     ) -> MomentSums:
-        """Nothing added yet, of images of a shape."""
+        """Give sums to which nothing was added yet, for images of a shape."""
         precise = precise_dtype(device)
         tables = [torch.zeros(T, dtype=precise, device=device) for _ in range(5)]
         bins = torch.zeros(T, NUM_BINS if histogram else 0, dtype=torch.int64, device=device)
@@ -110,7 +110,7 @@ class MomentSums:
         return cls(*tables, data, *images, bins)
 
     def spectrum(self) -> Tensor:
-        """Variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
+        """Give the variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
         count, image, power = (
             value.cpu().double() for value in (self.count.sum(), self.image, self.power)
         )
@@ -118,7 +118,7 @@ class MomentSums:
         return (power - torch.fft.fftn(mean, norm="ortho").abs().square()).clamp(min=0).flatten()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All sums by name."""
+        """Give all sums by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def add(
@@ -177,7 +177,7 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
-    """The bin of every element's residual, int64, shape (B, D)."""
+    """Find the bin of every element's residual, int64, shape (B, D)."""
     x_0, residual = x_0.flatten(1), residual.flatten(1)
     is_outer = x_0.abs() > 1 - _HALF_LEVEL
     # At -1 an x_0_hat beyond -1 has x_0 - x_0_hat > 0; mirrored for +1.
@@ -187,7 +187,7 @@ def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
 
 
 def decoder_costs_of_residuals(residuals: Tensor, variance: Tensor) -> Tensor:
-    """E[-log P(x_0 | x_t)] per dimension of 8-bit data, for a decoder of the given variance.
+    """Give E[-log P(x_0 | x_t)] per dimension of 8-bit data, for a decoder of a variance.
 
     Arguments:
         residuals: Histograms, shape (T, NUM_BINS).

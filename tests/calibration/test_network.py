@@ -21,7 +21,6 @@ from torch.testing import assert_close
 from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate
 from ddpm_pipeline.diffusion.bound_terms import bits_per_dim
 from ddpm_pipeline.diffusion.costs import linear_error, move_costs, prior_cost, wiener_error
-from ddpm_pipeline.diffusion.decoder_costs import DECODER_RATIOS, decoder_costs_at
 from ddpm_pipeline.diffusion.spacing import check_chain, spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim, optimal_timesteps
 
@@ -139,18 +138,6 @@ def test_zero_terminal_snr_is_measured_where_noise_alone_is_left() -> None:
         assert_close(found.x_0_error, torch.full((T,), 0.37).double(), rtol=0.1, atol=0)
         assert found.x_0_variance[-1] == pytest.approx(0.37, rel=0.1)
         assert found.x_0_variance.isfinite().all()
-
-
-def test_the_decoder_s_form_is_exact_for_a_density() -> None:
-    ratio = torch.tensor([1e-3, 1 / 32, 0.2, 0.9, 1.0, 3.0], dtype=torch.float64)
-
-    def cost(r: Tensor) -> Tensor:
-        return 0.3 + 0.5 * r.log() + 0.1 / r
-
-    for ratios in (DECODER_RATIOS, DECODER_RATIOS[::2]):  # as version 1 had them
-        nodes = torch.tensor(ratios, dtype=torch.float64)
-        table = cost(nodes)[:, None].expand(-1, len(ratio))
-        assert_close(decoder_costs_at(table, ratio), cost(ratio))
 
 
 # In pieces, on processes and with real networks.
@@ -380,7 +367,10 @@ def one_shot() -> Iterator[Tensor]:
         ({"decoder": "none"}, "decoder must be one of discretized, continuous, got 'none'"),
         ({"x_0_batches": []}, "must hold at least one image, got none"),
         ({"x_0_batches": one_shot()}, "held 100 images and cannot be read again, .* is 10000"),
-        ({"x_0_batches": [*batches(10), *batches(10, shape=(1, 2, 2))]}, "images of one shape"),
+        (
+            {"x_0_batches": [*batches(10), *batches(10, shape=(1, 2, 2))]},
+            r"images of shape \(1, 4, 4\), got \(1, 2, 2\)",
+        ),
         ({"decoder": "discretized"}, "must hold 8-bit images"),
     ],
 )
@@ -395,8 +385,11 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
     ("x_0", "message"),
     [
         (torch.zeros(4, 1, 2, 2), "must be batches, such as .*, got a Tensor"),
-        ([torch.zeros(4, 1, 2, 2, dtype=torch.uint8)], "floating-point .*, got torch.uint8"),
-        (["images"], "floating-point .*, got str"),
+        (
+            [torch.zeros(4, 1, 2, 2, dtype=torch.uint8)],
+            "floating point .*, got torch.uint8; for bytes",
+        ),
+        (["images"], "batches of tensors, or of pairs .*, got str"),
     ],
 )
 def test_data_of_another_type_are_refused(x_0: object, message: str) -> None:
