@@ -163,13 +163,17 @@ class MomentSums:
         }
         for name, value in values.items():
             getattr(self, name).index_add_(0, t, value.to(self.count))
+        self._add_images(x_0)
+        if self.residuals.numel():
+            bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
+            self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
+
+    def _add_images(self, x_0: Tensor) -> None:
+        """Add what does not depend on the network: power, mean and spectrum of the images."""
         self.data += _mean_square(x_0).sum().to(self.data)
         self.image += x_0.sum(0).to(self.image)
         components = torch.fft.fftn(x_0, dim=tuple(range(1, x_0.ndim)), norm="ortho")
         self.power += components.abs().square().sum(0).to(self.power)
-        if self.residuals.numel():
-            bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
-            self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
 
 
 def _mean_square(x: Tensor) -> Tensor:
