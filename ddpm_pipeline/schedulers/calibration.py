@@ -47,7 +47,7 @@ _FINGERPRINTS = 16
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
-    r"""What ``calibrate`` measured of a model, as exact in JSON as in memory.
+    r"""The record of what ``calibrate`` measured of a model, as exact in JSON as in memory.
 
     Arguments:
         m: m_t = E||eps_hat||²/D, float64, shape (T,).

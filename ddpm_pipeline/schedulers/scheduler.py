@@ -280,7 +280,7 @@ class DDPMScheduler(CalibratedScheduler):
         if step.has_noise is False:
             x_s = reverse_mean(move, x_0_hat, x_t)
         else:
-            # The mean is added to the scaled noise, not the reverse: one kernel less.
+            # Adding the mean to the noise in place saves the kernel that would add the noise.
             std = step.std if eta is not None else self._std(step, log_var_output)
             x_s = scaled_noise(x_t, std, generator)
             add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
