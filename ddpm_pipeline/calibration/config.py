@@ -1,4 +1,7 @@
-"""TODO calibration.config."""
+"""``CalibrateConfig``: all options of ``ddpm calibrate``, and the samplers of its tables.
+
+Nothing heavy is imported, so that the command refuses mistakes at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ddpm_pipeline.diffusion import SPACINGS
-from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, Estimate
+from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
 
 __all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "without_bound"]
 
@@ -40,7 +43,7 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """Those whose bound is infinite, so that they have no bits/dim: DDIM's, with eta = 0."""
+    """Give the samplers that have no bits/dim: the bound of DDIM, with eta = 0, is infinite."""
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
@@ -64,7 +67,7 @@ class CalibrateConfig:
     """Forward passes of one image each; 10 T unless given."""
     precision: float | None = None
     """Largest standard error of the bits per dimension; fail if there are too few images."""
-    estimate: Estimate = "error"
+    estimate: VarianceEstimate = "error"
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
     batch_size: int = 64
     """Images of one forward pass."""

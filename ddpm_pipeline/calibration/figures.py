@@ -33,7 +33,7 @@ _SHOWN_MULTIPLE = 3
 
 
 def moment_figure(calibration: Calibration) -> Figure:
-    """m_t, and the error of the predicted x_0 with the part of it that variances are made of."""
+    """Draw m_t, the error of the predicted x_0, and v_t, which the variances are made of."""
     figure, (moments, errors) = _axes(2)
     t = np.arange(len(calibration))
     _band(moments, t, calibration.m, calibration.m_standard_error)
@@ -46,7 +46,7 @@ def moment_figure(calibration: Calibration) -> Figure:
 
 
 def variance_figure(calibration: Calibration, schedule: NoiseSchedule) -> Figure:
-    """The analytic variance between those of fixed_small and fixed_large, as shares of beta."""
+    """Draw the analytic variance between fixed_small's and fixed_large's, as shares of beta."""
     figure, panels = _axes(2)
     T = len(schedule)
     for axes, stride in zip(panels, (1, max(T // 20, 1)), strict=True):
@@ -67,7 +67,7 @@ def variance_figure(calibration: Calibration, schedule: NoiseSchedule) -> Figure
 
 
 def step_figure(chains: Mapping[str, Sequence[int] | Tensor], T: int) -> Figure:
-    """The timesteps of some chains, one row each.
+    """Draw the timesteps of some chains, one row each.
 
     Arguments:
         chains: Timesteps by name.
@@ -82,7 +82,7 @@ def step_figure(chains: Mapping[str, Sequence[int] | Tensor], T: int) -> Figure:
 
 
 def cost_figure(costs: Mapping[str, Mapping[int, float]], unit: str) -> Figure:
-    """One curve over K for each way to sample, up to some multiple of the lowest cost.
+    """Draw a curve over K for each way to sample, up to some multiple of the lowest cost.
 
     Arguments:
         costs: Cost by "sampler spacing", which choose colour and line, and K.
@@ -115,7 +115,7 @@ def cost_figure(costs: Mapping[str, Mapping[int, float]], unit: str) -> Figure:
 
 
 def rate_distortion_figure(curves: Mapping[str, RateDistortion]) -> Figure:
-    """Distortion over rate, and both over the share of the chain that is done."""
+    """Draw distortion over rate, and the rate over the timestep that the code has reached."""
     figure, (plane, time) = _axes(2)
     for name, curve in curves.items():
         plane.plot(curve.rate, curve.distortion, lw=1, label=name)

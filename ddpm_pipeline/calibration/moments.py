@@ -32,6 +32,7 @@ from ddpm_pipeline.diffusion import (
     NoiseSchedule,
     PredictionType,
     broadcast,
+    gaussian_rate,
     keyed_normal,
     marginal,
     predict_x_0,
@@ -42,7 +43,6 @@ __all__ = ["MomentSums", "decoder_costs_of_residuals", "stratified_timesteps"]
 
 
 _GOLDEN = (5**0.5 - 1) / 2
-_DATA_VARIANCE = 0.25
 _DECODER_NATS = 1.0
 
 # Bins of residuals: _FINEST sinh(k _BIN_STEP), so fine that the squares are off by 1.3e-4 of
@@ -54,7 +54,7 @@ _HALF_LEVEL = 1 / 255
 
 
 def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float) -> Tensor:
-    """The timestep of each forward, half of them even in t and half by the rate.
+    """Give the timestep of each forward, half of them even in t and half by the rate.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -64,7 +64,7 @@ def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float
         int64, the shape of ``forwards``; among any N in a row, a timestep of share p comes N p
         times to within about 2.
     """
-    rates = torch.log1p(_DATA_VARIANCE * schedule.snr(torch.arange(len(schedule)))) / 2
+    rates = gaussian_rate(schedule, torch.arange(len(schedule)))
     padded = torch.cat([rates[:1] + 2 * _DECODER_NATS, rates, rates[-1:]])
     widths = padded[:-2] - padded[2:]
     shares = 0.5 / len(schedule) + 0.5 * widths / widths.sum()
@@ -74,7 +74,7 @@ def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float
 
 @dataclass(eq=False)
 class MomentSums:
-    """What has been added up so far; all of it adds over processes.
+    """The sums over all forwards so far; sums of several processes can be added.
 
     Arguments:
         count: Forwards at each timestep, float64, (T,).
@@ -100,7 +100,7 @@ class MomentSums:
     def zeros(
         cls, T: int, shape: Sequence[int], device: torch.device, *, histogram: bool
     ) -> MomentSums:
-        """Nothing added yet, of images of a shape."""
+        """Give sums to which nothing was added yet, for images of a shape."""
         precise = precise_dtype(device)
         tables = [torch.zeros(T, dtype=precise, device=device) for _ in range(5)]
         bins = torch.zeros(T, NUM_BINS if histogram else 0, dtype=torch.int64, device=device)
@@ -110,7 +110,7 @@ class MomentSums:
         return cls(*tables, data, *images, bins)
 
     def spectrum(self) -> Tensor:
-        """Variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
+        """Give the variances of the data's Fourier components, float64 on the CPU, shape (D,)."""
         count, image, power = (
             value.cpu().double() for value in (self.count.sum(), self.image, self.power)
         )
@@ -118,7 +118,7 @@ class MomentSums:
         return (power - torch.fft.fftn(mean, norm="ortho").abs().square()).clamp(min=0).flatten()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All sums by name."""
+        """Give all sums by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def add(
@@ -163,13 +163,17 @@ class MomentSums:
         }
         for name, value in values.items():
             getattr(self, name).index_add_(0, t, value.to(self.count))
+        self._add_images(x_0)
+        if self.residuals.numel():
+            bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
+            self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
+
+    def _add_images(self, x_0: Tensor) -> None:
+        """Add what does not depend on the network: power, mean and spectrum of the images."""
         self.data += _mean_square(x_0).sum().to(self.data)
         self.image += x_0.sum(0).to(self.image)
         components = torch.fft.fftn(x_0, dim=tuple(range(1, x_0.ndim)), norm="ortho")
         self.power += components.abs().square().sum(0).to(self.power)
-        if self.residuals.numel():
-            bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
-            self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
 
 
 def _mean_square(x: Tensor) -> Tensor:
@@ -177,7 +181,7 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
-    """The bin of every element's residual, int64, shape (B, D)."""
+    """Find the bin of every element's residual, int64, shape (B, D)."""
     x_0, residual = x_0.flatten(1), residual.flatten(1)
     is_outer = x_0.abs() > 1 - _HALF_LEVEL
     # At -1 an x_0_hat beyond -1 has x_0 - x_0_hat > 0; mirrored for +1.
@@ -187,7 +191,7 @@ def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
 
 
 def decoder_costs_of_residuals(residuals: Tensor, variance: Tensor) -> Tensor:
-    """E[-log P(x_0 | x_t)] per dimension of 8-bit data, for a decoder of the given variance.
+    """Give E[-log P(x_0 | x_t)] per dimension of 8-bit data, for a decoder of a variance.
 
     Arguments:
         residuals: Histograms, shape (T, NUM_BINS).

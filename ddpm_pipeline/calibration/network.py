@@ -27,17 +27,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_pipeline.calibration.run import Batches, CalibrationRun, own_state_file
-from ddpm_pipeline.calibration.tables import estimate_tables, estimate_x_0_variance
-from ddpm_pipeline.common import draw_seed, weights_hashes
+from ddpm_pipeline.calibration.run import CalibrationRun, Measured, own_state_file
+from ddpm_pipeline.calibration.tables import estimate_x_0_variance, measured_tables
+from ddpm_pipeline.common import check_choice, check_integer, draw_seed, weights_hashes
+from ddpm_pipeline.data import Batches
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.networks import Denoiser
 from ddpm_pipeline.schedulers import (
-    ESTIMATES,
     MEASURED_TABLES,
     OPTIONAL_TABLES,
+    VARIANCE_ESTIMATES,
     Calibration,
-    Estimate,
+    VarianceEstimate,
     schedule_fingerprint,
 )
 
@@ -54,7 +55,7 @@ _DECODERS = ("discretized", "continuous")
 
 
 class _Scheduler(Protocol):
-    """What is needed of ``ddpm_pipeline.DDPMScheduler``."""
+    """The part of ``ddpm_pipeline.DDPMScheduler`` that a calibration needs."""
 
     schedule: NoiseSchedule
     variance_type: str
@@ -69,7 +70,7 @@ def calibrate(
     generator: torch.Generator | None = None,
     num_forwards: int | None = None,
     precision: float | None = None,
-    estimate: Estimate = "error",
+    estimate: VarianceEstimate = "error",
     decoder: Literal["discretized", "continuous"] = "discretized",
     accelerator: Accelerator | None = None,
     state_file: str | os.PathLike | None = None,
@@ -103,12 +104,7 @@ def calibrate(
         TypeError: If the scheduler or the data are of another type.
     Source: Bao et al. 2022 (arXiv:2201.06503), section 3.
     """
-    schedule = getattr(scheduler, "schedule", None)
-    if not isinstance(schedule, NoiseSchedule):
-        raise TypeError(
-            "scheduler must be a ddpm_pipeline.DDPMScheduler, got "
-            f"{type(scheduler).__name__}; use DDPMScheduler.from_config(scheduler.config)"
-        )
+    schedule = _schedule_of(scheduler)
     T = len(schedule)
     num_forwards = FORWARDS_PER_TIMESTEP * T if num_forwards is None else num_forwards
     _check_options(T, num_forwards, precision, estimate, decoder)
@@ -123,51 +119,68 @@ def calibrate(
         seed=draw_seed(generator, accelerator, saved=(state.load() or {}).get("seed")),
         weights=repr(hashes),
     )
-    measured = run.measure(
+    measured = run.sum_forwards(
         model, x_0_batches, accelerator=accelerator, state=state, progress=progress
     )
-    estimates = estimate_tables(schedule, measured.sums)
-    # Forwards of one image at several timesteps are not independent: count the images.
-    repeats = num_forwards / measured.num_images
-    standard_error = estimates.standard_error * repeats**0.5
-    _check_precision(precision, standard_error, measured.num_images)
-    measured_tables = (*MEASURED_TABLES, *OPTIONAL_TABLES)
-    tables = {name: _rounded(getattr(estimates, name)) for name in measured_tables}
+    made = _calibration(run, measured, estimate, hashes)
+    _check_precision(precision, made.standard_error, made.num_images)
+    return made
+
+
+def _schedule_of(scheduler: object) -> NoiseSchedule:
+    schedule = getattr(scheduler, "schedule", None)
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(
+            "scheduler must be a ddpm_pipeline.DDPMScheduler, got "
+            f"{type(scheduler).__name__}; use DDPMScheduler.from_config(scheduler.config)"
+        )
+    return schedule
+
+
+def _calibration(
+    run: CalibrationRun,
+    measured: Measured,
+    estimate: VarianceEstimate,
+    weights: Mapping[str, str] | None,
+) -> Calibration:
+    """Make the calibration of all that was measured."""
+    found = measured_tables(run.schedule, measured.sums)
+    tables = {
+        name: _rounded(getattr(found, name)) for name in (*MEASURED_TABLES, *OPTIONAL_TABLES)
+    }
+    second_moment = found.second_moment
     x_0_variance = _rounded(
         estimate_x_0_variance(
-            schedule, estimate, tables["m"], tables["x_0_error"], estimates.second_moment
+            run.schedule, estimate, tables["m"], tables["x_0_error"], second_moment
         )
     )
-    if decoder == "continuous":
+    if not run.is_discrete:
         tables["decoder_variance"] = x_0_variance
+    # Forwards of one image at several timesteps are not independent: count the images.
+    repeats = run.num_forwards / measured.num_images
     return Calibration(
         **tables,
         x_0_variance=x_0_variance,
-        alpha_bar=schedule_fingerprint(schedule),
-        second_moment=estimates.second_moment,
-        standard_error=standard_error,
+        alpha_bar=schedule_fingerprint(run.schedule),
+        second_moment=second_moment,
+        standard_error=found.standard_error * repeats**0.5,
         num_images=measured.num_images,
-        num_forwards=num_forwards,
+        num_forwards=run.num_forwards,
         image_shape=measured.image_shape,
         estimate=estimate,
-        weights=hashes,
+        weights=weights,
     )
 
 
 def _check_options(
     T: int, num_forwards: int, precision: float | None, estimate: str, decoder: str
 ) -> None:
-    if isinstance(num_forwards, bool) or not isinstance(num_forwards, int) or num_forwards < T:
-        raise ValueError(
-            f"num_forwards must be an integer of at least {T}, one for each timestep, got "
-            f"{num_forwards!r}"
-        )
+    note = ", one for each timestep"
+    check_integer("num_forwards", num_forwards, least=T, note=note)
     if precision is not None and not precision > 0:
         raise ValueError(f"precision must be above 0 bits per dimension, got {precision}")
-    if estimate not in ESTIMATES:
-        raise ValueError(f"estimate must be one of {', '.join(ESTIMATES)}, got {estimate!r}")
-    if decoder not in _DECODERS:
-        raise ValueError(f"decoder must be one of {', '.join(_DECODERS)}, got {decoder!r}")
+    check_choice("estimate", estimate, VARIANCE_ESTIMATES)
+    check_choice("decoder", decoder, _DECODERS)
 
 
 def _check_precision(precision: float | None, standard_error: float, num_images: int) -> None:
@@ -181,7 +194,7 @@ def _check_precision(precision: float | None, standard_error: float, num_images:
 
 
 def _rounded(table: Tensor | None) -> Tensor | None:
-    """Every number to the digits that are kept."""
+    """Round every number to the digits that are kept."""
     if table is None:
         return None
     numbers = [float(f"{number:.{_DIGITS}g}") for number in table.flatten().tolist()]

@@ -57,13 +57,13 @@ def rate_distortion(
     *,
     variance_type: VarianceType = "analytic",
 ) -> RateDistortion:
-    """The rate–distortion curve of a model, from its calibration alone.
+    """Give the rate–distortion curve of a model, from its calibration alone.
 
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
         timesteps: The chain that codes, strictly decreasing; the full one by default.
-        variance_type: One of ``calibration_costs.PRICED_VARIANCES``.
+        variance_type: One of PRICED_VARIANCES.
     Returns:
         The curve, from almost nothing to the whole image.
     Raises:
@@ -102,7 +102,7 @@ def progressive_reconstructions(
     class_labels: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Estimates of images from ever more of their code: x_0_hat(x_t) down a chain.
+    """Predict images from ever more of their code: x_0_hat(x_t) down a chain.
 
     Every x_s is drawn from q(x_s | x_t, x_0), as a receiver would see it arrive.
 

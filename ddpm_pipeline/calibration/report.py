@@ -40,7 +40,7 @@ Table = dict[str, dict[int, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-    """Tables by "sampler spacing" and K, and how sure they are."""
+    """The costs of a calibrated model by "sampler spacing" and K, and how sure they are."""
 
     bits_per_dim: Table
     standard_error: float
@@ -54,11 +54,11 @@ class CalibrationReport:
     """Hash of the images."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Give all of it as JSON values."""
         return asdict(self)
 
     def table(self) -> str:
-        """Both tables as text."""
+        """Give both tables as text."""
         error = f"± {self.standard_error:.2g} at K = T"
         note = f"{self.num_forwards:,} forwards over {self.num_images:,} images"
         parts = [_text(f"bits/dim ({error}; {note})", self.bits_per_dim, ".3f")]
@@ -87,13 +87,13 @@ def bits_per_dim_table(
     spacings: Sequence[str],
     steps: Sequence[int],
 ) -> Table:
-    """The bound of every row and every K, without forward passes.
+    """Give the bound of every row and every K, without forward passes.
 
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
         samplers: Keys of SAMPLERS; those of DDIM have no bound and are left out.
-        spacings: Any.
+        spacings: Of SPACINGS and CALIBRATED_SPACINGS.
         steps: Values of K.
     """
     table: Table = {}
@@ -119,7 +119,7 @@ def distance_table(
     steps: Sequence[int],
     T: int,
 ) -> Table:
-    """The Fréchet distance of every row and every K; K = T once, since all spacings are one.
+    """Measure the Fréchet distance of every row and K, once for K = T: all spacings are one.
 
     Arguments:
         distance: From sampler, spacing and K.

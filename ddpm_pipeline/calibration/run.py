@@ -8,7 +8,7 @@ but for the order of their rounding.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import chain, count
 from pathlib import Path
@@ -20,19 +20,16 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.calibration.moments import MomentSums, stratified_timesteps
 from ddpm_pipeline.common import StateFile
+from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import NoiseSchedule, PredictionType, VarianceType, split_output
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Batches", "CalibrationRun", "Measured", "own_state_file"]
+__all__ = ["CalibrationRun", "Measured", "own_state_file"]
 
 
-Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
-
-# How far from its level, in levels, a value may be by rounding.
-_LEVEL_TOLERANCE = 1e-2
 _BATCHES_PER_SAVE = 50
 
 
@@ -44,18 +41,23 @@ class Measured(NamedTuple):
     image_shape: tuple[int, ...]
 
 
-class _Rows(NamedTuple):
-    """A batch: the number of its first row, which pass over the data it is of, and the rows."""
+class _NumberedBatch(NamedTuple):
+    """A batch, the number of its first row, and the number of the pass over the data."""
 
     start: int
     turn: int
     x_0: Tensor
     labels: Tensor | None
 
+    @property
+    def stop(self) -> int:
+        """The number of the row that comes next."""
+        return self.start + len(self.x_0)
+
 
 @dataclass(frozen=True)
 class CalibrationRun:
-    """What is measured, and with how many forwards.
+    """The settings of a calibration's forward passes, which ``sum_forwards`` makes.
 
     Arguments:
         schedule, prediction_type, variance_type: The scheduler's.
@@ -73,7 +75,7 @@ class CalibrationRun:
     seed: int
     weights: str | None = None
 
-    def measure(
+    def sum_forwards(
         self,
         model: Denoiser,
         batches: Batches,
@@ -82,7 +84,7 @@ class CalibrationRun:
         state: StateFile | None = None,
         progress: bool = False,
     ) -> Measured:
-        """Make all forwards.
+        """Make all forwards, and sum what they give.
 
         Arguments:
             model: Called as model(x_t, t), or with class_labels where a batch has them.
@@ -94,47 +96,39 @@ class CalibrationRun:
             ValueError: If there are too few data, or they do not fit the model or each other.
             TypeError: If the batches are something else.
         """
-        rank = accelerator.process_index if accelerator else 0
-        world = accelerator.num_processes if accelerator else 1
-        rows = self._rows(batches)
-        first = next(rows)
+        state = StateFile(None) if state is None else state
+        numbered = self._numbered(batches)
+        first = next(numbered)
         shape = first.x_0.shape[1:]
         _check_resolution(model, shape)
         device = accelerator.device if accelerator else device_of(model, first.x_0.device)
         sums = MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete)
-        state = StateFile(None) if state is None else state
-        settings = self._settings(shape)
-        done, num_images = self._restore(sums, state, settings), 0
-        bar = tqdm(
-            total=self.num_forwards,
-            desc="calibrating",
-            unit=" forwards",
-            disable=not progress or rank > 0,
-        )
-        with evaluating(model), bar:
-            for i, batch in enumerate(chain([first], rows), start=1):
-                stop = batch.start + len(batch.x_0)
+        done, num_images = self._restore(sums, state, shape), 0
+        rank = accelerator.process_index if accelerator else 0
+        mine = slice(rank, None, accelerator.num_processes if accelerator else 1)
+        with evaluating(model), self._progress_bar(progress and rank == 0) as bar:
+            for i, batch in enumerate(chain([first], numbered), start=1):
                 num_images += len(batch.x_0) if batch.turn == 0 else 0
                 bar.update(len(batch.x_0))
-                if stop <= done:
+                if batch.stop <= done:
                     continue
-                if batch.x_0.shape[1:] != shape:
-                    raise ValueError(
-                        "x_0_batches must hold images of one shape, got "
-                        f"{(*shape,)} and {(*batch.x_0.shape[1:],)}"
-                    )
-                self._add(sums, model, batch, slice(rank, None, world))
+                self._add(sums, model, batch, mine)
                 if i % _BATCHES_PER_SAVE == 0:
-                    own = {"settings": settings, "seed": self.seed, "done": stop}
-                    state.save({**own, "sums": sums.tensors()})
+                    self._save(sums, state, shape, batch.stop)
         if accelerator is not None:
             for name, value in sums.tensors().items():
                 setattr(sums, name, accelerator.reduce(value, "sum"))
         state.delete()
         return Measured(sums, num_images, (*shape,))
 
-    def _add(self, sums: MomentSums, model: Denoiser, batch: _Rows, mine: slice) -> None:
-        forwards = torch.arange(batch.start, batch.start + len(batch.x_0))[mine]
+    def _progress_bar(self, shown: bool) -> tqdm:
+        return tqdm(
+            total=self.num_forwards, desc="calibrating", unit=" forwards", disable=not shown
+        )
+
+    def _add(self, sums: MomentSums, model: Denoiser, batch: _NumberedBatch, mine: slice) -> None:
+        """Add the forwards of this process's rows of a batch."""
+        forwards = torch.arange(batch.start, batch.stop)[mine]
         if not len(forwards):
             return
         device = sums.count.device
@@ -154,16 +148,20 @@ class CalibrationRun:
             forwards=forwards.to(device),
         )
 
-    def _rows(self, batches: Batches) -> Iterator[_Rows]:
-        """All batches up to num_forwards rows, again and again if they can be read again."""
+    def _numbered(self, batches: Batches) -> Iterator[_NumberedBatch]:
+        """Give all batches up to num_forwards rows, again and again if they can be read again."""
         if isinstance(batches, Tensor):
             raise TypeError("x_0_batches must be batches, such as [x_0], got a Tensor")
-        start = 0
+        start, shape = 0, None
         for turn in count():
-            for batch in batches:
-                x_0, labels = _checked(batch, is_discrete=self.is_discrete)
+            for item in batches:
+                x_0, labels = checked_batch("x_0_batches", *split_batch(item), shape=shape)
+                shape = x_0.shape[1:]
+                if self.is_discrete:
+                    _check_levels(x_0)
                 x_0 = x_0[: self.num_forwards - start]
-                yield _Rows(start, turn, x_0, None if labels is None else labels[: len(x_0)])
+                labels = None if labels is None else labels[: len(x_0)]
+                yield _NumberedBatch(start, turn, x_0, labels)
                 start += len(x_0)
                 if start == self.num_forwards:
                     return
@@ -175,13 +173,12 @@ class CalibrationRun:
                     f"is {self.num_forwards}; pass a list, a DataLoader, or more images"
                 )
 
-    @staticmethod
-    def _restore(sums: MomentSums, state: StateFile, settings: str) -> int:
-        """Fill in the sums of an interrupted run; how many rows they hold."""
+    def _restore(self, sums: MomentSums, state: StateFile, shape: torch.Size) -> int:
+        """Fill in the sums of an interrupted run; give how many rows they hold."""
         saved = state.load()
         if saved is None:
             return 0
-        if saved["settings"] != settings:
+        if saved["settings"] != self._settings(shape):
             raise ValueError(
                 f"state_file {state.path} is of a calibration with other settings, another "
                 "schedule, seed or shape of images, or of another version of ddpm_pipeline; "
@@ -191,7 +188,12 @@ class CalibrationRun:
             value.copy_(saved["sums"][name])
         return saved["done"]
 
+    def _save(self, sums: MomentSums, state: StateFile, shape: torch.Size, done: int) -> None:
+        own = {"settings": self._settings(shape), "seed": self.seed, "done": done}
+        state.save({**own, "sums": sums.tensors()})
+
     def _settings(self, shape: torch.Size) -> str:
+        """Describe all that the sums depend on; a run goes on only from the same."""
         table = self.schedule.log_alpha_bar.tolist()
         sums = [field.name for field in fields(MomentSums)]
         return repr((replace(self, schedule=None), table, tuple(shape), sums))
@@ -200,7 +202,7 @@ class CalibrationRun:
 def own_state_file(
     state_file: str | os.PathLike | None, accelerator: Accelerator | None
 ) -> StateFile:
-    """The file that this process goes on from; every process has one of its own."""
+    """Give the file that this process goes on from; every process has one of its own."""
     path = None if state_file is None else Path(state_file)
     if path is not None and accelerator is not None and accelerator.num_processes > 1:
         rank, world = accelerator.process_index, accelerator.num_processes
@@ -208,29 +210,18 @@ def own_state_file(
     return StateFile(path)
 
 
-def _checked(batch: object, *, is_discrete: bool) -> tuple[Tensor, Tensor | None]:
-    """The data, at least float32, and labels of a batch."""
-    x_0, labels = batch if isinstance(batch, tuple | list) else (batch, None)
-    if not isinstance(x_0, Tensor) or not x_0.is_floating_point() or x_0.ndim < 2:
-        kind = x_0.dtype if isinstance(x_0, Tensor) else type(x_0).__name__
-        raise TypeError(
-            "x_0_batches must hold floating-point tensors (B, C, *), or pairs of one and its "
-            f"labels, got {kind}"
+def _check_levels(x_0: Tensor) -> None:
+    """Refuse data that are no 8-bit images."""
+    if x_0.abs().max() > 1 or between_levels(x_0).any():
+        raise ValueError(
+            "x_0_batches must hold 8-bit images, 2 k/255 - 1 with k = 0, ..., 255, for "
+            f"decoder='discretized', got values from {x_0.min():.4g} to {x_0.max():.4g} "
+            "beside the levels; pass decoder='continuous' for other data"
         )
-    x_0 = x_0 if x_0.dtype == torch.float64 else x_0.float()
-    if is_discrete:
-        levels = (x_0 + 1) * 127.5
-        if x_0.abs().max() > 1 or (levels - levels.round()).abs().max() > _LEVEL_TOLERANCE:
-            raise ValueError(
-                "x_0_batches must hold 8-bit images, 2 k/255 - 1 with k = 0, ..., 255, for "
-                f"decoder='discretized', got values from {x_0.min():.4g} to {x_0.max():.4g} "
-                "beside the levels; pass decoder='continuous' for other data"
-            )
-    return x_0, labels
 
 
 def _check_resolution(model: Denoiser, shape: torch.Size) -> None:
-    """ValueError if a diffusers model says that it is for images of another shape."""
+    """Refuse images of another shape than a diffusers model says that it is for."""
     config = getattr(model, "config", None)
     size, channels = getattr(config, "sample_size", None), getattr(config, "in_channels", None)
     if size is None or channels is None or len(shape) != 3:

@@ -58,7 +58,7 @@ from ddpm_pipeline.evaluation import (
 from ddpm_pipeline.pipelines import DDPMPipeline, Sampler, SamplingOptions
 from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
 
-__all__ = ["calibrate_command"]
+__all__ = ["calibrate_saved_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,15 @@ logger = logging.getLogger(__name__)
 _STRIP_ROWS, _STRIP_COLUMNS = 6, 10
 
 
-def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
-    """Calibrate, write the results, and return the report.
+def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
+    """Calibrate a saved model; write calibration.json, its plots, and the model's scheduler.
 
-    On every process of `accelerate launch` together.
+    Under `accelerate launch` every process must call it.
 
     Arguments:
         config: All options.
+    Returns:
+        The tables over K, as in calibration.json.
     Raises:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
@@ -88,42 +90,11 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
         extractor(data.batch(range(1))[0])  # fails here, not after calibrating, on a wrong shape
     output = Path(config.output_dir or config.model)
     output.mkdir(parents=True, exist_ok=True)
-    accelerator = shared_accelerator()
-    calibration = calibrate(
-        pipe.unet,
-        scheduler,
-        ModelBatches(data, config.batch_size),
-        generator=stream_generator("calibration_noise", config.seed),
-        num_forwards=config.num_forwards,
-        precision=config.precision,
-        estimate=config.estimate,
-        accelerator=accelerator,
-        state_file=output / "calibration.state",
-        progress=True,
-    )
-    scheduler.set_calibration(calibration)
-    report = CalibrationReport(
-        bits_per_dim=bits_per_dim_table(
-            calibration, scheduler.schedule, config.samplers, config.spacings, steps
-        ),
-        standard_error=calibration.standard_error,
-        frechet_distance=_distances(config, pipe, scheduler, data, extractor, steps),
-        num_frechet_images=config.num_images,
-        num_images=calibration.num_images,
-        num_forwards=calibration.num_forwards,
-        features=None if extractor is None else extractor.name,
-        data=data.fingerprint,
-    )
+    scheduler.set_calibration(_calibrate(config, pipe, scheduler, data, output))
+    distances = _distances(config, pipe, scheduler, data, extractor, steps)
+    report = _report(config, scheduler, data, extractor, steps, distances)
     if state.is_main_process:
-        measured = {
-            "data": source_name(config.data),
-            "split": config.split,
-            "changes": data.changes,
-            "weights": weights_hash(pipe.unet),
-            "estimate": config.estimate,
-            "seed": config.seed,
-        }
-        _write(output, {"report": report.to_dict(), "measured": measured}, calibration)
+        _write(output, report, _described(config, pipe, data), scheduler.calibration)
         _draw(output, config, scheduler, report)
         _reconstruct(pipe, scheduler, data, seed=config.seed).save(output / "progressive.png")
         if config.save:
@@ -132,8 +103,64 @@ def calibrate_command(config: CalibrateConfig) -> CalibrationReport:
     return report
 
 
+def _calibrate(
+    config: CalibrateConfig,
+    pipe: DDPMPipeline,
+    scheduler: DDPMScheduler,
+    data: ImageData,
+    output: Path,
+) -> Calibration:
+    return calibrate(
+        pipe.unet,
+        scheduler,
+        ModelBatches(data, config.batch_size),
+        generator=stream_generator("calibration_noise", config.seed),
+        num_forwards=config.num_forwards,
+        precision=config.precision,
+        estimate=config.estimate,
+        accelerator=shared_accelerator(),
+        state_file=output / "calibration.state",
+        progress=True,
+    )
+
+
+def _report(
+    config: CalibrateConfig,
+    scheduler: DDPMScheduler,
+    data: ImageData,
+    extractor: FeatureExtractor | None,
+    steps: Sequence[int],
+    distances: dict[str, dict[int, float]],
+) -> CalibrationReport:
+    calibration = scheduler.calibration
+    return CalibrationReport(
+        bits_per_dim=bits_per_dim_table(
+            calibration, scheduler.schedule, config.samplers, config.spacings, steps
+        ),
+        standard_error=calibration.standard_error,
+        frechet_distance=distances,
+        num_frechet_images=config.num_images,
+        num_images=calibration.num_images,
+        num_forwards=calibration.num_forwards,
+        features=None if extractor is None else extractor.name,
+        data=data.fingerprint,
+    )
+
+
+def _described(config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData) -> dict[str, Any]:
+    """Say what was measured, on which images; no path and no host."""
+    return {
+        "data": source_name(config.data),
+        "split": config.split,
+        "changes": data.changes,
+        "weights": weights_hash(pipe.unet),
+        "estimate": config.estimate,
+        "seed": config.seed,
+    }
+
+
 def _own_scheduler(config: CalibrateConfig, pipe: DDPMPipeline) -> DDPMScheduler:
-    """The model's scheduler with the options that it is to be saved with."""
+    """Give the model's scheduler with the options that it is to be saved with."""
     scheduler = pipe.scheduler
     if not isinstance(scheduler, DDPMScheduler):
         raise ValueError(
@@ -208,8 +235,14 @@ def _distances(
     return distance_table(distance, config.samplers, config.spacings, steps, len(scheduler))
 
 
-def _write(output: Path, measured: dict[str, Any], calibration: Calibration) -> None:
-    content = {**measured, "calibration": calibration.to_dict()}
+def _write(
+    output: Path, report: CalibrationReport, measured: dict[str, Any], calibration: Calibration
+) -> None:
+    content = {
+        "report": report.to_dict(),
+        "measured": measured,
+        "calibration": calibration.to_dict(),
+    }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_text(output / "calibration.json", text)
 

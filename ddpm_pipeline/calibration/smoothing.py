@@ -30,21 +30,21 @@ class SmoothFit(NamedTuple):
     gain: Tensor
 
     def covariance(self, variances: Tensor) -> Tensor:
-        """Covariance (J, J) of the coefficients, given the variances (T,) of y."""
+        """Give the covariance (J, J) of the coefficients, given the variances (T,) of y."""
         return (self.gain * variances) @ self.gain.T
 
     def standard_errors(self, variances: Tensor) -> Tensor:
-        """Standard errors (T,) of the curve, given the variances (T,) of y."""
+        """Give the standard errors (T,) of the curve, given the variances (T,) of y."""
         return ((self.basis @ self.covariance(variances)) * self.basis).sum(1).sqrt()
 
     def standard_error_of_sum(self, weights: Tensor, variances: Tensor) -> Tensor:
-        """Standard error of sum_t weights_t f_t."""
+        """Give the standard error of sum_t weights_t f_t."""
         slope = self.basis.T @ weights
         return (slope @ self.covariance(variances) @ slope).sqrt()
 
 
 def smooth_fit(x: Tensor, y: Tensor, weights: Tensor, *, knot_spacing: float = 0.5) -> SmoothFit:
-    """The smooth curve through y at x.
+    """Fit the smooth curve through y at x.
 
     Arguments:
         x: Where, float64, shape (T,).
@@ -78,7 +78,7 @@ def smooth_fit(x: Tensor, y: Tensor, weights: Tensor, *, knot_spacing: float = 0
 
 
 def _cubic_splines(x: Tensor, knot_spacing: float) -> Tensor:
-    """All cubic B-splines with even knots that reach into the range of x, shape (T, J)."""
+    """Give all cubic B-splines with even knots that reach into the range of x, (T, J)."""
     intervals = max(int(((x.max() - x.min()) / knot_spacing).ceil()), 1)
     position = (x - x.min()) / knot_spacing
     centres = torch.arange(-1, intervals + 2, dtype=x.dtype)

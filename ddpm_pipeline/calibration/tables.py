@@ -1,7 +1,7 @@
 r"""From sums over forwards to smooth tables over t, with their errors.
 
 The denoising error of any data is a smooth function of log SNR, so that neighbouring timesteps
-share their forwards: each table is a spline in log SNR (``calibration_smoothing``) through the
+share their forwards: each table is a spline in log SNR (``smoothing``) through the
 means of single timesteps. Errors are smoothed as fractions of the error of the best multiple of
 x_t, which vary little from one end of the chain to the other.
 
@@ -29,31 +29,16 @@ from ddpm_pipeline.diffusion import (
     move_costs,
     wiener_error,
 )
-from ddpm_pipeline.schedulers import Estimate
+from ddpm_pipeline.schedulers import VarianceEstimate
 
-__all__ = ["Estimates", "estimate_tables"]
+__all__ = ["MeasuredTables", "estimate_x_0_variance", "measured_tables"]
 
 # Below this SNR the noise of 1 - m, amplified by 1/SNR, is worse than the model's own error.
 _MOMENT_SNR = 1e-2
 
 
-def estimate_x_0_variance(
-    schedule: NoiseSchedule,
-    estimate: Estimate,
-    m: Tensor,
-    x_0_error: Tensor,
-    second_moment: float,
-) -> Tensor:
-    """v_t by the chosen estimate, at most the error of the best multiple of x_t."""
-    limit = linear_error(schedule, second_moment)
-    if estimate == "moment":
-        snr = schedule.snr(torch.arange(len(schedule)))
-        x_0_error = torch.where(snr < _MOMENT_SNR, x_0_error, (1 - m) / snr)
-    return torch.minimum(x_0_error, limit).clamp(min=1e-6 * limit)
-
-
-# Variances, over e_t, among which the decoder's best is looked for: e_t is the mean over levels of
-# which those inside the range, that decide, may be few.
+# Variances, over e_t, among which the decoder's best is looked for. The best may be well above or
+# below e_t, a mean over all levels, since only those inside the range decide it.
 _DECODER_FACTORS = 2 ** torch.arange(-3, 4.5, 0.5, dtype=torch.float64)
 
 _LOG_SNR_RANGE = (-12.0, 14.0)
@@ -61,10 +46,10 @@ _LEAST_SHARE = 1e-6
 _LEAST_RELATIVE_COST = 1e-2
 
 
-class Estimates(NamedTuple):
+class MeasuredTables(NamedTuple):
     """Tables of shape (T,), float64 on the CPU, and the error of the full chain's bits/dim.
 
-    They are those of ``calibration.Calibration``.
+    They are those of ``Calibration``, before rounding.
     """
 
     m: Tensor
@@ -79,8 +64,8 @@ class Estimates(NamedTuple):
     standard_error: float
 
 
-def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
-    """All that the sums say.
+def measured_tables(schedule: NoiseSchedule, sums: MomentSums) -> MeasuredTables:
+    """Compute all that the sums say.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -102,7 +87,7 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
     nats_error = share.standard_error_of_sum(slopes, share_variances)
     pricer = _DecoderPricer(schedule, sums.residuals.cpu(), log_snr, count)
     decoder_variance, decoder_cost = pricer.best(x_0_error)
-    return Estimates(
+    return MeasuredTables(
         m=m.values,
         m_standard_error=m.standard_errors(m_variances),
         x_0_error=x_0_error,
@@ -116,10 +101,25 @@ def estimate_tables(schedule: NoiseSchedule, sums: MomentSums) -> Estimates:
     )
 
 
+def estimate_x_0_variance(
+    schedule: NoiseSchedule,
+    estimate: VarianceEstimate,
+    m: Tensor,
+    x_0_error: Tensor,
+    second_moment: float,
+) -> Tensor:
+    """Give v_t by the chosen estimate, at most the error of the best multiple of x_t."""
+    limit = linear_error(schedule, second_moment)
+    if estimate == "moment":
+        snr = schedule.snr(torch.arange(len(schedule)))
+        x_0_error = torch.where(snr < _MOMENT_SNR, x_0_error, (1 - m) / snr)
+    return torch.minimum(x_0_error, limit).clamp(min=1e-6 * limit)
+
+
 def _smooth_mean(
     x: Tensor, count: Tensor, total: Tensor, squares: Tensor
 ) -> tuple[SmoothFit, Tensor]:
-    """The smooth mean of images over timesteps, and the variance of the mean at each one."""
+    """Give the smooth mean of images over timesteps, and the variance of each mean."""
     mean = total / count.clamp(min=1)
     spread = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
     spread = spread * count / (count - 1).clamp(min=1)
@@ -132,7 +132,7 @@ def _smooth_mean(
 
 
 def _bound_slopes(schedule: NoiseSchedule, x_0_error: Tensor) -> Tensor:
-    """d(nats per dimension of the full chain) / d(x_0's error at t), with variances held."""
+    """Give d(nats per dimension of the full chain) / d(x_0's error at t), variances held."""
     t = torch.arange(1, len(schedule))
     error = x_0_error[1:]
     with_error, without = (
@@ -151,7 +151,7 @@ class _DecoderPricer(NamedTuple):
     count: Tensor
 
     def costs(self, variance: Tensor) -> Tensor:
-        """Nats per dimension for a variance at each timestep, shape (T,)."""
+        """Give the nats per dimension for a variance at each timestep, shape (T,)."""
         nats = decoder_costs_of_residuals(self.residuals, variance)
         # Images differ about in proportion to what they cost.
         first = smooth_fit(self.log_snr, nats, self.count).values
@@ -160,13 +160,13 @@ class _DecoderPricer(NamedTuple):
         return smooth_fit(self.log_snr, nats, weights).values
 
     def table(self) -> Tensor:
-        """The cost for each of DECODER_RATIOS, shape (7, T); (0, T) for a density."""
+        """Give the cost for each of DECODER_RATIOS, shape (7, T); (0, T) for a density."""
         if not self.residuals.numel():
             return self.count.new_zeros(0, len(self.schedule))
         return torch.stack([self.costs(ratio * self._noise) for ratio in DECODER_RATIOS])
 
     def best(self, x_0_error: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The variance with the least cost, at most 1 - alpha_bar, and that cost, shape (T,)."""
+        """Give the variance of the least cost, at most 1 - alpha_bar, and that cost, (T,)."""
         if not self.residuals.numel():
             return x_0_error, None
         factors = _DECODER_FACTORS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddpm_pipeline.calibration import CalibrateConfig, calibrate_command, without_bound
+from ddpm_pipeline.calibration import CalibrateConfig, calibrate_saved_model, without_bound
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.common import process_state
 from ddpm_pipeline.schedulers import DDPMScheduler
@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--model", *argv]
     config = parse(CalibrateConfig, argv, prog="ddpm calibrate")
-    report = calibrate_command(config)
+    report = calibrate_saved_model(config)
     if process_state().is_main_process:
         print(report.table(), *_notes(config), sep="\n\n")  # noqa: T201
 

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.common.checks import check_at_least, check_choice, check_integer
+    from ddpm_pipeline.common.checks import (
+        check_at_least,
+        check_choice,
+        check_integer,
+        is_integer,
+    )
     from ddpm_pipeline.common.distributed import (
         draw_seed,
         join_restarted_processes,
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "checks": ["check_at_least", "check_choice", "check_integer"],
+        "checks": ["check_at_least", "check_choice", "check_integer", "is_integer"],
         "distributed": [
             "draw_seed",
             "join_restarted_processes",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.cache import default_cache_dir
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "batches": ["Batches", "between_levels", "checked_batch", "split_batch"],
         "cache": ["default_cache_dir"],
         "images": ["Batch", "ImageData", "open_images", "split_validation"],
         "loader": ["BatchSource", "ImageLoader", "Prefetcher"],

@@ -1,7 +1,7 @@
 """The mathematics, which knows torch and nothing else.
 
-Schedules, q and p, the terms of the bound, losses, spacings and costs. Every formula takes a pair of
-timesteps (t, s), where s = -1 is clean data, and computes its coefficients in float64.
+Schedules, q and p, the terms of the bound, losses, spacings and costs. Every formula takes a pair
+of timesteps (t, s), where s = -1 is clean data, and computes its coefficients in float64.
 """
 
 from typing import TYPE_CHECKING
@@ -10,11 +10,9 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.bound_terms import (
-        ReverseProcess,
         bits_per_dim,
         decoder_nats,
         prior_nats,
-        sum_elements,
         transition_nats,
     )
     from ddpm_pipeline.diffusion.choices import (
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.diffusion.costs import (
         PRICED_VARIANCES,
+        gaussian_rate,
         linear_error,
         lost_variance_costs,
         move_costs,
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
         model_target,
         predict_x_0,
     )
+    from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
     from ddpm_pipeline.diffusion.reverse_process import (
         ReverseMove,
         analytic_variance,
@@ -70,7 +70,6 @@ if TYPE_CHECKING:
         reverse_mean,
         reverse_x_0,
         split_output,
-        x_0_variance_of_moves,
     )
     from ddpm_pipeline.diffusion.schedule import NoiseSchedule
     from ddpm_pipeline.diffusion.spacing import (
@@ -79,20 +78,13 @@ if TYPE_CHECKING:
         shortest_paths,
         spaced_timesteps,
     )
-    from ddpm_pipeline.diffusion.tensors import add_scaled_, broadcast
+    from ddpm_pipeline.diffusion.tensors import add_scaled_, broadcast, sum_elements
     from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "bound_terms": [
-            "ReverseProcess",
-            "bits_per_dim",
-            "decoder_nats",
-            "prior_nats",
-            "sum_elements",
-            "transition_nats",
-        ],
+        "bound_terms": ["bits_per_dim", "decoder_nats", "prior_nats", "transition_nats"],
         "choices": [
             "DECODERS",
             "Decoder",
@@ -108,6 +100,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         ],
         "costs": [
             "PRICED_VARIANCES",
+            "gaussian_rate",
             "linear_error",
             "lost_variance_costs",
             "move_costs",
@@ -127,6 +120,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "keyed_noise": ["keyed_normal", "keyed_uniform"],
         "losses": ["loss_weights", "training_loss"],
         "predictions": ["check_prediction_type", "convert", "model_target", "predict_x_0"],
+        "reverse_model": ["ReverseProcess"],
         "reverse_process": [
             "ReverseMove",
             "analytic_variance",
@@ -136,11 +130,10 @@ __getattr__, __dir__, __all__ = lazy_face(
             "reverse_mean",
             "reverse_x_0",
             "split_output",
-            "x_0_variance_of_moves",
         ],
         "schedule": ["NoiseSchedule"],
         "spacing": ["ShortestPaths", "check_chain", "shortest_paths", "spaced_timesteps"],
-        "tensors": ["add_scaled_", "broadcast"],
+        "tensors": ["add_scaled_", "broadcast", "sum_elements"],
         "timesteps": ["low_discrepancy_timesteps", "make_timestep_sampler"],
     },
 )

@@ -58,7 +58,7 @@ Loss = Literal["simple", "vlb", "hybrid"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 LossWeighting = Literal["uniform", "snr", "min_snr", "p2"]
 LOSS_WEIGHTINGS: tuple[str, ...] = get_args(LossWeighting)
-"""What is trained for: see losses.py."""
+"""What is trained for, and how timesteps weigh in it: see losses.py."""
 
 TimestepSamplerName = Literal[
     "uniform", "low_discrepancy", "importance", "low_discrepancy_importance"

@@ -8,7 +8,7 @@ r"""What every move t → s adds to the bound, from one number per timestep and 
 with a the weight of x_0 in the mean of the move, :math:`\lambda^2` the variance of the forward
 posterior (or DDIM's) and :math:`\sigma^2` that of the model: the two means differ by a(x_0 - x̂_0).
 A chain costs its prior, its moves and its decoder, so the best chain of any length is a shortest
-path (``spacing.shortest_paths``). Everything is in nats per dimension.
+path (``shortest_paths``). Everything is in nats per dimension.
 """
 
 import torch
@@ -22,6 +22,7 @@ from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 
 __all__ = [
     "PRICED_VARIANCES",
+    "gaussian_rate",
     "linear_error",
     "lost_variance_costs",
     "move_costs",
@@ -31,9 +32,11 @@ __all__ = [
 ]
 
 
-_COMPONENTS_AT_ONCE = 4096  # times T numbers are in memory
-
 PRICED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "analytic")
+"""Variance types whose moves have a price without forward passes; a learned variance has none."""
+
+_COMPONENTS_AT_ONCE = 4096  # times T numbers are in memory
+_TYPICAL_VARIANCE = 0.25  # of images in [-1, 1]
 
 
 def move_costs(
@@ -46,7 +49,7 @@ def move_costs(
     x_0_variance: Tensor | None = None,
     eta: float | None = None,
 ) -> Tensor:
-    r"""The bound's terms of some moves t → s between noisy steps.
+    r"""Give the bound's terms of some moves t → s between noisy steps.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -77,7 +80,7 @@ def step_costs(
     x_0_variance: Tensor | None = None,
     eta: float | None = None,
 ) -> Tensor:
-    r"""The bound's terms of all moves t → s, the moves to the data among them.
+    r"""Give the bound's terms of all moves t → s, the moves to the data among them.
 
     Arguments:
         x_0_error: e_t, float64, shape (T,).
@@ -123,12 +126,8 @@ def _move(
     x_0_variance: Tensor,
     eta: float | None,
 ) -> tuple[ReverseMove, Tensor]:
-    """The reverse move, and the variance of the forward posterior that it stands against."""
-    if variance_type not in PRICED_VARIANCES:
-        raise ValueError(
-            f"variance_type must be one of {', '.join(PRICED_VARIANCES)} for costs without "
-            f"forwards, got {variance_type!r}; use variational_bound"
-        )
+    """Give the reverse move, and the variance of the forward posterior that it is held against."""
+    _check_price(variance_type, eta)
     if eta is None:
         move = reverse_coefficients(
             schedule,
@@ -139,11 +138,6 @@ def _move(
             x_0_variance=x_0_variance,
         )
         return move, posterior_variance(schedule, t, s)
-    if eta == 0:
-        raise ValueError(
-            "eta must be above 0 for a bound, got 0: DDIM's moves have no noise, so that every "
-            "KL divergence is infinite"
-        )
     analytic = x_0_variance if variance_type == "analytic" else None
     move = ddim_coefficients(
         schedule, t, s, eta=eta, prediction_type="sample", x_0_variance=analytic
@@ -151,8 +145,21 @@ def _move(
     return move, ddim_posterior(schedule, t, s, eta)[2]
 
 
+def _check_price(variance_type: str, eta: float | None) -> None:
+    if variance_type not in PRICED_VARIANCES:
+        raise ValueError(
+            f"variance_type must be one of {', '.join(PRICED_VARIANCES)} for costs without "
+            f"forwards, got {variance_type!r}; use variational_bound"
+        )
+    if eta == 0:
+        raise ValueError(
+            "eta must be above 0 for a bound, got 0: DDIM's moves have no noise, so that every "
+            "KL divergence is infinite"
+        )
+
+
 def prior_cost(schedule: NoiseSchedule, second_moment: float, t: Timestep) -> Tensor:
-    r"""E KL(q(x_t | x_0) || N(0, I)) per dimension, for chains that start at t.
+    r"""Give E KL(q(x_t | x_0) || N(0, I)) per dimension, for chains that start at t.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -166,7 +173,7 @@ def prior_cost(schedule: NoiseSchedule, second_moment: float, t: Timestep) -> Te
 
 
 def lost_variance_costs(schedule: NoiseSchedule, error: Tensor) -> Tensor:
-    r"""What steps of DDIM lose of the variance of Gaussian data, each step by itself.
+    r"""Give what steps of DDIM lose of the variance of Gaussian data, each step by itself.
 
     .. math::
         L(t \to s) = (W_t - W_s)\, \frac{\kappa_t - \kappa_s}{\kappa_t + \kappa_s},
@@ -196,7 +203,7 @@ def lost_variance_costs(schedule: NoiseSchedule, error: Tensor) -> Tensor:
 
 
 def wiener_error(schedule: NoiseSchedule, spectrum: Tensor) -> Tensor:
-    r"""Mean square error of Wiener's filter of x_t, which knows the data's spectrum, shape (T,).
+    r"""Give the mean square error of Wiener's filter, which knows the data's spectrum, (T,).
 
     .. math:: W_t = \tfrac1D \sum_k \lambda_k (1 - \bar\alpha_t)
         / (\lambda_k \bar\alpha_t + 1 - \bar\alpha_t)
@@ -217,8 +224,26 @@ def wiener_error(schedule: NoiseSchedule, spectrum: Tensor) -> Tensor:
     return total / len(spectrum)
 
 
+def gaussian_rate(
+    schedule: NoiseSchedule, t: Timestep, data_variance: float = _TYPICAL_VARIANCE
+) -> Tensor:
+    r"""Give what x_t tells of Gaussian data of a variance, in nats per dimension.
+
+    .. math:: \tfrac12 \ln(1 + \text{variance} \cdot \mathrm{SNR}_t)
+
+    Without any knowledge of the data it says about where along the chain the bound is made.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        t: Timesteps.
+        data_variance: Of the data, per dimension.
+    Source: Shannon 1948, section 25.
+    """
+    return torch.log1p(data_variance * schedule.snr(t)) / 2
+
+
 def linear_error(schedule: NoiseSchedule, second_moment: float) -> Tensor:
-    r"""Mean square error of the best multiple of x_t as an estimate of x_0, shape (T,).
+    r"""Give the mean square error of the best multiple of x_t as an estimate of x_0, (T,).
 
     .. math:: q\,(1 - \bar\alpha_t) / (q\,\bar\alpha_t + 1 - \bar\alpha_t),
         \qquad q = \mathbb E\|x_0\|^2/D

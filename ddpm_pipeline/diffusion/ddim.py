@@ -7,7 +7,7 @@ r"""The family of processes that share q(x_t | x_0) with DDPM and differ in the 
     \lambda^2 = \eta^2\, \tilde\beta_{s|t}
 
 eta = 1 is DDPM's posterior and eta = 0 is DDIM. The best scalar variance of p(x_s | x_t) follows
-as in ``process``, with the weight of x_0 in this mean:
+as in ``reverse_process``, with the weight of x_0 in this mean:
 
 .. math::
     \sigma^2 = \lambda^2 + \Big(\sqrt{\bar\alpha_s} - \sqrt{1 - \bar\alpha_s - \lambda^2}\,
@@ -30,7 +30,7 @@ __all__ = ["check_eta", "ddim_coefficients", "ddim_posterior"]
 def ddim_posterior(
     schedule: NoiseSchedule, t: Timestep, s: Timestep, eta: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Weights of x_0 and of x_t in the mean of q_lambda(x_s | x_t, x_0), and its variance.
+    r"""Give the weights of x_0 and x_t in the mean of q_lambda(x_s | x_t, x_0), and its variance.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -61,16 +61,16 @@ def ddim_coefficients(
     prediction_type: PredictionType,
     x_0_variance: Tensor | None = None,
 ) -> ReverseMove:
-    """Coefficients of the reverse move (t, s) of DDIM, as ``process.reverse_coefficients``.
+    """Give the coefficients of DDIM's reverse move (t, s), as ``reverse_coefficients`` does.
 
     Arguments:
         schedule, t, s, eta: As in ``ddim_posterior``.
-        prediction_type: One of ``process.PREDICTION_TYPES``.
+        prediction_type: One of PREDICTION_TYPES.
         x_0_variance: v_t per dimension, for the best variance; None keeps lambda².
     Returns:
         The move, whose log_var is -inf where its variance is 0.
     Raises:
-        ValueError: As ``ddim_posterior`` and ``process.predict_x_0``.
+        ValueError: As ``ddim_posterior`` and ``predict_x_0``.
     Source: Song et al. 2020, eq. 12; Bao et al. 2022 (arXiv:2201.06503), eq. 8.
     """
     move = reverse_coefficients(
@@ -83,6 +83,10 @@ def ddim_coefficients(
 
 
 def check_eta(eta: float) -> None:
-    """ValueError unless eta is a number in [0, 1]."""
+    """Refuse an eta that is not a number in [0, 1].
+
+    Raises:
+        ValueError: If it is not.
+    """
     if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise ValueError(f"eta must be a number in [0, 1], got {eta!r}")

@@ -1,4 +1,4 @@
-r"""The forward process q and the reverse process p, each as a Gaussian, for any pair (t, s).
+r"""The forward process q, each of its distributions as a Gaussian, for any pair (t, s).
 
 .. math::
     q(x_t \mid x_s) = \mathcal N(\sqrt{\alpha_{t|s}}\, x_s,\; \beta_{t|s} I)
@@ -12,12 +12,8 @@ r"""The forward process q and the reverse process p, each as a Gaussian, for any
     \tfrac{\sqrt{\alpha_{t|s}}\,(1 - \bar\alpha_s)}{1 - \bar\alpha_t}\, x_t,\;
     \tfrac{\beta_{t|s}\,(1 - \bar\alpha_s)}{1 - \bar\alpha_t} I\Big)
 
-.. math::
-    p_\theta(x_s \mid x_t) = q(x_s \mid x_t, \hat x_0)\text{ with a variance of its own}
-
-The move goes from t down to s, -1 <= s < t < T, where s = -1 is clean data. Whatever a network
-predicts, x_0 is linear in that prediction and x_t: PREDICTIONS holds the two coefficients in
-each direction, and every conversion composes two of its rows.
+-1 <= s < t < T, and s = -1 is clean data. The last variance is the paper's :math:`\tilde\beta_t`
+if s = t - 1.
 """
 
 import numpy as np
@@ -27,13 +23,20 @@ from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep, is_any
 from ddpm_pipeline.diffusion.tensors import broadcast, combine
 
-__all__ = ["forward", "marginal", "posterior", "posterior_variance"]
+__all__ = [
+    "forward",
+    "landing_of",
+    "marginal",
+    "posterior",
+    "posterior_mean_coefficients",
+    "posterior_variance",
+]
 
 
 def forward(
     schedule: NoiseSchedule, x_s: Tensor, t: Timestep, s: Timestep | None = None
 ) -> Gaussian:
-    r"""q(x_t | x_s), the forward process from s up to t; one step of it for s = t - 1.
+    r"""Give q(x_t | x_s), the forward process from s up to t; one step of it for s = t - 1.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -51,7 +54,7 @@ def forward(
 
 
 def marginal(schedule: NoiseSchedule, x_0: Tensor, t: Timestep) -> Gaussian:
-    r"""q(x_t | x_0), the closed form of t forward steps.
+    r"""Give q(x_t | x_0), the closed form of t forward steps.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -70,7 +73,7 @@ def marginal(schedule: NoiseSchedule, x_0: Tensor, t: Timestep) -> Gaussian:
 def posterior(
     schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Timestep, s: Timestep | None = None
 ) -> Gaussian:
-    r"""q(x_s | x_t, x_0), the forward posterior for s < t; DDPM's eq. 6-7 at s = t - 1.
+    r"""Give q(x_s | x_t, x_0), the forward posterior for s < t; DDPM's eq. 6-7 at s = t - 1.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -93,7 +96,7 @@ def posterior(
 def posterior_mean_coefficients(
     schedule: NoiseSchedule, t: Timestep, s: Timestep
 ) -> tuple[Tensor, Tensor]:
-    """Weights of x_0 and of x_t in the mean of q(x_s | x_t, x_0), float64."""
+    """Give the weights of x_0 and of x_t in the mean of q(x_s | x_t, x_0), float64."""
     noise_t = schedule.one_minus_alpha_bar(t)
     from_x_0 = schedule.alpha_bar(s).sqrt() * schedule.beta(t, s) / noise_t
     from_x_t = schedule.alpha(t, s).sqrt() * schedule.one_minus_alpha_bar(s) / noise_t
@@ -101,14 +104,14 @@ def posterior_mean_coefficients(
 
 
 def posterior_variance(schedule: NoiseSchedule, t: Timestep, s: Timestep | None = None) -> Tensor:
-    """Variance of q(x_s | x_t, x_0), float64 in the shape of t; 0 at s = -1 (eq. 7)."""
+    """Give the variance of q(x_s | x_t, x_0), float64 in the shape of t; 0 at s = -1 (eq. 7)."""
     s = landing_of(t, s)
     noise_share = schedule.one_minus_alpha_bar(s) / schedule.one_minus_alpha_bar(t)
     return schedule.beta(t, s) * noise_share
 
 
 def landing_of(t: Timestep, s: Timestep | None) -> Timestep:
-    """s, or t - 1; checked to be below t where that needs no device synchronisation."""
+    """Give s, by default t - 1, checked to be below t if that needs no synchronisation."""
     if s is None:
         return t - 1
     if is_any(np.greater_equal, s, t):

@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import precise_dtype
+from ddpm_pipeline.common import check_choice, precise_dtype
 
 __all__ = ["Gaussian"]
 
@@ -55,7 +55,7 @@ class Gaussian:
         return (0.5 * self.log_var).exp()
 
     def reparameterize(self, eps: Tensor) -> Tensor:
-        r"""mean + std * eps, differentiable in the mean and the variance.
+        r"""Give mean + std * eps, differentiable in the mean and the variance.
 
         Arguments:
             eps: Standard normal noise, the shape of ``mean``.
@@ -66,13 +66,13 @@ class Gaussian:
         return self.mean + self.std * eps
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw in the shape, dtype and device of ``mean``, with noise from ``generator``."""
+        """Draw in the shape, dtype and device of ``mean``, with noise from ``generator``."""
         mean = self.mean
         eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return self.reparameterize(eps)
 
     def log_mgf(self, u: Tensor) -> Tensor:
-        r"""log E exp(u x) = mean u + var u²/2, the logarithm of the moment generating function.
+        r"""Give log E exp(u x) = mean u + var u²/2, the log moment generating function.
 
         Those of independent variables add, which is why the noises of two forward steps merge
         into one Gaussian whose variance is the sum of theirs.
@@ -83,7 +83,7 @@ class Gaussian:
         return self.mean * u + self.var * u.square() / 2
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""log N(x; mean, var), elementwise, in nats per element.
+        r"""Give log N(x; mean, var), elementwise, in nats per element.
 
         Arguments:
             x: Where to evaluate; broadcasts against ``mean``.
@@ -96,7 +96,7 @@ class Gaussian:
         return density.masked_fill(is_miss, -math.inf)
 
     def kl(self, other: "Gaussian") -> Tensor:
-        r"""KL(self || other), elementwise, in nats; at least 0 and exactly 0 for equal arguments.
+        r"""Give KL(self || other), elementwise, in nats; at least 0, exactly 0 for equal ones.
 
         Written as :math:`\tfrac12[(e^\delta - 1 - \delta) + (\mu_q-\mu_p)^2/\sigma_p^2]` with
         :math:`\delta = \log\sigma_q^2 - \log\sigma_p^2`, which does not cancel for close
@@ -115,7 +115,7 @@ class Gaussian:
     def discretized_log_prob(
         self, x: Tensor, num_bins: int = 256, cdf: Literal["exact", "tanh"] = "exact"
     ) -> Tensor:
-        r"""Log-probability of the bin around x, for data on ``num_bins`` levels in [-1, 1].
+        r"""Give the log-probability of the bin around x, for ``num_bins`` levels in [-1, 1].
 
         The outer two bins reach to infinity, so the bins of any mean and variance sum to one.
         Exact in the tails: a difference of ``log_ndtr`` in float64 (float32 on devices without
@@ -134,8 +134,7 @@ class Gaussian:
         """
         if num_bins < 2:
             raise ValueError(f"num_bins must be at least 2, got {num_bins}")
-        if cdf not in _BIN_LOG_PROB:
-            raise ValueError(f"cdf must be one of {sorted(_BIN_LOG_PROB)}, got {cdf!r}")
+        check_choice("cdf", cdf, _BIN_LOG_PROB)
         half_width = 1 / (num_bins - 1)
         precise = precise_dtype(x.device)
         x, mean, std = (a.to(precise) for a in (x, self.mean, self.std))
@@ -147,7 +146,7 @@ class Gaussian:
 
 
 def _expm1_minus(delta: Tensor) -> Tensor:
-    """exp(delta) - 1 - delta, by its power series where the subtraction would cancel."""
+    """Give exp(delta) - 1 - delta, by its power series where the subtraction would cancel."""
     series = torch.ones_like(delta)
     for n in range(10, 2, -1):
         series = 1 + delta / n * series
@@ -158,7 +157,7 @@ def _expm1_minus(delta: Tensor) -> Tensor:
 
 
 def _exact_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
-    """log[Phi(upper) - Phi(lower)], reflected to the side where both terms are small."""
+    """Give log[Phi(upper) - Phi(lower)], reflected to the side where both terms are small."""
     reflect = upper + lower > 0
     high = torch.where(reflect, -lower, upper)
     low = torch.where(reflect, -upper, lower)
@@ -168,7 +167,7 @@ def _exact_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
 
 
 def _tanh_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
-    """The same with Phi replaced by a tanh, floored at 1e-12 as in published code."""
+    """Give the same with a tanh in place of Phi, floored at 1e-12 as in published code."""
 
     def phi(z: Tensor) -> Tensor:
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))

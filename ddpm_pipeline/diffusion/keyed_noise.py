@@ -29,7 +29,7 @@ _ROUNDS = 10
 
 
 def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Four random 32-bit words for each counter of four.
+    """Make four random 32-bit words for each counter of four.
 
     Arguments:
         counter: Four int64 tensors in [0, 2³²) that broadcast against each other.
@@ -50,7 +50,7 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
 
 
 def keyed_uniform(seed: int, examples: Tensor, timesteps: Tensor, count: int) -> Tensor:
-    """Uniform numbers in (0, 1) that depend on nothing but the seed, the example and t.
+    """Draw uniforms in (0, 1) that depend on nothing but the seed, the example and t.
 
     Arguments:
         seed: 0 <= seed < 2⁶⁴.
@@ -67,7 +67,7 @@ def keyed_uniform(seed: int, examples: Tensor, timesteps: Tensor, count: int) ->
 
 
 def keyed_normal(seed: int, examples: Tensor, timesteps: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal numbers that depend on nothing but the seed, the example and t.
+    """Draw standard normals that depend on nothing but the seed, the example and t.
 
     Arguments:
         seed, examples, timesteps: As in ``keyed_uniform``.

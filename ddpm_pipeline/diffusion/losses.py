@@ -33,33 +33,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.bound_terms import (
-    ReverseProcess,
-    bits_per_dim,
-    decoder_nats,
-    transition_nats,
-)
-from ddpm_pipeline.diffusion.choices import (
-    LOSS_WEIGHTINGS,
-    LOSSES,
-    Loss,
-    LossWeighting,
-)
+from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.diffusion.bound_terms import bits_per_dim, decoder_nats, transition_nats
+from ddpm_pipeline.diffusion.choices import LOSS_WEIGHTINGS, Loss, LossWeighting
 from ddpm_pipeline.diffusion.forward_process import marginal
 from ddpm_pipeline.diffusion.predictions import PredictionType, model_target, predict_x_0
+from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
 from ddpm_pipeline.diffusion.reverse_process import VarianceType, split_output
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from ddpm_pipeline.diffusion.tensors import broadcast
 
-__all__ = [
-    "LOSSES",
-    "LOSS_WEIGHTINGS",
-    "Loss",
-    "LossWeighting",
-    "bound_loss",
-    "loss_weights",
-    "training_loss",
-]
+__all__ = ["bound_loss", "loss_weights", "training_loss"]
 
 
 _ON_X_0: dict[str, Callable[[Tensor, float, float, float], Tensor]] = {
@@ -78,7 +62,7 @@ def loss_weights(
     p2_gamma: float = 1.0,
     p2_k: float = 1.0,
 ) -> Tensor:
-    r"""w_t for every timestep: the weight on the squared error of the network's own output.
+    r"""Give w_t for every timestep: the weight on the squared error of the network's output.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -93,9 +77,7 @@ def loss_weights(
     Source: Hang et al. 2023 (arXiv:2303.09556), eq. 8-9; Choi et al. 2022 (arXiv:2204.00227),
         eq. 8; Salimans & Ho 2022 (arXiv:2202.00512), section 4.
     """
-    if loss_weighting not in LOSS_WEIGHTINGS:
-        allowed = ", ".join(LOSS_WEIGHTINGS)
-        raise ValueError(f"loss_weighting must be one of {allowed}, got {loss_weighting!r}")
+    check_choice("loss_weighting", loss_weighting, LOSS_WEIGHTINGS)
     if snr_gamma <= 0 or p2_k <= 0 or p2_gamma < 0:
         raise ValueError(
             f"snr_gamma and p2_k must be above 0 and p2_gamma at least 0, got {snr_gamma}, {p2_k} "
@@ -122,7 +104,7 @@ def training_loss(
     variance_type: VarianceType = "fixed_small",
     vlb_weight: float = 1e-3,
 ) -> Tensor:
-    """The loss of each example.
+    """Give the loss of each example.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -168,7 +150,7 @@ def bound_loss(
     variance_type: VarianceType = "learned_range",
     detach_mean: bool = False,
 ) -> Tensor:
-    """T times the bound's term at t in bits per dimension: its mean over t is the bound.
+    """Give T times the bound's term at t in bits per dimension: its mean over t is the bound.
 
     At t = 0 that is the discretised decoder, elsewhere the transition to t - 1.
 
@@ -201,5 +183,5 @@ def _bound_terms(
     process: ReverseProcess, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, is_last: bool
 ) -> Tensor:
     if is_last:
-        return decoder_nats(process.move(output, x_t, t, t - 1, None), x_0)
+        return decoder_nats(process.move(output, x_t, t, t - 1), x_0)
     return transition_nats(process, output, x_0, x_t, t, t - 1)

@@ -1,4 +1,22 @@
-"""TODO diffusion.predictions."""
+r"""What a network predicts, and how each kind of prediction turns into any other.
+
+==================  =====================================================================
+prediction type     what a perfect network outputs at :math:`x_t`
+==================  =====================================================================
+``epsilon``         the noise :math:`\epsilon`
+``sample``          the data :math:`x_0`
+``v_prediction``    :math:`v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\,x_0`
+``score``           :math:`\nabla_{x_t} \log q(x_t \mid x_0) = -\epsilon/\sqrt{1-\bar\alpha_t}`
+``mean``            the mean of :math:`q(x_s \mid x_t, x_0)`
+==================  =====================================================================
+
+Whatever it is, x_0 is linear in it and in x_t,
+
+.. math::
+    x_0 = a\, x_t + b\, y, \qquad y = c\, x_t + d\, x_0
+
+PREDICTIONS holds (a, b) and (c, d) of each type, and every conversion composes two of its rows.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,16 +24,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.choices import PREDICTION_TYPES, PredictionType
+from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.diffusion.choices import PredictionType
 from ddpm_pipeline.diffusion.forward_process import landing_of, posterior_mean_coefficients
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import broadcast, combine
 
-__all__ = ["PREDICTION_TYPES", "PredictionType", "convert", "model_target", "predict_x_0"]
+__all__ = [
+    "PREDICTIONS",
+    "check_prediction_type",
+    "convert",
+    "levels_at",
+    "model_target",
+    "predict_x_0",
+    "prediction_row",
+]
 
 
-class _Levels(NamedTuple):
-    """What a row of PREDICTIONS may use."""
+class Levels(NamedTuple):
+    """Coefficients of a move (t, s), float64, that a row of PREDICTIONS may use."""
 
     signal: Tensor  # sqrt(alpha_bar_t)
     noise: Tensor  # sqrt(1 - alpha_bar_t)
@@ -23,31 +50,31 @@ class _Levels(NamedTuple):
     mean_x_t: Tensor  # weight of x_t in the posterior mean
 
 
-class _Prediction(NamedTuple):
+class Prediction(NamedTuple):
     """Coefficients (of x_t, of the other) that turn an output into x_0, and x_0 into an output."""
 
-    to_x_0: Callable[[_Levels], tuple[Tensor, Tensor]]
-    from_x_0: Callable[[_Levels], tuple[Tensor, Tensor]]
+    to_x_0: Callable[[Levels], tuple[Tensor, Tensor]]
+    from_x_0: Callable[[Levels], tuple[Tensor, Tensor]]
 
 
-PREDICTIONS: dict[str, _Prediction] = {
-    "epsilon": _Prediction(
+PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": Prediction(
         lambda c: (1 / c.signal, -c.noise / c.signal),
         lambda c: (1 / c.noise, -c.signal / c.noise),
     ),
-    "sample": _Prediction(
+    "sample": Prediction(
         lambda c: (torch.zeros_like(c.signal), torch.ones_like(c.signal)),
         lambda c: (torch.zeros_like(c.signal), torch.ones_like(c.signal)),
     ),
-    "v_prediction": _Prediction(
+    "v_prediction": Prediction(
         lambda c: (c.signal, -c.noise),
         lambda c: (c.signal / c.noise, -1 / c.noise),
     ),
-    "score": _Prediction(
+    "score": Prediction(
         lambda c: (1 / c.signal, c.noise**2 / c.signal),
         lambda c: (-1 / c.noise**2, c.signal / c.noise**2),
     ),
-    "mean": _Prediction(
+    "mean": Prediction(
         lambda c: (-c.mean_x_t / c.mean_x_0, 1 / c.mean_x_0),
         lambda c: (c.mean_x_t, c.mean_x_0),
     ),
@@ -63,7 +90,7 @@ def predict_x_0(
     *,
     prediction_type: PredictionType = "epsilon",
 ) -> Tensor:
-    r"""x_0 as the network's output implies it, e.g. (x_t - sqrt(1-alpha_bar) eps)/sqrt(alpha_bar).
+    r"""Give the x_0 that an output implies, e.g. (x_t - sqrt(1-alpha_bar) eps)/sqrt(alpha_bar).
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -91,7 +118,7 @@ def convert(
     from_type: PredictionType,
     to_type: PredictionType,
 ) -> Tensor:
-    """A prediction of one type expressed as another; both rows compose in float64.
+    """Express a prediction of one type as another; both rows compose in float64.
 
     Arguments, Returns and Raises are those of ``predict_x_0``, for ``to_type`` instead of x_0.
     """
@@ -111,7 +138,7 @@ def model_target(
     *,
     prediction_type: PredictionType = "epsilon",
 ) -> Tensor:
-    r"""What a perfect network of the given type outputs at x_t = signal * x_0 + noise * eps.
+    r"""Give what a perfect network of the type outputs at x_t = signal * x_0 + noise * eps.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -132,16 +159,13 @@ def model_target(
     return combine(of_x_0, x_0, broadcast(from_x_t * levels.noise, x_0), eps)
 
 
-def prediction_row(schedule: NoiseSchedule, prediction_type: str) -> _Prediction:
-    check_prediction_type(schedule, prediction_type)
-    return PREDICTIONS[prediction_type]
-
-
 def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None:
-    """ValueError if the type is unknown or cannot tell x_0 under this schedule."""
-    if prediction_type not in PREDICTIONS:
-        allowed = ", ".join(PREDICTIONS)
-        raise ValueError(f"prediction_type must be one of {allowed}, got {prediction_type!r}")
+    """Refuse a type that is unknown, or cannot tell x_0 under this schedule.
+
+    Raises:
+        ValueError: If it is one of these.
+    """
+    check_choice("prediction_type", prediction_type, PREDICTIONS)
     if prediction_type in ("epsilon", "score") and schedule.has_zero_terminal_snr:
         raise ValueError(
             f"prediction_type {prediction_type!r} is impossible with zero terminal SNR, where x_t "
@@ -149,6 +173,13 @@ def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None
         )
 
 
-def levels_at(schedule: NoiseSchedule, t: Timestep, s: Timestep) -> _Levels:
+def prediction_row(schedule: NoiseSchedule, prediction_type: str) -> Prediction:
+    """Give a type's row of PREDICTIONS, checked as ``check_prediction_type`` does."""
+    check_prediction_type(schedule, prediction_type)
+    return PREDICTIONS[prediction_type]
+
+
+def levels_at(schedule: NoiseSchedule, t: Timestep, s: Timestep) -> Levels:
+    """Give the coefficients of the move (t, s)."""
     signal, noise = schedule.alpha_bar(t).sqrt(), schedule.one_minus_alpha_bar(t).sqrt()
-    return _Levels(signal, noise, *posterior_mean_coefficients(schedule, t, s))
+    return Levels(signal, noise, *posterior_mean_coefficients(schedule, t, s))

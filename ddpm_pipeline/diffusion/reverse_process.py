@@ -1,4 +1,23 @@
-"""TODO diffusion.reverse_process."""
+r"""The reverse process p: q's posterior at the x_0 that the network predicts.
+
+.. math::
+    p_\theta(x_s \mid x_t) = \mathcal N\big(\mu(\hat x_0, x_t),\; \sigma^2 I\big), \qquad
+    \mu(\hat x_0, x_t) = \mathbb E_q[x_s \mid x_t, \hat x_0]
+
+====================  ======================================================================
+variance type         :math:`\sigma^2` of the move t → s
+====================  ======================================================================
+``fixed_small``       :math:`\tilde\beta_{t|s}`, the variance of :math:`q(x_s \mid x_t, x_0)`
+``fixed_large``       :math:`\beta_{t|s}`
+``learned_range``     between the two, where the network's second half of channels says
+``learned``           what the network's second half of channels says
+``analytic``          :math:`\tilde\beta_{t|s} + a_{t|s}^2\, v_t`, the best of all scalars
+====================  ======================================================================
+
+a is the weight of x_0 in the mean, and :math:`v_t = \mathbb E\,\mathrm{Var}(x_0 \mid x_t)/D`. The
+names with ``_log`` mean what they mean without. All coefficients of a move come first
+(``ReverseMove``), so that a chain of moves can be tabulated before there is any data.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.diffusion.choices import LEARNED_VARIANCES, VARIANCE_TYPES, VarianceType
 from ddpm_pipeline.diffusion.forward_process import (
     landing_of,
@@ -17,7 +37,16 @@ from ddpm_pipeline.diffusion.predictions import PredictionType, levels_at, predi
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.tensors import Coefficient, broadcast, combine
 
-__all__ = ["VARIANCE_TYPES", "VarianceType", "reverse", "x_0_variance_of_moves"]
+__all__ = [
+    "ReverseMove",
+    "analytic_variance",
+    "reverse",
+    "reverse_coefficients",
+    "reverse_log_var",
+    "reverse_mean",
+    "reverse_x_0",
+    "split_output",
+]
 
 
 def reverse(
@@ -33,7 +62,7 @@ def reverse(
     x_0_variance: Tensor | None = None,
     x_0_map: Callable[[Tensor], Tensor] | None = None,
 ) -> Gaussian:
-    r"""p(x_s | x_t): the posterior at the predicted x_0, with the chosen variance.
+    r"""Give p(x_s | x_t): the posterior at the predicted x_0, with the chosen variance.
 
     fixed_small is the posterior variance, fixed_large is beta_{t|s}; learned_range puts log_var
     between the two by u = (o + 1)/2, never clamped; learned takes o as the log-variance; analytic
@@ -106,8 +135,8 @@ def reverse_coefficients(
     above: Timestep | None = None,
     x_0_variance: Tensor | None = None,
 ) -> ReverseMove:
-    """All that ``reverse`` needs of the schedule for the move (t, s); arguments as there."""
-    check_variance_type(variance_type)
+    """Compute all that ``reverse`` needs of the schedule; arguments as there."""
+    check_choice("variance_type", variance_type, VARIANCE_TYPES)
     levels = levels_at(schedule, t, s)
     to_x_0 = prediction_row(schedule, prediction_type).to_x_0(levels)
     high = schedule.beta(t, s).log()
@@ -125,7 +154,7 @@ def reverse_coefficients(
 def analytic_variance(
     schedule: NoiseSchedule, t: Timestep, s: Timestep, x_0_variance: Tensor
 ) -> Tensor:
-    r"""The scalar variance of p(x_s | x_t) that minimises the bound, float64.
+    r"""Give the scalar variance of p(x_s | x_t) that minimises the bound, float64.
 
     .. math:: \sigma^2_{s|t} = \tilde\beta_{s|t}
         + \bar\alpha_s \beta_{t|s}^2 / (1 - \bar\alpha_t)^2 \cdot v_t
@@ -140,24 +169,10 @@ def analytic_variance(
     return posterior_variance(schedule, t, s) + mean_x_0.square() * x_0_variance.to(mean_x_0)
 
 
-def x_0_variance_of_moves(
-    x_0_variance: Tensor, decoder_variance: Tensor, t: Tensor, s: Tensor
-) -> Tensor:
-    """v_t of moves t → s, and the decoder's own variance where they end at the data.
-
-    Arguments:
-        x_0_variance, decoder_variance: Shape (T,), on the device of the timesteps.
-        t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
-    Returns:
-        The dtype of the tables, the shape of t.
-    """
-    return torch.where(s < 0, decoder_variance[t], x_0_variance[t])
-
-
 def _open_posterior_log_var(
     schedule: NoiseSchedule, t: Timestep, s: Timestep, above: Timestep | None
 ) -> Tensor:
-    """log of the posterior variance; at s = -1, where it is 0, that of the move (above, t).
+    """Give the log of the posterior variance; at s = -1, where it is 0, of the move (above, t).
 
     A chain of one step has nothing above t: there it is log beta_{t|-1}.
     """
@@ -174,7 +189,7 @@ def _open_posterior_log_var(
 def split_output(
     model_output: Tensor, x_t: Tensor, variance_type: str
 ) -> tuple[Tensor, Tensor | None]:
-    """(prediction, variance output or None), with the channels checked against x_t.
+    """Split an output into (prediction, variance output or None); check its channels by x_t.
 
     Raises:
         ValueError: If model_output has other channels than x_t and variance_type ask for.
@@ -194,28 +209,21 @@ def split_output(
 
 
 def reverse_x_0(move: ReverseMove, model_output: Tensor, x_t: Tensor) -> Tensor:
-    """The predicted x_0 of a move whose coefficients broadcast against x_t."""
+    """Give the predicted x_0 of a move whose coefficients broadcast against x_t."""
     return combine(move.x_0_from_x_t, x_t, move.x_0_from_output, model_output)
 
 
 def reverse_mean(move: ReverseMove, x_0_hat: Tensor, x_t: Tensor) -> Tensor:
-    """The mean of p(x_s | x_t) for a predicted, possibly clipped, x_0."""
+    """Give the mean of p(x_s | x_t) for a predicted, possibly clipped, x_0."""
     return combine(move.mean_from_x_0, x_0_hat, move.mean_from_x_t, x_t)
 
 
 def reverse_log_var(
     move: ReverseMove, log_var_output: Tensor | None, variance_type: str
 ) -> Coefficient:
-    """The log-variance of p(x_s | x_t), given the network's variance output if it has one."""
+    """Give the log-variance of p(x_s | x_t), from the network's variance output if it has one."""
     if variance_type == "learned":
         return log_var_output
     if variance_type == "learned_range":
         return move.log_var + (log_var_output + 1) / 2 * (move.log_var_high - move.log_var)
     return move.log_var
-
-
-def check_variance_type(variance_type: str) -> None:
-    """ValueError unless the type is one of VARIANCE_TYPES."""
-    if variance_type not in VARIANCE_TYPES:
-        allowed = ", ".join(VARIANCE_TYPES)
-        raise ValueError(f"variance_type must be one of {allowed}, got {variance_type!r}")

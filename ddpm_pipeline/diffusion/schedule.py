@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import precise_dtype
+from ddpm_pipeline.common import check_choice, check_integer, precise_dtype
 
-__all__ = ["NoiseSchedule", "SCHEDULES"]
+__all__ = ["SCHEDULES", "NoiseSchedule", "Timestep", "is_any"]
 
 
 Timestep = int | Tensor
@@ -139,8 +139,7 @@ class NoiseSchedule:
         Raises:
             ValueError: If the name is unknown, or a beta falls outside (0, 1].
         """
-        if not isinstance(name, str) or name not in SCHEDULES:
-            raise ValueError(f"beta_schedule must be one of {sorted(SCHEDULES)}, got {name!r}")
+        check_choice("beta_schedule", name, SCHEDULES)
         return SCHEDULES[name](T, beta_start, beta_end)
 
     def zero_terminal_snr(self) -> "NoiseSchedule":
@@ -219,7 +218,7 @@ class NoiseSchedule:
 
 
 def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:
-    """Whether any pair is so related; False for timesteps on a device, which are not read."""
+    """Tell whether any pair is so related; False on a device, whose timesteps are not read."""
     if any(isinstance(i, Tensor) and i.device.type != "cpu" for i in (s, t)):
         return False
     s, t = (i.numpy() if isinstance(i, Tensor) else i for i in (s, t))
@@ -227,9 +226,7 @@ def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:
 
 
 def _positive(T: int) -> int:
-    if isinstance(T, bool) or not hasattr(T, "__index__") or T < 1:
-        raise ValueError(f"the number of timesteps must be an integer of at least 1, got {T!r}")
-    return int(T)
+    return check_integer("the number of timesteps", T)
 
 
 def _linspace(start: float, end: float, T: int) -> Tensor:

@@ -27,12 +27,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import check_choice, check_integer, is_integer
 from ddpm_pipeline.diffusion.choices import SPACINGS, Spacing
 
 __all__ = [
-    "SPACINGS",
     "ShortestPaths",
-    "Spacing",
     "check_chain",
     "shortest_paths",
     "spaced_timesteps",
@@ -40,7 +39,7 @@ __all__ = [
 
 
 def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0) -> Tensor:
-    """K of the timesteps 0, ..., T-1 in strictly decreasing order.
+    """Choose K of the timesteps 0, ..., T-1, in strictly decreasing order.
 
     Arguments:
         T: Number of timesteps of the full chain, at least 1.
@@ -53,14 +52,10 @@ def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0)
         ValueError: If K or the spacing is not allowed, or the offset pushes a step beyond T-1.
     Source: see the module.
     """
-    if spacing not in _SPACED:
-        raise ValueError(f"timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
-    if isinstance(K, bool) or not hasattr(K, "__index__") or not 1 <= K <= T:
-        raise ValueError(
-            f"num_inference_steps must be an integer from 1 to {T} (the timesteps the model was "
-            f"trained with), got {K!r}"
-        )
-    timesteps = _SPACED[spacing](T, int(K))
+    check_choice("timestep_spacing", spacing, SPACINGS)
+    note = " (the timesteps the model was trained with)"
+    K = check_integer("num_inference_steps", K, most=T, note=note)
+    timesteps = _SPACED[spacing](T, K)
     if spacing == "leading":
         largest = T - 1 - int(timesteps[0])
         if steps_offset > largest:
@@ -73,7 +68,7 @@ def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0)
 
 
 def check_chain(timesteps: Sequence[int] | Tensor, T: int) -> list[int]:
-    """The timesteps as a list of ints, checked to be a chain: strictly decreasing, in [0, T-1].
+    """Give timesteps as a list of ints that is a chain: strictly decreasing, in [0, T-1].
 
     Raises:
         ValueError: If they are empty, unsorted, repeated, not integers or out of range.
@@ -84,7 +79,7 @@ def check_chain(timesteps: Sequence[int] | Tensor, T: int) -> list[int]:
     if not chain:
         raise ValueError("timesteps must hold at least one timestep, got none")
     for t in chain:
-        if isinstance(t, bool) or not hasattr(t, "__index__"):
+        if not is_integer(t):
             raise ValueError(f"timesteps must be integers, got {t!r}")
     for earlier, later in pairwise(chain):
         if later >= earlier:
@@ -143,7 +138,7 @@ class ShortestPaths:
     landings: Tensor
 
     def chain(self, K: int, start: int | None = None) -> Tensor:
-        """The cheapest K timesteps.
+        """Find the cheapest K timesteps.
 
         Arguments:
             K: Number of timesteps, 1 <= K <= max_steps.
@@ -154,8 +149,7 @@ class ShortestPaths:
             ValueError: If there is no such chain.
         """
         max_steps, T = self.costs.shape
-        if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= max_steps:
-            raise ValueError(f"K must be an integer from 1 to {max_steps}, got {K!r}")
+        K = check_integer("K", K, most=max_steps)
         t = T - 1 if start is None else start
         if not K - 1 <= t < T:
             raise ValueError(f"start must lie in [{K - 1}, {T - 1}] for {K} steps, got {start}")
@@ -169,7 +163,7 @@ class ShortestPaths:
 def shortest_paths(
     costs: Tensor, max_steps: int, *, last_costs: Tensor | None = None
 ) -> ShortestPaths:
-    """The cheapest chain of every length up to max_steps, from one dynamic programme.
+    """Find the cheapest chain of every length up to max_steps, by one dynamic programme.
 
     Arguments:
         costs: Cost of the move from t to s at [t, s + 1], shape (T, T + 1), s = -1 being the
@@ -186,8 +180,7 @@ def shortest_paths(
     if costs.ndim != 2 or costs.shape[1] != len(costs) + 1:
         raise ValueError(f"costs must have shape (T, T + 1), got {(*costs.shape,)}")
     T = len(costs)
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= T:
-        raise ValueError(f"max_steps must be an integer from 1 to {T}, got {max_steps!r}")
+    max_steps = check_integer("max_steps", max_steps, most=T)
     moves = _downward(costs)
     total = moves.new_full((T + 1,), torch.inf)
     total[0] = 0
@@ -205,7 +198,7 @@ def shortest_paths(
 
 
 def _downward(costs: Tensor) -> Tensor:
-    """Costs of moves, infinite where s >= t."""
+    """Give the costs of moves, infinite where s >= t."""
     moves = torch.where(torch.ones_like(costs, dtype=torch.bool).tril(), costs, torch.inf)
     if moves.isnan().any():
         raise ValueError("costs must be numbers, got NaN")

@@ -29,13 +29,12 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS, TimestepSamplerName
+from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS
 
 __all__ = [
     "ImportanceSampler",
-    "TIMESTEP_SAMPLERS",
     "TimestepSampler",
-    "TimestepSamplerName",
     "low_discrepancy_timesteps",
     "make_timestep_sampler",
     "uniform_timesteps",
@@ -52,7 +51,7 @@ class TimestepSampler(Protocol):
     wants_losses: bool
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """N timesteps, int64 on the CPU, and their weights, float32; both of shape (N,)."""
+        """Draw N timesteps, int64 on the CPU, and their weights, float32; both of shape (N,)."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Take note of the global batch's losses at its timesteps, both of shape (N,).
@@ -61,7 +60,7 @@ class TimestepSampler(Protocol):
         """
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that ``sample`` depends on beside its arguments."""
+        """Give all that ``sample`` depends on beside its arguments."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a state that ``state_dict`` gave."""
@@ -70,14 +69,14 @@ class TimestepSampler(Protocol):
 def uniform_timesteps(
     num_train_timesteps: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """N independent uniform timesteps, int64 of shape (N,), in [0, T-1]. Source: DDPM, alg. 1."""
+    """Draw N independent timesteps, int64 of shape (N,), in [0, T-1]. Source: DDPM, alg. 1."""
     return torch.randint(num_train_timesteps, (count,), generator=generator)
 
 
 def low_discrepancy_timesteps(
     num_train_timesteps: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """N timesteps on a comb of equal spacing with a uniform offset, int64 of shape (N,).
+    """Draw N timesteps: an even comb with a random offset, int64 of shape (N,).
 
     Source: Kingma et al. 2021 (arXiv:2107.00630), appendix I.1.
     """
@@ -102,18 +101,18 @@ class MemorylessSampler:
     wants_losses: ClassVar[bool] = False
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As in TimestepSampler."""
+        """Do as in TimestepSampler."""
         return self.draw(self.num_train_timesteps, count, generator), torch.ones(count)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing is remembered."""
+        """Remember nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""
 
 
 @dataclass(eq=False)
@@ -137,7 +136,7 @@ class ImportanceSampler:
         self._counts = torch.zeros(self.num_train_timesteps, dtype=torch.int64)
 
     def probabilities(self) -> Tensor:
-        """p_t, float64, shape (T,)."""
+        """Give p_t, float64, shape (T,)."""
         T = self.num_train_timesteps
         uniform = torch.full((T,), 1 / T, dtype=torch.float64)
         roots = self._losses.square().mean(1).sqrt()
@@ -146,14 +145,14 @@ class ImportanceSampler:
         return (1 - _UNIFORM_SHARE) * roots / roots.sum() + _UNIFORM_SHARE * uniform
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As in TimestepSampler."""
+        """Do as in TimestepSampler."""
         p = self.probabilities()
         t = torch.searchsorted(p.cumsum(0), self.places(count, generator), right=True)
         t = t.clamp(max=len(p) - 1)  # the last sum may be below 1 by rounding
         return t, (1 / (len(p) * p[t])).float()
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """As in TimestepSampler; a loss that is not finite is not remembered."""
+        """Do as in TimestepSampler; a loss that is not finite is not remembered."""
         t, losses = t.cpu(), losses.detach().cpu().double()
         t, losses = t[losses.isfinite()], losses[losses.isfinite()]
         order = t.argsort(stable=True)
@@ -167,11 +166,11 @@ class ImportanceSampler:
         self._counts += torch.bincount(t, minlength=len(self._counts))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The last losses of each timestep, and how many there were."""
+        """Give the last losses of each timestep, and how many there were."""
         return {"losses": self._losses.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """As in TimestepSampler.
+        """Do as in TimestepSampler.
 
         Raises:
             ValueError: If the state is of another T.
@@ -195,14 +194,12 @@ _IMPORTANCE_PLACES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 
 
 def make_timestep_sampler(name: str, num_train_timesteps: int) -> TimestepSampler:
-    """The sampler of that name for a chain of T steps.
+    """Make the sampler of a name for a chain of T steps.
 
     Raises:
         ValueError: If the name is not one of TIMESTEP_SAMPLERS.
     """
+    check_choice("timestep_sampler", name, TIMESTEP_SAMPLERS)
     if name in _IMPORTANCE_PLACES:
         return ImportanceSampler(num_train_timesteps, _IMPORTANCE_PLACES[name])
-    if name in _DRAWS:
-        return MemorylessSampler(num_train_timesteps, _DRAWS[name])
-    allowed = ", ".join(TIMESTEP_SAMPLERS)
-    raise ValueError(f"timestep_sampler must be one of {allowed}, got {name!r}")
+    return MemorylessSampler(num_train_timesteps, _DRAWS[name])

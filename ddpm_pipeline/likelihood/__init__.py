@@ -1,4 +1,4 @@
-"""How likely a model finds images: the variational bound, its report, and the commands' part of it."""
+"""How likely a model finds images: the variational bound, its report, and the commands on it."""
 
 from typing import TYPE_CHECKING
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.likelihood.bound import variational_bound
     from ddpm_pipeline.likelihood.config import BoundConfig, ScoreConfig
     from ddpm_pipeline.likelihood.report import BoundReport
-    from ddpm_pipeline.likelihood.saved_model import bound_command, output_folder
-    from ddpm_pipeline.likelihood.scores import score_command
+    from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model, output_folder
+    from ddpm_pipeline.likelihood.scores import scores_of_saved_model
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "bound": ["variational_bound"],
         "config": ["BoundConfig", "ScoreConfig"],
         "report": ["BoundReport"],
-        "saved_model": ["bound_command", "output_folder"],
-        "scores": ["score_command"],
+        "saved_model": ["bound_of_saved_model", "output_folder"],
+        "scores": ["scores_of_saved_model"],
     },
 )

@@ -1,4 +1,4 @@
-"""Data on their way into the bound: checked, counted, and cut into blocks of examples."""
+"""The data of a bound: checked, counted, and cut into blocks of examples."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -8,14 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Batches", "Block", "BoundData"]
+from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 
+__all__ = ["Block", "BoundData"]
 
-Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
-
-# How far values may be outside [-1, 1], or from a level in units of levels, by rounding.
+# How far values may be outside [-1, 1] by rounding.
 _RANGE_TOLERANCE = 1e-6
-_LEVEL_TOLERANCE = 1e-2
 
 
 class Block(NamedTuple):
@@ -26,10 +24,8 @@ class Block(NamedTuple):
     class_labels: Tensor | None
 
     def off_grid(self) -> Tensor:
-        """1 for each example with values between the 256 levels of [-1, 1], else 0."""
-        levels = (self.x_0.float() + 1) * 127.5
-        distance = (levels - levels.round()).abs()
-        return (distance > _LEVEL_TOLERANCE).flatten(1).any(1).float()
+        """Give 1 for each example with values between the 256 levels of [-1, 1], else 0."""
+        return between_levels(self.x_0.float()).flatten(1).any(1).float()
 
 
 class BoundData:
@@ -60,7 +56,7 @@ class BoundData:
         self.length = (length_hint(x_0) if not isinstance(x_0, Tensor) else 1) * len(first[0])
 
     def blocks(self, size: int, skip: int = 0) -> Iterator[Block]:
-        """The examples from number ``skip`` on, at most ``size`` at a time; only once."""
+        """Give the examples from number ``skip`` on, at most ``size`` at a time; only once."""
         index = 0
         for batch in self._batches:
             x_0, labels = self._checked(*batch, shape=self.example.shape, index=index)
@@ -72,29 +68,10 @@ class BoundData:
     def _checked(
         self, x_0: object, labels: Tensor | None, *, shape: torch.Size | None, index: int
     ) -> tuple[Tensor, Tensor | None]:
-        """A batch as it should be, in float32 or float64."""
-        if not isinstance(x_0, Tensor):
-            raise TypeError(f"x_0 must be a tensor or batches of them, got {type(x_0).__name__}")
-        if not x_0.is_floating_point():
-            raise TypeError(
-                f"x_0 must be floating point in [-1, 1], got {x_0.dtype}; for bytes use "
-                "ddpm_pipeline.data.to_model_range"
-            )
-        if x_0.ndim < 2 or x_0[:1].numel() == 0:
-            raise ValueError(
-                f"x_0 must have shape (N, C, *) with at least one image, got {(*x_0.shape,)}"
-            )
-        if shape is not None and x_0.shape[1:] != shape:
-            raise ValueError(
-                f"all batches must hold images of shape {(*shape,)}, got {(*x_0.shape[1:],)}"
-            )
-        if labels is not None and labels.shape != (len(x_0),):
-            raise ValueError(
-                f"class_labels must have shape ({len(x_0)},), one for each image, got "
-                f"{(*labels.shape,)}"
-            )
+        """Check the batch that starts with image ``index``; give it in float32 or float64."""
+        x_0, labels = checked_batch("x_0", x_0, labels, shape=shape)
         self._check_values(x_0, index)
-        return x_0 if x_0.dtype == torch.float64 else x_0.float(), labels
+        return x_0, labels
 
     def _check_values(self, x_0: Tensor, index: int) -> None:
         limit = 1 + _RANGE_TOLERANCE if self._in_range else torch.finfo(x_0.dtype).max
@@ -121,5 +98,4 @@ def _as_batches(
         )
     if not isinstance(x_0, Iterable):
         raise TypeError(f"x_0 must be a tensor or batches of them, got {type(x_0).__name__}")
-    # Data loaders give lists, of one element where there are no labels.
-    return ((*item, None)[:2] if isinstance(item, tuple | list) else (item, None) for item in x_0)
+    return map(split_batch, x_0)

@@ -8,7 +8,7 @@ r"""``variational_bound``: an upper bound on the negative log-likelihood of data
     \underbrace{- \log p_\theta(x_0 | x_{t_1})}_{\text{decoder}}\Big]
 
 The prior needs no network and the decoder's term is always computed; the transitions are summed
-exactly, or estimated without bias from a few of them (``bound_sampling``). The noise of image i at
+exactly, or estimated without bias from a few of them (``transitions``). The noise of image i at
 timestep t depends on the seed, i and t alone: the number is the same for any batch size and any
 number of processes but for rounding, and an estimate sees the noise that the exact sum sees.
 """
@@ -23,14 +23,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.common import draw_seed, precise_dtype
+from ddpm_pipeline.common import check_choice, check_integer, draw_seed, precise_dtype
+from ddpm_pipeline.data import Batches
 from ddpm_pipeline.diffusion import DECODERS, Decoder, ReverseProcess, check_chain
-from ddpm_pipeline.likelihood.blocks import Batches, BoundData
-from ddpm_pipeline.likelihood.estimate import Estimate
+from ddpm_pipeline.likelihood.blocks import BoundData
+from ddpm_pipeline.likelihood.config import BoundSampler
+from ddpm_pipeline.likelihood.estimator import BoundEstimator
 from ddpm_pipeline.likelihood.report import BoundReport, BoundSettings, summarize
 from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
-from ddpm_pipeline.likelihood.transitions import BoundSampler, make_transition_sampler
+from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -69,7 +71,7 @@ def variational_bound(
     state_file: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> BoundReport:
-    r"""The variational bound of a model on data, with its parts and its standard error.
+    r"""Measure the variational bound of a model on data, with its parts and its standard error.
 
     Arguments:
         model: Any callable (x_t, t) -> tensor or object with one as ``sample``, t being int64 of
@@ -83,8 +85,7 @@ def variational_bound(
             the decoder's; K - 1 or more, or None, sums all of them exactly.
         generator: Where the seed of all noise and timesteps is drawn from.
         batch_size: Rows of one call of the model, over examples and timesteps together.
-        decoder: "discretized" for 8-bit data, "continuous" for the density of other data, or
-            "discretized_tanh", the approximation in published code, which is not a bound.
+        decoder: As for ``decoder_nats``; "discretized" is for 8-bit data.
         decoder_variance: Of the last move: "model" as its variance type says, "best" for the mean
             squared error over these data (continuous only; it is below the best for other data
             by 1/(2ND) nats per dimension), or a number. None is "best" for a continuous decoder
@@ -93,7 +94,7 @@ def variational_bound(
         class_labels: Labels of a class-conditional model if x_0 is a tensor, int64, shape (N,).
         x_0_variance: v_t of the variance type "analytic", shape (T,), of the decoder too; what the
             scheduler's calibration says of both by default.
-        timestep_sampler: How transitions are drawn; see ``bound_sampling``.
+        timestep_sampler: How transitions are drawn; see the table of ``transitions``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
         eta: Only 1, DDPM's chain; the bound of DDIM's, eta = 0, is infinite.
         accelerator: Share the work among its processes, all of which are given the same data and
@@ -109,16 +110,13 @@ def variational_bound(
         TypeError: If x_0 or the scheduler is of another type.
     Source: Ho et al. 2020 (arXiv:2006.11239), eq. 5 and 13.
     """
-    scheduler = _checked_scheduler(scheduler, eta)
-    if isinstance(model, torch.nn.Module) and x_0_variance is None:
-        scheduler.check_weights(model)
-    T = len(scheduler.schedule)
-    chain = check_chain(range(T - 1, -1, -1) if timesteps is None else timesteps, T)
+    scheduler = _checked_scheduler(scheduler, eta, model if x_0_variance is None else None)
     _check_positive(clip_x_0=clip_x_0, target_standard_error=target_standard_error)
+    chain = _checked_chain(timesteps, len(scheduler.schedule))
     data = BoundData(x_0, class_labels, in_range=decoder != "continuous")
     settings = BoundSettings(
         chain=tuple(chain),
-        num_train_timesteps=T,
+        num_train_timesteps=len(scheduler.schedule),
         dims=data.example.numel(),
         prediction_type=scheduler.config.prediction_type,
         variance_type=scheduler.variance_type,
@@ -129,32 +127,44 @@ def variational_bound(
         timestep_sampler=timestep_sampler,
         seed=draw_seed(generator, accelerator),
     )
-    is_main = accelerator is None or accelerator.is_main_process
     device = accelerator.device if accelerator else device_of(model, data.example.device)
     variances = _variances(scheduler, x_0_variance, decoder, device)
+    is_main = accelerator is None or accelerator.is_main_process
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
-    estimate = Estimate(
+    estimator = _estimator(model, scheduler, settings, variances, batch_size, device, accelerator)
+    with evaluating(model):
+        totals = _sum_blocks(estimator, data, totals, target_standard_error, saved, progress)
+    saved.delete()
+    return summarize(totals, settings, _warn(totals, settings))
+
+
+def _checked_chain(timesteps: Sequence[int] | Tensor | None, T: int) -> list[int]:
+    return check_chain(range(T - 1, -1, -1) if timesteps is None else timesteps, T)
+
+
+def _estimator(
+    model: Denoiser,
+    scheduler: DDPMScheduler,
+    settings: BoundSettings,
+    variances: dict[str, Tensor],
+    batch_size: int | None,
+    device: torch.device,
+    accelerator: "Accelerator | None",
+) -> BoundEstimator:
+    schedule, clip_x_0 = scheduler.schedule, settings.clip_x_0
+    types = settings.prediction_type, settings.variance_type
+    return BoundEstimator(
         model=model,
-        process=ReverseProcess(
-            scheduler.schedule,
-            settings.prediction_type,
-            settings.variance_type,
-            clip_x_0=clip_x_0,
-            **variances,
-        ),
+        process=ReverseProcess(schedule, *types, clip_x_0=clip_x_0, **variances),
         settings=settings,
         sampler=make_transition_sampler(
-            timestep_sampler, scheduler.schedule, chain, num_timestep_samples
+            settings.timestep_sampler, schedule, settings.chain, settings.num_timestep_samples
         ),
         batch_size=_rows_per_call(batch_size, settings.dims),
         device=device,
         accelerator=accelerator,
     )
-    with evaluating(model):
-        totals = _sum_blocks(estimate, data, totals, target_standard_error, saved, progress)
-    saved.delete()
-    return summarize(totals, settings, _warn(totals, settings))
 
 
 def _variances(
@@ -163,7 +173,7 @@ def _variances(
     decoder: Decoder,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """What the analytic variance is made of, on the device; nothing for other variances."""
+    """Put what the analytic variance is made of on the device; {} for other variances."""
     if scheduler.variance_type != "analytic":
         return {}
     tables = {"x_0_variance": x_0_variance}
@@ -176,42 +186,47 @@ def _variances(
 
 
 def _sum_blocks(
-    estimate: Estimate,
+    estimator: BoundEstimator,
     data: BoundData,
     totals: BoundTotals | None,
     target: float | None,
-    saved: "SavedBound",
+    saved: SavedBound,
     progress: bool,
 ) -> BoundTotals:
-    """The sums over all examples, or over enough of them for the target."""
-    per_example = estimate.rows_per_example
-    calls = _CALLS_PER_BLOCK * estimate.processes[1]
-    size = max(1, calls * estimate.batch_size // per_example)
+    """Sum over all examples, or over enough of them for the target."""
+    per_example = estimator.rows_per_example
+    calls = _CALLS_PER_BLOCK * estimator.processes[1]
+    size = max(1, calls * estimator.batch_size // per_example)
     seen = 0 if totals is None else len(totals)
     with tqdm(
         total=data.length * per_example or None,
         initial=seen * per_example,
         unit=" forwards",
         desc="bound",
-        disable=not progress or estimate.processes[0] > 0,
+        disable=not progress or estimator.processes[0] > 0,
     ) as bar:
         for block in data.blocks(size, skip=seen):
-            sums = estimate(block)
+            sums = estimator(block)
             if not sums.flatten().isfinite().all():
-                raise ValueError(estimate.explain(block, sums))
+                raise ValueError(estimator.explain(block, sums))
             totals = sums if totals is None else totals + sums
-            saved.save(totals, estimate.settings)
+            saved.save(totals, estimator.settings)
             bar.update(len(sums) * per_example)
             if target is not None and len(totals) >= _FEWEST_TO_STOP:
-                error = summarize(totals, estimate.settings).standard_error
+                error = summarize(totals, estimator.settings).standard_error
                 bar.set_postfix_str(f"± {error:.4f} bits/dim")
                 if error <= target:
                     break
     return totals
 
 
-def _checked_scheduler(scheduler: object, eta: float | None) -> DDPMScheduler:
-    """The scheduler as ours; ValueError if it is a chain without a finite bound."""
+def _checked_scheduler(
+    scheduler: object, eta: float | None, calibrated_model: Denoiser | None
+) -> DDPMScheduler:
+    """Give the scheduler as ours; refuse one whose chain has no finite bound.
+
+    Also refuse a model whose weights are not those that the scheduler was calibrated for.
+    """
     is_ddim = isinstance(scheduler, diffusers.DDIMScheduler)
     if eta == 0 or (is_ddim and eta is None):
         raise ValueError(
@@ -220,21 +235,22 @@ def _checked_scheduler(scheduler: object, eta: float | None) -> DDPMScheduler:
         )
     if eta not in (None, 1):
         raise ValueError(f"eta must be 1, DDPM's chain, got {eta}")
-    if isinstance(scheduler, DDPMScheduler):
-        return scheduler
-    if is_ddim:  # with eta = 1 its variance is the posterior's, whatever its config remembers
-        return DDPMScheduler.from_config(scheduler.config, variance_type="fixed_small")
-    if isinstance(scheduler, diffusers.DDPMScheduler):
-        return DDPMScheduler.from_config(scheduler.config)
-    raise TypeError(f"scheduler must be a DDPMScheduler, got {type(scheduler).__name__}")
+    if not isinstance(scheduler, diffusers.DDPMScheduler | diffusers.DDIMScheduler):
+        raise TypeError(f"scheduler must be a DDPMScheduler, got {type(scheduler).__name__}")
+    if not isinstance(scheduler, DDPMScheduler):
+        # With eta = 1 DDIM's variance is the posterior's, whatever its config remembers.
+        changes = {"variance_type": "fixed_small"} if is_ddim else {}
+        scheduler = DDPMScheduler.from_config(scheduler.config, **changes)
+    if isinstance(calibrated_model, torch.nn.Module):
+        scheduler.check_weights(calibrated_model)
+    return scheduler
 
 
 def _checked_decoder(
     decoder: str, variance: str | float | None, variance_type: str
 ) -> str | float:
-    """The decoder's variance, settled."""
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    """Settle the decoder's variance."""
+    check_choice("decoder", decoder, DECODERS)
     is_fixed = variance_type.startswith("fixed")
     if variance is None:
         return "best" if decoder == "continuous" and is_fixed else "model"
@@ -256,13 +272,11 @@ def _check_positive(**values: float | None) -> None:
 def _rows_per_call(batch_size: int | None, dims: int) -> int:
     if batch_size is None:
         return max(16, _ELEMENTS_PER_CALL // dims)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-    return batch_size
+    return check_integer("batch_size", batch_size)
 
 
 def _warn(totals: BoundTotals, settings: BoundSettings) -> tuple[str, ...]:
-    """What to know before comparing the number with others, also as Python warnings."""
+    """Say what to know before comparing the number with others; as Python warnings too."""
     found = []
     off_grid = int(totals.off_grid.sum())
     if off_grid and settings.decoder != "continuous":

@@ -1,4 +1,7 @@
-"""TODO likelihood.config."""
+"""``BoundConfig`` and ``ScoreConfig``: all options of ``ddpm bound`` and ``ddpm score``.
+
+Nothing heavy is imported, so that the commands refuse mistakes at once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people look at: the bound over the chain, scores of single images, and their extremes."""
+"""The pictures and the table of a bound: its terms over the chain, and the score of each image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DRAWS_PER_POINT = 50
 
 
 def term_profile(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
-    """Mean transition at a timestep, in bits per dimension, down the chain.
+    """Give the mean transition at a timestep, in bits per dimension, down the chain.
 
     Neighbouring timesteps of an estimate are averaged until enough draws stand behind a point.
 
@@ -38,7 +38,7 @@ def term_profile(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rate_distortion(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
-    """Rate in bits per dimension and distortion in units of 0 … 255, down the chain.
+    """Give the rate in bits per dimension and the distortion in 0 … 255, down the chain.
 
     Averaged as in ``term_profile``; the last point is that of the decoder.
     """
@@ -52,7 +52,7 @@ def rate_distortion(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _groups(report: BoundReport) -> list[slice]:
-    """Runs of transitions with enough draws each."""
+    """Give runs of transitions with enough draws each."""
     count = len(report.transitions)
     if report.settings.is_exact:
         return [slice(k, k + 1) for k in range(count)]

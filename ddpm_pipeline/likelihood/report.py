@@ -30,14 +30,14 @@ _LEVELS_PER_UNIT = 127.5
 
 @dataclass(frozen=True)
 class BoundSettings:
-    """What a bound is the bound of.
+    """Whose bound a bound is, of which chain, and how it was measured.
 
     Arguments:
         chain: Timesteps, strictly decreasing.
         num_train_timesteps: T.
         dims: D, elements of an example.
         prediction_type, variance_type: Of the reverse process.
-        decoder: One of ``bound_terms.DECODERS``.
+        decoder: One of DECODERS.
         decoder_variance: "model", "best", or the variance itself.
         clip_x_0: The predicted x_0 was clamped to ± this, or None.
         num_timestep_samples: Transitions drawn for each example, or None for all.
@@ -132,7 +132,7 @@ class BoundReport:
         return self.prior + torch.cat([self.transitions.new_zeros(1), self.transitions.cumsum(0)])
 
     def to_dict(self, *, per_example: bool = True) -> dict[str, Any]:
-        """All fields and properties as JSON can hold them; NaN becomes None.
+        """Give all fields and properties as JSON can hold them; NaN becomes None.
 
         Arguments:
             per_example: Whether to include the four lists of N numbers.
@@ -146,7 +146,7 @@ class BoundReport:
         return values | settings
 
     def to_json(self, path: str | os.PathLike | None = None, *, per_example: bool = True) -> str:
-        """``to_dict`` as JSON, also written to a file if a path is given."""
+        """Give ``to_dict`` as JSON; also write it to a file if a path is given."""
         text = json.dumps(self.to_dict(per_example=per_example), indent=1) + "\n"
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
@@ -170,7 +170,7 @@ class BoundReport:
 
 
 def _describe(settings: BoundSettings) -> list[tuple[str, str]]:
-    """The rows of the table that say what was measured."""
+    """Give the rows of the table that say what was measured."""
     chain, T = settings.chain, settings.num_train_timesteps
     span = f"{len(chain)} of {T} steps, {chain[0]} to {chain[-1]}"
     drawn = f"{settings.num_timestep_samples} per image, sampler {settings.timestep_sampler}"
@@ -189,7 +189,7 @@ def _describe(settings: BoundSettings) -> list[tuple[str, str]]:
 def summarize(
     totals: BoundTotals, settings: BoundSettings, warnings: tuple[str, ...] = ()
 ) -> BoundReport:
-    """The report of the sums so far."""
+    """Make the report of the sums so far."""
     N, D = len(totals), settings.dims
     decoder, last_variance = _decoder(totals, settings)
     parts = [bits_per_dim(p, D) for p in (totals.prior, totals.transitions, decoder)]
@@ -220,7 +220,7 @@ def summarize(
 
 
 def _decoder(totals: BoundTotals, settings: BoundSettings) -> tuple[Tensor, float | None]:
-    r"""The decoder's nats of each example, and its variance where that is one number.
+    r"""Give the decoder's nats of each example, and its variance where that is one number.
 
     The best variance of a Gaussian whose mean is given is the mean squared error v, with which
     -log p(x_0 | x_t) = D/2 ln(2 pi v) + ||x_0 - x_0_hat||²/(2v).
@@ -240,7 +240,7 @@ def _decoder(totals: BoundTotals, settings: BoundSettings) -> tuple[Tensor, floa
 
 
 def _plain(value: object) -> object:
-    """Numbers, strings, lists and None; NaN and infinities become None."""
+    """Turn a value into numbers, strings, lists and None; NaN and infinities become None."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, list | tuple):

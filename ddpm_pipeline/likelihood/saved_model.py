@@ -35,21 +35,23 @@ from ddpm_pipeline.likelihood.report import BoundReport
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["Measurement", "bound_command", "measure", "output_folder"]
+__all__ = ["MeasuredBound", "bound_of_saved_model", "bound_on_images", "output_folder"]
 
 
-def bound_command(config: BoundConfig) -> BoundReport:
-    """Measure, write bound.json and bound.png, and return the report.
+def bound_of_saved_model(config: BoundConfig) -> BoundReport:
+    """Measure the bound of a saved model; write bound.json and bound.png.
 
     On every process of `accelerate launch` together.
 
     Arguments:
         config: All options.
+    Returns:
+        The report.
     Raises:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
-    measured = measure(
+    measured = bound_on_images(
         config,
         name="bound",
         shuffled=True,
@@ -63,8 +65,8 @@ def bound_command(config: BoundConfig) -> BoundReport:
     return measured.report
 
 
-def _described(config: MeasureConfig, measured: Measurement) -> dict[str, Any]:
-    """The report with what it is a report of, as JSON values; no path and no host."""
+def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]:
+    """Give the report, its data, weights and versions as JSON values; no path and no host."""
     data = {
         "name": source_name(config.data),
         "split": config.split,
@@ -77,13 +79,13 @@ def _described(config: MeasureConfig, measured: Measurement) -> dict[str, Any]:
 
 
 def output_folder(config: MeasureConfig) -> Path:
-    """Where results are written; made if it is not there."""
+    """Give the folder that results are written to; make it if it is not there."""
     folder = Path(config.output_dir or config.model)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-class Measurement(NamedTuple):
+class MeasuredBound(NamedTuple):
     """A report, the images in its order, and the hash of the model's weights."""
 
     report: BoundReport
@@ -91,14 +93,14 @@ class Measurement(NamedTuple):
     weights: str
 
 
-def measure(
+def bound_on_images(
     config: MeasureConfig,
     *,
     name: str,
     shuffled: bool,
     target_standard_error: float | None = None,
-) -> Measurement:
-    """The report of a model on images.
+) -> MeasuredBound:
+    """Measure the bound of a saved model on images, without writing a report.
 
     Arguments:
         config: What to measure.
@@ -128,7 +130,7 @@ def measure(
         progress=True,
     )
     report = replace(report, warnings=report.warnings + described_changes(data))
-    return Measurement(report, data, weights_hash(pipeline.unet))
+    return MeasuredBound(report, data, weights_hash(pipeline.unet))
 
 
 def _scheduler_and_chain(

@@ -22,23 +22,25 @@ from ddpm_pipeline.data import (
 from ddpm_pipeline.likelihood.config import ScoreConfig
 from ddpm_pipeline.likelihood.figures import save_scores
 from ddpm_pipeline.likelihood.report import BoundReport
-from ddpm_pipeline.likelihood.saved_model import measure, output_folder
+from ddpm_pipeline.likelihood.saved_model import bound_on_images, output_folder
 
-__all__ = ["score_command"]
+__all__ = ["scores_of_saved_model"]
 
 
-def score_command(config: ScoreConfig) -> BoundReport:
-    """Score, write scores.csv and scores.png, and return the report.
+def scores_of_saved_model(config: ScoreConfig) -> BoundReport:
+    """Score every image by a saved model; write scores.csv and scores.png.
 
     On every process of `accelerate launch` together.
 
     Arguments:
         config: All options.
+    Returns:
+        The report, whose per_example are the scores.
     Raises:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
-    report, data, _ = measure(config, name="scores", shuffled=False)
+    report, data, _ = bound_on_images(config, name="scores", shuffled=False)
     if process_state().is_main_process:
         folder = output_folder(config)
         save_scores(report, folder / "scores.csv", _names(config, data))
@@ -48,7 +50,7 @@ def score_command(config: ScoreConfig) -> BoundReport:
 
 
 def _names(config: ScoreConfig, data: ImageData) -> Sequence[str]:
-    """File names of the images, or their numbers in the data where there are no files."""
+    """Give the file names of the images, or their numbers in the data without files."""
     numbers = data.members.tolist()
     path = Path(config.data).expanduser()
     has_files = path.is_dir() and not is_idx_folder(path) and not is_dataset_path(path)

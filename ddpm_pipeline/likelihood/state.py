@@ -1,4 +1,4 @@
-"""The file of a bound that was interrupted: its sums so far, and what they are sums of."""
+"""``SavedBound``: the file that an interrupted bound goes on from, with its sums and settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ddpm_pipeline.likelihood.totals import BoundTotals
 
 __all__ = ["SavedBound"]
 
-# Of the time, at most, goes into the state file.
+# At most this share of the time goes into the state file.
 _SAVING_SHARE = 0.05
 
 
 class SavedBound:
-    """The sums of an interrupted bound; nothing at all without a path.
+    """The sums of an interrupted bound; without a path it keeps nothing.
 
     Arguments:
         path: Where they are, or None.
-        data: What they are sums over.
+        data: The examples that they are sums over.
         variances: The tables of the analytic variance, which may have been calibrated anew.
         any_seed: Whether the sums may have another seed than the settings.
         writes: Whether this process saves them.
@@ -47,7 +47,7 @@ class SavedBound:
             self._check[f"mean log {name}"] = round(v.log().mean().item(), 5)
 
     def load(self, settings: BoundSettings) -> tuple[BoundSettings, BoundTotals | None]:
-        """The settings, with the seed of a saved run unless one was asked for, and its sums.
+        """Give the settings, with the seed of a saved run unless one was asked for, and its sums.
 
         Raises:
             ValueError: If they are sums of something else; names the first difference.

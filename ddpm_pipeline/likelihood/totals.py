@@ -1,4 +1,4 @@
-r"""Sums of the bound's terms, so far: what an estimate keeps of everything that it has seen.
+r"""``BoundTotals``: the sums that an estimate of the bound keeps of all that it has seen.
 
 Per example its parts, per timestep the sums over examples, and what the standard error over
 timesteps needs. With :math:`v_{ij} = L_{k_j} / (n p_{k_j})` the j-th draw of example i and
@@ -59,7 +59,7 @@ class BoundTotals:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> "BoundTotals":
-        """Sums of nothing, for N examples, K steps and n draws."""
+        """Give sums of nothing, for N examples, K steps and n draws."""
         shapes = [
             *[(num_examples,)] * len(_PER_EXAMPLE),
             (num_steps - 1,),
@@ -74,7 +74,7 @@ class BoundTotals:
         return len(self.prior)
 
     def __add__(self, other: "BoundTotals") -> "BoundTotals":
-        """The sums over the examples of both."""
+        """Add up to the sums over the examples of both."""
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         return BoundTotals(
             **{
@@ -84,18 +84,18 @@ class BoundTotals:
         )
 
     def flatten(self) -> Tensor:
-        """All numbers in one vector."""
+        """Put all numbers in one vector."""
         return torch.cat([getattr(self, f.name).reshape(-1) for f in fields(self)])
 
     def unflatten(self, values: Tensor) -> "BoundTotals":
-        """The numbers of a vector in the shapes of these, float64 on the CPU."""
+        """Give the numbers of a vector in the shapes of these, float64 on the CPU."""
         shapes = [getattr(self, f.name).shape for f in fields(self)]
         parts = values.cpu().double().split([math.prod(shape) for shape in shapes])
         pairs = zip(parts, shapes, strict=True)
         return BoundTotals(*(part.reshape(shape) for part, shape in pairs))
 
     def timestep_variance(self) -> float:
-        """The variance that the choice of timesteps adds to the sum of an example's draws.
+        """Estimate the variance that the choice of timesteps adds to an example's sum of draws.
 
         An upper limit from the spread of all examples if there is one draw each, where the two
         cannot be told apart; NaN for one example.

@@ -25,15 +25,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion import NoiseSchedule, keyed_uniform
+from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.diffusion import NoiseSchedule, gaussian_rate, keyed_uniform
 from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS, BoundSampler
 
-__all__ = ["BOUND_SAMPLERS", "BoundSampler", "TransitionSampler", "make_transition_sampler"]
+__all__ = ["TransitionSampler", "make_transition_sampler"]
 
 
-# Variance of the Gaussian data that stand for all data in ``rate``, and the share of p that is
-# uniform, which keeps every weight below M / (n * share).
-_DATA_VARIANCE = 0.25
+# The share of p that is uniform in ``rate``, which keeps every weight below M / (n * share).
 _UNIFORM_SHARE = 0.1
 
 # No timestep has this number, so that these draws are not those of any noise.
@@ -55,7 +54,7 @@ class TransitionSampler:
     points: Callable[[int, Tensor, int], Tensor]
 
     def draw(self, seed: int, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Transitions, int64 of shape (B, n), and their weights, float64 of the same shape.
+        """Draw transitions, int64 of shape (B, n), with their weights, float64 of that shape.
 
         Arguments:
             seed: Of the estimate.
@@ -74,7 +73,7 @@ class TransitionSampler:
 def make_transition_sampler(
     name: BoundSampler, schedule: NoiseSchedule, chain: Sequence[int], count: int | None
 ) -> TransitionSampler:
-    """The sampler of that name for the M = len(chain) - 1 transitions of a chain.
+    """Make the sampler of a name for the M = len(chain) - 1 transitions of a chain.
 
     Arguments:
         name: One of BOUND_SAMPLERS.
@@ -84,15 +83,11 @@ def make_transition_sampler(
     Raises:
         ValueError: If the name is unknown or the count is below 1.
     """
-    if name not in BOUND_SAMPLERS:
-        allowed = ", ".join(BOUND_SAMPLERS)
-        raise ValueError(f"timestep_sampler must be one of {allowed}, got {name!r}")
+    check_choice("timestep_sampler", name, BOUND_SAMPLERS)
     M = len(chain) - 1
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ValueError(
-            f"num_timestep_samples must be an integer of at least 1, or None for all {M} "
-            f"transitions, got {count!r}"
-        )
+    if count is not None:
+        note = f", or None for all {M} transitions"
+        count = check_integer("num_timestep_samples", count, note=note)
     probabilities = torch.full((M,), 1 / max(M, 1), dtype=torch.float64)
     if name == "rate" and M:
         probabilities = _UNIFORM_SHARE * probabilities + (1 - _UNIFORM_SHARE) * _rates(
@@ -103,8 +98,8 @@ def make_transition_sampler(
 
 
 def _rates(schedule: NoiseSchedule, chain: Sequence[int]) -> Tensor:
-    """The share of each transition in the rate of Gaussian data, 1/2 ln(1 + variance * SNR)."""
-    rates = torch.log1p(_DATA_VARIANCE * schedule.snr(torch.tensor(chain))).diff()
+    """Give the share of each transition in the rate of Gaussian data."""
+    rates = gaussian_rate(schedule, torch.tensor(chain)).diff()
     return rates / rates.sum()
 
 
@@ -113,7 +108,7 @@ def _independent(seed: int, examples: Tensor, count: int) -> Tensor:
 
 
 def _stratified(seed: int, examples: Tensor, count: int) -> Tensor:
-    """(j + frac(u_j + i r_j)) / n with random offsets u and the additive recurrence r of R_n."""
+    """Give (j + frac(u_j + i r_j)) / n, u random offsets and r the additive recurrence of R_n."""
     root = _golden_ratio(count)
     steps = torch.tensor([root ** -(j + 1) for j in range(count)], dtype=torch.float64)
     offsets = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -122,7 +117,7 @@ def _stratified(seed: int, examples: Tensor, count: int) -> Tensor:
 
 
 def _golden_ratio(n: int) -> float:
-    """The real root of x^(n+1) = x + 1, whose powers are as irrational as n numbers can be."""
+    """Find the root of x^(n+1) = x + 1, whose powers are as irrational as n numbers can be."""
     x = 2.0
     for _ in range(64):
         x = (1 + x) ** (1 / (n + 1))

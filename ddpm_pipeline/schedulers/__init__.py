@@ -11,7 +11,11 @@ if TYPE_CHECKING:
         Calibration,
         schedule_fingerprint,
     )
-    from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, ESTIMATES, Estimate
+    from ddpm_pipeline.schedulers.choices import (
+        CALIBRATED_SPACINGS,
+        VARIANCE_ESTIMATES,
+        VarianceEstimate,
+    )
     from ddpm_pipeline.schedulers.config import PRIVATE_KEY
     from ddpm_pipeline.schedulers.optimal import (
         chain_bits_per_dim,
@@ -29,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "OPTIONAL_TABLES",
             "schedule_fingerprint",
         ],
-        "choices": ["CALIBRATED_SPACINGS", "ESTIMATES", "Estimate"],
+        "choices": ["CALIBRATED_SPACINGS", "VARIANCE_ESTIMATES", "VarianceEstimate"],
         "config": ["PRIVATE_KEY"],
         "optimal": ["chain_bits_per_dim", "chain_decoder_cost", "timesteps_of"],
         "scheduler": ["DDPMScheduler"],

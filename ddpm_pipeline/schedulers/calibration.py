@@ -1,4 +1,13 @@
-"""TODO schedulers.calibration."""
+r"""``Calibration``: the record of what ``calibrate`` measured, which a scheduler carries along.
+
+.. math::
+    m_t = \mathbb E\|\hat\epsilon\|^2/D, \qquad e_t = \mathbb E\|x_0 - \hat x_0\|^2/D, \qquad
+    v_t \approx \mathbb E\,\mathrm{Var}(x_0 \mid x_t)/D
+
+Tables over t = 0, ..., T-1, from which the analytic variance, the optimal spacings and the bound
+of any chain follow without the network (``optimal``). It knows its noise schedule and its weights
+again. In JSON a table is a text of numbers, in as many digits as give every bit back.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +19,15 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.diffusion import DECODER_RATIOS, NoiseSchedule
-from ddpm_pipeline.schedulers.choices import Estimate
+from ddpm_pipeline.schedulers.choices import VarianceEstimate
 
-__all__ = ["Calibration"]
+__all__ = [
+    "MEASURED_TABLES",
+    "OPTIONAL_TABLES",
+    "Calibration",
+    "needed_calibration",
+    "schedule_fingerprint",
+]
 
 
 _VERSION = 2
@@ -26,13 +41,13 @@ MEASURED_TABLES = (
 )
 _TABLES = (*MEASURED_TABLES[:-1], "x_0_variance")
 OPTIONAL_TABLES = ("decoder_cost", "wiener_error")
-# alpha_bar at this many timesteps tells schedules apart.
+# So many values of alpha_bar tell schedules apart.
 _FINGERPRINTS = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
-    r"""What ``calibrate`` measured of a model, as exact in JSON as in memory.
+    r"""The record of what ``calibrate`` measured of a model, as exact in JSON as in memory.
 
     Arguments:
         m: m_t = E||eps_hat||²/D, float64, shape (T,).
@@ -42,13 +57,12 @@ class Calibration:
         x_0_variance: v_t, what the analytic variance is made of, shape (T,).
         decoder_variance: That of the move from t to the data: v_t for a continuous decoder, and
             for 8-bit data the best from e_t/8 to 16 e_t that is at most 1 - alpha_bar, shape (T,).
-        decoder_cost: E[-log p(x_0 | x_t)]/D in nats with decoder_variance, shape (T,); None where
-            it follows from x_0_error or from decoder.
+        decoder_cost: E[-log p(x_0 | x_t)]/D in nats with decoder_variance, shape (T,); None for a
+            continuous decoder, whose cost follows from x_0_error.
         wiener_error: W_t, the error of Wiener's filter by the data's power spectrum, shape (T,);
             None where that is unknown.
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
-            shape (7, T); (0, T) for a continuous decoder, which follows
-            from x_0_error.
+            shape (7, T); (0, T) for a continuous decoder.
         alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
         second_moment: E||x_0||²/D of the data.
         standard_error: Of the full chain's bits per dimension.
@@ -74,7 +88,7 @@ class Calibration:
     num_images: int = 0
     num_forwards: int = 0
     image_shape: tuple[int, ...] = ()
-    estimate: Estimate = "error"
+    estimate: VarianceEstimate = "error"
     weights: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +106,8 @@ class Calibration:
             raise ValueError(
                 f"decoder must have {len(DECODER_RATIOS)} or no rows, got {len(self.decoder)}"
             )
+        if len(self.decoder) and self.decoder_cost is None:
+            raise ValueError("decoder_cost must be a table unless decoder has no rows, got None")
 
     def __len__(self) -> int:
         """T."""
@@ -105,11 +121,15 @@ class Calibration:
         )
 
     def for_any_weights(self) -> Calibration:
-        """The same, which will no longer be refused for other weights than those it is of."""
+        """Make a copy that is refused for no weights, whatever weights it was measured with."""
         return replace(self, weights=None)
 
     def check_schedule(self, schedule: NoiseSchedule) -> None:
-        """ValueError if it was made for another T or another noise schedule."""
+        """Refuse another schedule.
+
+        Raises:
+            ValueError: If it was made for another T or another noise schedule.
+        """
         if len(schedule) != len(self):
             raise ValueError(
                 f"the calibration was made for {len(self)} timesteps, but the scheduler has "
@@ -123,7 +143,7 @@ class Calibration:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON values; tables as text, numbers in the digits that give them back."""
+        """Give all of it as JSON values; tables as text, numbers in digits that give them back."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tables = {name: _text(values.pop(name)) for name in _TABLES}
         decoder = [_text(row) for row in values.pop("decoder")]
@@ -136,7 +156,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """What ``to_dict`` was called on.
+        """Make the calibration again of which ``to_dict`` gave these values.
 
         Raises:
             ValueError: If a newer version of this package wrote it, or it is not a calibration.
@@ -160,6 +180,20 @@ class Calibration:
         return cls(**values)
 
 
+def needed_calibration(calibration: Calibration | None, option: str) -> Calibration:
+    """Give a calibration back.
+
+    Raises:
+        ValueError: If there is none; names the option that needs it, and what gives one.
+    """
+    if calibration is None:
+        raise ValueError(
+            f"{option} needs a calibration, got None; "
+            "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one"
+        )
+    return calibration
+
+
 def _text(table: Tensor) -> str:
     return " ".join(map(repr, table.tolist()))
 
@@ -169,6 +203,7 @@ def _table(text: str) -> Tensor:
 
 
 def schedule_fingerprint(schedule: NoiseSchedule) -> tuple[float, ...]:
+    """Give alpha_bar at 16 timesteps or fewer, by which a schedule is known again."""
     count = min(_FINGERPRINTS, len(schedule))
     places = torch.linspace(0, len(schedule) - 1, count, dtype=torch.float64).round().long()
     return tuple(schedule.alpha_bar(places).tolist())

@@ -17,19 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import is_integer
 from ddpm_pipeline.diffusion import (
     NoiseSchedule,
-    PredictionType,
     ReverseMove,
-    VarianceType,
+    ReverseProcess,
     broadcast,
     ddim_coefficients,
     posterior_variance,
-    reverse_coefficients,
-    x_0_variance_of_moves,
 )
 
-__all__ = ["Chain", "Step", "StepRule", "StepTable", "check_timestep"]
+__all__ = ["Chain", "Step", "StepTable", "check_timestep", "moves", "tabulate"]
 
 
 class Step(NamedTuple):
@@ -63,66 +61,15 @@ class Chain:
         object.__setattr__(self, "above", torch.cat([ascending, beyond])[above])
 
 
-class StepRule(NamedTuple):
-    """What a move depends on beside its timesteps.
-
-    Arguments:
-        schedule: Noise schedule with T steps.
-        prediction_type, variance_type: As in ``process.reverse``.
-        x_0_variance, decoder_variance: v_t for variance_type "analytic", and the variance of its
-            move to the data, shape (T,); None if not calibrated.
-        last_noise_levels: For the same, the largest mean |noise| of the last noise drawn, in
-            units of 2/255; it is not made smaller than the forward process's.
-    """
-
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    variance_type: VarianceType
-    x_0_variance: Tensor | None
-    decoder_variance: Tensor | None
-    last_noise_levels: float
-
-    def moves(self, chain: Chain, t: Tensor, eta: float | None = None) -> ReverseMove:
-        """The moves of a chain from t, those of DDIM where eta is given."""
-        s, v = chain.landing[t], None
-        if self.variance_type == "analytic" and self.x_0_variance is not None:
-            v = x_0_variance_of_moves(self.x_0_variance, self.decoder_variance, t, s)
-        options = {"prediction_type": self.prediction_type, "x_0_variance": v}
-        if eta is not None:
-            return ddim_coefficients(self.schedule, t, s, eta=eta, **options)
-        return reverse_coefficients(
-            self.schedule, t, s, variance_type=self.variance_type, above=chain.above[t], **options
-        )
-
-    def tabulate(self, chain: Chain, eta: float | None = None) -> StepTable:
-        """All steps of a chain."""
-        move = self.moves(chain, torch.arange(chain.T), eta)
-        std = (0.5 * move.log_var).exp()
-        if self.variance_type == "analytic":
-            std = self._with_little_noise_last(chain, std, 1.0 if eta is None else eta)
-        has_noise = (chain.landing >= 0) & (std > 0)
-        std = has_noise * std
-        moves = map(ReverseMove, *(column.tolist() for column in move))
-        steps = list(map(Step, moves, std.tolist(), has_noise.tolist()))
-        return StepTable(steps, torch.stack([*move, std, has_noise.to(std)], dim=1), {})
-
-    def _with_little_noise_last(self, chain: Chain, std: Tensor, eta: float) -> Tensor:
-        """The standard deviations (T,), that of the last noise capped."""
-        cap = self.last_noise_levels * 2 / 255 * math.sqrt(math.pi / 2)
-        posterior_var = posterior_variance(self.schedule, torch.arange(chain.T), chain.landing)
-        capped = torch.maximum(std.clamp(max=cap), eta * posterior_var.sqrt())
-        return torch.where(chain.landing == chain.timesteps[-1], capped, std)
-
-
 class StepTable(NamedTuple):
-    """All steps of a chain: on the host, as columns (T, 8), and these on other devices."""
+    """All steps of a chain: on the host, as columns (T, 8), and the columns on other devices."""
 
     steps: list[Step]
     columns: Tensor
     on_device: dict[tuple[torch.device, torch.dtype], Tensor]
 
     def step(self, t: int | Tensor, sample: Tensor) -> Step:
-        """The step from t, an int or int64 of shape () or (B,), with no device synchronisation.
+        """Look up the step from t, an int or int64 of shape () or (B,), without a synchronisation.
 
         Raises:
             ValueError: If t lies outside [0, T-1] where that can be seen without one.
@@ -142,6 +89,58 @@ class StepTable(NamedTuple):
         return Step(ReverseMove(*columns[:-2]), *columns[-2:])
 
 
+def moves(
+    process: ReverseProcess, chain: Chain, t: Tensor, eta: float | None = None
+) -> ReverseMove:
+    """Give the moves of a chain from t, those of DDIM where eta is given."""
+    s = chain.landing[t]
+    if eta is None:
+        return process.coefficients(t, s, chain.above[t])
+    return ddim_coefficients(
+        process.schedule,
+        t,
+        s,
+        eta=eta,
+        prediction_type=process.prediction_type,
+        x_0_variance=process.x_0_variance_of_moves(t, s),
+    )
+
+
+def tabulate(
+    process: ReverseProcess, chain: Chain, *, last_noise_levels: float, eta: float | None = None
+) -> StepTable:
+    """Tabulate all steps of a chain.
+
+    Arguments:
+        process: Whose moves they are.
+        chain: Where they go.
+        last_noise_levels: With the analytic variance, the largest mean |noise| of the last
+            noise drawn, in units of 2/255; it is not made smaller than the forward process's.
+        eta: Of DDIM; None is for DDPM's own steps.
+    """
+    move = moves(process, chain, torch.arange(chain.T), eta)
+    std = (0.5 * move.log_var).exp()
+    if process.variance_type == "analytic":
+        lowest = (1.0 if eta is None else eta) * _posterior_std(process.schedule, chain)
+        std = _with_little_noise_last(chain, std, lowest, last_noise_levels)
+    has_noise = (chain.landing >= 0) & (std > 0)
+    std = has_noise * std
+    rows = map(ReverseMove, *(column.tolist() for column in move))
+    steps = list(map(Step, rows, std.tolist(), has_noise.tolist()))
+    return StepTable(steps, torch.stack([*move, std, has_noise.to(std)], dim=1), {})
+
+
+def _posterior_std(schedule: NoiseSchedule, chain: Chain) -> Tensor:
+    return posterior_variance(schedule, torch.arange(chain.T), chain.landing).sqrt()
+
+
+def _with_little_noise_last(chain: Chain, std: Tensor, lowest: Tensor, levels: float) -> Tensor:
+    """Cap the standard deviation of the last noise, though not below the lowest; all of (T,)."""
+    cap = levels * 2 / 255 * math.sqrt(math.pi / 2)
+    capped = torch.maximum(std.clamp(max=cap), lowest)
+    return torch.where(chain.landing == chain.timesteps[-1], capped, std)
+
+
 def check_timestep(t: int | Tensor, T: int, batch_size: int | None = None) -> None:
     """Refuse what is no timestep of a batch; values on a device are not read.
 
@@ -153,7 +152,7 @@ def check_timestep(t: int | Tensor, T: int, batch_size: int | None = None) -> No
         ValueError: If t is not of such a type or shape, or outside [0, T-1].
     """
     if not isinstance(t, Tensor):
-        if isinstance(t, bool) or not hasattr(t, "__index__"):
+        if not is_integer(t):
             raise ValueError(f"timestep must be an integer, got {t!r}")
         values = np.asarray(t)
     else:

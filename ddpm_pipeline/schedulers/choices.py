@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["CALIBRATED_SPACINGS", "ESTIMATES", "OBJECTIVES", "Estimate", "Objective"]
+__all__ = [
+    "CALIBRATED_SPACINGS",
+    "OBJECTIVES",
+    "VARIANCE_ESTIMATES",
+    "Objective",
+    "VarianceEstimate",
+]
 
-Estimate = Literal["error", "moment"]
-ESTIMATES: tuple[str, ...] = get_args(Estimate)
+VarianceEstimate = Literal["error", "moment"]
+VARIANCE_ESTIMATES: tuple[str, ...] = get_args(VarianceEstimate)
 """What the analytic variance is made of: the error of x_0, or the paper's moment of the noise."""
 
 Objective = Literal["likelihood", "samples"]

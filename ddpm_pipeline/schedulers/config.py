@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.diffusion import SPACINGS, VARIANCE_TYPES, NoiseSchedule
-from ddpm_pipeline.schedulers.optimal import CALIBRATED_SPACINGS
+from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
 
 __all__ = [
     "PRIVATE_KEY",
@@ -61,7 +62,7 @@ def build_schedule(
     beta_schedule: str,
     trained_betas: np.ndarray | list[float] | None,
 ) -> NoiseSchedule:
-    """The schedule that these config keys stand for."""
+    """Make the schedule that these config keys stand for."""
     for key, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
         if isinstance(beta, bool) or not isinstance(beta, Real):
             raise ValueError(f"{key} must be a number in (0, 1], got {beta!r}")
@@ -77,15 +78,24 @@ def build_schedule(
 
 
 def check_options(config: dict[str, Any]) -> None:
-    """ValueError for an option of the scheduler's config that is not allowed."""
-    _check_choice(config, "variance_type", VARIANCE_TYPES)
-    _check_choice(config, "prediction_type", ("epsilon", "sample", "v_prediction"))
-    _check_choice(config, "timestep_spacing", (*SPACINGS, *CALIBRATED_SPACINGS))
+    """Refuse an option of the scheduler's config that is not allowed.
+
+    Raises:
+        ValueError: If one is not; names it, its value and what is.
+    """
+    for key, allowed in _CHOICES.items():
+        check_choice(key, config[key], allowed)
     for key, is_allowed, allowed in _RANGES:
         value = config[key]
         if isinstance(value, bool) or not isinstance(value, Real) or not is_allowed(value):
             raise ValueError(f"{key} must be {allowed}, got {config[key]!r}")
 
+
+_CHOICES: dict[str, Sequence[str]] = {
+    "variance_type": VARIANCE_TYPES,
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "timestep_spacing": (*SPACINGS, *CALIBRATED_SPACINGS),
+}
 
 _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("clip_sample_range", lambda v: v > 0, "above 0"),
@@ -95,15 +105,10 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
 ]
 
 
-def _check_choice(config: dict[str, Any], key: str, allowed: Sequence[str]) -> None:
-    if config[key] not in allowed:
-        raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {config[key]!r}")
-
-
 def private_config(
     options: dict[str, str], calibration: dict[str, Any] | None
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """(public values, private entry) of a config: what stock reads, and what it passes on.
+    """Give (public values, private entry) of a config: what stock reads, and what it passes on.
 
     Arguments:
         options: Values of the options in STOCK_OPTIONS.
@@ -123,9 +128,9 @@ def private_config(
 def restored_config(
     config: dict[str, Any], overrides: dict[str, Any], defaults: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """(config, calibration): our own options back in place, and today's names for old keys.
+    """Give (config, calibration), with our own options and the keys of diffusers 0.1 restored.
 
-    An option that was changed since, in stock diffusers or by an override, stays changed.
+    An option that was changed since it was saved, in stock or by an override, stays changed.
 
     Arguments:
         config: Of any scheduler.
@@ -151,13 +156,13 @@ def restored_config(
 
 
 def keys_at_default(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
-    """The keys that a scheduler was not given: diffusers thinks so of all passed by position."""
+    """Give the keys left at their defaults; diffusers also lists all that came by position."""
     claimed = config.get("_use_default_values", [])
     return [key for key in claimed if _is_equal(config.get(key), defaults.get(key))]
 
 
 def default_config(scheduler_class: type) -> dict[str, Any]:
-    """What the keys of a scheduler's config are if nothing is passed to it."""
+    """Give what the keys of a scheduler's config are if nothing is passed to it."""
     parameters = inspect.signature(scheduler_class.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.name != "self"}
 

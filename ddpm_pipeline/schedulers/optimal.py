@@ -8,7 +8,7 @@ The bound comes from e_t alone, without forward passes:
 anyone sees, and the published experience is that its images are worse than those of even steps
 (Watson et al. 2021, table 5). "samples" is the chain on which DDIM loses the least of the
 variance of images, in units of the image and not in nats
-(``calibration_costs.lost_variance_costs``).
+(``lost_variance_costs``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import (
     PRICED_VARIANCES,
     NoiseSchedule,
@@ -37,13 +38,10 @@ from ddpm_pipeline.diffusion import (
     spaced_timesteps,
     step_costs,
 )
-from ddpm_pipeline.schedulers.calibration import Calibration
+from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, OBJECTIVES, Objective
 
 __all__ = [
-    "CALIBRATED_SPACINGS",
-    "OBJECTIVES",
-    "Objective",
     "chain_bits_per_dim",
     "chain_decoder_cost",
     "optimal_timesteps",
@@ -52,18 +50,39 @@ __all__ = [
 
 
 def timesteps_of(
-    calibration: Calibration, schedule: NoiseSchedule, K: int, spacing: str, variance_type: str
+    calibration: Calibration | None,
+    schedule: NoiseSchedule,
+    K: int,
+    spacing: str,
+    variance_type: str,
+    *,
+    steps_offset: int = 0,
 ) -> Tensor:
-    """K timesteps by any spacing, int64, shape (K,)."""
+    """Give K timesteps by any spacing.
+
+    Arguments:
+        calibration: Of the model, for the spacings that follow from one.
+        schedule: Noise schedule with T steps.
+        K: Number of timesteps, 1 <= K <= T.
+        spacing: One of SPACINGS or CALIBRATED_SPACINGS.
+        variance_type: As for ``optimal_timesteps``.
+        steps_offset: Added to every timestep of "leading".
+    Returns:
+        Timesteps, int64, strictly decreasing, shape (K,).
+    Raises:
+        ValueError: As ``spaced_timesteps`` and ``optimal_timesteps``, or if there is no
+            calibration and the spacing needs one.
+    """
     if spacing not in CALIBRATED_SPACINGS:
-        return spaced_timesteps(len(schedule), K, spacing)
-    objective = CALIBRATED_SPACINGS[spacing]
+        return spaced_timesteps(len(schedule), K, spacing, steps_offset=steps_offset)
     return optimal_timesteps(
-        calibration, schedule, K, variance_type=variance_type, objective=objective
+        needed_calibration(calibration, f"timestep_spacing {spacing!r}"),
+        schedule,
+        K,
+        variance_type=variance_type,
+        objective=CALIBRATED_SPACINGS[spacing],
     )
 
-
-# Spacings that follow from a calibration, and what they are the best for.
 
 # From zero SNR two moves lose the same through any timestep: the smaller squares then decide.
 _TIE_BREAK = 1e-6
@@ -77,7 +96,7 @@ def optimal_timesteps(
     variance_type: VarianceType = "analytic",
     objective: Objective = "likelihood",
 ) -> Tensor:
-    """The best K timesteps from T-1 down.
+    """Find the best K timesteps from T-1 down.
 
     Arguments:
         calibration: Of the model.
@@ -93,11 +112,9 @@ def optimal_timesteps(
     Source: Watson et al. 2021 (arXiv:2106.03802), section 3.
     """
     calibration.check_schedule(schedule)
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    check_choice("objective", objective, OBJECTIVES)
     T = len(schedule)
-    if isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= T:
-        raise ValueError(f"num_inference_steps must be an integer from 1 to {T}, got {K!r}")
+    K = check_integer("num_inference_steps", K, most=T)
     if objective == "samples" or variance_type not in PRICED_VARIANCES:
         variance_type = "analytic"
     if K == T:
@@ -125,7 +142,7 @@ def _costs(
     variance_type: VarianceType,
     objective: Objective,
 ) -> tuple[Tensor, Tensor | None]:
-    """Costs of all moves, and of the last moves where they depend on those before."""
+    """Price all moves, and the last moves where they depend on those before."""
     if objective == "samples":
         error = calibration.wiener_error
         if error is None or not error.max() > 0:
@@ -156,13 +173,14 @@ def _decoder_costs(
     above: Tensor | None,
     variance_type: VarianceType,
 ) -> Tensor:
-    """E[-log p(x_0 | x_t)]/D with the variance of ``process.reverse`` at s = -1, shape (M,).
+    """Give E[-log p(x_0 | x_t)]/D with the variance of ``reverse`` at s = -1, shape (M,).
 
     As in ``variational_bound``, a continuous decoder beside fixed variances has the best one.
     """
-    if variance_type == "analytic" and calibration.decoder_cost is not None:
+    is_density = not len(calibration.decoder)
+    if variance_type == "analytic" and not is_density:
         return calibration.decoder_cost[t]
-    if not len(calibration.decoder) and variance_type != "analytic":
+    if variance_type != "analytic" and is_density:
         return continuous_decoder_costs(calibration.x_0_error[t])
     move = reverse_coefficients(
         schedule,
@@ -174,7 +192,7 @@ def _decoder_costs(
         x_0_variance=calibration.decoder_variance[t],
     )
     variance = move.log_var.exp()
-    if not len(calibration.decoder):
+    if is_density:
         return continuous_decoder_costs(calibration.x_0_error[t], variance)
     ratio = variance / schedule.one_minus_alpha_bar(t)
     # A probability is at most 1, whatever the form says beyond the ratios that are kept.
@@ -189,13 +207,13 @@ def chain_bits_per_dim(
     variance_type: VarianceType = "analytic",
     eta: float | None = None,
 ) -> float:
-    """The variational bound of a chain, as ``variational_bound`` would measure it.
+    """Give the variational bound of a chain, as ``variational_bound`` would measure it.
 
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
         timesteps: The chain, strictly decreasing in [0, T-1].
-        variance_type: One of ``calibration_costs.PRICED_VARIANCES``.
+        variance_type: One of PRICED_VARIANCES.
         eta: The bound of DDIM's moves with this eta in (0, 1].
     Returns:
         Bits per dimension; ``calibration.standard_error`` is that of the full chain.
@@ -223,6 +241,6 @@ def chain_bits_per_dim(
 def chain_decoder_cost(
     calibration: Calibration, schedule: NoiseSchedule, chain: Tensor, variance_type: VarianceType
 ) -> Tensor:
-    """The last move of a chain, E[-log p(x_0 | x_t)]/D in nats, shape (1,)."""
+    """Price the last move of a chain: E[-log p(x_0 | x_t)]/D in nats, shape (1,)."""
     above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
     return _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)

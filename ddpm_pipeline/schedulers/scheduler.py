@@ -4,31 +4,28 @@ r"""``DDPMScheduler``: diffusers' scheduler interface around the exact process.
     x_s = \mu_\theta(x_t, t) + \sigma_{s|t}\, z, \qquad z \sim \mathcal N(0, I)
     \text{ for } s \ge 0,\quad z = 0 \text{ for } s = -1
 
-It takes diffusers' config keys and gives its results; the formulas are all in ``process`` and
-``ddim``. What diffusers cannot express travels in a private config key, which it keeps and ignores
-(``scheduler_config``): a saved scheduler opens, samples and is saved again anywhere.
+It takes diffusers' config keys and gives its results; the formulas are all in ``diffusion``:
+``reverse_process`` and ``ddim`` for the steps, ``spacing`` for the timesteps. What diffusers
+cannot express travels in a private config key, which it keeps (``calibrated``), so that a saved
+scheduler opens, samples and is saved again anywhere.
 """
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
-from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm_pipeline.common import check_weights
 from ddpm_pipeline.diffusion import (
     LEARNED_VARIANCES,
     Gaussian,
+    NoiseSchedule,
     ReverseMove,
+    ReverseProcess,
     add_scaled_,
     check_chain,
     check_prediction_type,
@@ -37,37 +34,32 @@ from ddpm_pipeline.diffusion import (
     reverse_log_var,
     reverse_mean,
     reverse_x_0,
-    spaced_timesteps,
     split_output,
 )
-from ddpm_pipeline.schedulers.calibration import Calibration
-from ddpm_pipeline.schedulers.chain import Chain, Step, StepRule, StepTable, check_timestep
+from ddpm_pipeline.schedulers.calibrated import CalibratedScheduler
+from ddpm_pipeline.schedulers.calibration import needed_calibration
+from ddpm_pipeline.schedulers.chain import (
+    Chain,
+    Step,
+    StepTable,
+    check_timestep,
+    moves,
+    tabulate,
+)
 from ddpm_pipeline.schedulers.config import (
-    PRIVATE_KEY,
-    STOCK_OPTIONS,
     UNCOMMON_SCHEDULES,
     build_schedule,
     check_options,
     default_config,
     keys_at_default,
-    private_config,
-    restored_config,
 )
-from ddpm_pipeline.schedulers.optimal import CALIBRATED_SPACINGS, optimal_timesteps
+from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32, scaled_noise
+from ddpm_pipeline.schedulers.optimal import timesteps_of
 
 __all__ = ["DDPMScheduler"]
 
 
-class _StepOutput(DDPMSchedulerOutput):
-    """diffusers' output without its generic constructor, which would cost a tenth of a step."""
-
-    def __init__(self, prev_sample: Tensor, pred_original_sample: Tensor) -> None:
-        values = {"prev_sample": prev_sample, "pred_original_sample": pred_original_sample}
-        OrderedDict.__init__(self, values)
-        self.__dict__.update(values)
-
-
-class DDPMScheduler(diffusers.DDPMScheduler):
+class DDPMScheduler(CalibratedScheduler):
     r"""Drop-in for ``diffusers.DDPMScheduler``, exact in float64 and free of its defects.
 
     Arguments:
@@ -83,7 +75,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             predicted x_0 (Saharia et al. 2022, arXiv:2205.11487), instead of clipping.
         clip_sample_range: Where clip_sample clips, above 0.
         timestep_spacing: leading, trailing, linspace or quadratic, see ``spacing``; or, from a
-            calibration, optimal (for likelihood) or optimal_samples, see ``calibration_chains``.
+            calibration, optimal (for likelihood) or optimal_samples, see ``optimal``.
         steps_offset: Added to every timestep of leading, at least 0.
         rescale_betas_zero_snr: Shift the schedule to zero terminal SNR.
     Raises:
@@ -119,17 +111,24 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         check_prediction_type(self.schedule, prediction_type)
         self.variance_type = variance_type
         self.timestep_spacing = timestep_spacing
-        if isinstance(trained_betas, Tensor):
-            self.register_to_config(trained_betas=trained_betas.tolist())
-        elif trained_betas is None and beta_schedule in UNCOMMON_SCHEDULES:
+        self._register_config(schedule)
+        self._set_attributes_of_stock()
+        self._use_chain(range(num_train_timesteps - 1, -1, -1))
+
+    def _register_config(self, schedule: NoiseSchedule) -> None:
+        """Put the config into the form that any scheduler can read and JSON can hold."""
+        betas = self.config.trained_betas
+        if isinstance(betas, Tensor):
+            self.register_to_config(trained_betas=betas.tolist())
+        elif betas is None and self.config.beta_schedule in UNCOMMON_SCHEDULES:
             self.register_to_config(trained_betas=schedule.betas.tolist())
         not_given = keys_at_default(self.config, default_config(type(self)))
         self.register_to_config(_use_default_values=not_given)
-        self.calibration: Calibration | None = None
-        self.last_noise_levels = 2.0
         self._register_extras()
 
-        every_t = torch.arange(num_train_timesteps)
+    def _set_attributes_of_stock(self) -> None:
+        """Set what users of stock's scheduler read from it, in float64."""
+        every_t = torch.arange(len(self.schedule))
         self.betas = self.schedule.betas
         self.alphas = self.schedule.alpha(every_t)
         self.alphas_cumprod = self.schedule.alpha_bar(every_t)
@@ -137,111 +136,6 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         self.init_noise_sigma = 1.0
         self.custom_timesteps = False
         self.num_inference_steps: int | None = None
-        self._use_chain(range(num_train_timesteps - 1, -1, -1))
-
-    def _register_extras(self) -> None:
-        """Put what stock diffusers cannot express into the private key, its nearest beside it."""
-        entry = None
-        if self.calibration is not None:
-            entry = {
-                "last_noise_levels": self.last_noise_levels,
-                **self.calibration.to_dict(),
-            }
-        options = {key: getattr(self, key) for key in STOCK_OPTIONS}
-        public, private = private_config(options, entry)
-        if private or PRIVATE_KEY in self.config:
-            self.register_to_config(**public, **{PRIVATE_KEY: private})
-
-    def __repr__(self) -> str:
-        """The config without what is our own, and the options that are in force."""
-        shown = {key: value for key, value in self.config.items() if key != PRIVATE_KEY}
-        return (
-            f"{type(self).__name__} {json.dumps(shown, indent=2, default=repr)}\n"
-            f"variance_type={self.variance_type!r}, timestep_spacing={self.timestep_spacing!r}, "
-            f"calibration={self.calibration!r}"
-        )
-
-    @classmethod
-    def from_config(
-        cls,
-        config: dict[str, Any] | None = None,
-        return_unused_kwargs: bool = False,
-        **kwargs: object,
-    ) -> DDPMScheduler | tuple[DDPMScheduler, dict[str, Any]]:
-        """As in diffusers; also restores what is our own and reads the keys of diffusers 0.1."""
-        calibration = None
-        if isinstance(config, dict):
-            config, calibration = restored_config(config, kwargs, default_config(cls))
-        scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
-        if calibration is not None:
-            values = dict(calibration)  # the config goes on to hold them
-            levels = values.pop("last_noise_levels")
-            scheduler.set_calibration(Calibration.from_dict(values), last_noise_levels=levels)
-        return (scheduler, unused) if return_unused_kwargs else scheduler
-
-    def set_calibration(
-        self, calibration: Calibration | None, *, last_noise_levels: float = 2.0
-    ) -> None:
-        """Take the analytic variance and the optimal spacings from a calibration.
-
-        It is saved with the scheduler, where stock diffusers ignores it and keeps it.
-
-        Arguments:
-            calibration: From ``calibrate``; None forgets the one there is, as is right before
-                the weights are trained further.
-            last_noise_levels: The last noise drawn with the analytic variance changes a value by
-                no more than this many of 256 levels on average, above 0, unless the forward
-                process itself has more; the paper uses 1 or 2.
-        Raises:
-            ValueError: If it was made for another T or noise schedule.
-        Source: Bao et al. 2022 (arXiv:2201.06503), section 3.3 for the last noise.
-        """
-        if not last_noise_levels > 0:
-            raise ValueError(f"last_noise_levels must be above 0, got {last_noise_levels}")
-        if calibration is not None:
-            calibration.check_schedule(self.schedule)
-        self.calibration, self.last_noise_levels = calibration, last_noise_levels
-        self._register_extras()
-        self._tabulate()
-
-    def with_calibration(
-        self, calibration: Calibration, *, last_noise_levels: float = 2.0, **options: object
-    ) -> DDPMScheduler:
-        """A new scheduler with the analytic variance of a calibration.
-
-        Arguments:
-            calibration, last_noise_levels: As for ``set_calibration``.
-            options: Config keys to change as well, such as timestep_spacing; variance_type is
-                analytic unless it is among them.
-        Raises:
-            ValueError: As ``set_calibration``, or if an option is not allowed.
-        """
-        scheduler = self.from_config(self.config, **{"variance_type": "analytic", **options})
-        scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
-        return scheduler
-
-    @property
-    def x_0_variance(self) -> Tensor | None:
-        """v_t = E Var(x_0 | x_t) per dimension, float64, shape (T,); None if not calibrated."""
-        return None if self.calibration is None else self.calibration.x_0_variance
-
-    @property
-    def decoder_variance(self) -> Tensor | None:
-        """Of the analytic move to the data, float64, shape (T,); None if not calibrated.
-
-        It is v_t if the calibration was made for a continuous decoder, or by an old version.
-        """
-        return None if self.calibration is None else self.calibration.decoder_variance
-
-    def check_weights(self, network: nn.Module) -> None:
-        """ValueError if the options use a calibration that was made for other weights.
-
-        Arguments:
-            network: That will be sampled from.
-        """
-        is_used = self.variance_type == "analytic" or self.timestep_spacing in CALIBRATED_SPACINGS
-        if self.calibration is not None and is_used:
-            check_weights(self.calibration.weights, network)
 
     def set_timesteps(
         self,
@@ -267,31 +161,16 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         if timesteps is not None:
             chain = check_chain(timesteps, len(self))
         else:
-            chain = self._spaced(num_inference_steps)
+            chain = timesteps_of(
+                self.calibration,
+                self.schedule,
+                num_inference_steps,
+                self.timestep_spacing,
+                self.variance_type,
+                steps_offset=self.config.steps_offset,
+            ).tolist()
         self.num_inference_steps = len(chain)
         self._use_chain(chain, device)
-
-    def _spaced(self, K: int) -> Sequence[int]:
-        spacing = self.timestep_spacing
-        if spacing not in CALIBRATED_SPACINGS:
-            offset = self.config.steps_offset
-            return spaced_timesteps(len(self), K, spacing, steps_offset=offset).tolist()
-        chain = optimal_timesteps(
-            self._calibrated(f"timestep_spacing {spacing!r}"),
-            self.schedule,
-            K,
-            variance_type=self.variance_type,
-            objective=CALIBRATED_SPACINGS[spacing],
-        )
-        return chain.tolist()
-
-    def _calibrated(self, option: str) -> Calibration:
-        if self.calibration is None:
-            raise ValueError(
-                f"{option} needs a calibration, got None; "
-                "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one"
-            )
-        return self.calibration
 
     def _use_chain(self, chain: Sequence[int], device: str | torch.device | None = None) -> None:
         self.timesteps = torch.tensor(chain).to(device)
@@ -299,30 +178,32 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         self._tabulate()
 
     def _tabulate(self) -> None:
-        """The steps by eta, None being DDPM's own; those of DDPM now, so that no step waits."""
+        """Make the steps by eta, None being DDPM's own; those of DDPM now, so no step waits."""
         self._tables: dict[float | None, StepTable] = {}
         if self.variance_type != "analytic" or self.calibration is not None:
             self._table(None)
 
     def _table(self, eta: float | None) -> StepTable:
         if eta not in self._tables:
-            self._tables[eta] = self._rule(self.variance_type).tabulate(self._chain, eta)
+            process = self._process(self.variance_type)
+            self._tables[eta] = tabulate(
+                process, self._chain, last_noise_levels=self.last_noise_levels, eta=eta
+            )
         return self._tables[eta]
 
-    def _rule(self, variance_type: str) -> StepRule:
+    def _process(self, variance_type: str) -> ReverseProcess:
         if variance_type == "analytic":
-            self._calibrated("variance_type 'analytic'")
-        return StepRule(
+            needed_calibration(self.calibration, "variance_type 'analytic'")
+        return ReverseProcess(
             self.schedule,
             self.config.prediction_type,
             variance_type,
-            self.x_0_variance,
-            self.decoder_variance,
-            self.last_noise_levels,
+            x_0_variance=self.x_0_variance,
+            decoder_variance=self.decoder_variance,
         )
 
     def previous_timestep(self, timestep: int | Tensor) -> int | Tensor:
-        """The timestep that a step from ``timestep`` lands on, -1 for clean data.
+        """Give the timestep that a step from ``timestep`` lands on, -1 for clean data.
 
         A timestep that the chain leaves out lands on the next lower one that it holds.
         """
@@ -341,7 +222,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         *,
         eta: float | None = None,
     ) -> Gaussian:
-        """p(x_s | x_t) on the current chain: what ``step`` samples from.
+        """Give p(x_s | x_t) on the current chain: what ``step`` samples from.
 
         Arguments:
             model_output: Output of the network, (B, C, *) or, for learned variances, (B, 2C, *).
@@ -350,13 +231,13 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             eta: As in ``step``.
         Returns:
             Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
-            that of ``process.reverse`` or ``ddim``, at s = -1 with the analytic variance
+            that of ``reverse`` or ``ddim``, at s = -1 with the analytic variance
             ``decoder_variance``. ``step`` departs from it in two places: it adds no noise at
             s = -1, and caps the last noise of the analytic variance.
         Raises:
             ValueError: If the channels or the timestep are not allowed.
         """
-        x_t = _at_least_float32(sample)
+        x_t = at_least_float32(sample)
         move = self._table(eta).step(timestep, x_t).move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
         mean, log_var = reverse_mean(move, x_0_hat, x_t), move.log_var
@@ -382,9 +263,9 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             sample: x_t, shape (B, C, *).
             generator: Source of the noise, or a list of B of them, one for each example.
             return_dict: Whether to return an object rather than a tuple.
-            eta: A step of DDIM instead, whose noise has eta times the standard deviation of the
-                forward posterior; with the analytic variance, what x_t leaves open about x_0 is
-                added to it. Of the other variance types it uses nothing.
+            eta: Draw a step of DDIM instead: its noise has eta times the standard deviation of
+                the forward posterior, and what x_t leaves open about x_0 is added to it if the
+                variance is the analytic one. Any other variance type makes no difference to it.
         Returns:
             ``prev_sample`` x_s and ``pred_original_sample`` (the predicted x_0), in the dtype of
             ``sample``. On clean data, s = -1, x_s is the mean and nothing is drawn.
@@ -392,28 +273,28 @@ class DDPMScheduler(diffusers.DDPMScheduler):
             ValueError: If the channels, the timestep or eta are not allowed.
         Source: Ho et al. 2020, algorithm 2; Song et al. 2020 (arXiv:2010.02502), eq. 12.
         """
-        x_t = _at_least_float32(sample)
+        x_t = at_least_float32(sample)
         step = (self._tables.get(eta) or self._table(eta)).step(timestep, x_t)
         move = step.move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
         if step.has_noise is False:
             x_s = reverse_mean(move, x_0_hat, x_t)
         else:
-            # The mean is added to the scaled noise, not the reverse: one kernel less.
+            # Adding the mean to the noise in place saves the kernel that would add the noise.
             std = step.std if eta is not None else self._std(step, log_var_output)
-            x_s = _scaled_noise(x_t, std, generator)
+            x_s = scaled_noise(x_t, std, generator)
             add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
             add_scaled_(x_s, move.mean_from_x_t, x_t)
         if x_s.dtype != sample.dtype:
             x_s, x_0_hat = x_s.to(sample.dtype), x_0_hat.to(sample.dtype)
         if not return_dict:
             return x_s, x_0_hat
-        return _StepOutput(x_s, x_0_hat)
+        return StepOutput(x_s, x_0_hat)
 
     def _predict(
         self, move: ReverseMove, model_output: Tensor, x_t: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """The predicted x_0, clipped or thresholded, and the network's variance output."""
+        """Give the predicted x_0, clipped or thresholded, and the network's variance output."""
         output, log_var_output = split_output(model_output, x_t, self.variance_type)
         return self._constrain(reverse_x_0(move, output, x_t)), log_var_output
 
@@ -432,7 +313,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         return x_0_hat
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """A draw of q(x_t | x_0) with the given noise, in the dtype of ``original_samples``.
+        """Draw from q(x_t | x_0) with the given noise, in the dtype of ``original_samples``.
 
         Arguments:
             original_samples: x_0, shape (B, *).
@@ -444,7 +325,7 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         return x_t.to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The target v of v-prediction for x_0 = ``sample``; arguments as in ``add_noise``."""
+        """Give v-prediction's target for x_0 = ``sample``; arguments as in ``add_noise``."""
         check_timestep(timesteps, len(self), len(sample))
         v = model_target(self.schedule, sample, noise, timesteps, prediction_type="v_prediction")
         return v.to(sample.dtype)
@@ -455,28 +336,12 @@ class DDPMScheduler(diffusers.DDPMScheduler):
         predicted_variance: Tensor | None = None,
         variance_type: str | None = None,
     ) -> Tensor:
-        """The variance (never its root or logarithm) of the step from t; 0 on clean data."""
+        """Give the variance (never its root or logarithm) of the step from t; 0 on clean data."""
         check_timestep(t, len(self))
         t = torch.as_tensor(t)
         variance_type = variance_type or self.variance_type
         if variance_type in LEARNED_VARIANCES and predicted_variance is None:
             raise ValueError(f"predicted_variance must be given for {variance_type!r}, got None")
-        move = self._rule(variance_type).moves(self._chain, t)
+        move = moves(self._process(variance_type), self._chain, t)
         log_var = reverse_log_var(move, predicted_variance, variance_type)
         return torch.where(self.previous_timestep(t) >= 0, log_var.exp(), 0.0)
-
-
-def _scaled_noise(
-    x: Tensor, std: float | Tensor, generator: torch.Generator | list[torch.Generator] | None
-) -> Tensor:
-    """Normal noise with the given standard deviation, in the shape, dtype and device of x."""
-    if isinstance(generator, list) and len(generator) != len(x):
-        raise ValueError(f"generator must be one or a list of {len(x)}, got {len(generator)}")
-    is_simple = generator is None or getattr(generator, "device", None) == x.device
-    if is_simple and not isinstance(std, Tensor):
-        return x.new_empty(x.shape).normal_(0, std, generator=generator)
-    return std * randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

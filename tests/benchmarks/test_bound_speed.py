@@ -23,7 +23,8 @@ from sklearn.datasets import load_digits
 from ddpm_pipeline import BoundReport, DDPMPipeline, TrainingConfig, train, variational_bound
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.pixels import to_model_range
-from ddpm_pipeline.likelihood.transitions import BOUND_SAMPLERS, make_transition_sampler
+from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS
+from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 
 IMAGES = 1000
 SAMPLES = 8

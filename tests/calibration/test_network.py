@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from helpers.calibrations import calibration_from_errors
 from helpers.exact_errors import denoising_errors
 from helpers.oracles import gaussian, linear_betas, mixture
 from helpers.processes import exit_codes, fork_ranks
@@ -21,7 +18,6 @@ from torch.testing import assert_close
 from ddpm_pipeline import Calibration, DDPMScheduler, NoiseSchedule, calibrate
 from ddpm_pipeline.diffusion.bound_terms import bits_per_dim
 from ddpm_pipeline.diffusion.costs import linear_error, move_costs, prior_cost, wiener_error
-from ddpm_pipeline.diffusion.decoder_costs import DECODER_RATIOS, decoder_costs_at
 from ddpm_pipeline.diffusion.spacing import check_chain, spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim, optimal_timesteps
 
@@ -141,18 +137,6 @@ def test_zero_terminal_snr_is_measured_where_noise_alone_is_left() -> None:
         assert found.x_0_variance.isfinite().all()
 
 
-def test_the_decoder_s_form_is_exact_for_a_density() -> None:
-    ratio = torch.tensor([1e-3, 1 / 32, 0.2, 0.9, 1.0, 3.0], dtype=torch.float64)
-
-    def cost(r: Tensor) -> Tensor:
-        return 0.3 + 0.5 * r.log() + 0.1 / r
-
-    for ratios in (DECODER_RATIOS, DECODER_RATIOS[::2]):  # as version 1 had them
-        nodes = torch.tensor(ratios, dtype=torch.float64)
-        table = cost(nodes)[:, None].expand(-1, len(ratio))
-        assert_close(decoder_costs_at(table, ratio), cost(ratio))
-
-
 # In pieces, on processes and with real networks.
 
 
@@ -250,21 +234,6 @@ def test_processes_share_the_work_and_the_result(tmp_path: Path) -> None:
     assert is_same(first, measured(count=2000, num_forwards=2000), rtol=1e-6)
 
 
-# Kept.
-
-
-def full(**changes: object) -> Calibration:
-    x_0 = [((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1 for x in batches(200, 50)]
-    found = calibrate(
-        DATA.denoiser(linear_betas(200)),
-        DDPMScheduler(200),
-        x_0,
-        num_forwards=200,
-        generator=seeded(),
-    )
-    return replace(found, weights={"float32": "abc"}, **changes)
-
-
 def test_the_spectrum_of_the_data_is_measured() -> None:
     """Of waves around a mean, which is no part of it."""
     column = torch.tensor([0.1, 0.4, 0.2, 0.1]).outer(torch.ones(4))
@@ -314,55 +283,6 @@ def test_images_of_one_level_are_calibrated_and_spaced(level: float) -> None:
             assert chain_bits_per_dim(found, schedule, chain) >= 0
 
 
-def test_json_gives_back_every_bit() -> None:
-    before = full()
-    text = json.dumps(before.to_dict(), allow_nan=False)
-    after = Calibration.from_dict(json.loads(text))
-    for field in fields(Calibration):
-        first, second = getattr(before, field.name), getattr(after, field.name)
-        assert first is not None
-        assert torch.equal(first, second) if isinstance(first, Tensor) else first == second
-    assert json.dumps(after.to_dict()) == text
-    assert len(text) < 20 * 14 * 200  # 14 tables
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.update(version=3), "version must be 2, got 3"),
-        (lambda d: d.pop("decoder_variance"), "lacks decoder_variance"),
-        (lambda d: d.pop("second_moment"), "lacks second_moment"),
-        (lambda d: d.update(m="1.0 2.0"), r"m must be float64 of shape \(200,\), got"),
-        (lambda d: d["decoder"].pop(), "decoder must have 7 or no rows, got 6"),
-    ],
-)
-def test_what_is_not_a_calibration_is_refused(
-    change: Callable[[dict], object], message: str
-) -> None:
-    values = full().to_dict()
-    change(values)
-    with pytest.raises(ValueError, match=message):
-        Calibration.from_dict(values)
-
-
-def test_it_is_shown_in_a_line() -> None:
-    assert repr(full()).startswith("Calibration(T=200, num_images=")
-    scheduler = DDPMScheduler(200).with_calibration(full())
-    shown = repr(scheduler)
-    assert len(shown) < 2000
-    assert '"beta_schedule": "linear"' in shown
-    assert "variance_type='analytic', timestep_spacing='leading', calibration=Calib" in shown
-
-
-def test_known_errors_make_a_calibration() -> None:
-    exact = denoising_errors(DATA)
-    made = calibration_from_errors(LINEAR, exact, second_moment=0.37)
-    assert torch.equal(made.x_0_variance, exact)
-    assert torch.equal(made.decoder_variance, exact)
-    assert made.wiener_error is None
-    assert_close(made.m, 1 - LINEAR.snr(torch.arange(1000)) * exact)
-
-
 # Mistakes.
 
 
@@ -380,7 +300,10 @@ def one_shot() -> Iterator[Tensor]:
         ({"decoder": "none"}, "decoder must be one of discretized, continuous, got 'none'"),
         ({"x_0_batches": []}, "must hold at least one image, got none"),
         ({"x_0_batches": one_shot()}, "held 100 images and cannot be read again, .* is 10000"),
-        ({"x_0_batches": [*batches(10), *batches(10, shape=(1, 2, 2))]}, "images of one shape"),
+        (
+            {"x_0_batches": [*batches(10), *batches(10, shape=(1, 2, 2))]},
+            r"images of shape \(1, 4, 4\), got \(1, 2, 2\)",
+        ),
         ({"decoder": "discretized"}, "must hold 8-bit images"),
     ],
 )
@@ -395,8 +318,11 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
     ("x_0", "message"),
     [
         (torch.zeros(4, 1, 2, 2), "must be batches, such as .*, got a Tensor"),
-        ([torch.zeros(4, 1, 2, 2, dtype=torch.uint8)], "floating-point .*, got torch.uint8"),
-        (["images"], "floating-point .*, got str"),
+        (
+            [torch.zeros(4, 1, 2, 2, dtype=torch.uint8)],
+            "floating point .*, got torch.uint8; for bytes",
+        ),
+        (["images"], "batches of tensors, or of pairs .*, got str"),
     ],
 )
 def test_data_of_another_type_are_refused(x_0: object, message: str) -> None:

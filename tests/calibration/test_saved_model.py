@@ -14,7 +14,7 @@ from PIL import Image
 
 from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConfig
 from ddpm_pipeline.calibration.config import CalibrateConfig
-from ddpm_pipeline.calibration.saved_model import calibrate_command
+from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
 from ddpm_pipeline.cli.calibrate import run
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
@@ -55,7 +55,7 @@ def config(saved: Path, **options: object) -> CalibrateConfig:
 
 
 def test_everything_is_measured_written_and_kept(saved: Path) -> None:
-    report = calibrate_command(
+    report = calibrate_saved_model(
         config(
             saved,
             features=str(saved / "means.py"),
@@ -150,7 +150,7 @@ def test_features_of_another_size_are_refused_before_the_work(
     )
     monkeypatch.setattr("ddpm_pipeline.calibration.saved_model.calibrate", pytest.fail)
     with pytest.raises(ValueError, match=r"not for \(1, "):
-        calibrate_command(config(saved, features=str(saved / "large.py"), num_images=6))
+        calibrate_saved_model(config(saved, features=str(saved / "large.py"), num_images=6))
 
 
 def test_a_model_with_learned_variances_keeps_them(
@@ -159,11 +159,11 @@ def test_a_model_with_learned_variances_keeps_them(
     scheduler = DDPMScheduler(T, variance_type="learned_range")
     DDPMPipeline(tiny_unet(out_channels=2), scheduler).save_pretrained(saved / "learned")
     options = {"model": str(saved / "learned"), "timestep_spacing": "optimal"}
-    calibrate_command(config(saved, **options))
+    calibrate_saved_model(config(saved, **options))
     loaded = DDPMPipeline.from_pretrained(saved / "learned").scheduler
     assert (loaded.variance_type, loaded.timestep_spacing) == ("learned_range", "optimal")
     with pytest.raises(ValueError, match=r"features cannot be given for .* learned variances"):
-        calibrate_command(config(saved, **options, features=str(saved / "means.py")))
+        calibrate_saved_model(config(saved, **options, features=str(saved / "means.py")))
 
 
 def test_a_class_conditional_model_sees_its_labels(
@@ -173,7 +173,7 @@ def test_a_class_conditional_model_sees_its_labels(
     np.savez(saved / "labelled.npz", images=pixels, labels=np.arange(30) % 3)
     unet = tiny_unet(num_class_embeds=4)
     DDPMPipeline(unet, DDPMScheduler(T)).save_pretrained(saved / "classes")
-    report = calibrate_command(
+    report = calibrate_saved_model(
         config(
             saved,
             model=str(saved / "classes"),
@@ -204,4 +204,4 @@ def test_a_class_conditional_model_sees_its_labels(
 )
 def test_mistakes_are_named(saved: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        calibrate_command(config(saved, **options))
+        calibrate_saved_model(config(saved, **options))

@@ -22,14 +22,14 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, train
 from ddpm_pipeline.calibration.config import CalibrateConfig
-from ddpm_pipeline.calibration.saved_model import calibrate_command
+from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
 from ddpm_pipeline.cards.card import card_picture, renew_card
 from ddpm_pipeline.cards.tables import plain
 from ddpm_pipeline.cli.train import parse_arguments
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.evaluation.saved_model import evaluate
 from ddpm_pipeline.likelihood.config import BoundConfig
-from ddpm_pipeline.likelihood.saved_model import bound_command
+from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +71,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 seed=5,
             )
         )
-        bound_command(BoundConfig(model=model, data=data, num_images=12))
-        calibrate_command(
+        bound_of_saved_model(BoundConfig(model=model, data=data, num_images=12))
+        calibrate_saved_model(
             CalibrateConfig(model=model, data=data, num_forwards=40, num_inference_steps=(4,))
         )
     return root

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from ddpm_pipeline.diffusion.costs import (
     PRICED_VARIANCES,
+    gaussian_rate,
     linear_error,
     lost_variance_costs,
     move_costs,
@@ -168,15 +169,6 @@ def test_the_prior_is_a_divergence_between_gaussians() -> None:
         assert_close(found, expected, rtol=1e-9, atol=1e-15)
 
 
-def test_the_decoder_is_a_density() -> None:
-    residual = torch.randn(1000, dtype=torch.float64) * 0.1
-    error = residual.square().mean()[None]
-    for variance in (error, 3 * error):
-        expected = -Normal(0.0, variance.sqrt()).log_prob(residual).mean()
-        assert_close(continuous_decoder_costs(error, variance)[0], expected)
-    assert continuous_decoder_costs(error)[0] < continuous_decoder_costs(error, 1.1 * error)[0]
-
-
 @pytest.mark.parametrize(
     "schedule",
     [NoiseSchedule.linear(20, 0.001, 0.4), NoiseSchedule.cosine(20).zero_terminal_snr()],
@@ -268,3 +260,15 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
     arguments = {"x_0_error": ones, "decoder_costs": ones} | options
     with pytest.raises(ValueError, match=message):
         step_costs(NoiseSchedule.linear(10), **arguments)
+
+
+def test_the_rate_of_gaussian_data_is_what_x_t_tells_of_it() -> None:
+    """The mutual information of two Gaussian variables, from their correlation."""
+    t = torch.tensor([0, 300, 999])
+    for variance in (0.25, 1.0):
+        signal, noise = LINEAR.alpha_bar(t), LINEAR.one_minus_alpha_bar(t)
+        squared_correlation = signal * variance / (signal * variance + noise)
+        information = -0.5 * torch.log1p(-squared_correlation)
+        assert_close(gaussian_rate(LINEAR, t, variance), information, rtol=1e-12, atol=0)
+    zero_snr = LINEAR.zero_terminal_snr()
+    assert gaussian_rate(zero_snr, 999) == 0

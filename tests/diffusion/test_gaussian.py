@@ -171,5 +171,5 @@ def test_caller_mistakes_are_named() -> None:
     p = gaussian(0, 1)
     with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
         p.discretized_log_prob(LEVELS, num_bins=1)
-    with pytest.raises(ValueError, match=r"cdf must be one of .*'exact', 'tanh'.*got 'erf'"):
+    with pytest.raises(ValueError, match="cdf must be one of exact, tanh, got 'erf'"):
         p.discretized_log_prob(LEVELS, cdf="erf")

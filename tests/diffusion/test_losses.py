@@ -18,13 +18,8 @@ from ddpm_pipeline import (
     reverse,
     variational_bound,
 )
-from ddpm_pipeline.diffusion.choices import check_loss
-from ddpm_pipeline.diffusion.losses import (
-    LOSS_WEIGHTINGS,
-    LOSSES,
-    loss_weights,
-    training_loss,
-)
+from ddpm_pipeline.diffusion.choices import LOSS_WEIGHTINGS, LOSSES, check_loss
+from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
 from ddpm_pipeline.diffusion.predictions import convert
 
 T = 200

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_pipeline.diffusion.spacing import SPACINGS, check_chain, shortest_paths, spaced_timesteps
+from ddpm_pipeline.diffusion.choices import SPACINGS
+from ddpm_pipeline.diffusion.spacing import check_chain, shortest_paths, spaced_timesteps
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

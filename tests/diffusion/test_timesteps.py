@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
+from ddpm_pipeline.diffusion.choices import TIMESTEP_SAMPLERS
 from ddpm_pipeline.diffusion.timesteps import (
-    TIMESTEP_SAMPLERS,
     ImportanceSampler,
     low_discrepancy_timesteps,
     make_timestep_sampler,

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
-from ddpm_pipeline.likelihood.transitions import BOUND_SAMPLERS
+from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -579,7 +579,7 @@ def test_data_that_are_not_allowed() -> None:
     fails(r"at least one image, got \(0, 1, 8, 8\)", x_0=images(0))
     fails(r"shape \(N, C, \*\) with at least one image, got \(3,\)", x_0=torch.zeros(3))
     fails("floating point in .* got torch.uint8; for bytes", x_0=images(2).byte())
-    fails("must be a tensor or batches of them, got ndarray", x_0=[images(2).numpy()])
+    fails("must be batches of tensors, or of pairs .*, got ndarray", x_0=[images(2).numpy()])
     fails("must be a tensor or batches of them, got int", x_0=3)
     fails(r"must hold images of shape \(1, 8, 8\), got \(1, 4, 4\)",
           x_0=[images(2), images(2, size=4)])  # fmt: skip

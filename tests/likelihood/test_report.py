@@ -10,26 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.bound_settings import SETTINGS
 
-from ddpm_pipeline.likelihood.report import BoundSettings, summarize
+from ddpm_pipeline.likelihood.report import summarize
 from ddpm_pipeline.likelihood.totals import BoundTotals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = BoundSettings(
-    chain=(9, 5, 2, 0),
-    num_train_timesteps=10,
-    dims=4,
-    prediction_type="epsilon",
-    variance_type="fixed_large",
-    decoder="discretized",
-    decoder_variance="model",
-    clip_x_0=None,
-    num_timestep_samples=None,
-    timestep_sampler="rate",
-    seed=7,
-)
 # Every term of three images, in nats, and the errors of x_0 at the four steps.
 TERMS = torch.tensor([[1.0, 2.0, 3.0], [1.5, 2.5, 0.5], [0.5, 1.0, 4.0]], dtype=torch.float64)
 PRIOR, DECODER = torch.tensor([[0.1, 0.2, 0.3], [4.0, 5.0, 6.0]], dtype=torch.float64)

@@ -18,7 +18,7 @@ from ddpm_pipeline.common.fingerprints import weights_hash
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.likelihood.config import BoundConfig
-from ddpm_pipeline.likelihood.saved_model import bound_command
+from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def save_images(folder: Path, count: int, side: int) -> None:
 
 
 def test_it_writes_what_the_function_measures(setting: dict, tmp_path: Path) -> None:
-    report = bound_command(BoundConfig(**setting, num_timestep_samples=0))
+    report = bound_of_saved_model(BoundConfig(**setting, num_timestep_samples=0))
     images = open_images(setting["data"], resolution=8).batch(range(8)).images
     pipeline = DDPMPipeline.from_pretrained(setting["model"])
     direct = variational_bound(
@@ -83,7 +83,7 @@ def test_the_command_prints_the_table_and_is_repeatable(
 
 
 def test_options_reach_the_bound(setting: dict) -> None:
-    report = bound_command(
+    report = bound_of_saved_model(
         BoundConfig(
             **setting,
             variance_type="fixed_large",
@@ -102,14 +102,14 @@ def test_options_reach_the_bound(setting: dict) -> None:
 
 def test_images_of_another_size_are_measured_with_a_warning(setting: dict, tmp_path: Path) -> None:
     save_images(tmp_path / "large", 3, 12)
-    report = bound_command(BoundConfig(**{**setting, "data": str(tmp_path / "large")}))
+    report = bound_of_saved_model(BoundConfig(**{**setting, "data": str(tmp_path / "large")}))
     (warning,) = report.warnings
     assert "changed before they were measured (3 resized)" in warning
     assert "scaling smooths noise away" in warning
     assert "as the model sees them and not of the files" in str(report)
     save_images(tmp_path / "small", 2, 5)
     small = {**setting, "data": str(tmp_path / "small"), "fit": "pad"}
-    (warning,) = bound_command(BoundConfig(**small)).warnings
+    (warning,) = bound_of_saved_model(BoundConfig(**small)).warnings
     assert "(2 padded)" in warning
     assert "a black border costs almost nothing" in warning
 
@@ -124,12 +124,12 @@ def test_a_conditional_model_is_given_the_labels_of_its_images(
         (tmp_path / "classes").mkdir(exist_ok=True)
         (tmp_path / name).rename(tmp_path / "classes" / name)
     config = {"model": str(tmp_path / "conditional"), "data": str(tmp_path / "classes")}
-    assert bound_command(BoundConfig(**config)).num_images == 4
+    assert bound_of_saved_model(BoundConfig(**config)).num_images == 4
 
 
 def test_two_processes_write_the_report_of_one(setting: dict, tmp_path: Path) -> None:
     def measure(name: str) -> None:
-        bound_command(BoundConfig(**setting, output_dir=str(tmp_path / name)))
+        bound_of_saved_model(BoundConfig(**setting, output_dir=str(tmp_path / name)))
 
     assert exit_codes(fork_ranks(lambda: measure("two"), 2)) == [0, 0]
     measure("one")

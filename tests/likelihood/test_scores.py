@@ -14,7 +14,7 @@ from PIL import Image
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cli.score import run
 from ddpm_pipeline.likelihood.config import ScoreConfig
-from ddpm_pipeline.likelihood.scores import score_command
+from ddpm_pipeline.likelihood.scores import scores_of_saved_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_the_odd_image_is_found_by_name(setting: dict, tmp_path: Path) -> None:
-    report = score_command(ScoreConfig(**setting))
+    report = scores_of_saved_model(ScoreConfig(**setting))
     rows = rows_of(tmp_path / "model")
     assert len(rows) == report.num_images == 13
     assert [row["name"] for row in rows] == [*(f"{i:02d}.png" for i in range(12)), "sub/odd.png"]
@@ -64,7 +64,7 @@ def test_the_odd_image_is_found_by_name(setting: dict, tmp_path: Path) -> None:
 
 def test_a_part_of_the_images_keeps_names_and_order(setting: dict, tmp_path: Path) -> None:
     config = ScoreConfig(**setting, num_images=5, num_shown=0, output_dir=str(tmp_path / "out"))
-    score_command(config)
+    scores_of_saved_model(config)
     names = [row["name"] for row in rows_of(tmp_path / "out")]
     assert len(names) == 5
     assert names == sorted(names)
@@ -82,12 +82,12 @@ def test_images_that_cannot_be_read_leave_numbers_only(
     setting: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "images" / "05.png").write_bytes(b"nothing")
-    score_command(ScoreConfig(**setting, num_shown=0))
+    scores_of_saved_model(ScoreConfig(**setting, num_shown=0))
     assert [row["name"] for row in rows_of(tmp_path / "model")] == [str(i) for i in range(12)]
 
 
 def test_fewer_images_than_places_are_each_shown_twice(setting: dict, tmp_path: Path) -> None:
-    score_command(ScoreConfig(**setting, num_images=2, num_shown=50))
+    scores_of_saved_model(ScoreConfig(**setting, num_images=2, num_shown=50))
     with Image.open(tmp_path / "model" / "scores.png") as sheet:
         assert sheet.height < 250
 

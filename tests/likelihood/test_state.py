@@ -7,28 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from helpers.bound_settings import SETTINGS as SMALL_BOUND
 
 from ddpm_pipeline.likelihood.blocks import BoundData
-from ddpm_pipeline.likelihood.report import BoundSettings
 from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = BoundSettings(
-    chain=(2, 1),
-    num_train_timesteps=10,
-    dims=4,
-    prediction_type="epsilon",
-    variance_type="fixed_large",
-    decoder="discretized",
-    decoder_variance="model",
-    clip_x_0=None,
-    num_timestep_samples=None,
-    timestep_sampler="rate",
-    seed=3,
-)
+SETTINGS = replace(SMALL_BOUND, chain=(2, 1), seed=3)
 
 
 def sums() -> BoundTotals:

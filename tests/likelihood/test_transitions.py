@@ -7,7 +7,8 @@ import torch
 from scipy.stats import kstest
 
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
-from ddpm_pipeline.likelihood.transitions import BOUND_SAMPLERS, make_transition_sampler
+from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS
+from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 
 SCHEDULE = NoiseSchedule.linear(50, 1e-3, 0.3)
 CHAIN = list(range(49, -1, -1))

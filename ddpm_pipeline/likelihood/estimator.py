@@ -1,4 +1,4 @@
-r"""One block of examples through the network: which rows there are, and what becomes of each.
+r"""``BoundEstimator``: the terms of the bound of one block of examples, from forward passes.
 
 A row is an example at one timestep of the chain. Rows of all examples and timesteps share the
 calls of the network, and the processes share the rows.
@@ -33,7 +33,7 @@ from ddpm_pipeline.networks import Denoiser, run_denoiser
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Estimate"]
+__all__ = ["BoundEstimator"]
 
 
 class _Rows(NamedTuple):
@@ -47,8 +47,8 @@ class _Rows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
-    """All that it takes to evaluate a block of examples.
+class BoundEstimator:
+    """All that it takes to estimate the bound of a block of examples.
 
     Arguments:
         model: The network.
@@ -70,7 +70,7 @@ class Estimate:
 
     @property
     def rows_per_example(self) -> int:
-        """Forwards of each example: its transitions and the decoder."""
+        """How many forwards each example takes: its transitions, and one for the decoder."""
         return 1 + min(self.sampler.count, len(self.settings.chain) - 1)
 
     @property
@@ -85,7 +85,7 @@ class Estimate:
         return torch.tensor([*self.settings.chain, -1], device=self.device)
 
     def __call__(self, block: Block) -> BoundTotals:
-        """The sums of a block, over all processes; their values may not be finite."""
+        """Sum the terms of a block, over all processes; the sums may be infinite or NaN."""
         block = Block(block.first, *(b if b is None else b.to(self.device) for b in block[1:]))
         sums = BoundTotals.zeros(
             len(block.x_0),
@@ -144,7 +144,7 @@ class Estimate:
             sums.step_counts.index_add_(0, k, torch.ones_like(error))
 
     def _shares(self, count: int) -> Iterator[Tensor]:
-        """The rows of this process among ``count``, in even parts of at most batch_size.
+        """Give the rows of this process among ``count``, in even parts of at most batch_size.
 
         There are equally many parts on every process, so that the last may be empty.
         """
@@ -156,7 +156,7 @@ class Estimate:
         return itertools.chain(parts, itertools.repeat(mine[:0], most - calls))
 
     def _forward(self, block: Block, i: Tensor, k: Tensor) -> _Rows:
-        """Examples i of the block at steps k of the chain; both int64, shape (B,), on the CPU."""
+        """Run the network on examples i at steps k of the chain; int64, shape (B,), on the CPU."""
         if len(i) == 0:
             # A sharded network computes on all processes or on none.
             one = self._forward(block, *torch.zeros(2, 1, dtype=torch.int64))
@@ -169,7 +169,7 @@ class Estimate:
         return _Rows(x_0, x_t, t, s, run_denoiser(self.model, x_t, t, labels))
 
     def explain(self, block: Block, sums: BoundTotals) -> str:
-        """Which example and timestep of a block made its sums infinite or NaN, and why."""
+        """Say which example and timestep made the sums of a block infinite or NaN, and why."""
         values = sums.transitions + sums.decoder + sums.last_error
         i = int((~values.isfinite()).nonzero()[0])
         one = Block(

@@ -1,0 +1,115 @@
+r"""``ReverseProcess``: all of p(x_s | x_t) but the network.
+
+.. math::
+    p_\theta(x_s \mid x_t) = \text{ReverseProcess}(f_\theta(x_t, t),\; x_t,\; t,\; s)
+
+The bound, the losses of training and the scheduler's steps are all made with it. What it computes
+stands in ``reverse_process``; here the choices that stay the same over a chain are kept together.
+
+    process = ReverseProcess(schedule, "epsilon", "fixed_large")
+    p = process.move(network(x_t, t), x_t, t, s)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion.choices import PredictionType, VarianceType
+from ddpm_pipeline.diffusion.gaussian import Gaussian
+from ddpm_pipeline.diffusion.predictions import predict_x_0
+from ddpm_pipeline.diffusion.reverse_process import (
+    ReverseMove,
+    reverse,
+    reverse_coefficients,
+    split_output,
+)
+from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.diffusion.tensors import sum_elements
+
+__all__ = ["ReverseProcess"]
+
+
+@dataclass(frozen=True)
+class ReverseProcess:
+    """All of p(x_s | x_t) but the network.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        prediction_type: What the network predicts.
+        variance_type: The variance of the move; see ``reverse``.
+        x_0_variance: v_t for variance_type "analytic", on the device of the timesteps, shape
+            (T,); the other types do not look at it.
+        clip_x_0: The predicted x_0 is clamped to ± this ; None leaves it alone, as it does the
+            coefficients.
+        decoder_variance: Of the analytic move to the data, as x_0_variance; v_t by default.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType = "epsilon"
+    variance_type: VarianceType = "fixed_small"
+    x_0_variance: Tensor | None = None
+    clip_x_0: float | None = None
+    decoder_variance: Tensor | None = None
+
+    def move(
+        self,
+        model_output: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        above: Timestep | None = None,
+    ) -> Gaussian:
+        """Give p(x_s | x_t); arguments as in ``reverse``."""
+        return reverse(
+            self.schedule,
+            model_output,
+            x_t,
+            t,
+            s,
+            prediction_type=self.prediction_type,
+            variance_type=self.variance_type,
+            above=above,
+            x_0_variance=self.x_0_variance_of_moves(t, s),
+            x_0_map=self._clip,
+        )
+
+    def coefficients(self, t: Tensor, s: Tensor, above: Timestep | None = None) -> ReverseMove:
+        """Give the coefficients of moves t → s; arguments as in ``reverse_coefficients``."""
+        return reverse_coefficients(
+            self.schedule,
+            t,
+            s,
+            prediction_type=self.prediction_type,
+            variance_type=self.variance_type,
+            above=above,
+            x_0_variance=self.x_0_variance_of_moves(t, s),
+        )
+
+    def squared_error(
+        self, model_output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
+    ) -> Tensor:
+        """Give ||x_0 - x_0_hat||² of each example, shape (B,)."""
+        prediction, _ = split_output(model_output, x_t, self.variance_type)
+        x_0_hat = predict_x_0(
+            self.schedule, prediction, x_t, t, s, prediction_type=self.prediction_type
+        )
+        return sum_elements((x_0 - self._clip(x_0_hat)).square())
+
+    def x_0_variance_of_moves(self, t: Tensor, s: Tensor) -> Tensor | None:
+        """Give what the analytic variance of moves t → s is made of.
+
+        Arguments:
+            t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
+        Returns:
+            v_t, and decoder_variance where a move ends at the data, in the shape of t; None for
+            other variance types, and without x_0_variance.
+        """
+        v = self.x_0_variance
+        if v is None or self.variance_type != "analytic":
+            return None
+        decoder = v if self.decoder_variance is None else self.decoder_variance
+        return torch.where(s < 0, decoder[t], v[t])
+
+    def _clip(self, x_0_hat: Tensor) -> Tensor:
+        return x_0_hat if self.clip_x_0 is None else x_0_hat.clamp(-self.clip_x_0, self.clip_x_0)

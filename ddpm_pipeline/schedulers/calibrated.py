@@ -1,0 +1,153 @@
+"""What a scheduler carries beside stock's options: our own option values, and a calibration.
+
+    scheduler.set_calibration(calibration)                      for its variance and its spacings
+    analytic = scheduler.with_calibration(calibration)          a new one that samples with it
+    DDPMScheduler.from_config(stock.config)                     both come back, through stock too
+
+Both travel in a private key of the config (``config``), which stock diffusers keeps and ignores.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Self
+
+import diffusers
+from torch import Tensor, nn
+
+from ddpm_pipeline.common import check_weights
+from ddpm_pipeline.diffusion import NoiseSchedule
+from ddpm_pipeline.schedulers.calibration import Calibration
+from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
+from ddpm_pipeline.schedulers.config import (
+    PRIVATE_KEY,
+    STOCK_OPTIONS,
+    default_config,
+    private_config,
+    restored_config,
+)
+
+__all__ = ["CalibratedScheduler"]
+
+
+class CalibratedScheduler(diffusers.DDPMScheduler):
+    """The part of ``DDPMScheduler`` that keeps a calibration; it draws nothing.
+
+    Where it does not say otherwise a method is diffusers'.
+    """
+
+    schedule: NoiseSchedule
+    variance_type: str
+    timestep_spacing: str
+    calibration: Calibration | None = None
+    last_noise_levels: float = 2.0
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict[str, Any] | None = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: object,
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """Do as in diffusers; also restore what is our own and read the keys of diffusers 0.1."""
+        calibration = None
+        if isinstance(config, dict):
+            config, calibration = restored_config(config, kwargs, default_config(cls))
+        scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
+        if calibration is not None:
+            values = dict(calibration)  # the config goes on to hold them
+            levels = values.pop("last_noise_levels")
+            scheduler.set_calibration(Calibration.from_dict(values), last_noise_levels=levels)
+        return (scheduler, unused) if return_unused_kwargs else scheduler
+
+    def set_calibration(
+        self, calibration: Calibration | None, *, last_noise_levels: float = 2.0
+    ) -> None:
+        """Take the analytic variance and the optimal spacings from a calibration.
+
+        It is saved with the scheduler, where stock diffusers ignores it and keeps it.
+
+        Arguments:
+            calibration: From ``calibrate``; None forgets the one there is, as is right before
+                the weights are trained further.
+            last_noise_levels: The last noise drawn with the analytic variance changes a value by
+                no more than this many of 256 levels on average, above 0, unless the forward
+                process itself has more; the paper uses 1 or 2.
+        Raises:
+            ValueError: If it was made for another T or noise schedule.
+        Source: Bao et al. 2022 (arXiv:2201.06503), section 3.3 for the last noise.
+        """
+        if not last_noise_levels > 0:
+            raise ValueError(f"last_noise_levels must be above 0, got {last_noise_levels}")
+        if calibration is not None:
+            calibration.check_schedule(self.schedule)
+        self.calibration, self.last_noise_levels = calibration, last_noise_levels
+        self._register_extras()
+        self._tabulate()
+
+    def with_calibration(
+        self, calibration: Calibration, *, last_noise_levels: float = 2.0, **options: object
+    ) -> Self:
+        """Make a new scheduler with the analytic variance of a calibration.
+
+        Arguments:
+            calibration, last_noise_levels: As for ``set_calibration``.
+            options: Config keys to change as well, such as timestep_spacing; variance_type is
+                analytic unless it is among them.
+        Raises:
+            ValueError: As ``set_calibration``, or if an option is not allowed.
+        """
+        scheduler = self.from_config(self.config, **{"variance_type": "analytic", **options})
+        scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
+        return scheduler
+
+    @property
+    def x_0_variance(self) -> Tensor | None:
+        """v_t = E Var(x_0 | x_t) per dimension, float64, shape (T,); None if not calibrated."""
+        return None if self.calibration is None else self.calibration.x_0_variance
+
+    @property
+    def decoder_variance(self) -> Tensor | None:
+        """Of the analytic move to the data, float64, shape (T,); None if not calibrated.
+
+        It is v_t if the calibration was made for a continuous decoder.
+        """
+        return None if self.calibration is None else self.calibration.decoder_variance
+
+    def check_weights(self, network: nn.Module) -> None:
+        """Refuse a network if the options use a calibration that was made for other weights.
+
+        Arguments:
+            network: That will be sampled from.
+        Raises:
+            ValueError: If its weights are others.
+        """
+        is_used = self.variance_type == "analytic" or self.timestep_spacing in CALIBRATED_SPACINGS
+        if self.calibration is not None and is_used:
+            check_weights(self.calibration.weights, network)
+
+    def __repr__(self) -> str:
+        """Show the config without what is our own, and the options that are in force."""
+        shown = {key: value for key, value in self.config.items() if key != PRIVATE_KEY}
+        return (
+            f"{type(self).__name__} {json.dumps(shown, indent=2, default=repr)}\n"
+            f"variance_type={self.variance_type!r}, timestep_spacing={self.timestep_spacing!r}, "
+            f"calibration={self.calibration!r}"
+        )
+
+    def _register_extras(self) -> None:
+        """Put what stock diffusers cannot express into the private key, its nearest beside it."""
+        entry = None
+        if self.calibration is not None:
+            entry = {
+                "last_noise_levels": self.last_noise_levels,
+                **self.calibration.to_dict(),
+            }
+        options = {key: getattr(self, key) for key in STOCK_OPTIONS}
+        public, private = private_config(options, entry)
+        if private or PRIVATE_KEY in self.config:
+            self.register_to_config(**public, **{PRIVATE_KEY: private})
+
+    def _tabulate(self) -> None:
+        """Make the tables that follow from the calibration anew."""
+        raise NotImplementedError

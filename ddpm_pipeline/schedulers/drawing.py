@@ -1,0 +1,42 @@
+"""Drawing noise as diffusers lets it be asked for, and handing over what a step gives."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+__all__ = ["StepOutput", "at_least_float32", "scaled_noise"]
+
+
+class StepOutput(DDPMSchedulerOutput):
+    """diffusers' output without its generic constructor, which would cost a tenth of a step."""
+
+    def __init__(self, prev_sample: Tensor, pred_original_sample: Tensor) -> None:
+        values = {"prev_sample": prev_sample, "pred_original_sample": pred_original_sample}
+        OrderedDict.__init__(self, values)
+        self.__dict__.update(values)
+
+
+def scaled_noise(
+    x: Tensor, std: float | Tensor, generator: torch.Generator | list[torch.Generator] | None
+) -> Tensor:
+    """Draw normal noise of a standard deviation, in the shape, dtype and device of x.
+
+    Raises:
+        ValueError: If there is a list of generators, but not one for each example.
+    """
+    if isinstance(generator, list) and len(generator) != len(x):
+        raise ValueError(f"generator must be one or a list of {len(x)}, got {len(generator)}")
+    is_simple = generator is None or getattr(generator, "device", None) == x.device
+    if is_simple and not isinstance(std, Tensor):
+        return x.new_empty(x.shape).normal_(0, std, generator=generator)
+    return std * randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half precision; leave float32 and float64 as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
