@@ -40,7 +40,7 @@ from ddpm_pipeline.evaluation.statistics import (
     sample_statistics,
 )
 from ddpm_pipeline.likelihood import variational_bound
-from ddpm_pipeline.pipelines import MANIFEST_NAME, Sampler, load_sampler, npz_manifest
+from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, load_image_sampler, npz_manifest
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["REPORT_NAME", "evaluate"]
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
             the model's, or an option is not allowed.
     """
     state = process_state()
-    sampler = load_sampler(config, state.device)
+    sampler = load_image_sampler(config, state.device)
     extractor = load_features(config.features, state.device)
     data = _open_reference(config, sampler)
     drawn = None if config.samples is None else _open_samples(config, data)
@@ -105,14 +105,14 @@ def _output(config: EvaluateConfig) -> Path:
 # The images to compare.
 
 
-def _open_reference(config: EvaluateConfig, sampler: Sampler) -> ImageData:
+def _open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     data = _open_like_the_models(config, sampler, config.data, config.split)
     return _random_subset(data, config.num_reference, "num_reference")
 
 
 def _open_like_the_models(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     source: str,
     split: str | None,
     *,
@@ -216,7 +216,7 @@ def _check_numbers(config: EvaluateConfig, kept: int, num_images: int) -> None:
 # Bits per dimension.
 
 
-def _bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
+def _bound(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, Any] | None:
     """The bound of the model's full chain, with what it was measured on, as JSON values."""
     if config.bound_images == 0:
         return None
@@ -258,7 +258,7 @@ def _bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
 
 def _show_nearest(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     drawn: ImageData | None,
     data: ImageData,
     extractor: FeatureExtractor,
@@ -285,7 +285,7 @@ def _show_nearest(
 
 def _report(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     extractor: FeatureExtractor,
     data: ImageData,
     real: ImageStatistics,

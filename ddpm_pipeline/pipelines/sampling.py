@@ -50,7 +50,7 @@ from ddpm_pipeline.pipelines.writing import (
 )
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["Sampler", "load_sampler", "sample_images"]
+__all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 
 
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
@@ -60,7 +60,7 @@ _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
 @dataclass(frozen=True, eq=False)
-class Sampler:
+class ImageSampler:
     """Draws the images of given numbers.
 
     Arguments:
@@ -120,7 +120,9 @@ class Sampler:
         }
 
 
-def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -> Sampler:
+def load_image_sampler(
+    options: SamplingOptions, device: torch.device | str = "cpu"
+) -> ImageSampler:
     """The sampler for these options.
 
     Arguments:
@@ -137,12 +139,12 @@ def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -
         pipe = DDPMPipeline(pipe.unet, scheduler)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
-    sampler = Sampler(pipe.to(device), options, saved)
+    sampler = ImageSampler(pipe.to(device), options, saved)
     _check_steps(sampler)
     return sampler
 
 
-def _check_steps(sampler: Sampler) -> None:
+def _check_steps(sampler: ImageSampler) -> None:
     total = sampler.pipe.scheduler.config.num_train_timesteps
     if not 1 <= sampler.num_steps <= total:
         raise ValueError(
@@ -165,7 +167,7 @@ def sample_images(config: SampleConfig) -> Path:
             allowed.
     """
     state = process_state()
-    sampler = load_sampler(config, state.device)
+    sampler = load_image_sampler(config, state.device)
     output = Path(config.output)
     manifest = {
         **sampler.describe(),
@@ -218,7 +220,7 @@ def _check_manifest(wanted: dict[str, Any], found: dict[str, Any], output: Path)
 
 
 def _write_shards(
-    sampler: Sampler,
+    sampler: ImageSampler,
     shard_format: ShardFormat,
     folder: Path,
     shards: list[range],
