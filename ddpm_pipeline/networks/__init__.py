@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         FastForward,
         InferencePrecision,
         computes_in_bfloat16,
-        fast_forward,
     )
     from ddpm_pipeline.networks.sharding import (
         gathered,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
         whole,
         without_accelerates_own,
     )
-    from ddpm_pipeline.networks.unets import LARGE_SIDE, LAST_LAYERS, last_side, unet_config
+    from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -36,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "compiling": ["CompiledNetwork"],
         "cpu_layers": ["keep_freed_memory", "use_float32_attention", "use_matrix_products"],
         "denoiser": ["Denoiser", "device_of", "evaluating", "run_denoiser"],
-        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16", "fast_forward"],
+        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16"],
         "sharding": [
             "gathered",
             "is_sharded_run",
@@ -47,6 +46,6 @@ __getattr__, __dir__, __all__ = lazy_face(
             "whole",
             "without_accelerates_own",
         ],
-        "unets": ["LARGE_SIDE", "LAST_LAYERS", "last_side", "unet_config"],
+        "unets": ["attention_warning", "fresh_unet", "unet_config"],
     },
 )

@@ -42,18 +42,26 @@ class CompiledNetwork:
         self._has_own_cache = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """The network's output."""
-        from torch._dynamo.exc import BackendCompilerFailed
-        from torch._inductor.exc import InductorError
-
+        """Compute the network's output."""
         try:
             return self._call(*args, **kwargs)
-        except (InductorError, BackendCompilerFailed) as error:
+        except _compilation_error() as error:
             if self._has_own_cache:
                 raise
             logger.warning("compiling again, in a fresh cache: %s", str(error).partition("\n")[0])
         self._has_own_cache = True
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddpm-compile-")
-        torch._dynamo.reset()  # noqa: SLF001
+        torch.compiler.reset()
         self._call = torch.compile(self._network)
         return self._call(*args, **kwargs)
+
+
+def _compilation_error() -> type[Exception]:
+    """Find torch's error of a network that could not be compiled.
+
+    It is private, but every public class above it is one that the network itself may raise.
+    Importing it takes a second, and so waits until a compilation failed.
+    """
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    return BackendCompilerFailed

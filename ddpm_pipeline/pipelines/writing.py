@@ -26,7 +26,7 @@ from PIL import Image
 from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.pipelines.config import Format
 
-__all__ = ["FORMATS", "Format", "MANIFEST_NAME", "ShardFormat", "join_parts", "npz_manifest"]
+__all__ = ["FORMATS", "MANIFEST_NAME", "Format", "ShardFormat", "join_parts", "npz_manifest"]
 
 logger = logging.getLogger(__name__)
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
 from ddpm_pipeline.networks import (
-    LARGE_SIDE,
-    LAST_LAYERS,
+    attention_warning,
     computes_in_bfloat16,
-    last_side,
+    fresh_unet,
     unet_config,
 )
 
@@ -33,15 +30,7 @@ def costly_resolution(config: TrainingConfig) -> str | None:
     """A warning if the UNet made for the resolution will attend at a large image, or None."""
     if config.model_config_name_or_path is not None or config.model_size == "ddpm":
         return None
-    side = last_side(config.resolution)
-    if side <= LARGE_SIDE:
-        return None
-    other = next(n for n in count(config.resolution) if last_side(n) <= LARGE_SIDE)
-    smaller = last_side(other)
-    return (
-        f"the UNet of resolution {config.resolution} attends at {side} x {side} places, to be "
-        f"halved no further; that of {other} attends at {smaller} x {smaller}"
-    )
+    return attention_warning(config.resolution)
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
@@ -53,12 +42,7 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
     """
     from diffusers import UNet2DModel
 
-    unet = UNet2DModel.from_config(_fitting_config(UNet2DModel, config, channels, num_classes))
-    for name, layer in unet.named_modules():
-        if name.endswith(LAST_LAYERS):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return unet
+    return fresh_unet(_fitting_config(UNet2DModel, config, channels, num_classes))
 
 
 def _fitting_config(
