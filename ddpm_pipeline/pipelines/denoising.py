@@ -3,6 +3,8 @@ r"""The loop that takes an image down a scheduler's chain, one step at a time.
 .. math::
     f = \text{network}(x_t, t), \qquad (x_s, \hat x_0) = \text{scheduler.step}(f, t, x_t)
 
+Every step is given to the caller as it is taken:
+
     for step in denoise(network, scheduler, noise, scheduler.timesteps):
         step.t, step.image, step.predicted_x_0
 

@@ -1,10 +1,12 @@
 """What callers of the pipeline pass, checked and in the form that the loop uses.
 
-check_fit(unet, scheduler)                       they can sample together
-choose_chain(scheduler, 50, None)                K or the timesteps themselves, in the scheduler
-labels = label_tensor(unet, [0, 3], 1.0, 2)      one class for each image
-for batch in split_request(2, generator, labels, None):
-starting_noise(unet, scheduler, batch, device)
+    check_fit(unet, scheduler)
+    choose_chain(scheduler, num_inference_steps=50, timesteps=None)
+    labels = label_tensor(unet, class_labels=[0, 3], guidance_scale=1.0, batch_size=2)
+    batches = split_request(2, generator, labels, max_batch_size=None)
+    noise = starting_noise(unet, scheduler, batches[0], device)
+
+Mistakes are ValueErrors that name the argument, its value and what is allowed.
 """
 
 from __future__ import annotations

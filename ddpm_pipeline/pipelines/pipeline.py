@@ -5,6 +5,8 @@ r"""``DDPMPipeline``: from noise to images with a U-Net and any diffusers schedu
     x_s \sim p_\theta(x_s \mid x_t) \text{ down the scheduler's chain}, \qquad
     x_{-1} \in [-1, 1] \to \{0, \dots, 255\}
 
+It is called, saved and loaded as diffusers' pipelines are:
+
     pipe = DDPMPipeline(unet, scheduler)
     images = pipe(batch_size=4, num_inference_steps=50).images
     pipe.save_pretrained("model")

@@ -1,8 +1,10 @@
 """What makes a saved pipeline one that stock diffusers opens, with no trace of where it was made.
 
-forget_origin(component)            before saving: no local path in the config
-drop_stale_weights(folder / "unet") after saving: one file or shards and an index, never both
-stock_index(index)                  model_index.json names only classes of diffusers
+    forget_origin(component)               no local path in the config that will be saved
+    drop_stale_weights(folder / "unet")    one file, or shards and an index, and never both
+    stock_index(index)                     model_index.json names only classes of diffusers
+
+The first comes before diffusers saves, the second after it, the third while it does.
 """
 
 from __future__ import annotations
