@@ -43,7 +43,7 @@ _PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
 class ModelWeights:
-    """The weights in a model's folder, which know the numbers that were measured of them.
+    """The weights in a model's folder, by which numbers of other weights are told.
 
     Arguments:
         folder: A saved pipeline.

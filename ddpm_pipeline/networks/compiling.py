@@ -1,8 +1,8 @@
-"""``torch.compile`` that outlives what a killed process left in its cache.
+"""``torch.compile`` that does not fail on a damaged cache.
 
 A process killed while it compiles may leave a library cut short in the cache that all of a user's
-processes share; the next one fails to load it. Compilation is then done once more, in a cache of
-this process's own. The code, and so every bit of a run, is the same.
+processes share, and the next one fails to load it. The network is then compiled once more, in a
+new cache that only this process uses. The code, and so every bit of a run, is the same.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class CompiledNetwork:
-    """A compiled network; calling it is calling the network.
+    """A compiled network, called as the network is.
 
     Arguments:
         network: The module; its parameters stay where they are.
-        on_cpu: Whether its code will be C++.
+        on_cpu: Whether it runs on the CPU, where its code is C++.
 
     Raises:
         ValueError: If a C++ compiler is needed and there is none.

@@ -1,4 +1,4 @@
-"""The UNet that training starts from: made for the resolution, or read from a config.
+"""The UNet that training starts from, with a config made for the resolution.
 
 =========  ==========================================================================
 size       the side is halved until it is at most 8; widths at each level
