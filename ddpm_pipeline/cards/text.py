@@ -68,6 +68,12 @@ class CardFacts:
         return self.scheduler.get("num_train_timesteps", 1000)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        size = self.unet["sample_size"]
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
     def num_classes(self) -> int | None:
         """Count the classes without the empty label; None for a model without classes."""
         embeddings = self.unet.get("num_class_embeds")
@@ -102,8 +108,7 @@ def section_parts(facts: CardFacts) -> dict[str, str]:
 
 
 def _description(facts: CardFacts) -> str:
-    size = facts.unet["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = facts.image_size
     channels = facts.unet["in_channels"]
     color = _COLORS.get(channels, f"{channels}-channel")
     count = facts.num_classes
@@ -189,8 +194,7 @@ def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
             'images[0].save("sample.png")',
         ]
         return "\n".join(lines)
-    size = facts.unet["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = facts.image_size
     shape = (count, facts.unet["in_channels"], height, width)
     return "\n".join(
         [

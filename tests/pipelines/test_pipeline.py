@@ -159,3 +159,23 @@ def test_saving_hands_push_options_on_and_keeps_its_own(
     assert pushed[1] == ((folder, "alice/other"), {"is_whole": False})
     pipe.save_pretrained(folder, push_to_hub=False, repo_id="alice/other", token="t")
     assert len(pushed) == 2
+
+
+def test_progressive_images_end_with_those_of_a_call(tiny_unet: MakeUNet) -> None:
+    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20, timestep_spacing="trailing"))
+    pipe.set_progress_bar_config(disable=True)
+    seen = list(pipe.progressive(2, seeds(0)[0], 5, "pt"))
+    assert [t for t, _ in seen] == [19, 15, 11, 7, 3]
+    assert torch.equal(seen[-1][1], pipe(2, seeds(0)[0], 5, "pt").images)
+    assert not torch.equal(seen[0][1], seen[-1][1])
+    assert not seen[0][1].requires_grad
+
+
+def test_progressive_refuses_at_once(tiny_unet: MakeUNet) -> None:
+    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20))
+    with pytest.raises(ValueError, match="output_type must be one of"):
+        pipe.progressive(1, output_type="jpg")
+    pipe.scheduler = diffusers.PNDMScheduler(20)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(ValueError, match="gives its predicted x_0"):
+        next(iter(pipe.progressive(1, num_inference_steps=5)))

@@ -323,23 +323,3 @@ def test_hashes_know_weights_in_other_precisions_and_wrappers(
     assert not caplog.records
     scheduler.check_weights(tiny_unet().double())
     assert "cannot tell whether these, as float64" in caplog.text
-
-
-def test_progressive_images_end_with_those_of_a_call(tiny_unet: MakeUNet) -> None:
-    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20, timestep_spacing="trailing"))
-    pipe.set_progress_bar_config(disable=True)
-    seen = list(pipe.progressive(2, seeded(), 5, "pt"))
-    assert [t for t, _ in seen] == [19, 15, 11, 7, 3]
-    assert torch.equal(seen[-1][1], pipe(2, seeded(), 5, "pt").images)
-    assert not torch.equal(seen[0][1], seen[-1][1])
-    assert not seen[0][1].requires_grad
-
-
-def test_progressive_refuses_at_once(tiny_unet: MakeUNet) -> None:
-    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20))
-    with pytest.raises(ValueError, match="output_type must be one of"):
-        pipe.progressive(1, output_type="jpg")
-    pipe.scheduler = diffusers.PNDMScheduler(20)
-    pipe.set_progress_bar_config(disable=True)
-    with pytest.raises(ValueError, match="gives its predicted x_0"):
-        next(iter(pipe.progressive(1, num_inference_steps=5)))
