@@ -75,7 +75,7 @@ def _seed() -> None:
 def random_last_layers() -> Iterator[None]:
     """Fresh networks do not start at zero, so that few updates concern every layer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpm_pipeline.training.setup.LAST_LAYERS", ())
+        patch.setattr("ddpm_pipeline.networks.unets._LAST_LAYERS", ())
         yield
 
 

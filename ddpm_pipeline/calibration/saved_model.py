@@ -55,7 +55,7 @@ from ddpm_pipeline.evaluation import (
     reference_statistics,
     sample_statistics,
 )
-from ddpm_pipeline.pipelines import DDPMPipeline, Sampler, SamplingOptions
+from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
 from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
 
 __all__ = ["calibrate_saved_model"]
@@ -226,7 +226,7 @@ def _distances(
             batch_size=config.batch_size,
         )
         drawn = sample_statistics(
-            Sampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images
+            ImageSampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images
         )
         found = frechet_distance(drawn.moments, real.moments)
         logger.info("%s %s, K = %d: Fréchet distance %.4g", sampler, spacing, K, found)

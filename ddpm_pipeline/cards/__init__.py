@@ -1,4 +1,4 @@
-"""The model card: what a model is, how to use it, and every number on it with how it was obtained."""
+"""The model card: what a model is, how to use it, and its numbers with how they were obtained."""
 
 from typing import TYPE_CHECKING
 

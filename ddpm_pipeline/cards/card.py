@@ -5,8 +5,8 @@
              evaluation.json, bound.json, calibration.json how good it is
              samples.png, or samples/step-0000500.png  how its samples look
 
-Our text stands between two HTML comments, and is written anew each time; what is before and after
-them is its writer's. Of the metadata only our results, and keys that are missing, are written.
+Our section stands between two HTML comments and is written anew each time; the text before and
+after them is left alone. In the metadata our results are renewed and missing keys are added.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
-from ddpm_pipeline.cards.index import renewed_index
+from ddpm_pipeline.cards.index import renew_index
+from ddpm_pipeline.cards.markdown import plain
 from ddpm_pipeline.cards.results import TASK, ModelWeights, read_calibration, read_results
-from ddpm_pipeline.cards.tables import plain
 from ddpm_pipeline.cards.text import HEADINGS, CardFacts, section_parts
 
 __all__ = ["card_picture", "renew_card"]
@@ -34,7 +34,7 @@ _TAGS = ("diffusers", "ddpm_pipeline", "ddpm", TASK)
 _BEGIN = re.compile(r"^<!-- ddpm_pipeline:begin weights=(\S*).*-->[ \t]*$", re.MULTILINE)
 _END = re.compile(r"^<!-- ddpm_pipeline:end -->[ \t]*$", re.MULTILINE)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
-# Parts that say nothing of the moment: they stay where the folder does not hold what they are of.
+# Parts that stay for as long as the weights do, even if the folder no longer holds their sources.
 _LASTING = ("Samples", "Fewer steps", "Training")
 
 
@@ -47,21 +47,21 @@ def renew_card(
     data: str | None = None,
     tags: Sequence[str] = (),
 ) -> str:
-    """The card of a model, new or brought up to date; made twice, it is the same.
+    """Write a model's card, or bring it up to date; doing it twice changes nothing more.
 
-    Results of other weights than the folder's are left out and, if they are ours, taken off the
-    card; a warning names them. Parts that the folder does not tell of stay if the weights do.
+    Results of other weights than the folder's are left out, with a warning, and ours are taken off
+    the card. Parts that the folder holds no source for stay as long as the weights do.
 
     Arguments:
-        folder: Of a saved pipeline, with what `train`, `ddpm evaluate`, `ddpm bound` and
+        folder: A saved pipeline, with what `train`, `ddpm evaluate`, `ddpm bound` and
             `ddpm calibrate` wrote into it. Nothing in it is changed.
-        repo_id: Where it is to be had, for the code that is shown.
-        existing: The present card; README.md in the folder, if there is one, unless given.
-        license: The Hub's name of a licence, such as "apache-2.0"; as it was unless given.
-        data: What the training images are called; as the training config says unless given.
+        repo_id: Where the model is on the Hub, for the code on the card.
+        existing: The present card; unless given, README.md in the folder, if there is one.
+        license: The Hub's name of a licence, such as "apache-2.0"; the present one unless given.
+        data: What the training images are called; unless given, as the training config says.
         tags: More tags.
     Returns:
-        The content of README.md. It shows ``card_picture(folder)`` at its path in the folder.
+        The content of README.md. The picture on it is ``card_picture(folder)``.
     Raises:
         ValueError: If the folder holds no pipeline with a U-Net, or the present card's metadata
             cannot be read.
@@ -73,25 +73,26 @@ def renew_card(
     head, metadata, body = _split(existing.replace("\r\n", "\n") if is_crlf else existing)
     weights = ModelWeights(folder)
     name = PurePath(repo_id).name
-    index = renewed_index(
+    index = renew_index(
         metadata.get("model-index"), read_results(folder, weights), weights, model_name=name
     )
-    facts = _facts(folder, weights, repo_id=repo_id, results=index.ours, data=data)
+    facts = _gather_facts(folder, weights, repo_id=repo_id, results=index.ours, data=data)
     ours = ModelCardData(
         library_name="diffusers", pipeline_tag=TASK, license=license, tags=[*_TAGS, *tags]
     ).to_dict()
-    renewed = _renewed_metadata(metadata, ours, index.entries, _hub_data(facts))
+    renewed = _renew_metadata(metadata, ours, index.entries, _hub_data(facts))
     if renewed != metadata:
         head = f"---\n{yaml_dump(renewed, sort_keys=False).strip()}\n---\n"
     title = "" if existing else f"\n# {plain(name)}\n"
-    body = _with_section(title + body, section_parts(facts), weights.as_saved)
+    stays = ("Training",) if facts.lacks_command and data is None else ()
+    body = _replace_section(title + body, section_parts(facts), weights.as_saved, stays)
     return (head + body).replace("\n", "\r\n") if is_crlf else head + body
 
 
 def card_picture(folder: str | Path) -> str | None:
-    """The picture that a card shows, as a path in the folder; it belongs into the repository.
+    """Find the picture that a card shows, which must be pushed with it: its path in the folder.
 
-    It is samples.png, or else the newest sample grid of training.
+    It is samples.png, or else the newest sample grid of training, or None.
     """
     folder = Path(folder)
     grids = sorted((folder / "samples").glob("step-*.png"))
@@ -118,7 +119,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def _facts(folder: Path, weights: ModelWeights, **known: Any) -> CardFacts:  # noqa: ANN401
+def _gather_facts(folder: Path, weights: ModelWeights, **known: Any) -> CardFacts:  # noqa: ANN401
     index = _read_json(folder / "model_index.json")
     unet = _read_json(folder / "unet" / "config.json")
     if index is None or unet is None:
@@ -137,7 +138,7 @@ def _facts(folder: Path, weights: ModelWeights, **known: Any) -> CardFacts:  # n
 
 
 def _hub_data(facts: CardFacts) -> list[str]:
-    """Names on the Hub of the data that the model was trained on."""
+    """Name the data sets of the Hub that the model was trained on."""
     name = (facts.training or {}).get("dataset_name")
     return [name] if name and "/" in name else []
 
@@ -146,7 +147,7 @@ def _hub_data(facts: CardFacts) -> list[str]:
 
 
 def _split(text: str) -> tuple[str, dict[str, Any], str]:
-    """(the metadata with their lines of dashes, the metadata, the rest) of a card."""
+    """Split a card into the block of metadata with its dashes, the metadata, and the text."""
     found = REGEX_YAML_BLOCK.search(text)
     if found is None:
         return "", {}, text
@@ -162,13 +163,13 @@ def _split(text: str) -> tuple[str, dict[str, Any], str]:
     return found[0], metadata or {}, text[found.end() :]
 
 
-def _renewed_metadata(
+def _renew_metadata(
     metadata: dict[str, Any],
     ours: dict[str, Any],
     index: list[dict[str, Any]],
     datasets: list[str],
 ) -> dict[str, Any]:
-    """A card's metadata: what it says itself, our licence, and what it does not say yet."""
+    """Keep what a card's metadata say; set our licence, and add what they do not say yet."""
     renewed = ours | metadata
     renewed |= {key: ours[key] for key in ("license",) if key in ours}
     for key, more in (("tags", ours["tags"]), ("datasets", datasets)):
@@ -186,8 +187,14 @@ def _renewed_metadata(
 # Our section.
 
 
-def _with_section(body: str, parts: dict[str, str], weights_hash: str) -> str:
-    """The text of a card with our section in its place, or else at the end."""
+def _replace_section(
+    body: str, parts: dict[str, str], weights_hash: str, stays: Sequence[str]
+) -> str:
+    """Put our section into a card's text, in place of the present one or else at the end.
+
+    Of the present section of the same weights, the lasting parts fill gaps in ours, and those that
+    stay take the place of ours.
+    """
     stop = None
     for end in _END.finditer(body):
         begins = list(_BEGIN.finditer(body, 0, end.start()))
@@ -199,12 +206,13 @@ def _with_section(body: str, parts: dict[str, str], weights_hash: str) -> str:
         return f"{body}{gap}{_section(parts, weights_hash)}\n"
     if start[1] == weights_hash:
         older = _parts_of(body[start.end() : stop.start()])
-        parts = {name: older[name] for name in _LASTING if name in older} | parts
+        lasting = {name: older[name] for name in _LASTING if name in older}
+        parts = lasting | parts | {name: lasting[name] for name in stays if name in lasting}
     return body[: start.start()] + _section(parts, weights_hash) + body[stop.end() :]
 
 
 def _parts_of(section: str) -> dict[str, str]:
-    """The parts of our section by their headings."""
+    """Split our section into its parts, by their headings."""
     first, *others = _HEADING.split(section)
     texts = {"": first} | dict(zip(others[::2], others[1::2], strict=True))
     return {heading: text.strip() for heading, text in texts.items()}

@@ -1,7 +1,7 @@
-"""A card's model-index, of which our results are renewed and all others stay as they are.
+"""``renew_index``: our results in a card's model-index are renewed, all others left alone.
 
-A result that is on a card already stays for as long as the weights do, also where the files
-that it came from are not at hand.
+One of our results that is on a card already stays for as long as the weights do, even if the file
+that it came from is gone.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from ddpm_pipeline.cards.results import COMMANDS, MARK, ModelWeights
 
-__all__ = ["CardIndex", "renewed_index"]
+__all__ = ["CardIndex", "renew_index"]
 
 
 @dataclass(frozen=True)
 class CardIndex:
-    """What is measured of a model.
+    """The results of a model.
 
     Arguments:
-        entries: The model-index that a card's metadata are to hold; empty if nothing is measured.
-        ours: The results in it that this package measured.
+        entries: The model-index for the card's metadata; empty if nothing is measured.
+        ours: Those of its results that this package measured.
     """
 
     entries: list[dict[str, Any]]
     ours: list[EvalResult]
 
 
-def renewed_index(
+def renew_index(
     index: object, fresh: list[EvalResult], weights: ModelWeights, *, model_name: str
 ) -> CardIndex:
-    """A card's model-index with our results brought up to date.
+    """Bring our results in a card's model-index up to date.
 
     Arguments:
         index: The card's present model-index, or None.
         fresh: Results that were read from the model's folder.
-        weights: Of that model; older results of ours stay if they are of these weights.
+        weights: The model's; older results of ours stay if they are of these weights.
         model_name: What the model is called if the index does not say.
     Raises:
-        ValueError: If there is an index and it is not one.
+        ValueError: If what stands in the index's place is not one.
     """
     entries, older = _without_ours(copy.deepcopy(index or []))
     replaced = {_key(result) for result in fresh}
@@ -60,7 +60,7 @@ def renewed_index(
 
 
 def _without_ours(index: Any) -> tuple[list[dict[str, Any]], list[EvalResult]]:  # noqa: ANN401
-    """(the entries, our results taken out) of a model-index, which is changed."""
+    """Take our results out of a model-index, which is changed; give back both."""
     ours = []
     try:
         for entry in index:
@@ -84,6 +84,6 @@ def _is_ours(metric: dict[str, Any]) -> bool:
 
 
 def _key(result: EvalResult) -> tuple[object, ...]:
-    """What a newer result replaces an older one by."""
+    """Give what a newer result has in common with the older one that it replaces."""
     place = (result.dataset_name, result.dataset_split)
     return (result.metric_args[MARK], result.metric_type, *place)

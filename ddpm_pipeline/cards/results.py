@@ -1,9 +1,9 @@
-"""The numbers for a model card: what was measured of a model, and how that came about.
+"""The numbers for a model card: what was measured of a model, and with what.
 
     evaluation.json, bound.json  ->  EvalResult(type, value, args)
 
-Every result says in its arguments what it was measured with, and the hash of the weights that it
-is a result of: a number of other weights is never shown for these.
+Every result says in its arguments what it was measured with, and the hash of the weights that were
+measured: a number of other weights is never shown for these.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
     "BITS_PER_DIM",
     "COMMANDS",
     "MARK",
-    "ModelWeights",
     "TASK",
+    "ModelWeights",
     "read_calibration",
     "read_results",
 ]
@@ -43,10 +43,10 @@ _PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
 
 
 class ModelWeights:
-    """The weights in a model's folder, to tell whether a number is theirs.
+    """The weights in a model's folder, by which numbers of other weights are told.
 
     Arguments:
-        folder: Of a saved pipeline.
+        folder: A saved pipeline.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,42 +65,40 @@ class ModelWeights:
         return {name: value for file in files for name, value in load_file(file).items()}
 
     def have_hash(self, expected: str) -> bool:
-        """Whether a network with these weights, in any precision, has that ``weights_hash``."""
+        """Tell whether these weights, in one of the precisions, have that ``weights_hash``."""
         return any(self._hash(dtype) == expected for dtype in _PRECISIONS)
 
     def _hash(self, dtype: torch.dtype | None) -> str:
         if dtype not in self._hashes:
-            tensors = self._tensors
-            if dtype is not None:
-                tensors = {
-                    name: value.to(dtype) if value.is_floating_point() else value
-                    for name, value in tensors.items()
-                }
-            self._hashes[dtype] = tensors_hash(tensors)
+            self._hashes[dtype] = tensors_hash(self._tensors, dtype)
         return self._hashes[dtype]
 
     @property
     def as_saved(self) -> str:
-        """Their ``weights_hash`` in the precision they are saved in."""
+        """The ``weights_hash`` in the precision that they are saved in."""
         return self._hash(None)
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers they are."""
+        """How many numbers there are."""
         return sum(value.numel() for value in self._tensors.values())
 
 
 def read_results(folder: Path, weights: ModelWeights) -> list[EvalResult]:
-    """What was measured of the model in a folder; a file that is of other weights is named."""
+    """Read what was measured of the model in a folder; warn of a file of other weights."""
     readers = {"evaluation.json": _evaluation_results, "bound.json": _bound_results}
     return [
-        result for name, read in readers.items() for result in _read(folder, name, read, weights)
+        result
+        for name, read in readers.items()
+        for result in _read_file(folder, name, read, weights)
     ]
 
 
 def read_calibration(folder: Path, weights: ModelWeights) -> dict[str, Any] | None:
-    """The content of calibration.json, if it is of the model in the folder."""
-    return next(iter(_read(folder, "calibration.json", lambda c: [_checked(c)], weights)), None)
+    """Read calibration.json if it is there and was measured of the weights in the folder."""
+    return next(
+        iter(_read_file(folder, "calibration.json", lambda c: [_checked(c)], weights)), None
+    )
 
 
 def _checked(calibration: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +109,13 @@ def _checked(calibration: dict[str, Any]) -> dict[str, Any]:
     return {**calibration, "weights": calibration["measured"]["weights"]}
 
 
-def _read(
+def _read_file(
     folder: Path,
     name: str,
     read: Callable[[dict[str, Any]], list[Any]],
     weights: ModelWeights,
 ) -> list[Any]:
-    """What ``read`` makes of a JSON file; nothing if it says too little of its numbers."""
+    """Read results out of a JSON file; none, with a warning, if it says too little of them."""
     path = folder / name
     if not path.is_file():
         return []

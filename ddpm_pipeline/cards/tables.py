@@ -1,46 +1,60 @@
 """The tables of a model card: every number beside all that it depends on.
 
+    results_text(results)        what evaluate and bound measured
+    calibration_text(content)    what calibrate found for each K
+
 Names that come from data or files go through ``plain``, so that they cannot change the page.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ddpm_pipeline.cards.markdown import plain, table
 from ddpm_pipeline.cards.results import BITS_PER_DIM, MARK
 
-__all__ = ["calibration_text", "plain", "results_text"]
+__all__ = ["calibration_text", "results_text"]
 
 
-def plain(text: object) -> str:
-    """Text in one line that Markdown and HTML leave as it is."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", line)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+_HEADER = ("", "value", "")
 
 
 def results_text(results: Sequence[EvalResult]) -> str | None:
-    """All results in tables, below what their numbers depend on, and what to know of them."""
+    """Write all results in tables, each below what its numbers depend on, then the warnings."""
     groups: dict[str, list[list[str]]] = {}
     for result in results:
         words = _circumstances(result)
         groups.setdefault(words, []).append([_metric(result), _value(result), _note(result)])
-    parts = [text for words, rows in groups.items() for text in (words, _table(_HEADER, rows))]
+    parts = [text for words, rows in groups.items() for text in (words, table(_HEADER, rows))]
     warnings = dict.fromkeys(w for r in results for w in r.metric_args.get("warnings") or [])
     if warnings:
         parts.append("\n".join(f"- {plain(text)}" for text in warnings))
     return "\n\n".join(parts) or None
 
 
-_HEADER = ("", "value", "")
+def calibration_text(calibration: dict[str, Any] | None) -> str | None:
+    """Write the tables over K of a calibration.json, and what they were measured on."""
+    if calibration is None:
+        return None
+    report, measured = calibration["report"], calibration["measured"]
+    split = "" if measured["split"] is None else f", split {plain(measured['split'])}"
+    data = f"{plain(measured['data'])}{split}{_changed(measured['changes'])}"
+    text = (
+        f"Of `ddpm calibrate`, from {report['num_forwards']:,} forward passes over "
+        f"{report['num_images']:,} images of {data}; seed {measured['seed']}. Bits/dim "
+        f"(discretized decoder; standard error {report['standard_error']:.2g} at K = T):"
+    )
+    parts = [text, _table_over_steps(report["bits_per_dim"], ".3f")]
+    if report["frechet_distance"]:
+        text = (
+            f"Fréchet distance of {report['num_frechet_images']:,} samples to these images; "
+            f"features {plain(report['features'])}:"
+        )
+        parts += [text, _table_over_steps(report["frechet_distance"], ".4g")]
+    return "\n\n".join(parts)
 
 
 def _metric(result: EvalResult) -> str:
@@ -54,7 +68,7 @@ def _value(result: EvalResult) -> str:
 
 
 def _note(result: EvalResult) -> str:
-    """What is peculiar to one number."""
+    """Say what must be known of one number and not of the others beside it."""
     args = result.metric_args
     if result.metric_type == BITS_PER_DIM:
         return "upper bound; ± is the standard error"
@@ -67,7 +81,7 @@ def _note(result: EvalResult) -> str:
 
 
 def _circumstances(result: EvalResult) -> str:
-    """What a number depends on, in one sentence."""
+    """Say in one sentence what a number depends on."""
     args, split = result.metric_args, result.dataset_split
     data = plain(result.dataset_name) + ("" if split is None else f", split {plain(split)}")
     is_bound = result.metric_type == BITS_PER_DIM
@@ -77,7 +91,7 @@ def _circumstances(result: EvalResult) -> str:
 
 
 def _number(value: object, form: str = ",") -> str:
-    """A number; whatever else somebody wrote in its place into a card stays that."""
+    """Format a number; show as text whatever else somebody wrote in its place on a card."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return format(value, form) if is_number else plain(value)
 
@@ -113,38 +127,17 @@ def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
 
 
 def _changed(changes: object) -> str:
-    """How many images were resized, cropped, ... before they were measured."""
+    """Say how many images were resized, cropped, ... before they were measured."""
     known = changes if isinstance(changes, dict) else {}
     words = ", ".join(f"{_number(count)} {plain(name)}" for name, count in known.items())
     return f" ({words})" if words else ""
 
 
-def calibration_text(calibration: dict[str, Any] | None) -> str | None:
-    """The tables over K of a calibration.json, and what they were measured on."""
-    if calibration is None:
-        return None
-    report, measured = calibration["report"], calibration["measured"]
-    split = "" if measured["split"] is None else f", split {plain(measured['split'])}"
-    data = f"{plain(measured['data'])}{split}{_changed(measured['changes'])}"
-    text = (
-        f"Of `ddpm calibrate`, from {report['num_forwards']:,} forward passes over "
-        f"{report['num_images']:,} images of {data}; seed {measured['seed']}. Bits/dim "
-        f"(discretized decoder; standard error {report['standard_error']:.2g} at K = T):"
-    )
-    parts = [text, _steps(report["bits_per_dim"], ".3f")]
-    if report["frechet_distance"]:
-        text = (
-            f"Fréchet distance of {report['num_frechet_images']:,} samples to these images; "
-            f"features {plain(report['features'])}:"
-        )
-        parts += [text, _steps(report["frechet_distance"], ".4g")]
-    return "\n\n".join(parts)
-
-
-def _steps(table: dict[str, dict[str, float]], form: str) -> str:
-    steps = sorted({int(K) for row in table.values() for K in row})
+def _table_over_steps(numbers: dict[str, dict[str, float]], form: str) -> str:
+    """Write a row for each sampler and spacing, a column for each K."""
+    steps = sorted({int(K) for row in numbers.values() for K in row})
     rows = [
         [plain(name), *(format(row[str(K)], form) if str(K) in row else "" for K in steps)]
-        for name, row in table.items()
+        for name, row in numbers.items()
     ]
-    return _table(["sampler and spacing", *(f"K = {K}" for K in steps)], rows)
+    return table(["sampler and spacing", *(f"K = {K}" for K in steps)], rows)

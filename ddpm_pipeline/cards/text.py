@@ -1,7 +1,9 @@
 """The text of a model card: what the model is, how to use it and how it was trained.
 
-Each function makes one part of our section, or None where nothing is known. Names that come from
-data or files go through ``plain`` or a shell's quotes, so that they cannot change the page.
+    section_parts(facts)    {"": what it is, "Samples": ..., "Use": ..., ..., "Training": ...}
+
+Each function writes one part of our section, or gives None where nothing is known. Names that come
+from data or files go through ``plain`` or a shell's quotes, so that they cannot change the page.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ddpm_pipeline.cards.tables import calibration_text, plain, results_text
+from ddpm_pipeline.cards.markdown import fenced, plain
+from ddpm_pipeline.cards.tables import calibration_text, results_text
 from ddpm_pipeline.common import __version__
 from ddpm_pipeline.schedulers import PRIVATE_KEY
 
-__all__ = ["CardFacts", "HEADINGS", "section_parts"]
+__all__ = ["HEADINGS", "CardFacts", "section_parts"]
 
 
 HEADINGS = ("", "Samples", "Use", "Results", "Fewer steps", "Training")
@@ -34,17 +37,17 @@ class CardFacts:
     """All that a card is made of.
 
     Arguments:
-        repo_id: Where the model is to be had.
+        repo_id: Where the model is on the Hub.
         unet: The config of its network.
         scheduler: The config of its scheduler.
-        num_parameters: Of its network.
+        num_parameters: How many numbers its network has.
         picture: Path of the sample grid in the repository, or None.
         training: The fields of its ``TrainingConfig``, or None.
         record: Where and how long it was trained, as ``training_record.json`` has it, or None.
         results: What was measured.
         calibration: The content of calibration.json, or None.
         data: What the training images are called, if not as the config says.
-        diffusers_version: With which it was saved.
+        diffusers_version: The version that saved it.
     """
 
     repo_id: str
@@ -65,19 +68,30 @@ class CardFacts:
         return self.scheduler.get("num_train_timesteps", 1000)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        size = self.unet["sample_size"]
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
     def num_classes(self) -> int | None:
-        """How many classes there are, without the empty label; None for a model without."""
+        """Count the classes without the empty label; None for a model without classes."""
         embeddings = self.unet.get("num_class_embeds")
         return None if embeddings is None else max(embeddings - 1, 1)
 
     @property
     def own_options(self) -> dict[str, dict[str, str]]:
-        """Options of the scheduler that stock diffusers does not know, with what it does."""
+        """Options of the scheduler that stock diffusers does not know, with its substitutes."""
         return self.scheduler.get(PRIVATE_KEY, {}).get("options", {})
+
+    @property
+    def lacks_command(self) -> bool:
+        """Whether the run was recorded, but not the options that a command is made of."""
+        return self.record is not None and "options" not in self.record
 
 
 def section_parts(facts: CardFacts) -> dict[str, str]:
-    """The parts of our section by their headings, in order; "" is what stands before the first."""
+    """Write the parts of our section by their headings; "" is what stands before the first."""
     texts = (
         _description(facts),
         _samples(facts),
@@ -90,18 +104,11 @@ def section_parts(facts: CardFacts) -> dict[str, str]:
     return {heading: text for heading, text in parts if text is not None}
 
 
-def _fenced(code: str, language: str) -> str:
-    longest = max(map(len, re.findall("`+", code)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
-
-
 # What it is.
 
 
 def _description(facts: CardFacts) -> str:
-    size = facts.unet["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = facts.image_size
     channels = facts.unet["in_channels"]
     color = _COLORS.get(channels, f"{channels}-channel")
     count = facts.num_classes
@@ -151,9 +158,9 @@ def _usage(facts: CardFacts) -> str:
     steps = next((K for K in _SHOWN_STEPS if T % K == 0), T)
     parts = [
         "With `ddpm_pipeline`:",
-        _fenced(_own_snippet(facts, count, steps), "python"),
+        fenced(_own_snippet(facts, count, steps), "python"),
         "With stock diffusers, without `ddpm_pipeline`:",
-        _fenced(_stock_snippet(facts, count, steps), "python"),
+        fenced(_stock_snippet(facts, count, steps), "python"),
         *_differences(facts),
     ]
     return "\n\n".join(parts)
@@ -187,8 +194,7 @@ def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
             'images[0].save("sample.png")',
         ]
         return "\n".join(lines)
-    size = facts.unet["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = facts.image_size
     shape = (count, facts.unet["in_channels"], height, width)
     return "\n".join(
         [
@@ -210,7 +216,7 @@ def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
 
 
 def _differences(facts: CardFacts) -> list[str]:
-    """What stock diffusers does otherwise with this model."""
+    """Say what stock diffusers does otherwise with this model."""
     notes = []
     if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
         notes.append(
@@ -239,7 +245,7 @@ def _training(facts: CardFacts) -> str | None:
     note = "[training_config.json](training_config.json) holds all options."
     parts = [_data_line(facts)]
     if "options" in record:
-        parts.append(_fenced(_command(record["options"], record["num_processes"]), "bash"))
+        parts.append(fenced(_command(record["options"], record["num_processes"]), "bash"))
         note = f"Paths are shortened to their last part; {note}"
     parts.append(note)
     if record:
@@ -258,6 +264,7 @@ def _data_line(facts: CardFacts) -> str:
 
 
 def _command(options: dict[str, Any], num_processes: int) -> str:
+    """Write the command that trains such a model, an option on each line."""
     launch = f"accelerate launch --num_processes {num_processes} examples/train.py"
     words = ["ddpm train" if num_processes == 1 else launch]
     words += [_option(name, value) for name, value in options.items()]
@@ -265,6 +272,7 @@ def _command(options: dict[str, Any], num_processes: int) -> str:
 
 
 def _option(name: str, value: object) -> str:
+    """Write an option as the command line takes it, in the shell's quotes."""
     if isinstance(value, bool) and name != "rescale_betas_zero_snr":
         return f"--{name}" if value else f"--no_{name}"
     values = value if isinstance(value, list) else [value]

@@ -11,7 +11,7 @@ from PIL import Image
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.common import process_state
 from ddpm_pipeline.data import image_grid
-from ddpm_pipeline.pipelines import SampleConfig, load_sampler, sample_images
+from ddpm_pipeline.pipelines import SampleConfig, load_image_sampler, sample_images
 
 __all__ = ["SampleArguments", "run"]
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _draw_grid(arguments: SampleArguments) -> Path:
     path = Path(arguments.output)
-    sampler = load_sampler(arguments, process_state().device)
+    sampler = load_image_sampler(arguments, process_state().device)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_grid(sampler(range(arguments.num_images))).save(path)
     return path

@@ -19,12 +19,12 @@ import torch
 from ddpm_pipeline.common import check_integer, stream_generator
 from ddpm_pipeline.data import ImageData, check_unchanged_size, open_images, open_model_images
 from ddpm_pipeline.evaluation.config import EvaluateConfig
-from ddpm_pipeline.pipelines import MANIFEST_NAME, Sampler, npz_manifest
+from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, npz_manifest
 
 __all__ = ["open_reference", "open_samples", "random_subset", "read_manifest"]
 
 
-def open_reference(config: EvaluateConfig, sampler: Sampler) -> ImageData:
+def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     """Open the reference images, or as many of them at random as are asked for.
 
     Raises:

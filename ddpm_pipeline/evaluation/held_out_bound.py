@@ -14,7 +14,7 @@ from ddpm_pipeline.data import ImageData, open_model_images, source_name, to_mod
 from ddpm_pipeline.evaluation.compared_images import random_subset
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.likelihood import variational_bound
-from ddpm_pipeline.pipelines import Sampler
+from ddpm_pipeline.pipelines import ImageSampler
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["measure_bound"]
@@ -22,7 +22,7 @@ __all__ = ["measure_bound"]
 _NUM_IMAGES = 256
 
 
-def measure_bound(config: EvaluateConfig, sampler: Sampler) -> dict[str, Any] | None:
+def measure_bound(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, Any] | None:
     """Measure the bound, and say on what, as JSON values; None if it is not asked for.
 
     Raises:
@@ -65,7 +65,7 @@ def _held_out(config: EvaluateConfig) -> tuple[str, str | None]:
 
 
 def _open_held_out(
-    config: EvaluateConfig, sampler: Sampler, source: str, split: str | None
+    config: EvaluateConfig, sampler: ImageSampler, source: str, split: str | None
 ) -> ImageData:
     data = open_model_images(
         source, sampler.pipe.unet.config, split=split, fit=config.fit, other_channels="refuse"

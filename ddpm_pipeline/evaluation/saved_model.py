@@ -34,7 +34,7 @@ from ddpm_pipeline.evaluation.statistics import (
     reference_statistics,
     sample_statistics,
 )
-from ddpm_pipeline.pipelines import Sampler, load_sampler
+from ddpm_pipeline.pipelines import ImageSampler, load_image_sampler
 
 __all__ = ["evaluate"]
 
@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
             the model's, or an option is not allowed.
     """
     state = process_state()
-    sampler = load_sampler(config, state.device)
+    sampler = load_image_sampler(config, state.device)
     extractor = load_features(config.features, state.device)
     data = open_reference(config, sampler)
     drawn = None if config.samples is None else open_samples(config.samples, data)
@@ -104,7 +104,7 @@ def _check_numbers(config: EvaluateConfig, kept: int, num_images: int) -> None:
 
 def _generated_statistics(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     drawn: ImageData | None,
     extractor: FeatureExtractor,
 ) -> ImageStatistics:
@@ -117,7 +117,7 @@ def _generated_statistics(
 
 def _show_nearest(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     drawn: ImageData | None,
     data: ImageData,
     extractor: FeatureExtractor,
@@ -166,7 +166,7 @@ def _compare(
 
 def _describe(
     config: EvaluateConfig,
-    sampler: Sampler,
+    sampler: ImageSampler,
     extractor: FeatureExtractor,
     data: ImageData,
     generated: ImageStatistics,

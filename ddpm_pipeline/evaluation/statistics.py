@@ -31,7 +31,7 @@ from ddpm_pipeline.common import process_state, stream_generator, write_aside
 from ddpm_pipeline.data import ImageData, default_cache_dir
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import Moments
-from ddpm_pipeline.pipelines import Sampler
+from ddpm_pipeline.pipelines import ImageSampler
 
 __all__ = ["ImageStatistics", "feature_statistics", "reference_statistics", "sample_statistics"]
 
@@ -118,7 +118,7 @@ def _merge(parts: list[tuple[Moments, Tensor, Tensor, float]]) -> ImageStatistic
 
 
 def sample_statistics(
-    sampler: Sampler,
+    sampler: ImageSampler,
     extractor: FeatureExtractor,
     num_images: int,
     *,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.hub.loading import load
     from ddpm_pipeline.hub.names import HubCheckpoint, check_repo_id, parse_hub_checkpoint
     from ddpm_pipeline.hub.publishing import push_model
-    from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
+    from ddpm_pipeline.hub.push import PresentCard, PushOptions, PushResult, push_folder
     from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "loading": ["load"],
         "names": ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"],
         "publishing": ["push_model"],
-        "push": ["PresentCard", "PushResult", "push_folder"],
+        "push": ["PresentCard", "PushOptions", "PushResult", "push_folder"],
         "requests": ["REQUEST_TIMEOUT", "time_limit"],
     },
 )

@@ -14,7 +14,6 @@ from pathlib import Path
 from ddpm_pipeline.cards import card_picture, renew_card
 from ddpm_pipeline.hub.files import model_files
 from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
-from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT
 
 __all__ = ["push_model"]
 
@@ -25,20 +24,15 @@ def push_model(
     folder: str | Path,
     repo_id: str,
     *,
-    revision: str | None = None,
-    private: bool | None = None,
-    commit_message: str | None = None,
-    token: str | bool | None = None,
-    create_pr: bool = False,
-    timeout: float = REQUEST_TIMEOUT,
     is_whole: bool = True,
+    **options: object,
 ) -> PushResult:
     """Push a saved model, with all that belongs to it and a card, in one commit.
 
     Arguments:
         folder: Where the model is; nothing in it is changed.
-        repo_id, revision, private, commit_message, token, create_pr, timeout, is_whole: As for
-            ``hub.push_folder``.
+        repo_id, is_whole: As for ``push_folder``.
+        options: Those of ``PushOptions``.
     Returns:
         Where it is.
     Raises:
@@ -54,19 +48,14 @@ def push_model(
         folder,
         repo_id,
         files=sorted(files),
-        revision=revision,
-        private=private,
-        commit_message=commit_message,
-        token=token,
-        create_pr=create_pr,
-        timeout=timeout,
         is_whole=is_whole,
         card=partial(_renewed_card, folder),
+        **options,
     )
 
 
 def _renewed_card(folder: Path, present: PresentCard) -> str:
-    """The card, on the Hub's text if somebody wrote there, and on the folder's otherwise."""
+    """Renew the card: the Hub's if somebody wrote on it there, and the folder's otherwise."""
     path = folder / "README.md"
     own = path.read_text(encoding="utf-8") if path.is_file() else None
     if own is None or present.is_ours:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,7 +50,7 @@ from ddpm_pipeline.hub.files import (
 from ddpm_pipeline.hub.requests import PAUSES, REQUEST_TIMEOUT, patiently, time_limit
 from ddpm_pipeline.hub.target import Target, find_target
 
-__all__ = ["PresentCard", "PushResult", "push_folder"]
+__all__ = ["PresentCard", "PushOptions", "PushResult", "push_folder"]
 
 
 CARD = "README.md"
@@ -90,19 +90,37 @@ class PresentCard:
     is_ours: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """Options of every push: of ``push_folder``, ``push_model`` and ``pipe.push_to_hub``."""
+
+    revision: str | None = None
+    """Branch, made if it is missing; "main" by default."""
+    private: bool | None = None
+    """Whether a repository that is made is private; as its owner's settings say by default."""
+    commit_message: str | None = None
+    """Title of the commit."""
+    token: str | bool | None = None
+    """As huggingface_hub takes it; that of the login by default."""
+    create_pr: bool = False
+    """Open a pull request instead of a commit to the branch."""
+    timeout: float = REQUEST_TIMEOUT
+    """Seconds of silence after which a request is given up."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """List the options."""
+        return [field.name for field in fields(cls)]
+
+
 def push_folder(
     folder: str | Path,
     repo_id: str,
     *,
     files: Sequence[str] | None = None,
-    revision: str | None = None,
-    private: bool | None = None,
-    commit_message: str | None = None,
-    token: str | bool | None = None,
-    create_pr: bool = False,
-    timeout: float = REQUEST_TIMEOUT,
     is_whole: bool = True,
     card: Callable[[PresentCard], str] | None = None,
+    **options: object,
 ) -> PushResult:
     """Push files of a folder in one commit, if any of them differs from what is there.
 
@@ -112,30 +130,29 @@ def push_folder(
         folder: Where the files are.
         repo_id: OWNER/NAME, or NAME for one of the token's user.
         files: Paths in the folder; ``model_files(folder)`` by default.
-        revision: Branch, "main" by default.
-        private: Of a repository that is made.
-        commit_message: Its title.
-        token: As huggingface_hub takes it; that of the login by default.
-        create_pr: Open a pull request instead.
-        timeout: Seconds of silence after which a request is given up.
         is_whole: Whether the files are all there is of the model. If not, files of an earlier
             push that are not among them stay as long as the weights do.
         card: Makes README.md from the one that is there; the folder's own is pushed otherwise.
             One that people changed on the Hub stays theirs.
+        options: Those of ``PushOptions``.
     Returns:
         Where it is.
     Raises:
+        TypeError: If there is no option of a name.
         ValueError: If an argument is not allowed, or a file is a pickle.
         FileNotFoundError: If a file is missing.
         HubError: If the push failed; the branch is as it was, or as it would be after the push
             if only the last answer was lost. HubTimeoutError after a silence.
     """
+    asked = PushOptions(**options)
     contents = checked_contents(Path(folder), model_files(folder) if files is None else files)
-    api = HfApi(token=token)
-    message = commit_message or "Push with ddpm_pipeline"
-    asked = {"revision": revision, "token": token}
-    with explained("push to", repo_id, **asked), time_limit(timeout):
-        target = find_target(api, repo_id, revision, private=private, is_made=not create_pr)
+    api = HfApi(token=asked.token)
+    message = asked.commit_message or "Push with ddpm_pipeline"
+    known = {"revision": asked.revision, "token": asked.token}
+    with explained("push to", repo_id, **known), time_limit(asked.timeout):
+        target = find_target(
+            api, repo_id, asked.revision, private=asked.private, is_made=not asked.create_pr
+        )
         head = target.head()
         tree = target.tree(head)
         record = _record(target, head) if RECORD_NAME in tree else {}
@@ -148,7 +165,7 @@ def push_folder(
         if not plan.additions and not plan.deletions:
             url = f"{api.endpoint}/{target.repo_id}/tree/{quote(target.revision)}"
             return PushResult(url, head, False, target.repo_id, target.revision)
-        commit = _commit(target, plan, message, create_pr=create_pr)
+        commit = _commit(target, plan, message, create_pr=asked.create_pr)
     return PushResult(
         commit.pr_url or commit.commit_url,
         commit.oid,

@@ -16,19 +16,10 @@ if TYPE_CHECKING:
         FastForward,
         InferencePrecision,
         computes_in_bfloat16,
-        fast_forward,
     )
-    from ddpm_pipeline.networks.sharding import (
-        gathered,
-        is_sharded_run,
-        joined,
-        like,
-        own_part,
-        shard,
-        whole,
-        without_accelerates_own,
-    )
-    from ddpm_pipeline.networks.unets import LARGE_SIDE, LAST_LAYERS, last_side, unet_config
+    from ddpm_pipeline.networks.launching import is_sharded_run, without_accelerates_own
+    from ddpm_pipeline.networks.sharding import gathered, joined, like, own_part, shard, whole
+    from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -36,17 +27,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "compiling": ["CompiledNetwork"],
         "cpu_layers": ["keep_freed_memory", "use_float32_attention", "use_matrix_products"],
         "denoiser": ["Denoiser", "device_of", "evaluating", "run_denoiser"],
-        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16", "fast_forward"],
-        "sharding": [
-            "gathered",
-            "is_sharded_run",
-            "joined",
-            "like",
-            "own_part",
-            "shard",
-            "whole",
-            "without_accelerates_own",
-        ],
-        "unets": ["LARGE_SIDE", "LAST_LAYERS", "last_side", "unet_config"],
+        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16"],
+        "launching": ["is_sharded_run", "without_accelerates_own"],
+        "sharding": ["gathered", "joined", "like", "own_part", "shard", "whole"],
+        "unets": ["attention_warning", "fresh_unet", "unet_config"],
     },
 )

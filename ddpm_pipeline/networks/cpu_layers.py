@@ -1,6 +1,10 @@
-"""What makes training on a CPU fast, and sampling in bfloat16.
+"""Layers that are faster on a CPU than diffusers' own, in training and in bfloat16 sampling.
 
-tests/benchmarks/test_training_speed.py times all of it.
+    use_float32_attention(network); use_matrix_products(network)    for good, as training does
+    with SwappedLayers.of(network).in_use(): ...                    for the length of a block
+    keep_freed_memory()
+
+tests/benchmarks/test_training_speed.py times all of it. Why each is faster:
 
 - Attention in float32 where heads are narrow: torch's fused bfloat16 kernel takes seven times as
   long as its float32 one in the backward pass at 49 places and heads of 8 (torch 2.13, AMX).
@@ -43,7 +47,7 @@ _LARGEST_INT = 2**31 - 1
 
 
 class Float32Attention:
-    """Diffusers' attention outside autocast; plain for few places in float32, else fused."""
+    """Diffusers' attention, outside autocast: plain for few places in float32, else fused."""
 
     def __init__(self) -> None:
         self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
@@ -56,7 +60,7 @@ class Float32Attention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """As in diffusers; the result is of ``hidden_states``' dtype and, in bf16, its order."""
+        """Attend as diffusers does; in bf16, in the memory order of ``hidden_states``."""
         places = hidden_states[0].numel() // attn.query_dim
         plain = places <= _FEW_PLACES and hidden_states.dtype == torch.float32
         attend = self._plain if plain else self._fused
@@ -83,19 +87,22 @@ def use_matrix_products(network: nn.Module) -> None:
 
 @dataclass(frozen=True, eq=False)
 class SwappedLayers:
-    """Both of the above for the length of a block, where layers are still diffusers' by then."""
+    """The layers of a network that can be swapped, for the length of a block, and back.
+
+    Layers that somebody else replaced in the meantime are left alone.
+    """
 
     attention: tuple[Attention, ...]
     convolutions: tuple[nn.Conv2d, ...]
 
     @classmethod
     def of(cls, network: nn.Module) -> SwappedLayers:
-        """Those of a network, which stays as it is."""
+        """Find the layers of a network, which stays as it is."""
         return cls(_narrow_attention(network), _pointwise_convolutions(network))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Swap them in, and back."""
+        """Swap the faster layers in, and diffusers' back in at the end."""
         narrow = [m for m in self.attention if type(m.processor) in _OF_DIFFUSERS]
         attention = [(module, module.processor) for module in narrow]
         convolutions = [m for m in self.convolutions if "forward" not in vars(m)]
@@ -136,7 +143,7 @@ def _pointwise(module: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor; does nothing without glibc."""
+    """Have glibc keep freed memory for the next tensor; do nothing without glibc."""
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

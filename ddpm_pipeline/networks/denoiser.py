@@ -1,4 +1,4 @@
-r"""Any network of two arguments, :math:`y_\theta(x_t, t)`, behind one signature.
+r"""Any network :math:`y_\theta(x_t, t)` behind one signature.
 
 A denoiser may be a plain function, a ``torch.nn.Module`` or a diffusers model that answers with an
 object. What differs between them is settled here once: where it lives, in which precision it
@@ -18,13 +18,13 @@ Denoiser = Callable[..., object]
 
 
 def device_of(model: Denoiser, default: torch.device) -> torch.device:
-    """Where the model's parameters are; the default if it has none."""
+    """Find the device of the model's parameters; the default if it has none."""
     parameter = _parameter(model)
     return default if parameter is None else parameter.device
 
 
 def _dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
-    """The precision that the model says it has, or else that of its parameters."""
+    """Find the precision that the model says it has, or else that of its parameters."""
     dtype = getattr(model, "dtype", None)
     if not isinstance(dtype, torch.dtype):
         parameter = _parameter(model)
@@ -39,7 +39,7 @@ def _parameter(model: Denoiser) -> Tensor | None:
 def run_denoiser(
     model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None = None
 ) -> Tensor:
-    """The model's output at x_t, in the dtype of x_t.
+    """Compute the model's output at x_t, in the dtype of x_t.
 
     Arguments:
         model: Called as model(x_t, t) or model(x_t, t, class_labels=...); returns a tensor or an
@@ -75,7 +75,7 @@ def run_denoiser(
 
 @contextmanager
 def evaluating(model: Denoiser) -> Iterator[None]:
-    """No gradients, and a module in evaluation mode, for a while."""
+    """Turn gradients off and put a module into evaluation mode, for the length of a block."""
     modules = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
     try:
         for module in modules:

@@ -1,4 +1,4 @@
-"""The UNet that training starts from: made for the resolution, or read from a config.
+"""The UNet that training starts from, with a config made for the resolution.
 
 =========  ==========================================================================
 size       the side is halved until it is at most 8; widths at each level
@@ -18,30 +18,115 @@ others.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["UNET_SIZES", "unet_config"]
+from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+__all__ = ["attention_warning", "fresh_unet", "unet_config"]
 
 
-LARGE_SIDE = 32
-LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attention, the network
+_LARGE_SIDE = 32  # of an image at which attention is slow
+_LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attention, the network
+
+
+def unet_config(
+    size: str,
+    *,
+    resolution: int,
+    channels: int,
+    out_channels: int | None = None,
+    num_classes: int | None = None,
+    dropout: float = 0,
+) -> dict[str, Any]:
+    """Choose the arguments of ``UNet2DModel`` for images (C, resolution, resolution).
+
+    Arguments:
+        size: small, base or ddpm.
+        resolution: Side of the images.
+        channels: C.
+        out_channels: Of the output; C unless given, 2C for learned variances.
+        num_classes: Classes without the null class; None for a network without.
+        dropout: In residual blocks, 0 to 1.
+
+    Raises:
+        ValueError: If the resolution cannot be halved as often as the size asks for.
+    """
+    config = _SIZES[size](resolution)
+    halvings = len(config["block_out_channels"]) - 1
+    if resolution % 2**halvings:
+        raise ValueError(
+            f"resolution must be a multiple of {2**halvings} for model_size {size!r}, "
+            f"got {resolution}"
+        )
+    return {
+        "sample_size": resolution,
+        "in_channels": channels,
+        "out_channels": out_channels or channels,
+        "dropout": dropout,
+        "num_class_embeds": None if num_classes is None else num_classes + 1,
+        **config,
+    }
+
+
+def fresh_unet(config: Mapping[str, Any]) -> UNet2DModel:
+    """Make a UNet to train, drawn from torch's global generator, with last layers of zeros.
+
+    Arguments:
+        config: From ``unet_config``, or the config of any ``UNet2DModel``.
+    """
+    from diffusers import UNet2DModel
+
+    unet = UNet2DModel.from_config(config)
+    for name, layer in unet.named_modules():
+        if name.endswith(_LAST_LAYERS):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return unet
+
+
+def attention_warning(resolution: int) -> str | None:
+    """Warn of a resolution at which ``small`` and ``base`` attend at a large image, or give None.
+
+    Attention takes time by the fourth power of the side.
+    """
+    side = _attention_side(resolution)
+    if side <= _LARGE_SIDE:
+        return None
+    other = next(n for n in count(resolution) if _attention_side(n) <= _LARGE_SIDE)
+    smaller = _attention_side(other)
+    return (
+        f"the UNet of resolution {resolution} attends at {side} x {side} places, to be halved no "
+        f"further; that of {other} attends at {smaller} x {smaller}"
+    )
+
+
+def _attention_side(resolution: int) -> int:
+    """Give the side of the last level, where ``small`` and ``base`` attend."""
+    return resolution >> (len(_small_or_base(resolution, 1, 1)["block_out_channels"]) - 1)
 
 
 def _halvings(resolution: int, smallest: int) -> int:
-    """How often the side can be halved while it stays even and ends at `smallest` or more."""
-    count = 0
+    """Count how often a side can be halved that stays even and ends at `smallest` or more."""
+    halvings = 0
     while resolution % 2 == 0 and resolution // 2 >= smallest:
-        resolution, count = resolution // 2, count + 1
-    return count
+        resolution, halvings = resolution // 2, halvings + 1
+    return halvings
 
 
-def _ours(resolution: int, width: int, layers: int) -> dict[str, Any]:
+def _small_or_base(resolution: int, width: int, layers: int) -> dict[str, Any]:
+    """Lay out ``small`` and ``base``, which differ in their width and their blocks per level."""
     levels = 1 + _halvings(resolution, 4 if resolution < 16 else 7)
     widths = tuple(width * 2 ** ((level + 1) // 2) for level in range(levels))
     return _unet(widths, layers, attention={levels - 1}, norm_num_groups=16)
 
 
 def _ddpm(resolution: int) -> dict[str, Any]:
+    """Lay out the UNets of Ho et al. 2020, appendix B."""
     small = resolution <= 32
     widths = (128, 256, 256, 256) if small else (128, 128, 256, 256, 512, 512)
     attention = {1} if small else {4}
@@ -70,44 +155,8 @@ def _unet(
     }
 
 
-UNET_SIZES = {
-    "small": lambda resolution: _ours(resolution, 32, 1),
-    "base": lambda resolution: _ours(resolution, 64, 2),
+_SIZES = {
+    "small": lambda resolution: _small_or_base(resolution, 32, 1),
+    "base": lambda resolution: _small_or_base(resolution, 64, 2),
     "ddpm": _ddpm,
 }
-
-
-def unet_config(
-    size: str,
-    *,
-    resolution: int,
-    channels: int,
-    out_channels: int | None = None,
-    num_classes: int | None = None,
-    dropout: float = 0,
-) -> dict[str, Any]:
-    """Arguments of ``UNet2DModel`` for images (C, resolution, resolution).
-
-    Raises:
-        ValueError: If the resolution cannot be halved as often as the size asks for.
-    """
-    config = UNET_SIZES[size](resolution)
-    halvings = len(config["block_out_channels"]) - 1
-    if resolution % 2**halvings:
-        raise ValueError(
-            f"resolution must be a multiple of {2**halvings} for model_size {size!r}, "
-            f"got {resolution}"
-        )
-    return {
-        "sample_size": resolution,
-        "in_channels": channels,
-        "out_channels": out_channels or channels,
-        "dropout": dropout,
-        "num_class_embeds": None if num_classes is None else num_classes + 1,
-        **config,
-    }
-
-
-def last_side(resolution: int) -> int:
-    """The side of the last level, where ``small`` and ``base`` attend."""
-    return resolution >> (len(_ours(resolution, 1, 1)["block_out_channels"]) - 1)

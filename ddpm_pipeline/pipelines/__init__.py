@@ -7,7 +7,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
-    from ddpm_pipeline.pipelines.sampling import Sampler, load_sampler, sample_images
+    from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
     from ddpm_pipeline.pipelines.writing import MANIFEST_NAME, npz_manifest
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "config": ["SampleConfig", "SamplingOptions"],
         "pipeline": ["DDPMPipeline"],
-        "sampling": ["Sampler", "load_sampler", "sample_images"],
+        "sampling": ["ImageSampler", "load_image_sampler", "sample_images"],
         "writing": ["MANIFEST_NAME", "npz_manifest"],
     },
 )

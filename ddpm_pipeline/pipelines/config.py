@@ -1,4 +1,10 @@
-"""TODO pipelines.config."""
+"""Options of sampling at any scale, as `ddpm sample` takes them.
+
+    SamplingOptions    what determines image i
+    SampleConfig       and how many there are to draw, where to, and in which format
+
+They import nothing heavy, so that the command refuses a mistake at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from typing import Literal
 
 from ddpm_pipeline.common import check_at_least
 
-__all__ = ["Format", "Precision", "SampleConfig", "SamplingOptions"]
+__all__ = ["Format", "Precision", "SampleConfig", "SamplingOptions", "SchedulerName"]
 
 
 Format = Literal["png", "npz", "webdataset"]
@@ -18,7 +24,7 @@ SchedulerName = Literal["as_saved", "ddpm", "ddim"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """What determines image i.
+    """The options that determine image i.
 
     Raises:
         ValueError: If a value is not allowed; the message names it and what is.
@@ -29,7 +35,7 @@ class SamplingOptions:
     seed: int = 0
     """Image i depends on (seed, i) alone."""
     scheduler: SchedulerName = "ddim"
-    """The sampler: DDIM, DDPM with the model's variances, or what the model was saved with."""
+    """How steps are taken: DDIM, DDPM with the model's variances, or as the model was saved."""
     num_inference_steps: int | None = 50
     """K, the number of reverse steps; None is all T of the model."""
     eta: float | None = None
@@ -73,5 +79,5 @@ class SampleConfig(SamplingOptions):
 
     @property
     def resolved_format(self) -> Format:
-        """The format, from the name of output if none was given."""
+        """The format that was given, or else the one that the name of output tells."""
         return self.format or ("npz" if Path(self.output).suffix == ".npz" else "png")

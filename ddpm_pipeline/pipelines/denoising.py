@@ -1,6 +1,22 @@
-"""TODO pipelines.denoising."""
+r"""The loop that takes an image down a scheduler's chain, one step at a time.
+
+.. math::
+    f = \text{network}(x_t, t), \qquad (x_s, \hat x_0) = \text{scheduler.step}(f, t, x_t)
+
+Every step is given to the caller as it is taken:
+
+    for step in denoise(network, scheduler, noise, scheduler.timesteps):
+        step.t, step.image, step.predicted_x_0
+
+It starts from any image at any timestep: from noise and the whole chain to draw, or from a noisy
+image and the rest of the chain. All that samples builds on it.
+"""
+
+from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -9,49 +25,86 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_eta
-from ddpm_pipeline.networks import FastForward
-from ddpm_pipeline.pipelines.inputs import Generators
 
-__all__ = []
-
-
-def run_rows(
-    fast: FastForward, image: Tensor, t: Tensor, labels: Tensor | None, padded_rows: int | None
-) -> Tensor:
-    """The U-Net's output for the rows of image, computed in a call of padded_rows if given."""
-    rows = len(image)
-    if padded_rows is not None and rows < padded_rows:
-        image = torch.cat([image, image[:1].expand(padded_rows - rows, *image.shape[1:])])
-        if labels is not None:
-            labels = torch.cat([labels, labels[:1].expand(padded_rows - rows)])
-    with fast.settings(image.device):
-        output = fast.network(image, t, class_labels=labels).sample
-    return output[:rows].float()
-
-
-def predicted_x_0(tensors: dict[str, Tensor]) -> Tensor:
-    if "pred_original_sample" not in tensors:
-        raise ValueError("progressive needs a scheduler that gives its predicted x_0")
-    return tensors["pred_original_sample"]
+__all__ = ["DDPM_SCHEDULERS", "Generators", "Step", "denoise", "takes_variance"]
 
 
 DDPM_SCHEDULERS = (diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler)
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step that was taken, from x_t to x_s.
+
+    Arguments:
+        index: The number of steps before it.
+        t: The timestep that it left, as the scheduler has it.
+        image: x_s, shape (B, C, H, W), from which the next step goes on.
+        predicted_x_0: The prediction of x_0 at x_t; None if the scheduler gives none.
+    """
+
+    index: int
+    t: Tensor
+    image: Tensor
+    predicted_x_0: Tensor | None
+
+
+@torch.no_grad()
+def denoise(
+    network: Callable[[Tensor, Tensor], Tensor],
+    scheduler: SchedulerMixin,
+    image: Tensor,
+    timesteps: Iterable[Tensor],
+    *,
+    generator: Generators = None,
+    eta: float | None = None,
+    edit: Callable[[Step], Tensor | None] | None = None,
+) -> Iterator[Step]:
+    """Take an image down a chain and yield every step.
+
+    Arguments:
+        network: From x_t, scaled as the scheduler wants it, and t to the U-Net's output in
+            float32, (B, C, H, W) or (B, 2C, H, W).
+        scheduler: Whose ``set_timesteps`` was called; its ``step`` is called once for each t.
+        image: x_t at the first of the timesteps, (B, C, H, W), in float32.
+        timesteps: ``scheduler.timesteps``, or the rest of them from any timestep on.
+        generator: Source of the steps' noise: one, or a list of one for each image.
+        eta: Noise of DDIM's steps, 0 to 1, for schedulers whose ``step`` takes it.
+        edit: Called with each step; the tensor that it returns, if any, takes the place of x_s:
+            it is the ``image`` of the step that is yielded, and the next step goes on from it.
+    Raises:
+        ValueError: If eta is not allowed or the scheduler does not take it.
+    """
+    options = _step_options(scheduler, generator, eta)
+    for index, t in enumerate(timesteps):
+        output = network(scheduler.scale_model_input(image, t), t)
+        if not takes_variance(scheduler):
+            output = output[:, : image.shape[1]]
+        result = scheduler.step(output, t, image, **options)
+        step = Step(index, t, result.prev_sample, getattr(result, "pred_original_sample", None))
+        edited = None if edit is None else edit(step)
+        if edited is not None:
+            step = replace(step, image=edited)
+        yield step
+        image = step.image
 
 
 def takes_variance(scheduler: SchedulerMixin) -> bool:
-    """Whether ``step`` uses the variance half of a 2C-channel output."""
+    """Tell whether ``step`` uses the variance half of an output of 2C channels."""
     return isinstance(scheduler, DDPM_SCHEDULERS) and scheduler.variance_type in LEARNED_VARIANCES
 
 
-def step_options(
+def _step_options(
     scheduler: SchedulerMixin, generator: Generators, eta: float | None
 ) -> dict[str, Any]:
-    """What of generator and eta the scheduler's step takes."""
+    """Give ``step`` a generator and an eta if it takes them; refuse an eta that it does not."""
     parameters = inspect.signature(scheduler.step).parameters
-    if eta is not None and "eta" not in parameters:
+    options: dict[str, Any] = {"generator": generator} if "generator" in parameters else {}
+    if eta is None:
+        return options
+    if "eta" not in parameters:
         name = type(scheduler).__name__
         raise ValueError(f"eta cannot be chosen for a {name}, got {eta}; use a DDIMScheduler")
-    if eta is not None:
-        check_eta(eta)  # DDIMScheduler takes any
-    options = {"generator": generator} if "generator" in parameters else {}
-    return options if eta is None else {**options, "eta": eta}
+    check_eta(eta)  # DDIMScheduler takes any
+    return {**options, "eta": eta}

@@ -1,19 +1,91 @@
-"""TODO pipelines.inputs."""
+"""What callers of the pipeline pass, checked and in the form that the loop uses.
+
+    check_fit(unet, scheduler)
+    choose_chain(scheduler, num_inference_steps=50, timesteps=None)
+    labels = label_tensor(unet, class_labels=[0, 3], guidance_scale=1.0, batch_size=2)
+    batches = split_request(2, generator, labels, max_batch_size=None)
+    noise = starting_noise(unet, scheduler, batches[0], device)
+
+Mistakes are ValueErrors that name the argument, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
 
-from ddpm_pipeline.common import check_integer
+from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.data import OUTPUTS
+from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
+from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = []
+__all__ = [
+    "Batch",
+    "Labels",
+    "check_call",
+    "check_fit",
+    "choose_chain",
+    "label_tensor",
+    "split_request",
+    "starting_noise",
+]
 
 
-Generators = torch.Generator | list[torch.Generator] | None
+Labels = int | Sequence[int] | Tensor | None
+# Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
+_ROWS, _LIST_ROWS = 256, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images that are drawn together.
+
+    Arguments:
+        size: How many.
+        generator: Source of their noise.
+        labels: Their classes, shape (size,), or None.
+        call_rows: Rows of every model call; None for ``size``.
+    """
+
+    size: int
+    generator: Generators
+    labels: Tensor | None
+    call_rows: int | None = None
+
+
+def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
+    """Refuse a U-Net whose outputs, or whose weights, are not those that the scheduler needs.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    channels, outputs = unet.config.in_channels, unet.config.out_channels
+    allowed = (2 * channels,) if takes_variance(scheduler) else (channels,)
+    if not isinstance(scheduler, DDPM_SCHEDULERS):
+        allowed = (channels, 2 * channels)  # no learned variance: its half is dropped
+    if outputs not in allowed:
+        raise ValueError(
+            f"the U-Net must have {' or '.join(map(str, allowed))} output channels for {channels} "
+            f"image channels and variance_type {scheduler.config.get('variance_type')!r}, "
+            f"got {outputs}"
+        )
+    if isinstance(scheduler, DDPMScheduler):
+        scheduler.check_weights(unet)
 
 
 def check_call(output_type: str, generator: Generators, batch_size: int) -> None:
-    if output_type not in OUTPUTS:
-        raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
+    """Refuse an output type, a number of images or generators that are not allowed.
+
+    Raises:
+        ValueError: If one is not; names it.
+    """
+    check_choice("output_type", output_type, OUTPUTS)
     check_integer("batch_size", batch_size)
     if isinstance(generator, list):
         if len(generator) != batch_size:
@@ -25,8 +97,103 @@ def check_call(output_type: str, generator: Generators, batch_size: int) -> None
         raise ValueError(f"generator must be a torch.Generator or a list, got {generator!r}")
 
 
-def rows_per_call(max_batch_size: int | None, default: int) -> int:
-    if max_batch_size is None:
-        return default
-    check_integer("max_batch_size", max_batch_size)
-    return int(max_batch_size)
+def choose_chain(
+    scheduler: SchedulerMixin, num_inference_steps: int | None, timesteps: Sequence[int] | None
+) -> None:
+    """Set the timesteps of any scheduler: those that are given, or K, or all T of them.
+
+    Raises:
+        ValueError: If both are given, one is not allowed, or the scheduler cannot walk it.
+    """
+    if timesteps is None:
+        T = scheduler.config.num_train_timesteps
+        wanted = T if num_inference_steps is None else num_inference_steps
+        K = check_integer("num_inference_steps", wanted, most=T)
+        scheduler.set_timesteps(K)
+        if scheduler.timesteps.min() < 0:
+            raise ValueError(
+                f"num_inference_steps={K} makes {type(scheduler).__name__} step below 0, "
+                "a defect of its trailing spacing; choose another number, or DDPMScheduler"
+            )
+        return
+    if num_inference_steps is not None:
+        raise ValueError(
+            "pass only one of num_inference_steps and timesteps, got "
+            f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
+        )
+    if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+        name = type(scheduler).__name__
+        raise ValueError(f"timesteps cannot be chosen for a {name}; pass num_inference_steps")
+    scheduler.set_timesteps(timesteps=timesteps)
+
+
+def label_tensor(
+    unet: UNet2DModel, class_labels: Labels, guidance_scale: float, batch_size: int
+) -> Tensor | None:
+    """Make labels of shape (batch_size,), int64; None for a model without classes.
+
+    Raises:
+        ValueError: If labels are missing, not needed, too few or too many, or there is no such
+            class.
+    """
+    count = unet.config.num_class_embeds
+    if count is None:
+        if class_labels is not None or guidance_scale != 1:
+            raise ValueError(
+                "class_labels and guidance_scale need a class-conditional model, got "
+                f"class_labels={class_labels} and guidance_scale={guidance_scale} for a U-Net "
+                "without num_class_embeds"
+            )
+        return None
+    if class_labels is None:
+        raise ValueError(
+            f"class_labels must be given, 0 to {count - 1}: the model has classes (if it was "
+            f"trained here with label_dropout, {count - 1} is the null class, any of them)"
+        )
+    labels = torch.as_tensor(class_labels, device="cpu")
+    is_whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    if not is_whole or labels.shape not in ((), (batch_size,)):
+        raise ValueError(
+            f"class_labels must be one integer or {batch_size} of them, got {class_labels}"
+        )
+    if ((labels < 0) | (labels >= count)).any():
+        raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
+    return labels.long().expand(batch_size)
+
+
+def split_request(
+    batch_size: int, generator: Generators, labels: Tensor | None, max_batch_size: int | None
+) -> list[Batch]:
+    """Split a request into batches, each of one model call at a time.
+
+    With a generator for each image, every call has the same number of rows, so that an image does
+    not depend on what else is drawn with it.
+
+    Raises:
+        ValueError: If max_batch_size is not allowed.
+    """
+    is_list = isinstance(generator, list)
+    rows = _LIST_ROWS if is_list else _ROWS
+    if max_batch_size is not None:
+        rows = check_integer("max_batch_size", max_batch_size)
+    parts = [slice(i, min(i + rows, batch_size)) for i in range(0, batch_size, rows)]
+    return [
+        Batch(
+            size=part.stop - part.start,
+            generator=generator[part] if is_list else generator,
+            labels=None if labels is None else labels[part],
+            call_rows=rows if is_list else None,
+        )
+        for part in parts
+    ]
+
+
+def starting_noise(
+    unet: UNet2DModel, scheduler: SchedulerMixin, batch: Batch, device: torch.device
+) -> Tensor:
+    """Draw the image that a chain starts from: normal noise at the scheduler's scale, float32."""
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (batch.size, unet.config.in_channels, height, width)
+    noise = randn_tensor(shape, generator=batch.generator, device=device, dtype=torch.float32)
+    return noise * scheduler.init_noise_sigma

@@ -5,63 +5,54 @@ r"""``DDPMPipeline``: from noise to images with a U-Net and any diffusers schedu
     x_s \sim p_\theta(x_s \mid x_t) \text{ down the scheduler's chain}, \qquad
     x_{-1} \in [-1, 1] \to \{0, \dots, 255\}
 
-Guidance with class labels uses the last class embedding as the empty label:
+It is called, saved and loaded as diffusers' pipelines are:
 
-.. math:: \tilde f = f(x_t, t, \varnothing) + w\,(f(x_t, t, c) - f(x_t, t, \varnothing))
+    pipe = DDPMPipeline(unet, scheduler)
+    images = pipe(batch_size=4, num_inference_steps=50).images
+    pipe.save_pretrained("model")
 
 A saved pipeline names only diffusers' own classes, so that stock diffusers opens it without this
-package; a stock ``DDPMScheduler`` that it is given becomes ours.
+package; a stock ``DDPMScheduler`` that it is given becomes ours. What is passed to a call is
+checked in ``inputs``, the network is called by ``guidance``, and ``denoising`` holds the loop.
 """
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import diffusers
 import numpy as np
 import PIL.Image
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
-from ddpm_pipeline.hub import PushResult, load, push_model
-from ddpm_pipeline.networks import FastForward, InferencePrecision, fast_forward
-from ddpm_pipeline.pipelines.denoising import (
-    DDPM_SCHEDULERS,
-    predicted_x_0,
-    run_rows,
-    step_options,
-    takes_variance,
+from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
+from ddpm_pipeline.networks import FastForward, InferencePrecision
+from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
+from ddpm_pipeline.pipelines.guidance import GuidedNetwork
+from ddpm_pipeline.pipelines.inputs import (
+    Batch,
+    Labels,
+    check_call,
+    check_fit,
+    choose_chain,
+    label_tensor,
+    split_request,
+    starting_noise,
 )
-from ddpm_pipeline.pipelines.inputs import Generators, check_call, rows_per_call
-from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin
+from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
 from ddpm_pipeline.schedulers import DDPMScheduler
-
-if TYPE_CHECKING:
-    from ddpm_pipeline.hub import PushResult
 
 __all__ = ["DDPMPipeline"]
 
+Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
-
-_PUSH_OPTIONS = (
-    "repo_id",
-    "revision",
-    "private",
-    "commit_message",
-    "token",
-    "create_pr",
-)
-# Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
-_BATCH_SIZE = 256
-_LIST_BATCH_SIZE = 16
 
 
 class DDPMPipeline(DiffusionPipeline):
@@ -83,11 +74,11 @@ class DDPMPipeline(DiffusionPipeline):
     def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
         scheduler = _upgraded(scheduler)
-        _check_fit(unet, scheduler)
+        check_fit(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Also a scheduler that is put in later is upgraded; another U-Net is not optimized."""
+        """Upgrade also a scheduler that is put in later; leave another U-Net unoptimized."""
         super().__setattr__(name, _upgraded(value) if name == "scheduler" else value)
         if name == "unet":
             self._fast = None
@@ -116,7 +107,7 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an option is not allowed on the device.
         """
-        self._fast = fast_forward(
+        self._fast = FastForward.of(
             self.unet,
             self._execution_device,
             precision=precision,
@@ -136,11 +127,11 @@ class DDPMPipeline(DiffusionPipeline):
         *,
         timesteps: Sequence[int] | None = None,
         max_batch_size: int | None = None,
-        class_labels: int | Sequence[int] | Tensor | None = None,
+        class_labels: Labels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
         callback_on_step_end: StepCallback | None = None,
-    ) -> ImagePipelineOutput | tuple[list[PIL.Image.Image] | np.ndarray | Tensor]:
+    ) -> ImagePipelineOutput | tuple[Images]:
         r"""Draw images.
 
         Arguments:
@@ -167,32 +158,22 @@ class DDPMPipeline(DiffusionPipeline):
             ValueError: If an argument is not allowed, or the images are not finite.
         """
         generator = list(generator) if isinstance(generator, tuple) else generator
-        check_call(output_type, generator, batch_size)
-        _check_fit(self.unet, self.scheduler)
-        batch_size = int(batch_size)
-        labels = self._labels(class_labels, guidance_scale, batch_size)
-        set_timesteps = partial(self._set_timesteps, num_inference_steps, timesteps)
-        set_timesteps()
-        is_list = isinstance(generator, list)
-        rows = rows_per_call(max_batch_size, _LIST_BATCH_SIZE if is_list else _BATCH_SIZE)
-        chunks = [slice(i, min(i + rows, batch_size)) for i in range(0, batch_size, rows)]
+        labels = self._check_inputs(
+            output_type, generator, batch_size, class_labels, guidance_scale
+        )
+        set_chain = partial(choose_chain, self.scheduler, num_inference_steps, timesteps)
+        set_chain()
+        batches = split_request(int(batch_size), generator, labels, max_batch_size)
+        edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
         finished = []
-        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as bar:
-            for chunk in chunks:
-                set_timesteps()  # anew: some schedulers count their steps
-                steps = self._denoise(
-                    chunk.stop - chunk.start,
-                    generator[chunk] if is_list else generator,
-                    padded_rows=rows if is_list else None,
-                    labels=None if labels is None else labels[chunk],
-                    guidance_scale=guidance_scale,
-                    eta=eta,
-                )
-                for i, t, tensors in steps:
+        with self.progress_bar(total=len(batches) * len(self.scheduler.timesteps)) as bar:
+            for batch in batches:
+                if batch is not batches[0]:
+                    set_chain()  # anew: some schedulers count their steps
+                for step in self._denoise(batch, guidance_scale, eta, edit):
+                    image = step.image
                     bar.update()
-                    if callback_on_step_end is not None:
-                        tensors.update(callback_on_step_end(self, i, t, tensors) or {})
-                finished.append(OUTPUTS[output_type](unit_range(tensors["image"])))
+                finished.append(OUTPUTS[output_type](unit_range(image)))
         self.maybe_free_model_hooks()
         images = concatenated(finished)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -205,10 +186,10 @@ class DDPMPipeline(DiffusionPipeline):
         output_type: Literal["pil", "np", "pt"] = "pil",
         *,
         timesteps: Sequence[int] | None = None,
-        class_labels: int | Sequence[int] | Tensor | None = None,
+        class_labels: Labels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
-    ) -> Iterator[tuple[int, list[PIL.Image.Image] | np.ndarray | Tensor]]:
+    ) -> Iterator[tuple[int, Images]]:
         """Draw images and yield (t, what x_t says of x_0) at every timestep on the way.
 
         Arguments, errors and the type of the images are those of a call, whose images come last;
@@ -216,131 +197,54 @@ class DDPMPipeline(DiffusionPipeline):
 
         Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
         """
-        check_call(output_type, generator, batch_size)
-        _check_fit(self.unet, self.scheduler)
-        labels = self._labels(class_labels, guidance_scale, batch_size)
-        self._set_timesteps(num_inference_steps, timesteps)
-        steps = self._denoise(
-            batch_size,
-            generator,
-            padded_rows=None,
-            labels=labels,
-            guidance_scale=guidance_scale,
-            eta=eta,
+        labels = self._check_inputs(
+            output_type, generator, batch_size, class_labels, guidance_scale
         )
+        choose_chain(self.scheduler, num_inference_steps, timesteps)
+        steps = self._denoise(Batch(int(batch_size), generator, labels), guidance_scale, eta)
         convert = OUTPUTS[output_type]
-        return ((int(t), convert(unit_range(predicted_x_0(now)))) for _, t, now in steps)
+        return ((int(step.t), convert(unit_range(_predicted_x_0(step)))) for step in steps)
 
-    @torch.no_grad()
+    def _check_inputs(
+        self,
+        output_type: str,
+        generator: Generators,
+        batch_size: int,
+        class_labels: Labels,
+        guidance_scale: float,
+    ) -> Tensor | None:
+        """Check what a call is given; give its labels back, on the model's device."""
+        check_call(output_type, generator, batch_size)
+        check_fit(self.unet, self.scheduler)
+        labels = label_tensor(self.unet, class_labels, guidance_scale, int(batch_size))
+        return None if labels is None else labels.to(self._execution_device)
+
     def _denoise(
         self,
-        batch_size: int,
-        generator: Generators,
-        *,
-        padded_rows: int | None,
-        labels: Tensor | None,
+        batch: Batch,
         guidance_scale: float,
         eta: float | None,
-    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
-        """Yield (i, t, tensors) after every step; tensors["image"] is read back, then goes on."""
-        scheduler, device = self.scheduler, self._execution_device
-        shape = (batch_size, self.unet.config.in_channels, *self._image_size())
-        image = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        image = image * scheduler.init_noise_sigma
-        options = step_options(scheduler, generator=generator, eta=eta)
-        for i, t in enumerate(scheduler.timesteps):
-            model_input = scheduler.scale_model_input(image, t)
-            output = self._predict(model_input, t, labels, guidance_scale, padded_rows)
-            if not takes_variance(scheduler):
-                output = output[:, : image.shape[1]]
-            result = scheduler.step(output, t, image, **options)
-            tensors = {"image": result.prev_sample}
-            if getattr(result, "pred_original_sample", None) is not None:
-                tensors["pred_original_sample"] = result.pred_original_sample
-            yield i, t, tensors
-            image = tensors["image"]
+        edit: Callable[[Step], Tensor | None] | None = None,
+    ) -> Iterator[Step]:
+        """Take noise down the scheduler's chain and yield every step."""
+        scheduler, forward = self.scheduler, self._fast or FastForward(self.unet)
+        network = GuidedNetwork(self.unet, forward, batch.labels, guidance_scale, batch.call_rows)
+        yield from denoise(
+            network,
+            scheduler,
+            starting_noise(self.unet, scheduler, batch, self._execution_device),
+            scheduler.timesteps,
+            generator=batch.generator,
+            eta=eta,
+            edit=edit,
+        )
 
-    def _predict(
-        self,
-        image: Tensor,
-        t: Tensor,
-        labels: Tensor | None,
-        guidance_scale: float,
-        padded_rows: int | None,
-    ) -> Tensor:
-        """The U-Net's output in float32, guided if asked, from calls of at most padded_rows."""
-        image = image.to(self.unet.dtype)
-        fast = self._fast or FastForward(self.unet)
-        if labels is None:
-            return run_rows(fast, image, t, None, padded_rows)
-        conditional = run_rows(fast, image, t, labels, padded_rows)
-        if guidance_scale == 1:
-            return conditional
-        empty = torch.full_like(labels, self.unet.config.num_class_embeds - 1)
-        unconditional = run_rows(fast, image, t, empty, padded_rows)
-        return unconditional + guidance_scale * (conditional - unconditional)
-
-    def _image_size(self) -> tuple[int, int]:
-        size = self.unet.config.sample_size
-        return (size, size) if isinstance(size, int) else tuple(size)
-
-    def _set_timesteps(
-        self, num_inference_steps: int | None, timesteps: Sequence[int] | None
-    ) -> None:
-        scheduler, T = self.scheduler, self.scheduler.config.num_train_timesteps
-        if timesteps is None:
-            steps = T if num_inference_steps is None else num_inference_steps
-            if isinstance(steps, bool) or not hasattr(steps, "__index__") or not 1 <= steps <= T:
-                raise ValueError(
-                    f"num_inference_steps must be an integer from 1 to {T}, got {steps!r}"
-                )
-            scheduler.set_timesteps(int(steps))
-            if scheduler.timesteps.min() < 0:
-                raise ValueError(
-                    f"num_inference_steps={steps} makes {type(scheduler).__name__} step below 0, "
-                    "a defect of its trailing spacing; choose another number, or DDPMScheduler"
-                )
-            return
-        if num_inference_steps is not None:
-            raise ValueError(
-                "pass only one of num_inference_steps and timesteps, got "
-                f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
-            )
-        if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
-            name = type(scheduler).__name__
-            raise ValueError(f"timesteps cannot be chosen for a {name}; pass num_inference_steps")
-        scheduler.set_timesteps(timesteps=timesteps)
-
-    def _labels(
-        self,
-        class_labels: int | Sequence[int] | Tensor | None,
-        guidance_scale: float,
-        batch_size: int,
-    ) -> Tensor | None:
-        """Labels of shape (batch_size,) on the model's device, or None for a plain model."""
-        count = self.unet.config.num_class_embeds
-        if count is None:
-            if class_labels is not None or guidance_scale != 1:
-                raise ValueError(
-                    "class_labels and guidance_scale need a class-conditional model, got "
-                    f"class_labels={class_labels} and guidance_scale={guidance_scale} for a U-Net "
-                    "without num_class_embeds"
-                )
-            return None
-        if class_labels is None:
-            raise ValueError(
-                f"class_labels must be given, 0 to {count - 1}: the model has classes (if it was "
-                f"trained here with label_dropout, {count - 1} is the null class, any of them)"
-            )
-        labels = torch.as_tensor(class_labels, device="cpu")
-        is_integer = not labels.is_floating_point() and labels.dtype != torch.bool
-        if not is_integer or labels.shape not in ((), (batch_size,)):
-            raise ValueError(
-                f"class_labels must be one integer or {batch_size} of them, got {class_labels}"
-            )
-        if ((labels < 0) | (labels >= count)).any():
-            raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
-        return labels.long().expand(batch_size).to(self._execution_device)
+    def _ask(self, callback: StepCallback, step: Step) -> Tensor | None:
+        """Call a user's callback and give back the image that it replaces x_s by, if any."""
+        tensors = {"image": step.image}
+        if step.predicted_x_0 is not None:
+            tensors["pred_original_sample"] = step.predicted_x_0
+        return (callback(self, step.index, step.t, tensors) or {}).get("image")
 
     @classmethod
     def from_pretrained(
@@ -375,7 +279,8 @@ class DDPMPipeline(DiffusionPipeline):
             HubError: If it could not be pushed; it is saved all the same.
         """
         is_pushed = kwargs.pop("push_to_hub", False) and kwargs.get("is_main_process", True)
-        options = {key: kwargs.pop(key) for key in _PUSH_OPTIONS if key in kwargs}
+        options = {key: kwargs.pop(key) for key in PushOptions.names() if key in kwargs}
+        repo_id = kwargs.pop("repo_id", None)
         if not kwargs.get("safe_serialization", True):
             raise ValueError(
                 "safe_serialization must be True, got False: only safetensors are written"
@@ -386,20 +291,10 @@ class DDPMPipeline(DiffusionPipeline):
         for component in self.components:
             drop_stale_weights(Path(save_directory, component))
         if is_pushed:
-            name = Path(save_directory).resolve().name
-            repo_id = options.pop("repo_id", None) or name
+            repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        revision: str | None = None,
-        private: bool | None = None,
-        commit_message: str | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> PushResult:
+    def push_to_hub(self, repo_id: str, **options: object) -> PushResult:
         """Push the pipeline and a card in one commit, or change nothing.
 
         What an earlier push brought beside the model, such as the configuration of the training
@@ -407,55 +302,32 @@ class DDPMPipeline(DiffusionPipeline):
 
         Arguments:
             repo_id: OWNER/NAME, or NAME for one of the token's user; made if it is missing.
-            revision: Branch, made if it is missing; "main" by default.
-            private: Of a repository that is made.
-            commit_message: Its title.
-            token: As huggingface_hub takes it; that of the login by default.
-            create_pr: Open a pull request instead.
+            options: Those of ``PushOptions``: revision, private, commit_message, token,
+                create_pr, timeout.
         Returns:
             Where it is.
         Raises:
             HubError: If it could not be pushed; says why in one line.
         """
+        PushOptions(**options)  # refuses what there is not before anything is saved
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return push_model(
-                folder,
-                repo_id,
-                is_whole=False,
-                revision=revision,
-                private=private,
-                commit_message=commit_message,
-                token=token,
-                create_pr=create_pr,
-            )
+            return push_model(folder, repo_id, is_whole=False, **options)
 
     def to_json_string(self) -> str:
-        """The content of model_index.json, which names only classes of diffusers."""
-        index = json.loads(super().to_json_string())
-        index.pop("_name_or_path", None)
-        if index["scheduler"] == [DDPMScheduler.__module__, DDPMScheduler.__name__]:
-            index["scheduler"] = ["diffusers", "DDPMScheduler"]
+        """Give the content of model_index.json, which names only classes of diffusers."""
+        index = stock_index(json.loads(super().to_json_string()))
         return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
 
-def _upgraded(scheduler: object) -> object:
-    """A plain stock DDPMScheduler as ours; anything else as it is."""
-    if type(scheduler) is diffusers.DDPMScheduler:
-        return DDPMScheduler.from_config(scheduler.config)
-    return scheduler
+def _upgraded(component: object) -> object:
+    """Make a plain stock DDPMScheduler ours; leave anything else as it is."""
+    if type(component) is diffusers.DDPMScheduler:
+        return DDPMScheduler.from_config(component.config)
+    return component
 
 
-def _check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
-    channels, outputs = unet.config.in_channels, unet.config.out_channels
-    allowed = (2 * channels,) if takes_variance(scheduler) else (channels,)
-    if not isinstance(scheduler, DDPM_SCHEDULERS):
-        allowed = (channels, 2 * channels)  # no learned variance: its half is dropped
-    if outputs not in allowed:
-        raise ValueError(
-            f"the U-Net must have {' or '.join(map(str, allowed))} output channels for {channels} "
-            f"image channels and variance_type {scheduler.config.get('variance_type')!r}, "
-            f"got {outputs}"
-        )
-    if isinstance(scheduler, DDPMScheduler):
-        scheduler.check_weights(unet)
+def _predicted_x_0(step: Step) -> Tensor:
+    if step.predicted_x_0 is None:
+        raise ValueError("progressive needs a scheduler that gives its predicted x_0")
+    return step.predicted_x_0

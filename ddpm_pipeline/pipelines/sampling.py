@@ -1,6 +1,6 @@
 r"""Images at scale: any number of samples, the same set however they are drawn.
 
-.. math:: \text{image}_i = f(\text{model}, \text{sampler}, \text{seed}, i)
+.. math:: \text{image}_i = f(\text{model}, \text{scheduler}, \text{seed}, i)
 
 All noise of image i comes from a generator seeded by (seed, i), and every model call has the same
 number of rows, so that neither the number of processes nor what else is drawn beside it changes a
@@ -50,7 +50,7 @@ from ddpm_pipeline.pipelines.writing import (
 )
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["Sampler", "load_sampler", "sample_images"]
+__all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 
 
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
@@ -60,12 +60,12 @@ _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
 @dataclass(frozen=True, eq=False)
-class Sampler:
-    """Draws the images of given numbers.
+class ImageSampler:
+    """A pipeline that draws image i from (seed, i), whatever else is drawn with it.
 
     Arguments:
         pipe: The pipeline.
-        options: What determines image i.
+        options: The options that determine image i.
         saved_scheduler: The scheduler that the model was saved with.
     """
 
@@ -74,7 +74,7 @@ class Sampler:
     saved_scheduler: SchedulerMixin
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
-        """The images of these numbers, uint8 (N, H, W, C)."""
+        """Draw the images of these numbers, uint8 (N, H, W, C)."""
         options, device = self.options, self.pipe.device
         extra = {} if options.eta is None else {"eta": options.eta}
         images = self.pipe(
@@ -92,7 +92,7 @@ class Sampler:
         return uint8_from_unit_range(images)
 
     def labels(self, indices: Sequence[int]) -> list[int] | None:
-        """The classes of the images of these numbers, None without classes."""
+        """Give the classes of the images of these numbers; None without classes."""
         labels = self.options.class_labels
         return None if labels is None else [labels[i % len(labels)] for i in indices]
 
@@ -103,7 +103,7 @@ class Sampler:
         return self.pipe.scheduler.config.num_train_timesteps if steps is None else steps
 
     def describe(self) -> dict[str, Any]:
-        """What determines the images, as JSON values; no path and no host."""
+        """Describe what determines the images, as JSON values without a path or a host."""
         config = json.loads(self.pipe.scheduler.to_json_string())
         config = {k: v for k, v in config.items() if k not in ("_name_or_path", "_class_name")}
         options = self.options
@@ -120,11 +120,13 @@ class Sampler:
         }
 
 
-def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -> Sampler:
-    """The sampler for these options.
+def load_image_sampler(
+    options: SamplingOptions, device: torch.device | str = "cpu"
+) -> ImageSampler:
+    """Load a model and draw its images by these options.
 
     Arguments:
-        options: What determines image i.
+        options: The options that determine image i.
         device: Where the network runs.
     Raises:
         OSError: If the model cannot be loaded.
@@ -137,12 +139,12 @@ def load_sampler(options: SamplingOptions, device: torch.device | str = "cpu") -
         pipe = DDPMPipeline(pipe.unet, scheduler)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
-    sampler = Sampler(pipe.to(device), options, saved)
+    sampler = ImageSampler(pipe.to(device), options, saved)
     _check_steps(sampler)
     return sampler
 
 
-def _check_steps(sampler: Sampler) -> None:
+def _check_steps(sampler: ImageSampler) -> None:
     total = sampler.pipe.scheduler.config.num_train_timesteps
     if not 1 <= sampler.num_steps <= total:
         raise ValueError(
@@ -151,10 +153,10 @@ def _check_steps(sampler: Sampler) -> None:
 
 
 def sample_images(config: SampleConfig) -> Path:
-    """Draw and write images, on every process of `accelerate launch` together.
+    """Draw and write images, shared out among the processes of `accelerate launch`.
 
-    A second call goes on where the first was stopped. Several machines must share the output's
-    file system.
+    A second call goes on where the first was stopped. Several machines must see the same output
+    folder.
 
     Arguments:
         config: All options.
@@ -165,7 +167,7 @@ def sample_images(config: SampleConfig) -> Path:
             allowed.
     """
     state = process_state()
-    sampler = load_sampler(config, state.device)
+    sampler = load_image_sampler(config, state.device)
     output = Path(config.output)
     manifest = {
         **sampler.describe(),
@@ -192,7 +194,7 @@ def sample_images(config: SampleConfig) -> Path:
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest to a new folder, or make sure that the folder has the same one."""
+    """Write the manifest into a new folder; refuse a folder that has another one."""
     path = folder / MANIFEST_NAME
     if path.exists():
         _check_manifest(manifest, json.loads(path.read_text()), folder)
@@ -218,7 +220,7 @@ def _check_manifest(wanted: dict[str, Any], found: dict[str, Any], output: Path)
 
 
 def _write_shards(
-    sampler: Sampler,
+    sampler: ImageSampler,
     shard_format: ShardFormat,
     folder: Path,
     shards: list[range],
@@ -248,7 +250,7 @@ def _split(indices: range, size: int) -> list[range]:
 
 
 def _pop_finished(queue: list[range], shard_format: ShardFormat, folder: Path) -> int:
-    """Drop the shards that another process has finished by now; how many images they held."""
+    """Drop the shards that another process has finished by now; count their images."""
     count = 0
     while queue and shard_format.is_finished(folder, queue[0]):
         count += len(queue.pop(0))

@@ -26,7 +26,7 @@ from PIL import Image
 from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.pipelines.config import Format
 
-__all__ = ["FORMATS", "Format", "MANIFEST_NAME", "ShardFormat", "join_parts", "npz_manifest"]
+__all__ = ["FORMATS", "MANIFEST_NAME", "Format", "ShardFormat", "join_parts", "npz_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Labels = Sequence[int] | None
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """How shards are stored.
+    """A way of storing shards.
 
     Arguments:
         names: The names of a shard's files.
@@ -48,7 +48,7 @@ class ShardFormat:
     write: Callable[[Path, range, np.ndarray, Labels], None]
 
     def is_finished(self, folder: Path, shard: range) -> bool:
-        """Whether all files of a shard are there and none is empty."""
+        """Tell whether all files of a shard are there and none is empty."""
         for path in (folder / name for name in self.names(shard)):
             if not path.exists():
                 return False
@@ -116,7 +116,7 @@ FORMATS: dict[Format, ShardFormat] = {
 def join_parts(
     folder: Path, shards: Sequence[range], output: Path, labels: Labels, manifest: dict
 ) -> None:
-    """Make one .npz of the .npy files of all shards, copied one at a time, and remove these."""
+    """Join the .npy files of all shards to one .npz, one at a time, and remove them."""
     parts = [np.load(folder / _npy_files(shard)[0], mmap_mode="r") for shard in shards]
     shape = (shards[-1].stop, *parts[0].shape[1:])
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -133,7 +133,7 @@ def join_parts(
 
 
 def npz_manifest(path: Path) -> dict[str, Any]:
-    """What `join_parts` wrote into a .npz file about its images.
+    """Read what `join_parts` wrote into a .npz file about its images.
 
     Raises:
         ValueError: If the file is another one.

@@ -8,12 +8,11 @@ A resolved config says all that a run does; resolving it again changes nothing.
 from __future__ import annotations
 
 import math
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ddpm_pipeline.networks import LARGE_SIDE, computes_in_bfloat16, last_side
+from ddpm_pipeline.networks import attention_warning, computes_in_bfloat16
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -104,12 +103,4 @@ def costly_resolution(config: TrainingConfig) -> str | None:
     """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
     if config.model_config_name_or_path is not None or config.model_size == "ddpm":
         return None
-    side = last_side(config.resolution)
-    if side <= LARGE_SIDE:
-        return None
-    other = next(n for n in count(config.resolution) if last_side(n) <= LARGE_SIDE)
-    smaller = last_side(other)
-    return (
-        f"the UNet of resolution {config.resolution} attends at {side} x {side} places, to be "
-        f"halved no further; that of {other} attends at {smaller} x {smaller}"
-    )
+    return attention_warning(config.resolution)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
-from ddpm_pipeline.networks import LAST_LAYERS, unet_config
+from ddpm_pipeline.networks import fresh_unet, unet_config
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -34,12 +33,7 @@ def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) ->
     """
     from diffusers import UNet2DModel
 
-    unet = UNet2DModel.from_config(_fitting_config(UNet2DModel, config, channels, num_classes))
-    for name, layer in unet.named_modules():
-        if name.endswith(LAST_LAYERS):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    return unet
+    return fresh_unet(_fitting_config(UNet2DModel, config, channels, num_classes))
 
 
 def _fitting_config(

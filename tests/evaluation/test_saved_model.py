@@ -23,7 +23,7 @@ from ddpm_pipeline.evaluation.metrics import Moments, frechet_distance
 from ddpm_pipeline.evaluation.saved_model import evaluate
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
 from ddpm_pipeline.pipelines.config import SampleConfig
-from ddpm_pipeline.pipelines.sampling import load_sampler, sample_images
+from ddpm_pipeline.pipelines.sampling import load_image_sampler, sample_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_the_report_states_the_numbers_and_what_they_depend_on(
 ) -> None:
     config = EvaluateConfig(**setting, seed=7)
     report = evaluate(config)
-    drawn = torch.from_numpy(load_sampler(config)(range(40))).permute(0, 3, 1, 2)
+    drawn = torch.from_numpy(load_image_sampler(config)(range(40))).permute(0, 3, 1, 2)
     real = open_images(setting["data"], resolution=8, progress=False)
     expected = frechet_distance(
         moments_of(drawn, setting["features"]),

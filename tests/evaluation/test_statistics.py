@@ -24,7 +24,7 @@ from ddpm_pipeline.evaluation.statistics import (
     sample_statistics,
 )
 from ddpm_pipeline.pipelines.config import SamplingOptions
-from ddpm_pipeline.pipelines.sampling import load_sampler
+from ddpm_pipeline.pipelines.sampling import load_image_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_statistics_of_samples_are_those_of_the_images_drawn(
 ) -> None:
     DDPMPipeline(tiny_unet(), DDPMScheduler(100)).save_pretrained(tmp_path)
     options = SamplingOptions(model=str(tmp_path), num_inference_steps=2, batch_size=4)
-    sampler = load_sampler(options)
+    sampler = load_image_sampler(options)
     found = sample_statistics(sampler, corners(), 10, num_kept=6, progress=False)
     features = features_of(sampler(range(10))[..., 0])
     assert_close(found.moments.mean, features.mean(0), rtol=1e-6, atol=1e-6)

@@ -1,7 +1,10 @@
+"""Optimized pipelines draw the same images to rounding, and save what they saved before."""
+
 from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +17,11 @@ from ddpm_pipeline.networks.inference import computes_in_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy as np
     from diffusers import UNet2DModel
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 @pytest.fixture
@@ -45,6 +49,12 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(pipe: DDPMPipeline)
     wanted = "bfloat16" if computes_in_bfloat16(torch.device("cpu")) else "float32"
     named = draw(pipe.optimize(wanted))
     assert (draw(pipe.optimize()) == named).all()
+
+
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="needs Linux")
+def test_the_processor_is_asked_what_it_can(pipe: DDPMPipeline) -> None:
+    flags = CPUINFO.read_text().split()
+    assert computes_in_bfloat16(pipe.device) == ("avx512_bf16" in flags)
 
 
 def test_image_i_stays_the_same_in_any_batch(pipe: DDPMPipeline) -> None:

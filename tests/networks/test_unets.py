@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from ddpm_pipeline.networks.unets import unet_config
+from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.resolving import costly_resolution
 from ddpm_pipeline.training.setup import make_unet
@@ -54,6 +54,7 @@ def test_a_warning_names_the_side_at_which_the_network_attends() -> None:
         levels = len(unet_config("small", resolution=resolution, channels=1)["block_out_channels"])
         side = resolution // 2 ** (levels - 1)
         warning = costly_resolution(TrainingConfig(resolution=resolution))
+        assert warning == attention_warning(resolution)
         assert (warning is not None) == (side > 32)
         if warning is not None:
             warned += 1
@@ -73,6 +74,24 @@ def test_classes_have_a_null_class_beside_them() -> None:
     unet = make_unet(TrainingConfig(resolution=8, dropout=0.2), 3, 10)
     assert unet.config.num_class_embeds == 11
     assert unet.config.dropout == 0.2
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_fresh_networks_of_every_size_predict_zero(size: str) -> None:
+    unet = fresh_unet(unet_config(size, resolution=16, channels=1, num_classes=2))
+    x, t, labels = torch.randn(2, 1, 16, 16), torch.tensor([1, 900]), torch.tensor([0, 2])
+    assert unet(x, t, class_labels=labels).sample.count_nonzero() == 0
+    assert unet.conv_in.weight.count_nonzero() > 0
+
+
+def test_a_fresh_network_is_drawn_from_torchs_generator() -> None:
+    config = unet_config("small", resolution=8, channels=1)
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(fresh_unet(config).conv_in.weight)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_a_fresh_network_predicts_zero_and_learns_from_there() -> None:

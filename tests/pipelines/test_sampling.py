@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
-import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.pipelines import images_of, options
 from helpers.processes import exit_codes, fork, fork_ranks
-from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.common.distributed import process_state
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.sampling import load_sampler, sample_images
+from ddpm_pipeline.pipelines.sampling import load_image_sampler, sample_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,39 +26,24 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
-@pytest.fixture
-def model(tiny_unet: Callable[..., UNet2DModel], tmp_path: Path) -> str:
-    path = tmp_path / "model"
-    DDPMPipeline(tiny_unet(), DDPMScheduler(100)).save_pretrained(path)
-    return str(path)
-
-
-def options(model: str, **changes: object) -> dict[str, object]:
-    return {"model": model, "num_inference_steps": 2, "batch_size": 4, **changes}
-
-
-def images_of(folder: Path) -> np.ndarray:
-    return np.stack([np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))])
-
-
 # Drawing.
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "as_saved"])
 def test_an_image_depends_on_seed_and_number_alone(model: str, scheduler: str) -> None:
-    sampler = load_sampler(SamplingOptions(**options(model, scheduler=scheduler)))
+    sampler = load_image_sampler(SamplingOptions(**options(model, scheduler=scheduler)))
     together = sampler(range(7))
     assert together.shape == (7, 8, 8, 1)
     assert together.dtype == np.uint8
     for i in (5, 0, 3):
         assert np.array_equal(sampler([i])[0], together[i])
     assert len({image.tobytes() for image in together}) == 7
-    other = load_sampler(SamplingOptions(**options(model, scheduler=scheduler, seed=1)))
+    other = load_image_sampler(SamplingOptions(**options(model, scheduler=scheduler, seed=1)))
     assert not np.array_equal(other([0])[0], together[0])
 
 
 def test_every_model_call_has_the_same_rows(model: str) -> None:
-    sampler, rows = load_sampler(SamplingOptions(**options(model))), set()
+    sampler, rows = load_image_sampler(SamplingOptions(**options(model))), set()
     sampler.pipe.unet.register_forward_pre_hook(lambda _, args: rows.add(len(args[0])))
     sampler(range(7))
     sampler([3])
@@ -68,8 +51,10 @@ def test_every_model_call_has_the_same_rows(model: str) -> None:
 
 
 def test_another_batch_size_changes_images_by_rounding_alone(model: str) -> None:
-    few = load_sampler(SamplingOptions(**options(model)))(range(20)).astype(int)
-    many = load_sampler(SamplingOptions(**options(model, batch_size=20)))(range(20)).astype(int)
+    few = load_image_sampler(SamplingOptions(**options(model)))(range(20)).astype(int)
+    many = load_image_sampler(SamplingOptions(**options(model, batch_size=20)))(range(20)).astype(
+        int
+    )
     assert np.abs(few - many).max() <= 1
     assert (few != many).mean() < 0.01
 
@@ -77,10 +62,12 @@ def test_another_batch_size_changes_images_by_rounding_alone(model: str) -> None
 def test_the_sampler_is_the_pipeline_with_its_scheduler(model: str) -> None:
     from diffusers import DDIMScheduler
 
-    sampler = load_sampler(SamplingOptions(**options(model, eta=0.5)))
+    sampler = load_image_sampler(SamplingOptions(**options(model, eta=0.5)))
     assert type(sampler.pipe.scheduler) is DDIMScheduler
     noisy = sampler(range(2))
-    assert not np.array_equal(load_sampler(SamplingOptions(**options(model)))(range(2)), noisy)
+    assert not np.array_equal(
+        load_image_sampler(SamplingOptions(**options(model)))(range(2)), noisy
+    )
     described = sampler.describe()
     assert described["scheduler"] == "DDIMScheduler"
     assert (described["eta"], described["num_inference_steps"]) == (0.5, 2)
@@ -91,9 +78,9 @@ def test_classes_are_taken_in_turn(tiny_unet: Callable[..., UNet2DModel], tmp_pa
     unet = tiny_unet(num_class_embeds=3)
     DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained(tmp_path / "model")
     config = options(str(tmp_path / "model"), scheduler="ddpm", class_labels=(0, 2))
-    sampler = load_sampler(SamplingOptions(**config))
+    sampler = load_image_sampler(SamplingOptions(**config))
     assert sampler.labels(range(3, 6)) == [2, 0, 2]
-    only = load_sampler(SamplingOptions(**{**config, "class_labels": (2,)}))
+    only = load_image_sampler(SamplingOptions(**{**config, "class_labels": (2,)}))
     assert np.array_equal(sampler([1, 3]), only([1, 3]))
     assert not np.array_equal(sampler([0]), only([0]))
 
@@ -118,45 +105,10 @@ def test_options_out_of_range_are_refused(changes: dict[str, object], message: s
 @pytest.mark.parametrize("steps", [0, 101])
 def test_more_steps_than_the_model_has_are_refused(model: str, steps: int) -> None:
     with pytest.raises(ValueError, match=f"num_inference_steps must be 1 to 100.*got {steps}"):
-        load_sampler(SamplingOptions(model=model, num_inference_steps=steps))
+        load_image_sampler(SamplingOptions(model=model, num_inference_steps=steps))
 
 
 # Writing.
-
-
-def test_all_formats_hold_the_same_images(model: str, tmp_path: Path) -> None:
-    config = options(model, num_images=11, shard_size=4)
-    expected = load_sampler(SamplingOptions(**options(model)))(range(11))
-    folder = sample_images(SampleConfig(**config, output=str(tmp_path / "png")))
-    assert [path.name for path in sorted(folder.glob("*.png"))][-1] == "000010.png"
-    assert np.array_equal(images_of(folder), expected[..., 0])
-    with np.load(sample_images(SampleConfig(**config, output=str(tmp_path / "a.npz")))) as file:
-        assert np.array_equal(file["arr_0"], expected)
-    assert not (tmp_path / "a.npz.parts").exists()
-    tars = sample_images(SampleConfig(**config, output=str(tmp_path / "tar"), format="webdataset"))
-    names, found = [], []
-    for path in sorted(tars.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for entry in tar:
-                names.append(entry.name)
-                found.append(np.array(Image.open(io.BytesIO(tar.extractfile(entry).read()))))
-    assert names == [f"{i:06d}.png" for i in range(11)]
-    assert np.array_equal(np.stack(found), expected[..., 0])
-
-
-def test_classes_are_written_beside_the_images(
-    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path
-) -> None:
-    DDPMPipeline(tiny_unet(num_class_embeds=3), DDPMScheduler(100)).save_pretrained(tmp_path / "m")
-    config = options(str(tmp_path / "m"), class_labels=(2, 0), num_images=3, scheduler="ddpm")
-    with np.load(sample_images(SampleConfig(**config, output=str(tmp_path / "a.npz")))) as file:
-        assert file["labels"].tolist() == [2, 0, 2]
-    folder = sample_images(
-        SampleConfig(**config, output=str(tmp_path / "tar"), format="webdataset")
-    )
-    with tarfile.open(folder / "000000-000002.tar") as tar:
-        classes = [tar.extractfile(f"{i:06d}.cls").read() for i in range(3)]
-    assert classes == [b"2", b"0", b"2"]
 
 
 def test_a_killed_run_goes_on_without_redoing_what_is_finished(model: str, tmp_path: Path) -> None:
@@ -232,29 +184,6 @@ def test_output_of_other_options_is_refused_and_named(
     pipe.save_pretrained(model)
     with pytest.raises(ValueError, match=r"other options: weights '\w+', now"):
         sample_images(SampleConfig(**config))
-
-
-@pytest.mark.parametrize("name", ["folder", "a.npz"])
-def test_output_of_something_else_is_refused(model: str, tmp_path: Path, name: str) -> None:
-    if name == "folder":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "holiday.png").touch()
-    else:
-        (tmp_path / name).write_text("not a zip file")
-    with pytest.raises(ValueError, match="was not made by sample_images"):
-        sample_images(SampleConfig(**options(model, output=str(tmp_path / name))))
-
-
-def test_an_empty_file_of_a_crash_is_drawn_again_and_said(
-    model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = SampleConfig(**options(model, num_images=4, output=str(tmp_path / "png")))
-    folder = sample_images(config)
-    expected = images_of(folder)
-    (folder / "000002.png").write_bytes(b"")
-    sample_images(config)
-    assert "000002.png is empty, as a crash leaves it" in caplog.text
-    assert np.array_equal(images_of(folder), expected)
 
 
 def test_one_bar_counts_all_images(

@@ -12,7 +12,7 @@ from helpers.calibrations import calibrated, known, noise_of
 from helpers.oracles import gaussian, linear_betas, mixture
 from torch.testing import assert_close
 
-from ddpm_pipeline import DDPMPipeline, DDPMScheduler, NoiseSchedule
+from ddpm_pipeline import DDPMScheduler, NoiseSchedule
 from ddpm_pipeline.diffusion.forward_process import posterior_variance
 from ddpm_pipeline.diffusion.reverse_process import reverse
 
@@ -113,23 +113,3 @@ def test_impossible_eta_is_refused() -> None:
     x_t = torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match=r"eta must be a number in \[0, 1\], got 1.5"):
         DDPMScheduler().step(x_t, 5, x_t, eta=1.5)
-
-
-def test_progressive_images_end_with_those_of_a_call(tiny_unet: MakeUNet) -> None:
-    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20, timestep_spacing="trailing"))
-    pipe.set_progress_bar_config(disable=True)
-    seen = list(pipe.progressive(2, seeded(), 5, "pt"))
-    assert [t for t, _ in seen] == [19, 15, 11, 7, 3]
-    assert torch.equal(seen[-1][1], pipe(2, seeded(), 5, "pt").images)
-    assert not torch.equal(seen[0][1], seen[-1][1])
-    assert not seen[0][1].requires_grad
-
-
-def test_progressive_refuses_at_once(tiny_unet: MakeUNet) -> None:
-    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(20))
-    with pytest.raises(ValueError, match="output_type must be one of"):
-        pipe.progressive(1, output_type="jpg")
-    pipe.scheduler = diffusers.PNDMScheduler(20)
-    pipe.set_progress_bar_config(disable=True)
-    with pytest.raises(ValueError, match="gives its predicted x_0"):
-        next(iter(pipe.progressive(1, num_inference_steps=5)))
