@@ -15,11 +15,13 @@ from pathlib import Path
 
 from huggingface_hub.hf_api import RepoFile
 
+from ddpm_pipeline.common import MODEL_INDEX, check_saved_model
+
 __all__ = [
-    "Hashes",
     "PICKLE_SUFFIXES",
-    "Plan",
     "RECORD_NAME",
+    "Hashes",
+    "Plan",
     "checked_contents",
     "model_files",
     "plan_push",
@@ -31,7 +33,7 @@ RECORD_NAME = ".ddpm_pipeline.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS = "diffusion_pytorch_model*"
 _BESIDE_THE_MODEL = (
-    "model_index.json",
+    MODEL_INDEX,
     "README.md",
     "training_config.json",
     "training_record.json",
@@ -81,13 +83,12 @@ def model_files(folder: str | Path) -> list[str]:
     whatever else lies there do not belong to the model.
 
     Raises:
-        FileNotFoundError: If there is no saved model.
+        FileNotFoundError: If there is no such folder, or no saved model in it.
+        NotADirectoryError: If it is a file.
     """
     folder = Path(folder)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise FileNotFoundError(f"there is no saved model in {str(folder)!r}: no model_index.json")
-    values = json.loads(index.read_text(encoding="utf-8"))
+    check_saved_model(folder)
+    values = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
     parts = {name for name, value in values.items() if isinstance(value, list) and any(value)}
     beside = [p.name for p in folder.iterdir() if _matches(p.name, _BESIDE_THE_MODEL)]
     inside = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
