@@ -48,13 +48,13 @@ _BESIDE_THE_MODEL = (
 
 @dataclass(frozen=True)
 class Hashes:
-    """What the Hub may know a file by: git's hash of it, or its SHA-256 if it is kept as LFS."""
+    """The hashes the Hub may know a file by: git's own, or its SHA-256 if it is kept as LFS."""
 
     git: str
     sha256: str
 
     def are_of(self, entry: RepoFile) -> bool:
-        """Whether a file of a repository has this content."""
+        """Tell whether a file of a repository has this content."""
         return entry.lfs.sha256 == self.sha256 if entry.lfs else entry.blob_id == self.git
 
 
@@ -76,7 +76,7 @@ class Plan:
 
 
 def model_files(folder: str | Path) -> list[str]:
-    """The files of a model folder that belong on the Hub, as paths in it.
+    """List the files of a model folder that belong on the Hub, as paths in it.
 
     The components that model_index.json names, the card, the configuration of the training run,
     reports of what was measured and their pictures, and ``samples.png``. Checkpoints, logs and
@@ -99,7 +99,7 @@ def model_files(folder: str | Path) -> list[str]:
 
 
 def checked_contents(folder: Path, files: Iterable[str]) -> dict[str, Path | bytes]:
-    """Where the contents of these files of a folder are.
+    """Find the contents of files of a folder, and refuse what must not be pushed.
 
     Raises:
         ValueError: If there are none, or one is a pickle.
@@ -128,7 +128,7 @@ def plan_push(
     is_whole: bool,
     theirs: Collection[str] = (),
 ) -> Plan:
-    """What to add to a tree, and to delete from it, so that it holds these contents.
+    """Find what to add to a tree, and to delete from it, so that it holds these contents.
 
     Arguments:
         contents: Files by their paths in the repository.
@@ -160,7 +160,7 @@ def plan_push(
 
 
 def _is_weights(path: str, contents: Iterable[str]) -> bool:
-    """Whether a path is of weights in a folder to which the contents bring weights."""
+    """Tell whether a path is of weights in a folder to which the contents bring weights."""
     folder, _, name = path.rpartition("/")
     return fnmatch(name, WEIGHTS) and any(fnmatch(p, f"{folder}/{WEIGHTS}") for p in contents)
 
@@ -181,7 +181,7 @@ def _parts(path: Path) -> Iterable[bytes]:
 
 
 def read_record(text: str) -> dict[str, Hashes]:
-    """What earlier pushes wrote down; nothing if it is not one of ours that wrote."""
+    """Read what earlier pushes wrote down; nothing if none of ours wrote this text."""
     try:
         files = json.loads(text)["files"]
         return {name: Hashes(**hashes) for name, hashes in files.items()}
