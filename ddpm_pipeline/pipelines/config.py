@@ -1,4 +1,9 @@
-"""TODO pipelines.config."""
+"""The options of sampling: what determines an image, and how many are written where.
+
+    SampleConfig(model="model", num_images=50_000, output="samples.npz")
+
+They are checked when they are made, as far as that does not need the model.
+"""
 
 from __future__ import annotations
 
@@ -73,5 +78,5 @@ class SampleConfig(SamplingOptions):
 
     @property
     def resolved_format(self) -> Format:
-        """The format, from the name of output if none was given."""
+        """Give the format, from the name of output if none was given."""
         return self.format or ("npz" if Path(self.output).suffix == ".npz" else "png")

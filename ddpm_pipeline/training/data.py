@@ -7,7 +7,6 @@ of them, and where it gets its batches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of
@@ -19,6 +18,7 @@ from ddpm_pipeline.data import (
     open_stream,
     split_validation,
 )
+from ddpm_pipeline.training.paths import check_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +56,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         ValueError: If no data are named, or they do not fit the options.
         FileNotFoundError: If they do not exist.
     """
-    if config.train_data_dir is None and config.dataset_name is None:
-        raise ValueError("give train_data_dir or dataset_name, got neither")
-    _check_paths(config)
+    check_sources(config)
     if config.streaming:
         return _open_stream(config)
     train = _open(config, _source(config), config.train_split)
@@ -67,18 +65,6 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         held_out = size if size < 1 else int(size)
         return training_data(config, *split_validation(train, held_out, config.seed))
     return training_data(config, train, _validation(config, train.channels, train.num_classes))
-
-
-def _check_paths(config: TrainingConfig) -> None:
-    """FileNotFoundError for paths that are not here; a stream's may be patterns and addresses."""
-    paths = {"validation_data_dir": config.validation_data_dir}
-    if not config.streaming:
-        paths["train_data_dir"] = config.train_data_dir
-    for name, path in paths.items():
-        if path is not None and not Path(path).expanduser().exists():
-            raise FileNotFoundError(
-                f"{name}={str(path)!r} does not exist; data sets of the Hub go into dataset_name"
-            )
 
 
 def training_data(
