@@ -1,15 +1,17 @@
-"""``CalibrateConfig``: all options of ``ddpm calibrate``, and the samplers of its tables.
+"""The options of ``ddpm calibrate``, and the rows of its tables.
 
-Nothing heavy is imported, so that the command refuses mistakes at once.
+    CalibrateConfig(model="model", data="photos/", num_inference_steps=(10, 25), save=False)
+
+They are checked when they are made, as far as that needs neither the model nor the images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ddpm_pipeline.common import check_at_least, check_has_folder
 from ddpm_pipeline.diffusion import SPACINGS
 from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
 
@@ -34,7 +36,11 @@ _ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
 
 def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
-    """ValueError for a sampler or a spacing that there is not."""
+    """Refuse samplers and spacings that there are not.
+
+    Raises:
+        ValueError: For the first of them; names those that there are.
+    """
     known = (("samplers", samplers, tuple(SAMPLERS)), ("spacings", spacings, _ALL_SPACINGS))
     for name, values, allowed in known:
         for value in values:
@@ -43,7 +49,7 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """Give the samplers that have no bits/dim: the bound of DDIM, with eta = 0, is infinite."""
+    """List the samplers that have no bits/dim: the bound of DDIM, with eta = 0, is infinite."""
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
@@ -108,11 +114,6 @@ class CalibrateConfig:
                 "samplers must hold one that has bits/dim, which DDIM has not, or features must "
                 f"be given, got samplers={', '.join(self.samplers)}"
             )
-        for name in ("batch_size", "num_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not Path(self.model).is_dir() and (self.output_dir is None or self.save):
-            raise ValueError(
-                f"model {self.model!r} is no folder on this machine; if it is a name on the Hub, "
-                "output_dir must be given and save be False"
-            )
+        check_at_least(self, batch_size=1, num_images=1)
+        if self.output_dir is None or self.save:
+            check_has_folder(self.model, "output_dir must be given and save be False")

@@ -1,13 +1,18 @@
-"""Dataclasses from command-line arguments, and errors in one line."""
+"""Dataclasses from command-line arguments, and errors in one line.
+
+parse(BoundConfig, ["model", "--data", "photos/"], prog="ddpm bound", positional=("model",))
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import TypeVar, get_type_hints
 
 __all__ = ["complain", "parse"]
 
@@ -15,27 +20,41 @@ __all__ = ["complain", "parse"]
 T = TypeVar("T")
 
 
-def parse(arguments: type[T], argv: Sequence[str], *, prog: str, default: T | None = None) -> T:
-    """An instance of a dataclass from the command line; its field docs are the help.
+def parse(
+    arguments: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    positional: Sequence[str] = (),
+    default: T | None = None,
+) -> T:
+    """Make an instance of a dataclass from the command line; its field docs are the help.
 
     Underscores and hyphens are alike in option names; nested dataclasses add no prefix.
 
+    Arguments:
+        arguments: The dataclass.
+        argv: The arguments.
+        prog: How the command is called.
+        positional: Fields that the first arguments stand for, as far as these are no options.
+        default: What options are unless given.
     Raises:
         SystemExit: After --help, with code 0; after a mistake and one line, with code 2.
-        ValueError: If the dataclass refuses a value.
+        ValueError, OSError: If the dataclass refuses a value.
         ImportError: If tyro is missing; says what to install.
     """
     try:
         import tyro
     except ImportError:
         raise ImportError("the command line needs `pip install ddpm_pipeline[train]`") from None
+    argv = list(_named(argv, positional))
     options = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
             return tyro.cli(
                 arguments,
-                args=list(argv),
+                args=argv,
                 prog=prog,
                 use_underscores=True,
                 config=(tyro.conf.OmitArgPrefixes,),
@@ -43,7 +62,8 @@ def parse(arguments: type[T], argv: Sequence[str], *, prog: str, default: T | No
             )
     except SystemExit as stop:
         if stop.code:
-            complain(prog, f"{_message(printed.getvalue())}; see {prog} --help")
+            message = _unknown_options(arguments, argv) or _message(printed.getvalue())
+            complain(prog, f"{message}; see {prog} --help")
         raise
 
 
@@ -52,8 +72,44 @@ def complain(prog: str, message: str) -> None:
     print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
 
 
+def _named(argv: Sequence[str], positional: Sequence[str]) -> Iterator[str]:
+    """Put the names of options before the arguments that stand first without one."""
+    names = list(positional)
+    for argument in argv:
+        if argument.startswith("-"):
+            names.clear()
+        elif names:
+            yield f"--{names.pop(0)}"
+        yield argument
+
+
+def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
+    """Name the options that there are not, each with the nearest that there is."""
+    known = {f"--{name}" for name in _option_names(arguments)} | {"--help"}
+    unknown = []
+    for argument in argv:
+        option = argument.partition("=")[0]
+        name = option.replace("-", "_").replace("__", "--", 1)
+        if option.startswith("--") and name not in known:
+            near = get_close_matches(name, known, n=1)
+            unknown.append(option + (f" (did you mean {near[0]}?)" if near else ""))
+    return f"Unrecognized options: {', '.join(unknown)}" if unknown else ""
+
+
+def _option_names(arguments: type) -> Iterator[str]:
+    """Yield the names of a dataclass's options, and of those in the dataclasses in it."""
+    hints = get_type_hints(arguments)
+    for field in fields(arguments):
+        if is_dataclass(hints[field.name]):
+            yield from _option_names(hints[field.name])
+        else:
+            yield field.name
+            if hints[field.name] is bool:
+                yield f"no_{field.name}"
+
+
 def _message(box: str) -> str:
-    """What a tyro error says, without the frame and the help around it."""
+    """Take what a tyro error says out of the frame and the help around it."""
     words = []
     for line in box.splitlines()[1:]:
         text = line.strip("│╰╯ ")

@@ -1,20 +1,27 @@
-"""TODO cli.bound."""
+"""``ddpm bound``: the bits per dimension of a saved model on images, in one table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.common import process_state
-from ddpm_pipeline.likelihood import BoundConfig, bound_of_saved_model
+from ddpm_pipeline.cli.inputs import check_data, check_model
+from ddpm_pipeline.common import check_output_folder
+from ddpm_pipeline.likelihood import BoundConfig
 
 __all__ = ["run"]
 
 
 def run(argv: Sequence[str]) -> None:
     """Measure as the arguments say, and print the table."""
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
-    report = bound_of_saved_model(parse(BoundConfig, argv, prog="ddpm bound"))
+    config = parse(BoundConfig, argv, prog="ddpm bound", positional=("model",))
+    check_model(config.model)
+    check_data(data=config.data)
+    check_output_folder("output_dir", config.output_dir or config.model)
+
+    from ddpm_pipeline.common import process_state
+    from ddpm_pipeline.likelihood import bound_of_saved_model
+
+    report = bound_of_saved_model(config)
     if process_state().is_main_process:
         print(report)  # noqa: T201

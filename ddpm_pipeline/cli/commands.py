@@ -3,15 +3,20 @@
     ddpm train  --train_data_dir photos/ --output_dir model
     ddpm sample model --num_images 16 --output samples.png
 
-A subcommand is a line in COMMANDS and a file of its name beside this one with ``run(argv)``. Exit codes: 0 for
-success, 2 for a mistake in the arguments or the data, 1 for a failure, 3 if training succeeded and
-its push to the Hub did not. For all but success one line is printed, and no traceback unless
-DDPM_TRACEBACK is set.
+A subcommand is a line in COMMANDS and a file of its name beside this one with ``run(argv)``. That
+file parses the arguments and looks whether the model, the data and the output can be what they
+name, and only then imports what it needs for its work: help and mistakes are answered at once.
+
+Exit codes: 0 for success, 2 for a mistake in the arguments or the data, 1 for a failure, 3 if
+training succeeded and its push to the Hub did not, 130 after Ctrl-C, 141 if nobody read all that
+was printed. For all but success one line is printed, and no traceback unless DDPM_TRACEBACK is
+set; for the last nothing.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,6 +25,7 @@ from ddpm_pipeline.cli.arguments import complain
 __all__ = ["COMMANDS", "main"]
 
 
+_UNREAD = 128 + 13  # as a shell says that SIGPIPE ended a process
 _USAGE_ERRORS = (
     ValueError,
     TypeError,
@@ -43,8 +49,26 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that the arguments name; the exit code."""
-    name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    """Run the subcommand that the arguments name.
+
+    Arguments:
+        argv: The arguments; those of the process by default.
+    Returns:
+        The exit code.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as `ddpm train --help | head -1` leaves it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
+
+
+def _run(argv: list[str]) -> int:
+    """Run the subcommand, and print what goes wrong in one line."""
+    name, *rest = argv or [""]
     if name in {"", "-h", "--help"}:
         print(_overview())  # noqa: T201
         return 0 if name else 2
@@ -54,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _runner(name)(rest)
     except Exception as error:  # whatever it is, a user gets one line
-        if os.environ.get("DDPM_TRACEBACK"):
+        is_unread = isinstance(error, BrokenPipeError) and _nobody_reads()
+        if is_unread or os.environ.get("DDPM_TRACEBACK"):
             raise
         complain(f"ddpm {name}", str(error) or type(error).__name__)
         return 2 if isinstance(error, _USAGE_ERRORS) else 1
@@ -84,7 +109,15 @@ def _runner(name: str) -> Callable[[Sequence[str]], None]:
     return run
 
 
+def _nobody_reads() -> bool:
+    """Tell whether the other end of standard output, a pipe, is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _overview() -> str:
+    """Lay out the help of ``ddpm`` itself."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(["usage: ddpm COMMAND [OPTIONS]", "", *lines, "", "ddpm COMMAND --help"])

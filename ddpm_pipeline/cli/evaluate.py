@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
+from ddpm_pipeline.cli.inputs import check_data, check_features, check_model
+from ddpm_pipeline.common import check_exists, check_output_folder
+from ddpm_pipeline.evaluation import EvaluateConfig
 
 __all__ = ["run"]
 
 
 def run(argv: Sequence[str]) -> None:
     """Evaluate as the arguments say, and print the table."""
-    from ddpm_pipeline.evaluation import EvaluateConfig, evaluate
+    config = parse(EvaluateConfig, argv, prog="ddpm evaluate", positional=("model",))
+    check_model(config.model)
+    check_data(data=config.data, bound_data=config.bound_data)
+    check_features(config.features)
+    if config.samples is not None:
+        check_exists("samples", config.samples, "; `ddpm sample` draws them")
+    check_output_folder("output", config.output or config.model)
 
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
-    report = evaluate(parse(EvaluateConfig, argv, prog="ddpm evaluate"))
-    print(report.table())  # noqa: T201
+    from ddpm_pipeline.common import process_state
+    from ddpm_pipeline.evaluation import evaluate
+
+    report = evaluate(config)
+    if process_state().is_main_process:
+        print(report.table())  # noqa: T201

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.hub import push_model
+from ddpm_pipeline.common import check_saved_model
 
 __all__ = ["PushArguments", "run"]
 
@@ -37,9 +36,11 @@ class PushArguments:
 
 def run(argv: Sequence[str]) -> None:
     """Push a model as the arguments say, and print where it is."""
-    names = list(takewhile(lambda argument: not argument.startswith("-"), argv))[:2]
-    named = [part for pair in zip(("--model", "--repo_id"), names, strict=False) for part in pair]
-    arguments = parse(PushArguments, [*named, *argv[len(names) :]], prog="ddpm push")
+    arguments = parse(PushArguments, argv, prog="ddpm push", positional=("model", "repo_id"))
+    check_saved_model(arguments.model)
+
+    from ddpm_pipeline.hub import push_model
+
     result = push_model(
         arguments.model,
         arguments.repo_id,

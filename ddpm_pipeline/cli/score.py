@@ -1,21 +1,27 @@
-"""TODO cli.score."""
+"""``ddpm score``: the images that a model thinks least likely, and a file with all scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.common import process_state
-from ddpm_pipeline.likelihood import ScoreConfig, output_folder, scores_of_saved_model
+from ddpm_pipeline.cli.inputs import check_data, check_model
+from ddpm_pipeline.common import check_output_folder
+from ddpm_pipeline.likelihood import ScoreConfig
 
 __all__ = ["run"]
 
 
 def run(argv: Sequence[str]) -> None:
-    """Score as the arguments say, and print the table and the extremes."""
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
-    config = parse(ScoreConfig, argv, prog="ddpm score")
+    """Score as the arguments say, and print the table and where the scores are."""
+    config = parse(ScoreConfig, argv, prog="ddpm score", positional=("model",))
+    check_model(config.model)
+    check_data(data=config.data)
+    check_output_folder("output_dir", config.output_dir or config.model)
+
+    from ddpm_pipeline.common import process_state
+    from ddpm_pipeline.likelihood import output_folder, scores_of_saved_model
+
     report = scores_of_saved_model(config)
     if process_state().is_main_process:
         print(report)  # noqa: T201

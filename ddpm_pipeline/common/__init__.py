@@ -34,6 +34,17 @@ if TYPE_CHECKING:
         weights_hash,
         weights_hashes,
     )
+    from ddpm_pipeline.common.paths import (
+        MODEL_INDEX,
+        check_data,
+        check_exists,
+        check_has_folder,
+        check_model,
+        check_output_file,
+        check_output_folder,
+        check_saved_model,
+        is_repo_id,
+    )
     from ddpm_pipeline.common.precision import precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
     from ddpm_pipeline.common.state_file import StateFile
@@ -59,6 +70,17 @@ __getattr__, __dir__, __all__ = lazy_face(
             "tensors_hash",
             "weights_hash",
             "weights_hashes",
+        ],
+        "paths": [
+            "MODEL_INDEX",
+            "check_data",
+            "check_exists",
+            "check_has_folder",
+            "check_model",
+            "check_output_file",
+            "check_output_folder",
+            "check_saved_model",
+            "is_repo_id",
         ],
         "precision": ["precise_dtype"],
         "randomness": ["stream_generator", "stream_key"],

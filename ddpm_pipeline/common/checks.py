@@ -59,9 +59,13 @@ def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
 def check_at_least(options: object, **bounds: int) -> None:
     """Refuse options, fields of an object, that are below their bounds.
 
+    Arguments:
+        options: The object; fields that are None are not given, and not looked at.
+        bounds: The least value of each field.
     Raises:
-        ValueError: If one is; names it.
+        ValueError: For the first that is below its bound; names it.
     """
     for name, least in bounds.items():
-        if getattr(options, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,12 +1,16 @@
-"""TODO evaluation.config."""
+"""The options of ``ddpm evaluate``.
+
+    EvaluateConfig(model="model", data="photos/", features="inception", num_images=50_000)
+
+They are checked when they are made, as far as that needs neither the model nor the images.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.common import check_at_least
+from ddpm_pipeline.common import check_at_least, check_has_folder
 from ddpm_pipeline.pipelines import SamplingOptions
 
 __all__ = ["EvaluateConfig"]
@@ -55,5 +59,5 @@ class EvaluateConfig(SamplingOptions):
         super().__post_init__()
         check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
         check_at_least(self, num_nearest=0, bound_timesteps=1)
-        if self.output is None and not Path(self.model).is_dir():
-            raise ValueError(f"output must be given for model={self.model!r}, no directory here")
+        if self.output is None:
+            check_has_folder(self.model, "output must be given")

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.hub.errors import HubError, explained
     from ddpm_pipeline.hub.files import model_files
     from ddpm_pipeline.hub.loading import load
+    from ddpm_pipeline.hub.lookup import check_on_hub
     from ddpm_pipeline.hub.names import HubCheckpoint, check_repo_id, parse_hub_checkpoint
     from ddpm_pipeline.hub.publishing import push_model
     from ddpm_pipeline.hub.push import PresentCard, PushOptions, PushResult, push_folder
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "errors": ["HubError", "explained"],
         "files": ["model_files"],
         "loading": ["load"],
+        "lookup": ["check_on_hub"],
         "names": ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"],
         "publishing": ["push_model"],
         "push": ["PresentCard", "PushOptions", "PushResult", "push_folder"],

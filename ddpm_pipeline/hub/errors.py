@@ -1,4 +1,12 @@
-"""TODO hub.errors."""
+"""Errors of the Hub that say in one line what was wrong.
+
+    with explained("load", "alice/digits", revision="v1"):
+        ...                     HubError: cannot load 'alice/digits': it has no revision 'v1' ...
+
+huggingface_hub, httpx2 and diffusers wrap the same few mishaps in many errors. What went wrong is
+found in an error or in what caused it, and put into words by a table of reasons. The table also
+tells an error of the Hub from any other, and one that may pass from one that stays.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +40,6 @@ __all__ = [
     "is_transient",
 ]
 
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-
 
 class HubError(OSError):
     """What went wrong with the Hub, in one line."""
@@ -47,7 +53,55 @@ class SilenceError(OSError):
     """A request heard nothing for as long as ``time_limit`` allows."""
 
 
-# Errors.
+@contextmanager
+def explained(
+    action: str, repo: str, *, revision: str | None = None, token: str | bool | None = None
+) -> Iterator[None]:
+    """Raise what goes wrong with the Hub as a ``HubError`` of one line.
+
+    Arguments:
+        action: What is done, as in "load" or "push to".
+        repo: The repository.
+        revision: Of it.
+        token: As huggingface_hub takes it; only whether there is one is looked at.
+    Raises:
+        HubError: For errors that the Hub or the way to it is behind.
+    """
+    try:
+        yield
+    except HubError:
+        raise
+    except Exception as error:
+        said = _reason(error, _Request(action, revision, token))
+        if said is None:
+            raise
+        is_late = any(isinstance(link, SilenceError) for link in causes(error))
+        kind = HubTimeoutError if is_late else HubError
+        raise kind(f"cannot {action} {repo!r}: {said}") from error
+
+
+def is_of_the_hub(error: BaseException) -> bool:
+    """Tell whether the Hub, or the way to it, is behind an error."""
+    kinds = tuple(kind for kinds, _ in _REASONS for kind in kinds)
+    return any(isinstance(cause, kinds) for cause in causes(error))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether what failed may be well a moment later."""
+    for cause in causes(error):
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response.status_code in _TRANSIENT
+        if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
+            return True
+    return False
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it came from, what that came from, and so on."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +117,15 @@ class _Request:
         if self.token is False:
             return False
         return isinstance(self.token, str) or get_token() is not None
+
+
+def _reason(error: BaseException, request: _Request) -> str | None:
+    """Say what the Hub, or the way to it, did wrong; None if the error is of another kind."""
+    for kinds, words in _REASONS:
+        for link in causes(error):
+            if isinstance(link, kinds):
+                return words(link, request)
+    return None
 
 
 _LOG_IN = "log in with `hf auth login`, or pass a token"
@@ -116,6 +179,7 @@ def _status(error: BaseException, request: _Request) -> str:  # noqa: ARG001
     return f"{constants.ENDPOINT} answered {status} ({said})"
 
 
+_TRANSIENT = {408, 429, 500, 502, 503, 504}
 _STATUSES = {
     401: f"the token is missing or not valid; {_LOG_IN}",
     403: "this token may not do that; use one with the right to write there",
@@ -139,63 +203,3 @@ _REASONS: list[
     ((httpx2.TransportError, ConnectionError), _unreachable),
     ((LocalEntryNotFoundError, RevisionResolutionError), _not_cached),
 ]
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came from, what that came from, and so on."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether what failed may be well a moment later."""
-    for cause in causes(error):
-        if isinstance(cause, HfHubHTTPError):
-            return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
-            return True
-    return False
-
-
-def _reason(error: BaseException, request: _Request) -> str | None:
-    """What the Hub, or the way to it, did wrong; None if the error is of another kind."""
-    for kinds, words in _REASONS:
-        for link in causes(error):
-            if isinstance(link, kinds):
-                return words(link, request)
-    return None
-
-
-def is_of_the_hub(error: BaseException) -> bool:
-    """Whether the Hub, or the way to it, is behind an error."""
-    kinds = tuple(kind for kinds, _ in _REASONS for kind in kinds)
-    return any(isinstance(cause, kinds) for cause in causes(error))
-
-
-@contextmanager
-def explained(
-    action: str, repo: str, *, revision: str | None = None, token: str | bool | None = None
-) -> Iterator[None]:
-    """Raise what goes wrong with the Hub as a ``HubError`` of one line.
-
-    Arguments:
-        action: What is done, as in "load" or "push to".
-        repo: The repository.
-        revision: Of it.
-        token: As huggingface_hub takes it; only whether there is one is looked at.
-    Raises:
-        HubError: For errors that the Hub or the way to it is behind.
-    """
-    try:
-        yield
-    except HubError:
-        raise
-    except Exception as error:
-        said = _reason(error, _Request(action, revision, token))
-        if said is None:
-            raise
-        is_late = any(isinstance(link, SilenceError) for link in causes(error))
-        kind = HubTimeoutError if is_late else HubError
-        raise kind(f"cannot {action} {repo!r}: {said}") from error

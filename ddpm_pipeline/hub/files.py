@@ -15,11 +15,13 @@ from pathlib import Path
 
 from huggingface_hub.hf_api import RepoFile
 
+from ddpm_pipeline.common import MODEL_INDEX, check_saved_model
+
 __all__ = [
-    "Hashes",
     "PICKLE_SUFFIXES",
-    "Plan",
     "RECORD_NAME",
+    "Hashes",
+    "Plan",
     "checked_contents",
     "model_files",
     "plan_push",
@@ -31,7 +33,7 @@ RECORD_NAME = ".ddpm_pipeline.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS = "diffusion_pytorch_model*"
 _BESIDE_THE_MODEL = (
-    "model_index.json",
+    MODEL_INDEX,
     "README.md",
     "training_config.json",
     "training_record.json",
@@ -46,13 +48,13 @@ _BESIDE_THE_MODEL = (
 
 @dataclass(frozen=True)
 class Hashes:
-    """What the Hub may know a file by: git's hash of it, or its SHA-256 if it is kept as LFS."""
+    """The hashes the Hub may know a file by: git's own, or its SHA-256 if it is kept as LFS."""
 
     git: str
     sha256: str
 
     def are_of(self, entry: RepoFile) -> bool:
-        """Whether a file of a repository has this content."""
+        """Tell whether a file of a repository has this content."""
         return entry.lfs.sha256 == self.sha256 if entry.lfs else entry.blob_id == self.git
 
 
@@ -74,20 +76,19 @@ class Plan:
 
 
 def model_files(folder: str | Path) -> list[str]:
-    """The files of a model folder that belong on the Hub, as paths in it.
+    """List the files of a model folder that belong on the Hub, as paths in it.
 
     The components that model_index.json names, the card, the configuration of the training run,
     reports of what was measured and their pictures, and ``samples.png``. Checkpoints, logs and
     whatever else lies there do not belong to the model.
 
     Raises:
-        FileNotFoundError: If there is no saved model.
+        FileNotFoundError: If there is no such folder, or no saved model in it.
+        NotADirectoryError: If it is a file.
     """
     folder = Path(folder)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise FileNotFoundError(f"there is no saved model in {str(folder)!r}: no model_index.json")
-    values = json.loads(index.read_text(encoding="utf-8"))
+    check_saved_model(folder)
+    values = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
     parts = {name for name, value in values.items() if isinstance(value, list) and any(value)}
     beside = [p.name for p in folder.iterdir() if _matches(p.name, _BESIDE_THE_MODEL)]
     inside = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
@@ -98,7 +99,7 @@ def model_files(folder: str | Path) -> list[str]:
 
 
 def checked_contents(folder: Path, files: Iterable[str]) -> dict[str, Path | bytes]:
-    """Where the contents of these files of a folder are.
+    """Find the contents of files of a folder, and refuse what must not be pushed.
 
     Raises:
         ValueError: If there are none, or one is a pickle.
@@ -127,7 +128,7 @@ def plan_push(
     is_whole: bool,
     theirs: Collection[str] = (),
 ) -> Plan:
-    """What to add to a tree, and to delete from it, so that it holds these contents.
+    """Find what to add to a tree, and to delete from it, so that it holds these contents.
 
     Arguments:
         contents: Files by their paths in the repository.
@@ -159,7 +160,7 @@ def plan_push(
 
 
 def _is_weights(path: str, contents: Iterable[str]) -> bool:
-    """Whether a path is of weights in a folder to which the contents bring weights."""
+    """Tell whether a path is of weights in a folder to which the contents bring weights."""
     folder, _, name = path.rpartition("/")
     return fnmatch(name, WEIGHTS) and any(fnmatch(p, f"{folder}/{WEIGHTS}") for p in contents)
 
@@ -180,7 +181,7 @@ def _parts(path: Path) -> Iterable[bytes]:
 
 
 def read_record(text: str) -> dict[str, Hashes]:
-    """What earlier pushes wrote down; nothing if it is not one of ours that wrote."""
+    """Read what earlier pushes wrote down; nothing if none of ours wrote this text."""
     try:
         files = json.loads(text)["files"]
         return {name: Hashes(**hashes) for name, hashes in files.items()}

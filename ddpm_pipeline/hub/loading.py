@@ -66,7 +66,7 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
 
 
 def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | None:
-    """Why these files are not loaded; None if it is not for what is in them."""
+    """Say why these files are not loaded; None if it is not for what is in them."""
     if any(isinstance(cause, UnpicklingError) for cause in causes(error)):
         return (
             f"cannot load {name!r}: its pickled weights hold more than weights, which could be "
@@ -86,7 +86,7 @@ def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | N
 
 
 def _files(name: str, options: Mapping[str, Any]) -> list[str]:
-    """Names of the files; none if the Hub does not tell."""
+    """List the names of the files; none if the Hub does not tell."""
     if os.path.isdir(name):  # noqa: PTH112 (a name is a path only if it is there)
         return [file for _, _, files in os.walk(name) for file in files]
     if options.get("local_files_only"):

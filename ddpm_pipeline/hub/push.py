@@ -29,8 +29,8 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-from huggingface_hub.utils._runtime import is_xet_available
 
+from ddpm_pipeline.hub.client import is_xet_available
 from ddpm_pipeline.hub.errors import (
     HubError,
     HubTimeoutError,
@@ -175,9 +175,6 @@ def push_folder(
     )
 
 
-# Where to, and how.
-
-
 def _record(target: Target, head: str) -> dict[str, Hashes]:
     return read_record(target.text(head, RECORD_NAME))
 
@@ -196,7 +193,8 @@ def _commit(target: Target, plan: Plan, message: str, *, create_pr: bool) -> Com
     additions = [CommitOperationAdd(name, content) for name, content in plan.additions.items()]
     operations = [*additions, *(CommitOperationDelete(name) for name in plan.deletions)]
     _upload(target, additions, create_pr=create_pr)
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while True:
         try:
             return target.api.create_commit(
                 target.repo_id,
@@ -213,10 +211,10 @@ def _commit(target: Target, plan: Plan, message: str, *, create_pr: bool) -> Com
                 raise HubError(_unknown(target, create_pr=True)) from error
             if landed := _landed(target, plan, message):
                 return landed
+            pause = next(pauses, None)
             if pause is None or not is_transient(error):
                 raise
             time.sleep(pause)
-    raise AssertionError  # the last try returns or raises
 
 
 def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
@@ -239,7 +237,7 @@ def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: b
 
 
 def _landed(target: Target, plan: Plan, message: str) -> CommitInfo | None:
-    """The commit, if the branch now holds what was planned."""
+    """Look whether the branch now holds what was planned; give its commit if it does."""
     head = target.head()
     tree = target.tree(head)
     has_all = all(name in tree and h.are_of(tree[name]) for name, h in plan.files.items())
@@ -257,5 +255,5 @@ def _unknown(target: Target, *, create_pr: bool) -> str:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether the Hub may have done what it gave no answer to."""
+    """Tell whether the Hub may have done what it gave no answer to."""
     return is_transient(error) and not isinstance(error, httpx2.ConnectError)

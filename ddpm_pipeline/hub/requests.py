@@ -1,4 +1,4 @@
-"""Requests to the Hub that end, and errors that say in one line what was wrong.
+"""Requests to the Hub that end.
 
 huggingface_hub asks most of its questions without a time limit: a server that hangs, hangs the
 caller. Within ``time_limit`` a request that hears nothing for so long ends with ``SilenceError``,
@@ -6,7 +6,8 @@ which nobody retries. Requests outside of it, or with a limit of their own, are 
 What hf_xet transfers by itself keeps hf_xet's limits.
 
     with explained("load", "alice/digits"), time_limit(60.0):
-        ...
+        patiently(ask)            again, twice, when the Hub fails for a moment
+        within(10.0, ask)         once, and all in all no longer than that
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import ContextVar, copy_context
 from functools import wraps
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import set_client_factory
-from huggingface_hub.utils import _http
 
+from ddpm_pipeline.hub.client import Send, wrap_clients
 from ddpm_pipeline.hub.errors import SilenceError, is_transient
 
-__all__ = ["PAUSES", "REQUEST_TIMEOUT", "patiently", "time_limit"]
+__all__ = ["PAUSES", "REQUEST_TIMEOUT", "patiently", "time_limit", "within"]
 
 
 T = TypeVar("T")
@@ -40,6 +41,9 @@ _limit: ContextVar[float | None] = ContextVar("_limit", default=None)
 def time_limit(seconds: float) -> Iterator[None]:
     """End requests of this thread that hear nothing for some time.
 
+    The first one in a process makes huggingface_hub's clients heed it, and ends the connections
+    that are open.
+
     Arguments:
         seconds: Of silence, above 0; for requests that have no limit of their own.
     Raises:
@@ -48,7 +52,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     if not seconds > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {seconds}")
-    _limit_clients()
+    wrap_clients(_limited)
     token = _limit.set(seconds)
     try:
         yield
@@ -56,8 +60,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         _limit.reset(token)
 
 
-def _limited(send: Callable[..., httpx2.Response]) -> Callable[..., httpx2.Response]:
-    """A client's ``send`` that heeds ``time_limit``."""
+def _limited(send: Send) -> Send:
+    """Make a client's ``send`` heed ``time_limit``."""
 
     @wraps(send)
     def send_in_time(request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
@@ -69,31 +73,9 @@ def _limited(send: Callable[..., httpx2.Response]) -> Callable[..., httpx2.Respo
         try:
             return send(request, **options)
         except httpx2.TimeoutException as error:
-            raise SilenceError(f"no answer within {seconds:g} s") from error
+            raise _silence(seconds) from error
 
     return send_in_time
-
-
-@dataclass(frozen=True)
-class _LimitedFactory:
-    """Makes clients that heed ``time_limit``, out of those that another factory makes."""
-
-    make: Callable[[], httpx2.Client]
-
-    def __call__(self) -> httpx2.Client:
-        client = self.make()
-        client.send = _limited(client.send)
-        return client
-
-
-def _limit_clients() -> None:
-    """Let all of huggingface_hub's clients heed ``time_limit``, whoever makes them."""
-    make = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 (there is a public setter but no getter)
-    if not isinstance(make, _LimitedFactory):
-        set_client_factory(_LimitedFactory(make))
-
-
-_limit_clients()  # now, since it ends the connections that are open
 
 
 def patiently(ask: Callable[[], T]) -> T:
@@ -112,3 +94,41 @@ def patiently(ask: Callable[[], T]) -> T:
                 raise
             time.sleep(pause)
     return ask()
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """Ask once, and give up after some time in all.
+
+    ``time_limit`` alone would wait for longer: while the address of the Hub is looked up, and
+    for an answer that comes byte by byte.
+
+    Arguments:
+        seconds: The time.
+        ask: Does something that may be left undone; in a thread, which may outlive the call.
+    Returns:
+        What it returned.
+    Raises:
+        SilenceError: If it has not returned by then.
+    """
+    outcomes: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcomes.put((ask(), None))
+        except BaseException as error:  # noqa: BLE001 (it is raised in the caller's thread)
+            outcomes.put((None, error))
+
+    with time_limit(seconds):
+        thread = Thread(target=copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if outcomes.empty():
+        raise _silence(seconds)
+    value, error = outcomes.get()
+    if error is not None:
+        raise error
+    return value
+
+
+def _silence(seconds: float) -> SilenceError:
+    return SilenceError(f"no answer within {seconds:g} s")

@@ -1,4 +1,8 @@
-"""Where a push goes: a repository and one of its branches, made if they are missing."""
+"""Where a push goes: a repository and one of its branches, made if they are missing.
+
+target = find_target(HfApi(), "alice/digits", None, private=None, is_made=True)
+target.tree(target.head())         its files, by their paths
+"""
 
 from __future__ import annotations
 
@@ -31,11 +35,11 @@ class Target:
     revision: str
 
     def head(self) -> str:
-        """The branch's newest commit."""
+        """Ask for the branch's newest commit."""
         return patiently(lambda: self.api.model_info(self.repo_id, revision=self.revision)).sha
 
     def tree(self, head: str) -> dict[str, RepoFile]:
-        """The files of a commit."""
+        """List the files of a commit."""
 
         def listed() -> dict[str, RepoFile]:
             entries = self.api.list_repo_tree(self.repo_id, revision=head, recursive=True)
@@ -44,7 +48,7 @@ class Target:
         return patiently(listed)
 
     def text(self, head: str, path: str) -> str:
-        """A file at a commit, past the cache, where nobody would look for it again."""
+        """Read a file at a commit, past the cache, where nobody would look for it again."""
         url = hf_hub_url(self.repo_id, path, revision=head, endpoint=self.api.endpoint)
         headers = build_hf_headers(token=self.api.token)
 
@@ -59,7 +63,7 @@ class Target:
 def find_target(
     api: HfApi, repo_id: str, revision: str | None, *, private: bool | None, is_made: bool
 ) -> Target:
-    """A repository and its branch, made if they are missing.
+    """Find a repository and its branch; make them if they are missing.
 
     Arguments:
         api: How to reach it.
@@ -88,7 +92,7 @@ def find_target(
 
 
 def _is_private(api: HfApi, repo_id: str) -> bool | None:
-    """None if there is no such repository, or none that may be seen."""
+    """Tell whether a repository is private; None if there is none, or none that may be seen."""
     try:
         return bool(patiently(lambda: api.model_info(repo_id)).private)
     except RepositoryNotFoundError:

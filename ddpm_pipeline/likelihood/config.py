@@ -1,14 +1,16 @@
-"""``BoundConfig`` and ``ScoreConfig``: all options of ``ddpm bound`` and ``ddpm score``.
+"""The options of ``ddpm bound`` and ``ddpm score``.
 
-Nothing heavy is imported, so that the commands refuse mistakes at once.
+    BoundConfig(model="model", data="photos/", split="test", target_standard_error=0.01)
+
+They are checked when they are made, as far as that needs neither the model nor the images.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
+from ddpm_pipeline.common import check_at_least, check_has_folder
 from ddpm_pipeline.diffusion import Decoder
 
 __all__ = ["BOUND_SAMPLERS", "BoundConfig", "BoundSampler", "MeasureConfig", "ScoreConfig"]
@@ -20,7 +22,7 @@ BOUND_SAMPLERS: tuple[str, ...] = get_args(BoundSampler)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """What is measured, on which images.
+    """What is measured, of which model, on which images.
 
     Raises:
         ValueError: If a value is not allowed; the message names it and what is.
@@ -56,14 +58,9 @@ class MeasureConfig:
     """The images, timesteps and noise follow from this number."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_images", 1), ("num_timestep_samples", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.output_dir is None and not Path(self.model).is_dir():
-            raise ValueError(
-                f"output_dir must be given for model={self.model!r}, no folder on this machine"
-            )
+        check_at_least(self, num_images=1, num_timestep_samples=0, batch_size=1)
+        if self.output_dir is None:
+            check_has_folder(self.model, "output_dir must be given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,5 +88,4 @@ class ScoreConfig(MeasureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_shown < 0:
-            raise ValueError(f"num_shown must be at least 0, got {self.num_shown}")
+        check_at_least(self, num_shown=0)

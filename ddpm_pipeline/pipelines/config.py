@@ -1,9 +1,8 @@
-"""Options of sampling at any scale, as `ddpm sample` takes them.
+"""The options of sampling: what determines an image, and how many are written where.
 
-    SamplingOptions    what determines image i
-    SampleConfig       and how many there are to draw, where to, and in which format
+    SampleConfig(model="model", num_images=50_000, output="samples.npz")
 
-They import nothing heavy, so that the command refuses a mistake at once.
+They are checked when they are made, as far as that does not need the model.
 """
 
 from __future__ import annotations
@@ -79,5 +78,5 @@ class SampleConfig(SamplingOptions):
 
     @property
     def resolved_format(self) -> Format:
-        """The format that was given, or else the one that the name of output tells."""
+        """Give the format, from the name of output if none was given."""
         return self.format or ("npz" if Path(self.output).suffix == ".npz" else "png")

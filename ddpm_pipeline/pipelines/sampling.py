@@ -40,14 +40,14 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
-from ddpm_pipeline.pipelines.writing import (
-    FORMATS,
+from ddpm_pipeline.pipelines.manifest import (
     MANIFEST_NAME,
-    ShardFormat,
-    join_parts,
+    check_manifest,
+    check_not_foreign,
     npz_manifest,
 )
+from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
+from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, join_parts
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
@@ -178,7 +178,7 @@ def sample_images(config: SampleConfig) -> Path:
     is_npz = config.resolved_format == "npz"
     folder = output.with_name(output.name + ".parts") if is_npz else output
     if is_npz and output.exists():
-        _check_manifest(manifest, npz_manifest(output), output)
+        check_manifest(manifest, npz_manifest(output), output)
         shutil.rmtree(folder, ignore_errors=True)  # a run was killed between joining and this
         return output
     if state.is_main_process:
@@ -197,26 +197,13 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest into a new folder; refuse a folder that has another one."""
     path = folder / MANIFEST_NAME
     if path.exists():
-        _check_manifest(manifest, json.loads(path.read_text()), folder)
+        check_manifest(manifest, json.loads(path.read_text()), folder)
         for unfinished in folder.glob(TEMPORARY_PATTERN):
             unfinished.unlink()
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"output {str(folder)!r} is not empty and was not made by sample_images")
+    check_not_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(manifest, indent=2) + "\n")
-
-
-def _check_manifest(wanted: dict[str, Any], found: dict[str, Any], output: Path) -> None:
-    differing = [
-        f"{key} {found.get(key)!r}, now {wanted.get(key)!r}"
-        for key in sorted(wanted.keys() | found.keys())
-        if wanted.get(key) != found.get(key)
-    ]
-    if differing:
-        raise ValueError(
-            f"output {str(output)!r} holds images made with other options: {'; '.join(differing)}"
-        )
 
 
 def _write_shards(

@@ -18,20 +18,19 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.pipelines.config import Format
+from ddpm_pipeline.pipelines.manifest import MANIFEST_NAME
 
-__all__ = ["FORMATS", "MANIFEST_NAME", "Format", "ShardFormat", "join_parts", "npz_manifest"]
+__all__ = ["FORMATS", "Format", "ShardFormat", "join_parts"]
 
 logger = logging.getLogger(__name__)
 
 
-MANIFEST_NAME = "sampling.json"
 Labels = Sequence[int] | None
 
 
@@ -130,18 +129,3 @@ def join_parts(
                 np.save(entry, np.array(labels))
         archive.writestr(MANIFEST_NAME, json.dumps(manifest))
     shutil.rmtree(folder)
-
-
-def npz_manifest(path: Path) -> dict[str, Any]:
-    """Read what `join_parts` wrote into a .npz file about its images.
-
-    Raises:
-        ValueError: If the file is another one.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(MANIFEST_NAME))
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"output {str(path)!r} exists and was not made by sample_images"
-        ) from error

@@ -11,6 +11,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import PRESETS, TrainingConfig
+    from ddpm_pipeline.training.paths import check_sources, check_start
     from ddpm_pipeline.training.run import dry_run, train
     from ddpm_pipeline.training.trainer import TrainingResult
 
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "config": ["PRESETS", "TrainingConfig"],
+        "paths": ["check_sources", "check_start"],
         "run": ["dry_run", "train"],
         "trainer": ["TrainingResult"],
     },

@@ -9,7 +9,6 @@ Images are decoded once and kept in a mapped file, or read again and again from 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of
@@ -21,6 +20,7 @@ from ddpm_pipeline.data import (
     open_stream,
     split_validation,
 )
+from ddpm_pipeline.training.paths import check_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +66,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         ValueError: If no data are named, or they do not fit the options.
         FileNotFoundError: If they do not exist.
     """
-    if config.train_data_dir is None and config.dataset_name is None:
-        raise ValueError("give train_data_dir or dataset_name, got neither")
-    _check_paths(config)
+    check_sources(config)
     if config.streaming:
         return _open_stream(config)
     train = _open(config, _source(config), config.train_split)
@@ -79,18 +77,6 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     return data_from_images(
         config, train, _open_validation(config, train.channels, train.num_classes)
     )
-
-
-def _check_paths(config: TrainingConfig) -> None:
-    """Raise FileNotFoundError for paths that are not here; a stream's may be patterns."""
-    paths = {"validation_data_dir": config.validation_data_dir}
-    if not config.streaming:
-        paths["train_data_dir"] = config.train_data_dir
-    for name, path in paths.items():
-        if path is not None and not Path(path).expanduser().exists():
-            raise FileNotFoundError(
-                f"{name}={str(path)!r} does not exist; data sets of the Hub go into dataset_name"
-            )
 
 
 def data_from_images(

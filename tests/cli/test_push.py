@@ -137,7 +137,8 @@ def test_words_on_the_card_are_kept(hub: Hub, client: Client, model: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("nowhere", NAME), 2, "there is no saved model in 'nowhere': no model_index.json"),
+        (("nowhere", NAME), 2, "there is no folder 'nowhere'"),
+        (("EMPTY", NAME), 2, "/empty': no model_index.json"),
         (("MODEL",), 2, "Missing from ddpm push: --repo_id"),
         (("MODEL", "bob/digits"), 1, "may not do that; use one with the right to write there"),
         (("MODEL", "a/b/c"), 1, "a name on the Hub has the form USER/NAME"),
@@ -146,7 +147,10 @@ def test_words_on_the_card_are_kept(hub: Hub, client: Client, model: Path) -> No
 def test_mistakes_are_one_line(
     client: Client, model: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    outcome = client.run("push", *(str(model) if a == "MODEL" else a for a in arguments))
+    empty = model.parent / "empty"
+    empty.mkdir()
+    folders = {"MODEL": str(model), "EMPTY": str(empty)}
+    outcome = client.run("push", *(folders.get(a, a) for a in arguments))
     assert outcome.code == code
     assert said in outcome.log
     assert outcome.log.startswith("ddpm push: error: ")

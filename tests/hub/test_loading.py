@@ -305,22 +305,3 @@ def test_offline_it_is_loaded_from_the_cache_or_not_at_all(pushed: Hub) -> None:
         "HubError",
         f"cannot load {NAME!r}: HF_HUB_OFFLINE is set, and it is not, or not wholly, in the cache",
     ]
-
-
-def test_requests_outside_of_a_time_limit_are_left_alone(hub: Hub) -> None:
-    code = (
-        "import httpx2\n"
-        "from huggingface_hub import get_session, set_client_factory\n"
-        "from ddpm_pipeline.hub.requests import time_limit\n"
-        "limits = []\n"
-        "note = lambda request: limits.append(request.extensions['timeout'])\n"
-        "make = lambda: httpx2.Client(timeout=None, event_hooks={'request': [note]})\n"
-        "set_client_factory(make)  # after ours, and still its clients heed the limit\n"
-        f"url = {hub.url!r} + '/api/whoami-v2'\n"
-        "ask = lambda **options: get_session().get(url, **options)\n"
-        "ask()\n"
-        "with time_limit(7): ask(), ask(timeout=3)\n"
-        "ask()\n"
-        "print([limit['read'] for limit in limits])"
-    )
-    assert hub.python(code).stdout.strip() == "[None, 7, 3, None]"

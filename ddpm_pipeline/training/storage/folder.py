@@ -22,6 +22,7 @@ from PIL import Image
 from ddpm_pipeline.common import write_aside, write_text
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
 from ddpm_pipeline.training.storage.checkpoints import (
     adopt_checkpoint,
     check_whole,
@@ -129,11 +130,9 @@ class RunFolder:
             return newest_checkpoint(self.checkpoints)
         if resume == "none" or parse_hub_checkpoint(resume, config.hub_model_id) is not None:
             return None
-        path = Path(resume)
-        if not path.is_dir():
-            raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {resume!r}")
-        check_whole(path)
-        return path
+        check_given_checkpoint(resume)
+        check_whole(Path(resume))
+        return Path(resume)
 
     def _check_unused(self, identity: RunIdentity) -> None:
         """Refuse to start from nothing in a folder that holds more than the start of this run.
@@ -149,10 +148,7 @@ class RunFolder:
             old = TrainingConfig.from_json(self.identity)
             if not differing_fields(old, identity.config, step=0):
                 return
-        raise FileExistsError(
-            f"output_dir {str(self.path)!r} holds another run ({', '.join(in_the_way)}); choose "
-            "another folder, or pass overwrite_output_dir to delete that run"
-        )
+        refuse_used_folder(self.path, in_the_way)
 
     def _clear(self, logging_dir: str) -> None:
         """Delete the files of a run, and no others."""

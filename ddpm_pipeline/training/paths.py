@@ -1,0 +1,85 @@
+"""What a run needs on the disk, looked for before torch is imported.
+
+check_sources(config)      the images are here, as far as they are not on the Hub
+check_start(config)        there is a checkpoint to go on from, and no other run in the way
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common import check_exists, check_output_folder, is_repo_id
+from ddpm_pipeline.hub import parse_hub_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["check_given_checkpoint", "check_sources", "check_start", "refuse_used_folder"]
+
+
+def check_sources(config: TrainingConfig) -> None:
+    """Refuse a run without data, and paths that are not here; a stream's may be patterns.
+
+    Raises:
+        ValueError: If no data are named.
+        FileNotFoundError: If a path does not exist.
+    """
+    if config.train_data_dir is None and config.dataset_name is None:
+        raise ValueError("give train_data_dir or dataset_name, got neither")
+    paths = {"validation_data_dir": config.validation_data_dir}
+    if not config.streaming:
+        paths["train_data_dir"] = config.train_data_dir
+    for name, path in paths.items():
+        if path is not None:
+            check_exists(name, path, "; data sets of the Hub go into dataset_name")
+
+
+def check_start(config: TrainingConfig) -> None:
+    """Refuse a run that could not begin, as far as that needs neither its data nor its weights.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint, or no such config of a UNet.
+        FileExistsError: If output_dir holds another run, and there is nothing to go on from.
+        OSError: If output_dir cannot be a folder.
+    """
+    check_output_folder("output_dir", config.output_dir)
+    given = config.model_config_name_or_path
+    if given is not None and not is_repo_id(given):
+        check_exists("model_config_name_or_path", given)
+    resume, folder = config.resume_from_checkpoint, Path(config.output_dir)
+    if parse_hub_checkpoint(resume, config.hub_model_id) is not None:
+        return
+    if resume not in {"latest", "none"}:
+        check_given_checkpoint(resume)
+    elif not config.overwrite_output_dir and (folder / "model_index.json").exists():
+        checkpoints = sorted(path.name for path in folder.glob("checkpoints/step-*"))
+        if resume == "none" or not checkpoints:
+            refuse_used_folder(folder, ["model_index.json", *checkpoints])
+
+
+def check_given_checkpoint(folder: str) -> None:
+    """Refuse a checkpoint that is not here.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {folder!r}")
+
+
+def refuse_used_folder(folder: Path, in_the_way: Sequence[str]) -> None:
+    """Refuse to begin a run where another one is.
+
+    Arguments:
+        folder: The output_dir.
+        in_the_way: Files and folders of the other run.
+    Raises:
+        FileExistsError: In any case.
+    """
+    raise FileExistsError(
+        f"output_dir {str(folder)!r} holds another run ({', '.join(in_the_way)}); choose "
+        "another folder, or pass overwrite_output_dir to delete that run"
+    )

@@ -1,0 +1,74 @@
+"""What a run needs on the disk, and which folders it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.paths import check_sources, check_start
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("photos", "model", "run/checkpoints/step-0000001"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("model", "run"):
+        (tmp_path / name / "model_index.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(**options: Any) -> TrainingConfig:
+    return TrainingConfig(train_data_dir="photos", **options)
+
+
+def test_data_are_here_unless_they_are_of_the_hub_or_a_stream() -> None:
+    check_sources(config(validation_data_dir="photos"))
+    check_sources(TrainingConfig(dataset_name="alice/photos"))
+    check_sources(TrainingConfig(train_data_dir="no/*.tar", streaming=True, max_train_steps=1))
+    with pytest.raises(ValueError, match="give train_data_dir or dataset_name, got neither"):
+        check_sources(TrainingConfig())
+    with pytest.raises(FileNotFoundError, match="validation_data_dir='no' does not exist; data"):
+        check_sources(config(validation_data_dir="no"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output_dir": "new"},
+        {"output_dir": "photos"},
+        {"output_dir": "run"},
+        {"output_dir": "model", "overwrite_output_dir": True},
+        {"output_dir": "model", "resume_from_checkpoint": "run/checkpoints/step-0000001"},
+        {"output_dir": "model", "resume_from_checkpoint": "hub:alice/digits"},
+        {"output_dir": "new", "model_config_name_or_path": "alice/digits"},
+        {"output_dir": "new", "model_config_name_or_path": "model"},
+    ],
+    ids=str,
+)
+def test_a_run_may_begin_or_go_on(options: dict[str, Any]) -> None:
+    check_start(config(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"output_dir": "model"}, FileExistsError, r"another run \(model_index.json\)"),
+        (
+            {"output_dir": "run", "resume_from_checkpoint": "none"},
+            FileExistsError,
+            r"another run \(model_index.json, step-0000001\)",
+        ),
+        ({"resume_from_checkpoint": "no"}, FileNotFoundError, "there is no folder 'no'"),
+        ({"model_config_name_or_path": "no.json"}, FileNotFoundError, "'no.json' does not exist"),
+        ({"output_dir": "model/model_index.json"}, NotADirectoryError, "is a file"),
+    ],
+)
+def test_a_run_that_could_not_begin_is_refused(
+    options: dict[str, Any], kind: type[OSError], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        check_start(config(**options))
