@@ -44,11 +44,11 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_face(
     __name__,
     {
-        "calibration": ["calibrate"],
-        "diffusion": ["Gaussian", "NoiseSchedule", "marginal", "posterior", "reverse"],
-        "likelihood": ["BoundReport", "variational_bound"],
-        "pipelines": ["DDPMPipeline"],
-        "schedulers": ["Calibration", "DDPMScheduler"],
-        "training": ["TrainingConfig", "train"],
+        "calibration": "calibrate",
+        "diffusion": "Gaussian NoiseSchedule marginal posterior reverse",
+        "likelihood": "BoundReport variational_bound",
+        "pipelines": "DDPMPipeline",
+        "schedulers": "Calibration DDPMScheduler",
+        "training": "TrainingConfig train",
     },
 )

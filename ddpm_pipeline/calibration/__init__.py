@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": ["CalibrateConfig", "without_bound"],
-        "network": ["calibrate"],
-        "saved_model": ["calibrate_saved_model"],
+        "config": "CalibrateConfig without_bound",
+        "network": "calibrate",
+        "saved_model": "calibrate_saved_model",
     },
 )

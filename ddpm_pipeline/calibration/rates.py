@@ -24,14 +24,13 @@ from ddpm_pipeline.diffusion import (
     bits_per_dim,
     check_chain,
     marginal,
-    move_costs,
     posterior,
     predict_x_0,
     prior_cost,
     split_output,
 )
 from ddpm_pipeline.networks import Denoiser, evaluating, run_denoiser
-from ddpm_pipeline.schedulers import Calibration, chain_decoder_cost
+from ddpm_pipeline.schedulers import Calibration, chain_costs
 
 __all__ = ["RateDistortion", "progressive_reconstructions", "rate_distortion"]
 
@@ -74,18 +73,9 @@ def rate_distortion(
     calibration.check_schedule(schedule)
     T = len(schedule)
     chain = torch.tensor(check_chain(range(T - 1, -1, -1) if timesteps is None else timesteps, T))
-    t, s = chain[:-1], chain[1:]
-    moves = move_costs(
-        schedule,
-        t,
-        s,
-        calibration.x_0_error[t],
-        variance_type=variance_type,
-        x_0_variance=calibration.x_0_variance[t],
-    )
     prior = prior_cost(schedule, calibration.second_moment, chain[:1])
-    decoder = chain_decoder_cost(calibration, schedule, chain, variance_type)
-    nats = torch.cat([prior, moves, decoder]).cumsum(0)
+    costs = chain_costs(calibration, schedule, chain, variance_type)
+    nats = torch.cat([prior, costs]).cumsum(0)
     error = torch.cat([calibration.x_0_error[chain], torch.zeros(1, dtype=torch.float64)])
     chain = torch.cat([chain, torch.tensor([-1])])
     return RateDistortion(chain, bits_per_dim(nats, 1), 127.5 * error.sqrt())

@@ -6,7 +6,6 @@ ddpm calibrate model --data photos/ --features inception --num_inference_steps 1
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from ddpm_pipeline.common import (
     shared_accelerator,
     stream_generator,
     weights_hash,
-    write_text,
+    write_json,
 )
 from ddpm_pipeline.data import (
     ImageData,
@@ -243,8 +242,7 @@ def _write(
         "measured": measured,
         "calibration": calibration.to_dict(),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_text(output / "calibration.json", text)
+    write_json(output / "calibration.json", content, ascii_only=False)
 
 
 def _draw(

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "commands": ["main"],
+        "commands": "main",
     },
 )

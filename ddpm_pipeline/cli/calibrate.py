@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import check_data, check_features, check_model
+from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
 from ddpm_pipeline.common import check_output_folder
 
 __all__ = ["run"]
@@ -16,9 +16,9 @@ __all__ = ["run"]
 def run(argv: Sequence[str]) -> None:
     """Calibrate as the arguments say, and print the tables and what became of the model."""
     config = parse(CalibrateConfig, argv, prog="ddpm calibrate", positional=("model",))
-    check_model(config.model)
-    check_data(data=config.data)
-    check_features(config.features)
+    require_model(config.model)
+    require_data(data=config.data)
+    require_features(config.features)
     check_output_folder("output_dir", config.output_dir or config.model)
 
     from ddpm_pipeline.calibration import calibrate_saved_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import check_data, check_features, check_model
+from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
 from ddpm_pipeline.common import check_exists, check_output_folder
 from ddpm_pipeline.evaluation import EvaluateConfig
 
@@ -15,9 +15,9 @@ __all__ = ["run"]
 def run(argv: Sequence[str]) -> None:
     """Evaluate as the arguments say, and print the table."""
     config = parse(EvaluateConfig, argv, prog="ddpm evaluate", positional=("model",))
-    check_model(config.model)
-    check_data(data=config.data, bound_data=config.bound_data)
-    check_features(config.features)
+    require_model(config.model)
+    require_data(data=config.data, bound_data=config.bound_data)
+    require_features(config.features)
     if config.samples is not None:
         check_exists("samples", config.samples, "; `ddpm sample` draws them")
     check_output_folder("output", config.output or config.model)

@@ -1,7 +1,7 @@
 """What a command is given to work on, looked for before it imports what it needs for the work.
 
-    check_model("model")                     a folder here, or a model of the Hub
-    check_data(data="photos/", samples=None)
+    require_model("model")                     a folder here, or a model of the Hub
+    require_data(data="photos/", samples=None)
 
 What is not here is asked for on the Hub, once and shortly, if its name can be one of the Hub.
 """
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddpm_pipeline import common
-from ddpm_pipeline.common import check_exists
+from ddpm_pipeline.common import check_data, check_exists, check_model
 
-__all__ = ["check_data", "check_features", "check_model"]
+__all__ = ["require_data", "require_features", "require_model"]
 
 
-def check_model(model: str) -> None:
+def require_model(model: str) -> None:
     """Refuse a model that is neither in a folder here nor on the Hub.
 
     Raises:
@@ -24,14 +23,14 @@ def check_model(model: str) -> None:
         NotADirectoryError: If it is a file.
         HubError: If its name can be one of the Hub, which does not know it or cannot be reached.
     """
-    common.check_model(model)
+    check_model(model)
     if not Path(model).exists():
         from ddpm_pipeline.hub import check_on_hub
 
         check_on_hub(model)
 
 
-def check_data(**sources: str | None) -> None:
+def require_data(**sources: str | None) -> None:
     """Refuse images that are neither here nor a data set of the Hub.
 
     Arguments:
@@ -40,11 +39,11 @@ def check_data(**sources: str | None) -> None:
         FileNotFoundError: If any is neither, or the Hub cannot be reached.
     """
     for option, source in sources.items():
-        if source is not None and not common.check_data(option, source):
+        if source is not None and not check_data(option, source):
             _check_data_set(option, source)
 
 
-def check_features(features: str | None) -> None:
+def require_features(features: str | None) -> None:
     """Refuse features whose file is not here; other names are those of features or of the Hub.
 
     Raises:

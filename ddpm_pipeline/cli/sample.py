@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import check_model
+from ddpm_pipeline.cli.inputs import require_model
 from ddpm_pipeline.common import check_output_file, check_output_folder
 from ddpm_pipeline.pipelines import SampleConfig, check_not_foreign, npz_manifest
 
@@ -45,7 +45,7 @@ class SampleArguments(SampleConfig):
 def run(argv: Sequence[str]) -> None:
     """Draw images as the arguments say, and print where they are."""
     arguments = parse(SampleArguments, argv, prog="ddpm sample", positional=("model",))
-    check_model(arguments.model)
+    require_model(arguments.model)
     _check_output(arguments)
 
     from ddpm_pipeline.pipelines import sample_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import check_data, check_model
+from ddpm_pipeline.cli.inputs import require_data, require_model
 from ddpm_pipeline.common import check_output_folder
 from ddpm_pipeline.likelihood import ScoreConfig
 
@@ -15,8 +15,8 @@ __all__ = ["run"]
 def run(argv: Sequence[str]) -> None:
     """Score as the arguments say, and print the table and where the scores are."""
     config = parse(ScoreConfig, argv, prog="ddpm score", positional=("model",))
-    check_model(config.model)
-    check_data(data=config.data)
+    require_model(config.model)
+    require_data(data=config.data)
     check_output_folder("output_dir", config.output_dir or config.model)
 
     from ddpm_pipeline.common import process_state

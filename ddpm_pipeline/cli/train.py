@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.cli.arguments import complain, parse
-from ddpm_pipeline.cli.inputs import check_data
+from ddpm_pipeline.cli.inputs import require_data
 from ddpm_pipeline.training import PRESETS, TrainingConfig, check_sources, check_start
 
 __all__ = ["TrainArguments", "parse_arguments", "run"]
@@ -71,7 +71,7 @@ def _check_places(arguments: TrainArguments) -> None:
     """Refuse data that are nowhere, and a run that could not begin."""
     config = arguments.training
     check_sources(config)
-    check_data(dataset_name=config.dataset_name)
+    require_data(dataset_name=config.dataset_name)
     if not arguments.dry_run:
         check_start(config)
 

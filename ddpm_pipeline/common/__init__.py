@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         sync_path,
         write_aside,
         write_bytes,
+        write_json,
         write_text,
     )
     from ddpm_pipeline.common.fingerprints import (
@@ -53,38 +54,21 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "checks": ["check_at_least", "check_choice", "check_integer", "is_integer"],
-        "distributed": [
-            "draw_seed",
-            "join_restarted_processes",
-            "on_main",
-            "process_state",
-            "shared_accelerator",
-        ],
-        "files": ["TEMPORARY_PATTERN", "sync_path", "write_aside", "write_bytes", "write_text"],
-        "fingerprints": [
-            "check_weights",
-            "file_hash",
-            "key_of",
-            "stat_key",
-            "tensors_hash",
-            "weights_hash",
-            "weights_hashes",
-        ],
-        "paths": [
-            "MODEL_INDEX",
-            "check_data",
-            "check_exists",
-            "check_has_folder",
-            "check_model",
-            "check_output_file",
-            "check_output_folder",
-            "check_saved_model",
-            "is_repo_id",
-        ],
-        "precision": ["precise_dtype"],
-        "randomness": ["stream_generator", "stream_key"],
-        "state_file": ["StateFile"],
-        "version": ["__version__"],
+        "checks": "check_at_least check_choice check_integer is_integer",
+        "distributed": (
+            "draw_seed join_restarted_processes on_main process_state shared_accelerator"
+        ),
+        "files": "TEMPORARY_PATTERN sync_path write_aside write_bytes write_json write_text",
+        "fingerprints": (
+            "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"
+        ),
+        "paths": (
+            "MODEL_INDEX check_data check_exists check_has_folder check_model "
+            "check_output_file check_output_folder check_saved_model is_repo_id"
+        ),
+        "precision": "precise_dtype",
+        "randomness": "stream_generator stream_key",
+        "state_file": "StateFile",
+        "version": "__version__",
     },
 )

@@ -1,6 +1,6 @@
 """Faces of folders: public names that are imported from their modules when they are used.
 
-    __getattr__, __dir__, __all__ = lazy_face(__name__, {"process": ["marginal", "posterior"]})
+    __getattr__, __dir__, __all__ = lazy_face(__name__, {"forward_process": "marginal posterior"})
 
 So ``from ddpm_pipeline.diffusion import marginal`` imports one module and not the folder, and
 ``import ddpm_pipeline`` costs nothing.
@@ -9,23 +9,24 @@ So ``from ddpm_pipeline.diffusion import marginal`` imports one module and not t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 
 __all__ = ["lazy_face"]
 
 
 def lazy_face(
-    package: str, modules: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """Make a package's ``__getattr__``, ``__dir__`` (PEP 562) and ``__all__``.
 
     Arguments:
         package: Its ``__name__``.
-        modules: The public names of each module, by its name in the package. No name may be
-            that of a module in the package, which importing that module would put in its place.
+        modules: The public names of each module, separated by spaces, by the module's name in the
+            package. No name may be that of a module in the package, which importing that module
+            would put in its place.
     """
-    homes = {name: module for module, names in modules.items() for name in names}
+    homes = {name: module for module, names in modules.items() for name in names.split()}
 
     def get(name: str) -> object:
         if name not in homes:

@@ -8,13 +8,21 @@ Everything that this package writes and somebody may read later goes through her
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["TEMPORARY_PATTERN", "sync_path", "write_aside", "write_bytes", "write_text"]
+__all__ = [
+    "TEMPORARY_PATTERN",
+    "sync_path",
+    "write_aside",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 TEMPORARY_PATTERN = ".*.writing"
 """Names of files that are being written, or were when their process died."""
@@ -51,6 +59,11 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
 def write_text(path: Path, content: str, *, sync: bool = True) -> None:
     """Write a small file of text in UTF-8; see ``write_aside``."""
     write_bytes(path, content.encode(), sync=sync)
+
+
+def write_json(path: Path, values: Any, *, indent: int = 2, ascii_only: bool = True) -> None:  # noqa: ANN401
+    """Write JSON values as a file of text; see ``write_aside``."""
+    write_text(path, json.dumps(values, indent=indent, ensure_ascii=ascii_only) + "\n")
 
 
 def sync_path(path: Path) -> None:

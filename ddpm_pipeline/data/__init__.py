@@ -38,29 +38,19 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "batches": ["Batches", "between_levels", "checked_batch", "split_batch"],
-        "cache": ["default_cache_dir"],
-        "images": ["Batch", "ImageData", "open_images", "split_validation"],
-        "loader": ["BatchSource", "ImageLoader", "Prefetcher"],
-        "model_images": [
-            "ModelBatches",
-            "check_unchanged_size",
-            "described_changes",
-            "open_model_images",
-        ],
-        "pictures": ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"],
-        "pixels": [
-            "OUTPUTS",
-            "concatenated",
-            "random_flip",
-            "to_model_range",
-            "uint8_from_unit_range",
-            "unit_range",
-        ],
-        "sources.arrays": ["is_idx_folder"],
-        "sources.datasets": ["is_dataset_path"],
-        "sources.folders": ["folder_source"],
-        "sources.names": ["source_name"],
-        "streams": ["ImageStream", "open_stream"],
+        "batches": "Batches between_levels checked_batch split_batch",
+        "cache": "default_cache_dir",
+        "images": "Batch ImageData open_images split_validation",
+        "loader": "BatchSource ImageLoader Prefetcher",
+        "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",
+        "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
+        "pixels": (
+            "OUTPUTS concatenated random_flip to_model_range uint8_from_unit_range unit_range"
+        ),
+        "sources.arrays": "is_idx_folder",
+        "sources.datasets": "is_dataset_path",
+        "sources.folders": "folder_source",
+        "sources.names": "source_name",
+        "streams": "ImageStream open_stream",
     },
 )

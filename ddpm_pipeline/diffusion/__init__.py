@@ -84,56 +84,30 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "bound_terms": ["bits_per_dim", "decoder_nats", "prior_nats", "transition_nats"],
-        "choices": [
-            "DECODERS",
-            "Decoder",
-            "LEARNED_VARIANCES",
-            "Loss",
-            "LossWeighting",
-            "PredictionType",
-            "SPACINGS",
-            "TimestepSamplerName",
-            "VARIANCE_TYPES",
-            "VarianceType",
-            "check_loss",
-        ],
-        "costs": [
-            "PRICED_VARIANCES",
-            "gaussian_rate",
-            "linear_error",
-            "lost_variance_costs",
-            "move_costs",
-            "prior_cost",
-            "step_costs",
-            "wiener_error",
-        ],
-        "ddim": ["check_eta", "ddim_coefficients"],
-        "decoder_costs": [
-            "DECODER_RATIOS",
-            "continuous_decoder_costs",
-            "decoder_costs_at",
-            "fit_through",
-        ],
-        "forward_process": ["forward", "marginal", "posterior", "posterior_variance"],
-        "gaussian": ["Gaussian"],
-        "keyed_noise": ["keyed_normal", "keyed_uniform"],
-        "losses": ["loss_weights", "training_loss"],
-        "predictions": ["check_prediction_type", "convert", "model_target", "predict_x_0"],
-        "reverse_model": ["ReverseProcess"],
-        "reverse_process": [
-            "ReverseMove",
-            "analytic_variance",
-            "reverse",
-            "reverse_coefficients",
-            "reverse_log_var",
-            "reverse_mean",
-            "reverse_x_0",
-            "split_output",
-        ],
-        "schedule": ["NoiseSchedule"],
-        "spacing": ["ShortestPaths", "check_chain", "shortest_paths", "spaced_timesteps"],
-        "tensors": ["add_scaled_", "broadcast", "sum_elements"],
-        "timesteps": ["low_discrepancy_timesteps", "make_timestep_sampler"],
+        "bound_terms": "bits_per_dim decoder_nats prior_nats transition_nats",
+        "choices": (
+            "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting PredictionType SPACINGS "
+            "TimestepSamplerName VARIANCE_TYPES VarianceType check_loss"
+        ),
+        "costs": (
+            "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "
+            "prior_cost step_costs wiener_error"
+        ),
+        "ddim": "check_eta ddim_coefficients",
+        "decoder_costs": "DECODER_RATIOS continuous_decoder_costs decoder_costs_at fit_through",
+        "forward_process": "forward marginal posterior posterior_variance",
+        "gaussian": "Gaussian",
+        "keyed_noise": "keyed_normal keyed_uniform",
+        "losses": "loss_weights training_loss",
+        "predictions": "check_prediction_type convert model_target predict_x_0",
+        "reverse_model": "ReverseProcess",
+        "reverse_process": (
+            "ReverseMove analytic_variance reverse reverse_coefficients reverse_log_var "
+            "reverse_mean reverse_x_0 split_output"
+        ),
+        "schedule": "NoiseSchedule",
+        "spacing": "ShortestPaths check_chain shortest_paths spaced_timesteps",
+        "tensors": "add_scaled_ broadcast sum_elements",
+        "timesteps": "low_discrepancy_timesteps make_timestep_sampler",
     },
 )

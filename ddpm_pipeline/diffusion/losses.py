@@ -125,10 +125,9 @@ def training_loss(
     Source: Ho et al. 2020 (arXiv:2006.11239), eq. 14; Nichol & Dhariwal 2021 (arXiv:2102.09672),
         eq. 16.
     """
-    terms = (schedule, model_output, x_0, eps, t)
-    types = {"prediction_type": prediction_type, "variance_type": variance_type}
+    process = ReverseProcess(schedule, prediction_type, variance_type)
     if loss == "vlb":
-        return bound_loss(*terms, **types)
+        return bound_loss(process, model_output, x_0, eps, t)
     prediction, _ = split_output(model_output, x_0, variance_type)
     target = model_target(schedule, x_0, eps, t, prediction_type=prediction_type)
     losses = (prediction.to(x_0.dtype) - target).square().flatten(1).mean(1)
@@ -136,18 +135,16 @@ def training_loss(
         losses = broadcast(weights[t], losses) * losses
     if loss == "simple":
         return losses
-    return losses + vlb_weight * bound_loss(*terms, **types, detach_mean=True)
+    return losses + vlb_weight * bound_loss(process, model_output, x_0, eps, t, detach_mean=True)
 
 
 def bound_loss(
-    schedule: NoiseSchedule,
+    process: ReverseProcess,
     model_output: Tensor,
     x_0: Tensor,
     eps: Tensor,
     t: Tensor,
     *,
-    prediction_type: PredictionType = "epsilon",
-    variance_type: VarianceType = "learned_range",
     detach_mean: bool = False,
 ) -> Tensor:
     """Give T times the bound's term at t in bits per dimension: its mean over t is the bound.
@@ -155,19 +152,18 @@ def bound_loss(
     At t = 0 that is the discretised decoder, elsewhere the transition to t - 1.
 
     Arguments:
-        schedule, model_output, x_0, eps, t: As in ``training_loss``; x_0 on the 256 levels.
-        prediction_type, variance_type: Of the reverse process.
+        process: All of p(x_s | x_t) but the network.
+        model_output, x_0, eps, t: As in ``training_loss``; x_0 on the 256 levels.
         detach_mean: Let no gradient pass into the mean, only into a learned variance.
     Returns:
         Loss per example, shape (B,), in x_0's dtype.
     Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.1.
     """
-    process = ReverseProcess(schedule, prediction_type, variance_type)
     output = model_output.to(x_0.dtype)
     if detach_mean:
-        prediction, log_var = split_output(output, x_0, variance_type)
+        prediction, log_var = split_output(output, x_0, process.variance_type)
         output = torch.cat([prediction.detach(), *([] if log_var is None else [log_var])], dim=1)
-    x_t = marginal(schedule, x_0, t).reparameterize(eps)
+    x_t = marginal(process.schedule, x_0, t).reparameterize(eps)
     nats = x_0.new_zeros(len(x_0))
     for is_last in (False, True):
         rows = ((t == 0) == is_last).nonzero().squeeze(1)
@@ -176,7 +172,7 @@ def bound_loss(
         here = rows.to(x_0.device)
         terms = _bound_terms(process, output[here], x_0[here], x_t[here], t[rows], is_last)
         nats = nats.index_add(0, here, terms.to(nats.dtype))
-    return len(schedule) * bits_per_dim(nats, x_0[0].numel())
+    return len(process.schedule) * bits_per_dim(nats, x_0[0].numel())
 
 
 def _bound_terms(

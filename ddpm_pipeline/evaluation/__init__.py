@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": ["EvaluateConfig"],
-        "features": ["FeatureExtractor", "load_features"],
-        "metrics": ["check_count", "frechet_distance"],
-        "report": ["EvaluationReport"],
-        "saved_model": ["evaluate"],
-        "small_features": ["SmallFeatures", "SmallFeaturesConfig"],
-        "statistics": ["reference_statistics", "sample_statistics"],
+        "config": "EvaluateConfig",
+        "features": "FeatureExtractor load_features",
+        "metrics": "check_count frechet_distance",
+        "report": "EvaluationReport",
+        "saved_model": "evaluate",
+        "small_features": "SmallFeatures SmallFeaturesConfig",
+        "statistics": "reference_statistics sample_statistics",
     },
 )

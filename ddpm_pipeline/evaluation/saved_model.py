@@ -10,7 +10,6 @@ above the reference images nearest to them, so that a person sees whether the mo
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from ddpm_pipeline.common import process_state, stream_generator, write_aside, write_text
+from ddpm_pipeline.common import process_state, stream_generator, write_aside, write_json
 from ddpm_pipeline.data import ImageData, nearest_picture, source_name
 from ddpm_pipeline.evaluation.compared_images import open_reference, open_samples, read_manifest
 from ddpm_pipeline.evaluation.config import EvaluateConfig
@@ -208,8 +207,7 @@ def _warnings(num_images: int, num_reference: int) -> list[str]:
 def _write(report: EvaluationReport, folder: Path) -> None:
     for warning in report.warnings:
         logger.warning(warning)
-    text = json.dumps(report.to_dict(), indent=2) + "\n"
-    write_text(folder / _REPORT_NAME, text)
+    write_json(folder / _REPORT_NAME, report.to_dict())
 
 
 def _output(config: EvaluateConfig) -> Path:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "errors": ["HubError", "explained"],
-        "files": ["model_files"],
-        "loading": ["load"],
-        "lookup": ["check_on_hub"],
-        "names": ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"],
-        "publishing": ["push_model"],
-        "push": ["PresentCard", "PushOptions", "PushResult", "push_folder"],
-        "requests": ["REQUEST_TIMEOUT", "time_limit"],
+        "errors": "HubError explained",
+        "files": "model_files",
+        "loading": "load",
+        "lookup": "check_on_hub",
+        "names": "HubCheckpoint check_repo_id parse_hub_checkpoint",
+        "publishing": "push_model",
+        "push": "PresentCard PushOptions PushResult push_folder",
+        "requests": "REQUEST_TIMEOUT time_limit",
     },
 )

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "bound": ["variational_bound"],
-        "config": ["BoundConfig", "ScoreConfig"],
-        "report": ["BoundReport"],
-        "saved_model": ["bound_of_saved_model", "output_folder"],
-        "scores": ["scores_of_saved_model"],
+        "bound": "variational_bound",
+        "config": "BoundConfig ScoreConfig",
+        "report": "BoundReport",
+        "saved_model": "bound_of_saved_model output_folder",
+        "scores": "scores_of_saved_model",
     },
 )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import write_text
 from ddpm_pipeline.diffusion import bits_per_dim
 from ddpm_pipeline.likelihood.totals import BoundTotals
 
@@ -145,11 +146,19 @@ class BoundReport:
         settings = {f.name: _plain(getattr(self.settings, f.name)) for f in fields(self.settings)}
         return values | settings
 
-    def to_json(self, path: str | os.PathLike | None = None, *, per_example: bool = True) -> str:
-        """Give ``to_dict`` as JSON; also write it to a file if a path is given."""
-        text = json.dumps(self.to_dict(per_example=per_example), indent=1) + "\n"
+    def to_json(
+        self, path: str | os.PathLike | None = None, *, per_example: bool = True, **more: object
+    ) -> str:
+        """Give ``to_dict`` as JSON; also write it to a file if a path is given.
+
+        Arguments:
+            path: The file, or None.
+            per_example: Whether to include the four lists of N numbers.
+            more: JSON values to be kept beside the report, by name.
+        """
+        text = json.dumps(self.to_dict(per_example=per_example) | more, indent=1) + "\n"
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(Path(path), text)
         return text
 
     def __str__(self) -> str:

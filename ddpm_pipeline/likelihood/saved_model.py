@@ -5,7 +5,6 @@ ddpm bound model --data photos/ --split test
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,6 @@ from ddpm_pipeline.common import (
     shared_accelerator,
     stream_generator,
     weights_hash,
-    write_text,
 )
 from ddpm_pipeline.data import (
     ImageData,
@@ -59,14 +57,14 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
     )
     if process_state().is_main_process:
         folder = output_folder(config)
-        text = json.dumps(_described(config, measured), indent=1) + "\n"
-        write_text(folder / "bound.json", text)
+        more = _described(config, measured)
+        measured.report.to_json(folder / "bound.json", **more)
         save_figure(measured.report, folder / "bound.png")
     return measured.report
 
 
 def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]:
-    """Give the report, its data, weights and versions as JSON values; no path and no host."""
+    """Describe the data, the weights and the versions as JSON values; no path and no host."""
     data = {
         "name": source_name(config.data),
         "split": config.split,
@@ -74,8 +72,7 @@ def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]
         "changes": measured.data.changes,
     }
     versions = {name: version(name) for name in ("torch", "diffusers")}
-    more = {"data": data, "weights": measured.weights, "versions": versions}
-    return {**measured.report.to_dict(), **more}
+    return {"data": data, "weights": measured.weights, "versions": versions}
 
 
 def output_folder(config: MeasureConfig) -> Path:

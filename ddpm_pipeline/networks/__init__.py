@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "compiling": ["CompiledNetwork"],
-        "cpu_layers": ["keep_freed_memory", "use_float32_attention", "use_matrix_products"],
-        "denoiser": ["Denoiser", "device_of", "evaluating", "run_denoiser"],
-        "inference": ["FastForward", "InferencePrecision", "computes_in_bfloat16"],
-        "launching": ["is_sharded_run", "without_accelerates_own"],
-        "sharding": ["gathered", "joined", "like", "own_part", "shard", "whole"],
-        "unets": ["attention_warning", "fresh_unet", "unet_config"],
+        "compiling": "CompiledNetwork",
+        "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",
+        "denoiser": "Denoiser device_of evaluating run_denoiser",
+        "inference": "FastForward InferencePrecision computes_in_bfloat16",
+        "launching": "is_sharded_run without_accelerates_own",
+        "sharding": "gathered joined like own_part shard whole",
+        "unets": "attention_warning fresh_unet unet_config",
     },
 )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": ["SampleConfig", "SamplingOptions"],
-        "manifest": ["MANIFEST_NAME", "check_not_foreign", "npz_manifest"],
-        "pipeline": ["DDPMPipeline"],
-        "sampling": ["ImageSampler", "load_image_sampler", "sample_images"],
+        "config": "SampleConfig SamplingOptions",
+        "manifest": "MANIFEST_NAME check_not_foreign npz_manifest",
+        "pipeline": "DDPMPipeline",
+        "sampling": "ImageSampler load_image_sampler sample_images",
     },
 )

@@ -36,7 +36,7 @@ from ddpm_pipeline.common import (
     process_state,
     stream_generator,
     weights_hash,
-    write_text,
+    write_json,
 )
 from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
@@ -203,7 +203,7 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
         return
     check_not_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(manifest, indent=2) + "\n")
+    write_json(path, manifest)
 
 
 def _write_shards(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.schedulers.config import PRIVATE_KEY
     from ddpm_pipeline.schedulers.optimal import (
         chain_bits_per_dim,
-        chain_decoder_cost,
+        chain_costs,
         timesteps_of,
     )
     from ddpm_pipeline.schedulers.scheduler import DDPMScheduler
@@ -27,15 +27,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "calibration": [
-            "Calibration",
-            "MEASURED_TABLES",
-            "OPTIONAL_TABLES",
-            "schedule_fingerprint",
-        ],
-        "choices": ["CALIBRATED_SPACINGS", "VARIANCE_ESTIMATES", "VarianceEstimate"],
-        "config": ["PRIVATE_KEY"],
-        "optimal": ["chain_bits_per_dim", "chain_decoder_cost", "timesteps_of"],
-        "scheduler": ["DDPMScheduler"],
+        "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
+        "choices": "CALIBRATED_SPACINGS VARIANCE_ESTIMATES VarianceEstimate",
+        "config": "PRIVATE_KEY",
+        "optimal": "chain_bits_per_dim chain_costs timesteps_of",
+        "scheduler": "DDPMScheduler",
     },
 )

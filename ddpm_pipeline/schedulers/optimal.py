@@ -43,7 +43,7 @@ from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, OBJECTIVES, Ob
 
 __all__ = [
     "chain_bits_per_dim",
-    "chain_decoder_cost",
+    "chain_costs",
     "optimal_timesteps",
     "timesteps_of",
 ]
@@ -223,6 +223,26 @@ def chain_bits_per_dim(
     """
     calibration.check_schedule(schedule)
     chain = torch.tensor(check_chain(timesteps, len(schedule)))
+    costs = chain_costs(calibration, schedule, chain, variance_type, eta)
+    prior = prior_cost(schedule, calibration.second_moment, int(chain[0]))
+    return float(bits_per_dim(prior + costs[:-1].sum() + costs[-1], 1))
+
+
+def chain_costs(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    chain: Tensor,
+    variance_type: VarianceType,
+    eta: float | None = None,
+) -> Tensor:
+    """Price the moves of a chain of K timesteps, the last of which ends at the data.
+
+    Arguments:
+        calibration, schedule, variance_type, eta: As in ``chain_bits_per_dim``.
+        chain: The timesteps, int64, shape (K,), strictly decreasing.
+    Returns:
+        Nats per dimension of every transition and then of the decoder, float64, shape (K,).
+    """
     t, s = chain[:-1], chain[1:]
     moves = move_costs(
         schedule,
@@ -233,14 +253,6 @@ def chain_bits_per_dim(
         x_0_variance=calibration.x_0_variance[t],
         eta=eta,
     )
-    decoder = chain_decoder_cost(calibration, schedule, chain, variance_type)
-    prior = prior_cost(schedule, calibration.second_moment, int(chain[0]))
-    return float(bits_per_dim(prior + moves.sum() + decoder.sum(), 1))
-
-
-def chain_decoder_cost(
-    calibration: Calibration, schedule: NoiseSchedule, chain: Tensor, variance_type: VarianceType
-) -> Tensor:
-    """Price the last move of a chain: E[-log p(x_0 | x_t)]/D in nats, shape (1,)."""
     above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
-    return _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
+    decoder = _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
+    return torch.cat([moves, decoder])

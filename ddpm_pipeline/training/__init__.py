@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": ["PRESETS", "TrainingConfig"],
-        "paths": ["check_sources", "check_start"],
-        "run": ["dry_run", "train"],
-        "trainer": ["TrainingResult"],
+        "config": "PRESETS TrainingConfig",
+        "paths": "check_sources check_start",
+        "run": "dry_run train",
+        "trainer": "TrainingResult",
     },
 )

@@ -15,7 +15,7 @@ from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ddpm_pipeline.common import write_text
+from ddpm_pipeline.common import write_json
 from ddpm_pipeline.data import source_name
 from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
@@ -268,7 +268,7 @@ class TrainingConfig:
 
     def save_json(self, path: str | Path) -> None:
         """Write the options to a file."""
-        write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def from_json(cls, path: str | Path) -> TrainingConfig:

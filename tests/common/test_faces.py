@@ -18,7 +18,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 OWN = 1
 __getattr__, __dir__, __all__ = lazy_face(
-    __name__, {"second": ["two", "three"], "deep.first": ["one"]}
+    __name__, {"second": "two three", "deep.first": "one"}
 )
 """
 

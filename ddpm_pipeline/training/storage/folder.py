@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import write_aside, write_text
+from ddpm_pipeline.common import write_aside, write_json
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
@@ -196,7 +196,7 @@ class RunFolder:
         if grid is not None:
             _save_enlarged(grid, self.picture)
             record = {**record, "samples_step": int(grid.stem.removeprefix(_GRID))}
-        write_text(self.record, json.dumps(record, indent=2) + "\n")
+        write_json(self.record, record)
 
 
 def _save_enlarged(picture: Path, path: Path) -> None:

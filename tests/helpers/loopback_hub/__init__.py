@@ -1,6 +1,6 @@
 """A small Hub on loopback that the real huggingface_hub client pushes to and pulls from.
 
-    python -m helpers.loopback_hub PORT FOLDER      prints the port that it listens on; 0 takes a free one
+    python -m helpers.loopback_hub PORT FOLDER    prints its port; PORT 0 takes a free one
 
 Standard library, and PyYAML as huggingface_hub brings it. Repositories with commits, branches,
 tags, pull requests, private repositories, LFS and xet; the tokens are in ``store.TOKENS``. It
