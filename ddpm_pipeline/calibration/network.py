@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ddpm_pipeline.calibration.run import CalibrationRun, Measured, own_state_file
 from ddpm_pipeline.calibration.tables import estimate_x_0_variance, measured_tables
-from ddpm_pipeline.common import check_choice, check_integer, draw_seed, weights_hashes
+from ddpm_pipeline.common import StateFile, check_choice, check_integer, draw_seed, weights_hashes
 from ddpm_pipeline.data import Batches
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.networks import Denoiser
@@ -110,13 +110,14 @@ def calibrate(
     _check_options(T, num_forwards, precision, estimate, decoder)
     hashes = weights_hashes(model) if isinstance(model, nn.Module) else None
     state = own_state_file(state_file, accelerator)
+    saved_seed = _saved_seed(state) if generator is None else None
     run = CalibrationRun(
         schedule=schedule,
         prediction_type=scheduler.config["prediction_type"],
         variance_type=scheduler.variance_type,
         num_forwards=num_forwards,
         is_discrete=decoder == "discretized",
-        seed=draw_seed(generator, accelerator, saved=(state.load() or {}).get("seed")),
+        seed=draw_seed(generator, accelerator, saved=saved_seed),
         weights=repr(hashes),
     )
     measured = run.sum_forwards(
@@ -170,6 +171,12 @@ def _calibration(
         estimate=estimate,
         weights=weights,
     )
+
+
+def _saved_seed(state: StateFile) -> int | None:
+    """Read the seed of an interrupted run; None without one."""
+    saved = state.load()
+    return None if saved is None else saved["seed"]
 
 
 def _check_options(

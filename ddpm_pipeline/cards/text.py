@@ -86,8 +86,8 @@ class CardFacts:
 
     @property
     def lacks_command(self) -> bool:
-        """Whether the run was recorded, but not the options that a command is made of."""
-        return self.record is not None and "options" not in self.record
+        """Whether there was a run, but no record of the options that a command is made of."""
+        return self.training is not None and "options" not in (self.record or {})
 
 
 def section_parts(facts: CardFacts) -> dict[str, str]:

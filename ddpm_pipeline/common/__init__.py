@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.common.files import (
         TEMPORARY_PATTERN,
+        discard_unfinished,
         sync_path,
         write_aside,
         write_bytes,
@@ -58,7 +59,10 @@ __getattr__, __dir__, __all__ = lazy_face(
         "distributed": (
             "draw_seed join_restarted_processes on_main process_state shared_accelerator"
         ),
-        "files": "TEMPORARY_PATTERN sync_path write_aside write_bytes write_json write_text",
+        "files": (
+            "TEMPORARY_PATTERN discard_unfinished sync_path write_aside write_bytes write_json "
+            "write_text"
+        ),
         "fingerprints": (
             "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"
         ),

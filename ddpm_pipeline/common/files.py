@@ -8,8 +8,10 @@ Everything that this package writes and somebody may read later goes through her
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 
 __all__ = [
     "TEMPORARY_PATTERN",
+    "discard_unfinished",
     "sync_path",
     "write_aside",
     "write_bytes",
@@ -38,7 +41,8 @@ def write_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: If it cannot be written; what was there stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    # Unique, for other hosts may count their processes alike on a disk that they share.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.writing")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -46,8 +50,21 @@ def write_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
             if sync:
                 os.fsync(file.fileno())
         temporary.replace(path)
+        if sync:
+            sync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def discard_unfinished(folder: Path, name: str = "*") -> None:
+    """Delete what writers that were killed left in a folder.
+
+    Arguments:
+        folder: Where nobody else is writing now.
+        name: Of the file that they were writing; any unless given.
+    """
+    for unfinished in folder.glob(f".{glob.escape(name) if name != '*' else name}.*.writing"):
+        unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:

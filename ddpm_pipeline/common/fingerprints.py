@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
     "check_weights",
@@ -134,11 +135,11 @@ def _current_hash(network: nn.Module) -> str:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """Take off the wrappers of torch.compile and DistributedDataParallel."""
-    for attribute in ("_orig_mod", "module"):
-        inner = getattr(network, attribute, None)
-        if isinstance(inner, nn.Module) and len(list(network.children())) == 1:
-            return _bare(inner)
+    """Take the wrappers of torch.compile and of many devices off a network."""
+    if type(network).__module__.startswith("torch._dynamo."):  # whose import takes a second
+        return _bare(network._orig_mod)  # noqa: SLF001
+    if isinstance(network, nn.DataParallel | DistributedDataParallel):
+        return _bare(network.module)
     return network
 
 

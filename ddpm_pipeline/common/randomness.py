@@ -3,9 +3,10 @@
     stream_generator("order", seed, epoch)                  the order of the data in an epoch
     stream_generator("noise", seed, step, micro, rank)      the noise of one micro-step
 
-A *stream* is one use of randomness. Its number is part of the key of every generator, so that no
-two uses ever share their draws, and a run that is continued draws what it would have drawn. The
-numbers are part of what a seed means: they never change, and a new use takes a new number.
+A *stream* is one use of randomness. Its number is part of the key of every generator, so that two
+streams share no draws, and a run that is continued draws what it would have drawn. The numbers
+are part of what a seed means: they never change, and a new use takes a new number. What draws by
+NumPy, as the order of a stream's shards does, takes its key from here too.
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 
-from ddpm_pipeline.common.files import write_aside
+from ddpm_pipeline.common.files import discard_unfinished, write_aside
 
 __all__ = ["StateFile"]
 
@@ -47,7 +49,13 @@ class StateFile:
         """Read what was saved last; None if there is no file."""
         if self.path is None or not self.path.exists():
             return None
-        return torch.load(self.path, weights_only=True)
+        try:
+            return torch.load(self.path, weights_only=True)
+        except (EOFError, RuntimeError, UnpicklingError, BadZipFile) as error:
+            reason = str(error).partition(".")[0] or "it ends too early"
+            raise ValueError(
+                f"state_file {str(self.path)!r} is damaged; delete it to start afresh ({reason})"
+            ) from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors and plain values, or pass if the last time was too short a while ago."""
@@ -63,3 +71,4 @@ class StateFile:
         """Remove the file, since the sum is complete."""
         if self.path is not None and self._writes:
             self.path.unlink(missing_ok=True)
+            discard_unfinished(self.path.parent, self.path.name)

@@ -83,7 +83,7 @@ PREDICTIONS: dict[str, Prediction] = {
 
 def predict_x_0(
     schedule: NoiseSchedule,
-    model_output: Tensor,
+    prediction: Tensor,
     x_t: Tensor,
     t: Timestep,
     s: Timestep | None = None,
@@ -94,7 +94,7 @@ def predict_x_0(
 
     Arguments:
         schedule: Noise schedule with T steps.
-        model_output: Output of the network without any variance channels, shape (B, *).
+        prediction: Output of the network without any variance channels, shape (B, *).
         x_t: Noisy data at t, shape (B, *).
         t, s: Timesteps as in ``posterior``; s only matters for prediction_type "mean".
         prediction_type: One of PREDICTION_TYPES.
@@ -105,7 +105,7 @@ def predict_x_0(
             somewhere in the schedule and the type (epsilon, score) cannot tell x_0 there.
     Source: Ho et al. 2020, eq. 15; Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
     """
-    return convert(schedule, model_output, x_t, t, s, from_type=prediction_type, to_type="sample")
+    return convert(schedule, prediction, x_t, t, s, from_type=prediction_type, to_type="sample")
 
 
 def convert(

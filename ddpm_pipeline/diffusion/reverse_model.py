@@ -11,6 +11,7 @@ stands in ``reverse_process``; here the choices that stay the same over a chain 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,30 +62,21 @@ class ReverseProcess:
         above: Timestep | None = None,
     ) -> Gaussian:
         """Give p(x_s | x_t); arguments as in ``reverse``."""
-        return reverse(
-            self.schedule,
-            model_output,
-            x_t,
-            t,
-            s,
-            prediction_type=self.prediction_type,
-            variance_type=self.variance_type,
-            above=above,
-            x_0_variance=self.x_0_variance_of_moves(t, s),
-            x_0_map=self._clip,
-        )
+        options = self._options(t, s, above)
+        return reverse(self.schedule, model_output, x_t, t, s, x_0_map=self._clip, **options)
 
     def coefficients(self, t: Tensor, s: Tensor, above: Timestep | None = None) -> ReverseMove:
         """Give the coefficients of moves t → s; arguments as in ``reverse_coefficients``."""
-        return reverse_coefficients(
-            self.schedule,
-            t,
-            s,
-            prediction_type=self.prediction_type,
-            variance_type=self.variance_type,
-            above=above,
-            x_0_variance=self.x_0_variance_of_moves(t, s),
-        )
+        return reverse_coefficients(self.schedule, t, s, **self._options(t, s, above))
+
+    def _options(self, t: Tensor, s: Tensor, above: Timestep | None) -> dict[str, Any]:
+        """Give what a move depends on beside the schedule, the timesteps and the output."""
+        return {
+            "prediction_type": self.prediction_type,
+            "variance_type": self.variance_type,
+            "above": above,
+            "x_0_variance": self.x_0_variance_of_moves(t, s),
+        }
 
     def squared_error(
         self, model_output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -112,6 +113,19 @@ class PushOptions:
         """List the options."""
         return [field.name for field in fields(cls)]
 
+    @classmethod
+    def given_to(cls, function: str, options: dict[str, Any]) -> PushOptions:
+        """Collect the options that a function was called with.
+
+        Raises:
+            TypeError: If there is no such option; names the function and those that there are.
+        """
+        for name in options:
+            if name not in cls.names():
+                known = ", ".join(cls.names())
+                raise TypeError(f"{function} has no option {name!r}; there are {known}")
+        return cls(**options)
+
 
 def push_folder(
     folder: str | Path,
@@ -138,13 +152,13 @@ def push_folder(
     Returns:
         Where it is.
     Raises:
-        TypeError: If there is no option of a name.
+        TypeError: If there is no such option.
         ValueError: If an argument is not allowed, or a file is a pickle.
         FileNotFoundError: If a file is missing.
         HubError: If the push failed; the branch is as it was, or as it would be after the push
             if only the last answer was lost. HubTimeoutError after a silence.
     """
-    asked = PushOptions(**options)
+    asked = PushOptions.given_to("a push", options)
     contents = checked_contents(Path(folder), model_files(folder) if files is None else files)
     api = HfApi(token=asked.token)
     message = asked.commit_message or "Push with ddpm_pipeline"

@@ -294,7 +294,16 @@ class DDPMPipeline(DiffusionPipeline):
             repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)
 
-    def push_to_hub(self, repo_id: str, **options: object) -> PushResult:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> PushResult:
         """Push the pipeline and a card in one commit, or change nothing.
 
         What an earlier push brought beside the model, such as the configuration of the training
@@ -302,17 +311,24 @@ class DDPMPipeline(DiffusionPipeline):
 
         Arguments:
             repo_id: OWNER/NAME, or NAME for one of the token's user; made if it is missing.
-            options: Those of ``PushOptions``: revision, private, commit_message, token,
-                create_pr, timeout.
+            revision, private, commit_message, token, create_pr: As in ``PushOptions``.
         Returns:
             Where it is.
         Raises:
             HubError: If it could not be pushed; says why in one line.
         """
-        PushOptions(**options)  # refuses what there is not before anything is saved
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return push_model(folder, repo_id, is_whole=False, **options)
+            return push_model(
+                folder,
+                repo_id,
+                is_whole=False,
+                revision=revision,
+                private=private,
+                commit_message=commit_message,
+                token=token,
+                create_pr=create_pr,
+            )
 
     def to_json_string(self) -> str:
         """Give the content of model_index.json, which names only classes of diffusers."""

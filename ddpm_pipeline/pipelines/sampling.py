@@ -32,7 +32,7 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import (
-    TEMPORARY_PATTERN,
+    discard_unfinished,
     process_state,
     stream_generator,
     weights_hash,
@@ -198,8 +198,7 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST_NAME
     if path.exists():
         check_manifest(manifest, json.loads(path.read_text()), folder)
-        for unfinished in folder.glob(TEMPORARY_PATTERN):
-            unfinished.unlink()
+        discard_unfinished(folder)
         return
     check_not_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)

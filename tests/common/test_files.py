@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ddpm_pipeline.common.files import (
-    TEMPORARY_PATTERN,
+    discard_unfinished,
     sync_path,
     write_aside,
     write_bytes,
@@ -82,9 +82,12 @@ def test_a_killed_writer_leaves_the_old_content(path: Path, place: str) -> None:
     assert run(code, path).returncode == -signal.SIGKILL
     assert path.read_bytes() == OLD
     [left] = set(path.parent.iterdir()) - {path}
-    assert list(path.parent.glob(TEMPORARY_PATTERN)) == [left]
     write_bytes(path, NEW)  # the leftover is in nobody's way
     assert path.read_bytes() == NEW
+    discard_unfinished(path.parent, "other")
+    assert left.exists()
+    discard_unfinished(path.parent, path.name)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_content(path: Path) -> None:
@@ -126,7 +129,7 @@ def test_content_is_on_the_disk_before_its_name_if_asked(
     synced = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
     write_bytes(path, NEW, sync=sync)
-    assert synced == [OLD] * sync
+    assert synced == [OLD, NEW] * sync  # the content, then the name
     assert path.read_bytes() == NEW
 
 

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ddpm_pipeline.common import fingerprints
 from ddpm_pipeline.common.fingerprints import (
@@ -30,20 +32,23 @@ def make_network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
 
 
-class Wrapper(nn.Module):
-    """Holds a network as DistributedDataParallel does, which needs a group of processes."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
+@pytest.fixture(scope="module", autouse=True)
+def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A group of one process, which DistributedDataParallel asks for."""
+    rendezvous = tmp_path_factory.mktemp("group") / "rendezvous"
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 WRAPPERS = {
     "compiled": torch.compile,
     "data parallel": nn.DataParallel,
-    "distributed": Wrapper,
-    "compiled, then distributed": lambda network: Wrapper(torch.compile(network)),
-    "distributed, then compiled": lambda network: torch.compile(Wrapper(network)),
+    "distributed": DistributedDataParallel,
+    "compiled, then distributed": lambda network: DistributedDataParallel(torch.compile(network)),
+    "distributed, then compiled": lambda network: torch.compile(DistributedDataParallel(network)),
 }
 
 
@@ -71,6 +76,19 @@ def test_a_network_with_a_part_called_module_is_not_taken_for_a_wrapper() -> Non
     with torch.no_grad():
         pair.head.bias += 1
     assert weights_hash(pair) != before
+
+
+def test_a_network_of_one_part_called_module_is_hashed_with_all_that_is_its_own() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+            self.register_buffer("scale", torch.tensor(scale))
+
+    first, second = Scaled(1.0), Scaled(100.0)
+    second.module.load_state_dict(first.module.state_dict())
+    assert weights_hash(first) != weights_hash(second)
+    assert weights_hash(first) == tensors_hash(first.state_dict())
 
 
 def test_the_hash_of_weights_follows_values_and_names() -> None:

@@ -102,3 +102,18 @@ def test_saving_takes_no_more_than_its_share_of_the_time(
     now += 0.002
     file.save({"done": 4})
     assert file.path.read_text() == "4"
+
+
+def test_what_a_killed_save_left_goes_with_the_state(tmp_path: Path) -> None:
+    left = tmp_path / ".state.7-0123abcd.writing"
+    left.write_bytes(b"half")
+    StateFile(tmp_path / "state").delete()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 cut"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bound.state"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bound\.state' is damaged; delete it"):
+        StateFile(path).load()

@@ -1,4 +1,4 @@
-"""Functions and files stay short enough to be read at one sitting."""
+"""Functions and files stay short enough to be read at one sitting, and say nothing twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.paths import PACKAGE
 
-LONGEST_FUNCTION, LONGEST_FILE = 50, 350
+LONGEST_FUNCTION, LONGEST_FILE, SAME_LINES = 50, 350, 6
 # Files that may be longer, and why.
 EXCEPTIONS: dict[str, str] = {}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -63,3 +63,33 @@ def test_what_is_counted_are_lines_of_code() -> None:
     ]
     source = "\n".join(lines)
     assert code_lines(ast.parse(source).body[0], lines) == 3
+
+
+def own_lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines of a file but for imports, docstrings, comments, blanks and lone brackets."""
+    source = path.read_text(encoding="utf-8")
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_text or isinstance(node, ast.Import | ast.ImportFrom):
+            left_out |= set(range(node.lineno, node.end_lineno + 1))
+    lines = [(i, line.strip()) for i, line in enumerate(source.splitlines(), start=1)]
+    return [
+        (i, text)
+        for i, text in lines
+        if i not in left_out and any(map(str.isalnum, text)) and not text.startswith("#")
+    ]
+
+
+def test_no_six_lines_stand_in_two_places() -> None:
+    seen: dict[tuple[str, ...], str] = {}
+    twice = []
+    for path in FILES:
+        lines = own_lines(path)
+        for start in range(len(lines) - SAME_LINES + 1):
+            window = lines[start : start + SAME_LINES]
+            place = f"{name_of(path)}:{window[0][0]}"
+            first = seen.setdefault(tuple(text for _, text in window), place)
+            if first != place:
+                twice.append(f"{first} = {place}")
+    assert twice == []

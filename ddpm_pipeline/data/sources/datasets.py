@@ -7,12 +7,11 @@ Images are taken as the encoded bytes that the data set stores, not as what `dat
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.common import key_of, stat_key
+from ddpm_pipeline.common import check_data, key_of, stat_key
 from ddpm_pipeline.data.sources.library import content_key, import_datasets
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
 
@@ -31,8 +30,6 @@ __all__ = [
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABEL_NAMES = ("label", "labels", "class", "cls")
-_FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def is_dataset_path(path: Path) -> bool:
@@ -51,9 +48,7 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
         ValueError: If it cannot be opened, or has no such split.
     """
     path = Path(source).expanduser()
-    file_name = path.suffix.lower() in _FILE_SUFFIXES
-    if not path.exists() and (file_name or not _HUB_NAME.fullmatch(os.fspath(source))):
-        raise FileNotFoundError(f"{os.fspath(source)!r} does not exist")
+    check_data("source", os.fspath(source))
     library = import_datasets()
     try:
         if path.is_file():

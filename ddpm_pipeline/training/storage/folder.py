@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import write_aside, write_json
+from ddpm_pipeline.common import discard_unfinished, write_aside, write_json
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
@@ -82,6 +82,8 @@ class RunFolder:
             raise FileExistsError(
                 f"another process is training in output_dir {str(self.path)!r}"
             ) from None
+        for folder in (self.path, self.samples):
+            discard_unfinished(folder)
 
     def unlock(self) -> None:
         """Let other runs in."""
