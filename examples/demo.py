@@ -86,6 +86,8 @@ def main() -> None:
             cache_dir=str(options.output_dir / "cache"),
         )
     )
+    if not result.finished:
+        sys.exit("demo: stopped; the same command goes on from there")
     samples = draw_digits(result.output_dir, options.num_inference_steps, options.guidance_scale)
     real = np.concatenate([images[labels == c][:COLUMNS] for c in CLASSES])
     figure_path = options.output_dir / "samples.png"
