@@ -10,9 +10,10 @@ Which images a step sees is in order.py; batches without end are in loader.py an
 never whole in one place, in streams.py.
 """
 
+import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from ddpm_pipeline.common import key_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
+from ddpm_pipeline.data.findings import Found, described, describe_named, printable, summarized
 from ddpm_pipeline.data.preparing import Pixels
 from ddpm_pipeline.data.sources.arrays import (
     array_source,
@@ -35,6 +37,8 @@ from ddpm_pipeline.data.sources.folders import folder_source
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
 __all__ = ["Batch", "ImageData", "open_images", "split_validation"]
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -64,6 +68,8 @@ class ImageData:
         changes: How many of the M images were "resized", "cropped", "padded", "requantized" (had
             values between the 256 levels) or converted, as in {"RGBA to RGB": 3}.
         skipped: How many images could not be read.
+        found: Sizes and modes, what was left out and why, and the split, for people.
+        name_of: Says which file each of the M images is, or None.
     """
 
     values: Tensor
@@ -77,6 +83,8 @@ class ImageData:
     fingerprint: str
     changes: dict[str, int]
     skipped: int
+    found: Found = field(default_factory=Found)
+    name_of: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         if self.members is not None:
@@ -102,6 +110,30 @@ class ImageData:
     def was_padded(self) -> bool:
         """Tell whether black was put around any image."""
         return "padded" in self.changes
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the N images, as those of files or "row 3"; None if they have none."""
+        if self.name_of is None:
+            return None
+        numbers = range(len(self)) if self.members is None else self.members.tolist()
+        return [self.name_of(i) for i in numbers]
+
+    @property
+    def class_counts(self) -> dict[str, int] | None:
+        """How many images each class has, by its name or number; None without labels."""
+        if self.labels is None:
+            return None
+        counts = self.labels.bincount(minlength=self.num_classes or 0).tolist()
+        names = self.class_names or [str(i) for i in range(len(counts))]
+        return dict(zip(names, counts, strict=True))
+
+    def describe(self) -> str:
+        """Say in a few lines what the images are, what was done to them, and what was left out."""
+        return "\n".join(described(self))
+
+    def __repr__(self) -> str:
+        return "\n".join(summarized(self))
 
     def batch(
         self, indices: Tensor | Sequence[int], generator: torch.Generator | None = None
@@ -168,6 +200,8 @@ def open_images(
     num_classes: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    background: str | tuple[int, int, int] | None = None,
+    max_pixels: int | None = None,
     strict: bool = False,
     cache_dir: str | os.PathLike | None = None,
     num_threads: int | None = None,
@@ -180,19 +214,27 @@ def open_images(
             file, or folder of them; a folder made by `save_to_disk`; the name of a data set on the
             Hub; an array, tensor or `datasets.Dataset`.
         resolution: Height and width.
-        channels: 1, 3 or 4; None is 1 if every image is grey, else 3 (arrays keep their own).
-        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts black
-            around smaller ones and refuses larger ones.
+        channels: 1, 3 or 4; None is 1 if every image that can be read is grey, else 3 (arrays keep
+            their own).
+        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts
+            `background` around smaller ones and refuses larger ones.
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
-        value_range: What becomes 0 and 255, for arrays that are not uint8.
-        split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder.
-            Data sets, IDX files and folders of splits take "train" unless told.
-        labels: Whether to read class labels: folder names, the label column, the labels file or
-            the array `labels` or `y`. Or the labels themselves, one per image.
+        value_range: What becomes 0 and 255: needed for arrays that are not uint8 and for files
+            that do not say it (32 bits, signed, floating point), possible for all of over 8 bits.
+        split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder ("."
+            is all of it). Data sets, IDX files and folders of splits take "train" unless told.
+        labels: Whether to read class labels: folder names, a column of metadata.csv or
+            metadata.jsonl, the label column, the labels file or the array `labels` or `y`. Or the
+            labels themselves, one per image.
         num_classes: How many classes there must be.
-        image_column, label_column: Columns of a data set, if they are not to be found by type.
-        strict: Refuse images that cannot be read; otherwise they are skipped, with a warning that
-            counts and names them.
+        image_column, label_column: Columns of a data set, if they are not to be found by type; the
+            latter also of a folder's metadata.
+        background: The colour under transparency and in padding, as "white", "#808080" or (128,
+            128, 128); None is white under transparency and black in padding.
+        max_pixels: How many pixels an image file may have; None keeps Pillow's limit.
+        strict: Refuse images that cannot be read, and files that may be images but have a suffix
+            that is not known; otherwise they are left out, with a warning that counts and names
+            them.
         cache_dir: Where decoded images are kept; `$DDPM_PIPELINE_CACHE`, or else
             `$HF_HOME/ddpm_pipeline/images`. Arrays in memory are not cached.
         num_threads: How many threads decode.
@@ -203,12 +245,15 @@ def open_images(
         ValueError: If there are no images, or they, their labels or an option do not fit.
         TypeError: If `source` is of another type.
     """
-    settings = Preparation(resolution, channels, fit, crop, value_range)
+    settings = Preparation(
+        resolution, channels, fit, crop, value_range, background, max_pixels
+    )
     reads_labels = labels is True
     found = _find(source, split, reads_labels, image_column, label_column)
     if not isinstance(labels, bool):
         found = _with_labels(found, labels)
     count = _count_classes(found, num_classes)
+    _report_unread(found, strict)
     pixels = prepare(
         found,
         settings,
@@ -218,6 +263,20 @@ def open_images(
         progress=progress,
     )
     return _image_data(pixels, found, resolution, count)
+
+
+def _report_unread(found: Source, strict: bool) -> None:
+    """Warn of files that may be images and are not read, or refuse them."""
+    if not found.unread:
+        return
+    count = sum(named.count for named in found.unread.values())
+    report = (
+        f"{count} files are not read, as their suffixes are none that Pillow knows: "
+        f"{describe_named(found.unread)}"
+    )
+    if strict:
+        raise ValueError(f"{report}; strict refuses that")
+    logger.warning("%s", report)
 
 
 def _find(
@@ -244,10 +303,11 @@ def _find(
     path = Path(source).expanduser()
     if is_dataset_path(path):
         return dataset_source(load_dataset(source, split), labels=labels, **columns)
-    refuse(f"{str(path)!r}", **columns)
-    if path.is_file():
-        return file_source(path, split, labels)
-    return (idx_folder_source if is_idx_folder(path) else folder_source)(path, split, labels)
+    refuse(repr(printable(str(path))), image_column=image_column)
+    if path.is_dir() and not is_idx_folder(path):
+        return folder_source(path, split, labels, label_column)
+    refuse(repr(printable(str(path))), label_column=label_column)
+    return (file_source if path.is_file() else idx_folder_source)(path, split, labels)
 
 
 def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
@@ -282,10 +342,15 @@ def _image_data(
     if pixels.sizes is not None:
         areas = pixels.sizes.prod(1) * pixels.channels
         windows = torch.from_numpy(np.column_stack([areas.cumsum() - areas, pixels.sizes]))
+    kept = np.delete(np.arange(found.length), list(pixels.dropped)) if pixels.dropped else None
+
+    def name_of(i: int) -> str:
+        return found.name(i if kept is None else int(kept[i]))
+
     if found.labels is not None:
-        kept = np.delete(found.labels, list(pixels.dropped))
-        labels = torch.from_numpy(kept)
-        fingerprint = key_of(fingerprint, kept.tolist(), found.class_names)
+        kept_labels = found.labels if kept is None else found.labels[kept]
+        labels = torch.from_numpy(kept_labels)
+        fingerprint = key_of(fingerprint, kept_labels.tolist(), found.class_names)
     return ImageData(
         values=torch.from_numpy(pixels.values),
         windows=windows,
@@ -298,6 +363,8 @@ def _image_data(
         fingerprint=fingerprint,
         changes=pixels.changes,
         skipped=len(pixels.dropped),
+        found=pixels.found,
+        name_of=name_of,
     )
 
 

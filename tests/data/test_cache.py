@@ -171,7 +171,7 @@ from ddpm_pipeline.data import preparing
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.sources.folders import folder_source
-decode, inspect, calls, looks = preparing.decode, preparing._inspect, 0, 0
+decode, inspect, calls, looks = preparing.decode, preparing.inspect_image, 0, 0
 def counted(raw, settings):
     global calls
     calls += 1
@@ -179,12 +179,12 @@ def counted(raw, settings):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.002)
     return decode(raw, settings)
-def looked(raw):
+def looked(raw, settings):
     global looks
     looks += 1
     time.sleep(0.002)
-    return inspect(raw)
-preparing.decode, preparing._inspect = counted, looked
+    return inspect(raw, settings)
+preparing.decode, preparing.inspect_image = counted, looked
 print("ready", flush=True)
 sys.stdin.readline()
 pixels = prepare(folder_source(Path(sys.argv[1])), Preparation(8), cache_dir=sys.argv[2],

@@ -12,6 +12,7 @@ import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
 
 from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.inspection import Inspection
 from ddpm_pipeline.data.preparing import Pixels, Preparer, describe_unreadable, pixels_of
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source
@@ -110,8 +111,11 @@ def test_the_first_reading_decodes_nothing_and_plans_the_second(tmp_path: Path) 
     header = work.write(plan, lambda values: written.append(bytes(values)))
     assert b"".join(written) == bytes([1]) * 64
     assert header == json.loads(json.dumps(header))
-    assert (header["fingerprint"], header["dropped"]) == (plan.fingerprint, [0, 2])
-    assert [error.split(" ")[0] for error in header["errors"]] == ["0.png", "2.png"]
+    assert header["fingerprint"] == plan.fingerprint
+    # By its place among the readable ones; the third image is this source's alone.
+    assert [place for place, _ in header["undecodable"]] == [0]
+    assert plan.inspection.unreadable == {2: "not an image"}
+    assert "png" not in json.dumps(header)
 
 
 def test_images_are_written_in_order_one_at_a_time() -> None:
@@ -165,18 +169,24 @@ def test_reports_of_unreadable_images() -> None:
     assert describe_unreadable(3, 9, ["x", "y"]) == "3 of 9 images cannot be read: x; y, ..."
 
 
-HEADER = {"channels": 1, "fingerprint": "f", "dropped": [2], "errors": ["e"], "changes": {}}
+HEADER = {"channels": 1, "fingerprint": "f", "dropped": [], "errors": [], "changes": {}}
+
+
+def joined(values: np.ndarray, header: dict[str, object], length: int = 4) -> Pixels:
+    """With a source whose first image has no header; of its others the second cannot be decoded."""
+    source = Source(length, lambda _: b"", lambda i: f"{i}.png", None)
+    undecodable = {"undecodable": [[1, "cut"]]}
+    return pixels_of(values, HEADER | header | undecodable, source, Inspection({0: "empty"}))
 
 
 def test_bytes_and_their_header_are_joined() -> None:
-    square = pixels_of(
-        np.arange(8, dtype=np.uint8), HEADER | {"shape": [2, 1, 2, 2], "sizes": None}
-    )
+    values = np.arange(8, dtype=np.uint8)
+    square = joined(values, {"shape": [2, 1, 2, 2], "sizes": None})
     assert square.values.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 7]]]]
-    assert (square.sizes, square.dropped, square.errors) == (None, (2,), ("e",))
-    flexible = pixels_of(
-        np.arange(10, dtype=np.uint8), HEADER | {"shape": None, "sizes": [[2, 2], [2, 3]]}
-    )
+    assert (square.sizes, square.dropped) == (None, (0, 2))
+    assert square.errors == ("0.png (empty)", "2.png (cut)")
+    values = np.arange(10, dtype=np.uint8)
+    flexible = joined(values, {"shape": None, "sizes": [[2, 2], [2, 3]]})
     assert flexible.values.tolist() == list(range(10))
     assert flexible.sizes.tolist() == [[2, 2], [2, 3]]
 
@@ -187,4 +197,10 @@ def test_bytes_and_their_header_are_joined() -> None:
 )
 def test_another_number_of_bytes_is_refused(count: int, layout: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"holds {count} bytes, not what its header says"):
-        pixels_of(np.zeros(count, np.uint8), HEADER | layout)
+        joined(np.zeros(count, np.uint8), layout)
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_another_number_of_images_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match="holds 2 images, not those of the source"):
+        joined(np.zeros(8, np.uint8), {"shape": [2, 1, 2, 2], "sizes": None}, length)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of, stat_key
 from ddpm_pipeline.data.sources.library import content_key, import_datasets
-from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
+from ddpm_pipeline.data.sources.source import LABEL_NAMES, Source, encode_labels, one_line, refuse
 
 if TYPE_CHECKING:
     import datasets
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-_LABEL_NAMES = ("label", "labels", "class", "cls")
 _FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -164,7 +163,7 @@ def find_label_column(features: Mapping[str, Any], name: str | None = None) -> s
     Raises:
         ValueError: If there is none, or more than one.
     """
-    return _find_column(features, "label_column", name, "ClassLabel", _LABEL_NAMES)
+    return _find_column(features, "label_column", name, "ClassLabel", LABEL_NAMES)
 
 
 def _find_column(
