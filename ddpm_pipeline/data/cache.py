@@ -8,17 +8,17 @@
 
 The fingerprint holds no path: the same files give the same one on any machine, and touching or
 moving them costs reading, not decoding. An entry holds only what its content determines; which
-files of a source cannot be read, and why, is in the record of that source, or found anew. An entry is built aside, synced to disk and renamed, under
-a file lock, so that it is either whole or absent and two processes that start at once build it
-once.
+files of a source cannot be read, and why, is in the record of that source, or found anew. An entry
+is built aside, synced to disk and renamed, under a file lock, so that it is either whole or absent
+and two processes that start at once build it once.
 """
 
 import hashlib
 import json
 import logging
 import os
-import shutil
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from ddpm_pipeline.data.preparing import (
 )
 from ddpm_pipeline.data.sources.source import Source
 
-__all__ = ["default_cache_dir", "prepare"]
+__all__ = ["check_range", "default_cache_dir", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +78,7 @@ def prepare(
             settings.
         OSError: If the cache cannot be written.
     """
-    if source.dtype not in {"uint8", "bool"} and settings.value_range is None:
-        raise ValueError(
-            f"{source.dtype} images need value_range=(low, high), the values that become black "
-            "and white: (0, 1), (-1, 1), (0, 255), ..."
-        )
+    check_range(source.dtype, settings.value_range)
     preparer = Preparer(source, settings, strict, decoding_threads(num_threads), progress)
     if source.quick_key is None:
         return preparer.in_memory()
@@ -98,6 +94,19 @@ def prepare(
             raise ValueError(f"{report}; strict refuses that")
         logger.warning("%s; skipped", report)
     return pixels
+
+
+def check_range(dtype: str, value_range: tuple[float, float] | None) -> None:
+    """Refuse numbers of a type that does not say what is black and white.
+
+    Raises:
+        ValueError: Names the option that says it.
+    """
+    if dtype not in {"uint8", "bool"} and value_range is None:
+        raise ValueError(
+            f"{dtype} images need value_range=(low, high), the values that become black "
+            "and white: (0, 1), (-1, 1), (0, 255), ..."
+        )
 
 
 def _cached(preparer: Preparer, root: Path) -> Pixels:
@@ -138,19 +147,23 @@ def _known(source: Source, root: Path, quick: Path) -> Pixels | None:
     except (ValueError, KeyError, TypeError):
         logger.warning("image cache: %s is damaged; reading the images again", quick.name)
         return None
-    entry = root / fingerprint
-    if (header := _open(entry)) is None:
+    header = _open(root / fingerprint)
+    if header is None or not _believable(header, record, found):
         return None
-    if found is not None and found.unreadable and record["found"]["pillow"] != pillow_version:
-        return None  # another Pillow may read them
-    if found is None:
-        if not all(_KNOWN_CHANGES.fullmatch(change) for change in header["changes"]):
-            return None
-        found = Inspection({})
     try:
-        return pixels_of(_map_file(entry), header, source, found)
+        return pixels_of(_map_file(root / fingerprint), header, source, found or Inspection({}))
     except ValueError:  # the record of an earlier version, which did not say what was left out
         return None
+
+
+def _believable(header: dict[str, Any], record: dict[str, Any], found: Inspection | None) -> bool:
+    """Tell whether looking at the files again would find nothing else.
+
+    It might if an earlier version looked, or another Pillow, which may read more.
+    """
+    if found is None:
+        return all(_KNOWN_CHANGES.fullmatch(change) for change in header["changes"])
+    return not found.unreadable or record["found"]["pillow"] == pillow_version
 
 
 def _build(preparer: Preparer, plan: Plan, entry: Path) -> dict[str, Any]:

@@ -98,10 +98,8 @@ def _color(background: Any) -> tuple[int, int, int]:  # noqa: ANN401 (a name or 
     """Give a colour's red, green and blue."""
     allowed = "the name of a colour, as 'white' or '#ffffff', or (red, green, blue) in 0 … 255"
     try:
-        if isinstance(background, str):
-            found = ImageColor.getrgb(background)
-        else:
-            found = tuple(background)
+        named = isinstance(background, str)
+        found = ImageColor.getrgb(background) if named else tuple(background)
         if len(found) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in found):
             return found
     except (TypeError, ValueError):
@@ -204,9 +202,7 @@ def _convert(
     return image.convert(mode), changes
 
 
-def _resize(
-    image: Image.Image, settings: Preparation
-) -> tuple[Image.Image, tuple[str, ...]]:
+def _resize(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
     (width, height), resolution = image.size, settings.resolution
     if min(width, height) == resolution:
         return image, ()

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
+from ddpm_pipeline.data.sources.source import one_line
 
 __all__ = ["Layout", "check_depth", "exact_image", "layout_of", "open_image"]
 
@@ -78,7 +79,8 @@ def open_image(raw: bytes, max_pixels: int | None = None) -> Image.Image:
         image = Image.open(io.BytesIO(raw))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         if max_pixels is None:
-            raise ValueError(f"too large for Pillow's limit ({error}); max_pixels allows it") from error
+            reason = f"too large for Pillow's limit: {one_line(error)}"
+            raise ValueError(f"{reason} max_pixels allows more") from error
         with _pillow_limit(max_pixels):
             image = Image.open(io.BytesIO(raw))
     except UnidentifiedImageError as error:
@@ -108,7 +110,7 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
 def layout_of(image: Image.Image) -> Layout:
     """Tell from its header how an image holds its values."""
     mode, rawmode = image.mode, _rawmode(image)
-    if mode == "P" or mode == "PA":
+    if mode in {"P", "PA"}:
         return Layout(mode, _grey_palette(image), exact=False)
     if image.format == "TIFF" and (found := _tiff_layout(image)):
         return found
@@ -117,15 +119,21 @@ def layout_of(image: Image.Image) -> Layout:
     if rawmode in _LOWER_BYTES:
         name = f"{rawmode.partition(';')[0].replace('X', '')};16"
         return Layout(name, False, exact=True, white=(0, 65535), as_before=False)
-    if mode[0] == "I":
-        known = image.format in {"PNG", "PPM", "JPEG2000"}
-        # Pillow has stretched a PGM of fewer levels to 16 bits already.
-        white = (0, 65535) if known else None
-        plain = known and "transparency" not in image.info
-        return Layout(mode, True, True, white, f"{image.format} in mode {mode}", as_before=plain)
+    if mode[0] in "IF":
+        return _wide_layout(image)
+    return Layout(mode, mode in _GREY, exact=False, as_before=not _repair_transparency(image))
+
+
+def _wide_layout(image: Image.Image) -> Layout:
+    """Tell it of grey in more than 8 bits, in a format other than TIFF."""
+    mode = image.mode
     if mode == "F":
         return Layout(mode, True, True, None, "floating point, mode F", as_before=False)
-    return Layout(mode, mode in _GREY, exact=False, as_before=not _repair_transparency(image))
+    # Pillow has stretched a PGM of fewer levels to 16 bits already.
+    known = image.format in {"PNG", "PPM", "JPEG2000"}
+    plain = known and "transparency" not in image.info
+    white = (0, 65535) if known else None
+    return Layout(mode, True, True, white, f"{image.format} in mode {mode}", as_before=plain)
 
 
 def _tiff_layout(image: Image.Image) -> Layout | None:
@@ -312,7 +320,7 @@ _TURNS = {
     5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 

@@ -1,14 +1,14 @@
 """What was found in a source of images, for people: sizes, modes, what was left out, and why.
 
-    data = open_images("photos/", resolution=64)
-    print(data)                   three lines
-    print(data.describe())        a block, as ``train`` prints it before the first update
+data = open_images("photos/", resolution=64)
+print(data)                   three lines
+print(data.describe())        a block, as ``train`` prints it before the first update
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,7 @@ __all__ = [
     "listed",
     "printable",
     "summarized",
+    "without_detail",
 ]
 
 _NAMED = 5
@@ -67,8 +68,13 @@ def grouped(reasons: Iterable[tuple[str, str]]) -> dict[str, Named]:
     """Group (name, reason) by reasons, whose details in brackets at the end do not count."""
     groups: dict[str, list[str]] = {}
     for name, reason in reasons:
-        groups.setdefault(_DETAIL.sub("", reason), []).append(name)
+        groups.setdefault(without_detail(reason), []).append(name)
     return {reason: Named(len(names), tuple(names[:_NAMED])) for reason, names in groups.items()}
+
+
+def without_detail(reason: str) -> str:
+    """Leave out the numbers in brackets at the end of a reason, which differ from file to file."""
+    return _DETAIL.sub("", reason)
 
 
 def describe_named(groups: Mapping[str, Named]) -> str:
@@ -121,9 +127,9 @@ def summarized(data: ImageData) -> list[str]:
     if found.sizes and found.modes:
         kinds = f"{listed(found.sizes, 3)}; {listed(found.modes, 3)}"
     unread = sum(named.count for named in found.unread.values())
+    changed = listed(data.changes) or "nothing"
     return [
         f"ImageData: {len(data):,} images of {shape}{classes}{part}",
         f"  found: {kinds}",
-        f"  changed: {listed(data.changes) or 'nothing'}; skipped {data.skipped:,}; "
-        f"not read {unread:,}",
+        f"  changed: {changed}; skipped {data.skipped:,}; not read {unread:,}",
     ]

@@ -24,7 +24,7 @@ from torch import Tensor
 from ddpm_pipeline.common import key_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
-from ddpm_pipeline.data.findings import Found, described, describe_named, printable, summarized
+from ddpm_pipeline.data.findings import Found, describe_named, described, printable, summarized
 from ddpm_pipeline.data.preparing import Pixels
 from ddpm_pipeline.data.sources.arrays import (
     array_source,
@@ -245,9 +245,7 @@ def open_images(
         ValueError: If there are no images, or they, their labels or an option do not fit.
         TypeError: If `source` is of another type.
     """
-    settings = Preparation(
-        resolution, channels, fit, crop, value_range, background, max_pixels
-    )
+    settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     reads_labels = labels is True
     found = _find(source, split, reads_labels, image_column, label_column)
     if not isinstance(labels, bool):

@@ -22,7 +22,15 @@ from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
 from ddpm_pipeline.data.sources.source import RawImage, one_line
 
-__all__ = ["Inspected", "Inspection", "Plan", "common_counts", "describe_refused", "inspect_image", "reason_of"]
+__all__ = [
+    "Inspected",
+    "Inspection",
+    "Plan",
+    "common_counts",
+    "describe_refused",
+    "inspect_image",
+    "reason_of",
+]
 
 _COMMON = 6
 _READ_EXACTLY = b"read exactly"

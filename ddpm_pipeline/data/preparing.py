@@ -35,7 +35,14 @@ from ddpm_pipeline.data.inspection import (
 )
 from ddpm_pipeline.data.sources.source import RawImage, Source
 
-__all__ = ["CACHE_VERSION", "Pixels", "Preparer", "check_length", "describe_unreadable", "pixels_of"]
+__all__ = [
+    "CACHE_VERSION",
+    "Pixels",
+    "Preparer",
+    "check_length",
+    "describe_unreadable",
+    "pixels_of",
+]
 
 CACHE_VERSION = 1
 """Part of every fingerprint: it grows when the same files are decoded into other bytes."""
@@ -145,7 +152,7 @@ class Preparer:
             return np.arange(3)  # it is not left out, but refused with its reason later
         except MemoryError:
             raise
-        except Exception:  # Pillow's decoders raise many types
+        except Exception:  # noqa: BLE001 (Pillow's decoders raise many types)
             return None
 
     def write(self, plan: Plan, write: Callable[[memoryview], object]) -> dict[str, Any]:

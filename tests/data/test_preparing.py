@@ -173,7 +173,7 @@ HEADER = {"channels": 1, "fingerprint": "f", "dropped": [], "errors": [], "chang
 
 
 def joined(values: np.ndarray, header: dict[str, object], length: int = 4) -> Pixels:
-    """With a source whose first image has no header; of its others the second cannot be decoded."""
+    """With a source whose first image has no header; of the others the second is cut."""
     source = Source(length, lambda _: b"", lambda i: f"{i}.png", None)
     undecodable = {"undecodable": [[1, "cut"]]}
     return pixels_of(values, HEADER | header | undecodable, source, Inspection({0: "empty"}))

@@ -26,11 +26,12 @@ from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_
 __all__ = ["folder_source"]
 
 # Suffixes of what lies beside images and is none.
-_NEVER_IMAGES = frozenset(
-    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .log .ini .toml .cfg .db .py "
-    ".ipynb .sh .pkl .pickle .pt .pth .safetensors .npy .npz .parquet .lock .url .lnk .sha256 "
-    ".md5 .bib .tex .doc .docx .xls .xlsx .mat .h5 .hdf5".split()
+_TEXT = ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .log .ini .toml .cfg"
+_OTHERS = (
+    ".db .py .ipynb .sh .pkl .pickle .pt .pth .safetensors .npy .npz .parquet .lock .url .lnk"
 )
+_DOCUMENTS = ".sha256 .md5 .bib .tex .doc .docx .xls .xlsx .mat .h5 .hdf5"
+_NEVER_IMAGES = frozenset(f"{_TEXT} {_OTHERS} {_DOCUMENTS}".split())
 _NO_SUFFIX = "without a suffix, images by their content"
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"8BPS", b"qoif")
 _BOXES = (b"ftyp", b"WEBP", b"jP  ")  # from the fifth or the ninth byte on
@@ -45,8 +46,8 @@ def folder_source(
         split: A folder in `root` to read instead, as in `root/train`, or "." for all of it; see
             ``choose_split_folder`` for what is read unless given.
         labels: Whether to read class labels: from metadata files if they have a column of them,
-            else the folder directly below `root` (or `root/split`) that an image is in, numbered in
-            sorted order.
+            else the folder directly below `root` (or `root/split`) that an image is in, numbered
+            in sorted order.
         label_column: The column of the metadata.
 
     Raises:
@@ -205,8 +206,8 @@ def _find_labels(
             return encode_labels(told[0], None), told[1]
     elif column is not None:
         raise ValueError(
-            f"label_column={column!r} has no meaning for {printable(str(root))!r}: it holds neither "
-            f"of {', '.join(METADATA_NAMES)}"
+            f"label_column={column!r} has no meaning for {printable(str(root))!r}, which holds "
+            f"neither of {', '.join(METADATA_NAMES)}"
         )
     return _folder_classes(root, names), "the names of folders"
 

@@ -60,10 +60,8 @@ def metadata_labels(
             found[name] = row.get(chosen)
     if not used:
         if column is not None:
-            where = printable(", ".join(files))
-            raise ValueError(
-                f"label_column={column!r} must be one of {sorted(columns - {_FILE_NAME})} in {where}"
-            )
+            known, where = sorted(columns - {_FILE_NAME}), printable(", ".join(files))
+            raise ValueError(f"label_column={column!r} must be one of {known} in {where}")
         return None
     _check_complete(found, names, used)
     return _typed([found[name] for name in names]), "; ".join(used)

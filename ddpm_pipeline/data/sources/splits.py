@@ -130,7 +130,8 @@ def check_nested_splits(root: Path, folders: Iterable[str]) -> None:
         train = [name for name in splits if _TRAIN_NAME.fullmatch(name)]
         if train and len(splits) > len(train):
             named = printable(f"{parent}/{train[0]}")
+            every = ", ".join(map(printable, splits))
             raise ValueError(
-                f"{printable(str(root))!r} holds the splits {', '.join(map(printable, splits))} in "
-                f"{printable(parent)!r}: name one, as split={named!r}, or split='.' to read all"
+                f"{printable(str(root))!r} holds the splits {every} in {printable(parent)!r}: name "
+                f"one, as split={named!r}, or split='.' to read all"
             )
