@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from huggingface_hub.constants import HF_HOME
 from PIL import __version__ as pillow_version
 
 from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
 from ddpm_pipeline.data.inspection import Inspection, Plan
+from ddpm_pipeline.data.places import default_cache_dir
 from ddpm_pipeline.data.preparing import (
     CACHE_VERSION,
     Pixels,
@@ -40,17 +40,12 @@ from ddpm_pipeline.data.preparing import (
 )
 from ddpm_pipeline.data.sources.source import Source
 
-__all__ = ["check_range", "default_cache_dir", "prepare"]
+__all__ = ["check_range", "prepare"]
 
 logger = logging.getLogger(__name__)
 
 # What earlier versions did to images as this one does; of others the files are looked at again.
 _KNOWN_CHANGES = re.compile(r"resized|cropped|padded|(1|L|RGB|RGBA|CMYK|YCbCr) to (L|RGB|RGBA)")
-
-
-def default_cache_dir() -> Path:
-    """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
-    return Path(os.environ.get("DDPM_PIPELINE_CACHE") or Path(HF_HOME, "ddpm_pipeline", "images"))
 
 
 def prepare(

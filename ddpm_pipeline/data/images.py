@@ -10,11 +10,9 @@ Which images a step sees is in order.py; batches without end are in loader.py an
 never whole in one place, in streams.py.
 """
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,21 +22,17 @@ from torch import Tensor
 from ddpm_pipeline.common import key_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
-from ddpm_pipeline.data.findings import Found, describe_named, described, printable, summarized
+from ddpm_pipeline.data.findings import Found, described, summarized
 from ddpm_pipeline.data.preparing import Pixels
-from ddpm_pipeline.data.sources.arrays import (
-    array_source,
-    file_source,
-    idx_folder_source,
-    is_idx_folder,
+from ddpm_pipeline.data.sources.finding import (
+    count_classes,
+    find_source,
+    report_unread,
+    with_labels,
 )
-from ddpm_pipeline.data.sources.datasets import dataset_source, is_dataset_path, load_dataset
-from ddpm_pipeline.data.sources.folders import folder_source
-from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.source import Source
 
 __all__ = ["Batch", "ImageData", "open_images", "split_validation"]
-
-logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -247,11 +241,11 @@ def open_images(
     """
     settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     reads_labels = labels is True
-    found = _find(source, split, reads_labels, image_column, label_column)
+    found = find_source(source, split, reads_labels, image_column, label_column)
     if not isinstance(labels, bool):
-        found = _with_labels(found, labels)
-    count = _count_classes(found, num_classes)
-    _report_unread(found, strict)
+        found = with_labels(found, labels)
+    count = count_classes(found, num_classes)
+    report_unread(found, strict)
     pixels = prepare(
         found,
         settings,
@@ -261,75 +255,6 @@ def open_images(
         progress=progress,
     )
     return _image_data(pixels, found, resolution, count)
-
-
-def _report_unread(found: Source, strict: bool) -> None:
-    """Warn of files that may be images and are not read, or refuse them."""
-    if not found.unread:
-        return
-    count = sum(named.count for named in found.unread.values())
-    report = (
-        f"{count} files are not read, as their suffixes are none that Pillow knows: "
-        f"{describe_named(found.unread)}"
-    )
-    if strict:
-        raise ValueError(f"{report}; strict refuses that")
-    logger.warning("%s", report)
-
-
-def _find(
-    source: object,
-    split: str | None,
-    labels: bool,
-    image_column: str | None,
-    label_column: str | None,
-) -> Source:
-    """Find the source behind whatever the caller named."""
-    columns = {"image_column": image_column, "label_column": label_column}
-    if isinstance(source, Tensor):
-        source = source.numpy(force=True)
-    if isinstance(source, np.ndarray):
-        refuse("an array", split=split, labels=labels or None, **columns)
-        return array_source(source, "the array", None)
-    if type(source).__module__.split(".")[0] == "datasets":
-        return dataset_source(source, labels=labels, split=split, **columns)
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            "source must be a path, a data set's name, an array or a datasets.Dataset, "
-            f"got {type(source).__name__}"
-        )
-    path = Path(source).expanduser()
-    if is_dataset_path(path):
-        return dataset_source(load_dataset(source, split), labels=labels, **columns)
-    refuse(repr(printable(str(path))), image_column=image_column)
-    if path.is_dir() and not is_idx_folder(path):
-        return folder_source(path, split, labels, label_column)
-    refuse(repr(printable(str(path))), label_column=label_column)
-    return (file_source if path.is_file() else idx_folder_source)(path, split, labels)
-
-
-def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
-    """Give a source the caller's labels."""
-    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(values) != found.length:
-        raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
-    encoded, names = encode_labels(values, None)
-    return replace(found, labels=encoded, class_names=names)
-
-
-def _count_classes(found: Source, num_classes: int | None) -> int | None:
-    """Count the classes, and check the number against what the caller expects."""
-    if found.labels is None:
-        if num_classes is not None:
-            raise ValueError(f"num_classes={num_classes} needs labels=True")
-        return None
-    named = None if found.class_names is None else len(found.class_names)
-    seen = int(found.labels.max()) + 1
-    if named is not None and seen > named:
-        raise ValueError(f"there is a label {seen - 1} but only {named} class names")
-    if num_classes is not None and (num_classes < seen or num_classes != (named or num_classes)):
-        raise ValueError(f"num_classes={num_classes}, but the labels have {named or seen} classes")
-    return num_classes or named or seen
 
 
 def _image_data(

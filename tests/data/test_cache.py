@@ -15,8 +15,9 @@ import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
 
 from ddpm_pipeline.data import preparing
-from ddpm_pipeline.data.cache import default_cache_dir, prepare
+from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.places import default_cache_dir
 from ddpm_pipeline.data.preparing import Pixels
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source

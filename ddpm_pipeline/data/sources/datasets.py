@@ -20,7 +20,7 @@ from ddpm_pipeline.data.sources.columns import (
     image_kind,
     select_encoded,
 )
-from ddpm_pipeline.data.sources.library import content_key, import_datasets
+from ddpm_pipeline.data.sources.library import content_key, import_datasets, plain_path
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
     library = import_datasets()
     try:
         if path.is_file():
-            data = library.load_dataset("parquet", data_files=str(path))
+            data = library.load_dataset("parquet", data_files=plain_path(path))
         elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            data = library.load_from_disk(str(path))
+            data = library.load_from_disk(plain_path(path))
         else:
-            data = library.load_dataset(str(path) if path.exists() else os.fspath(source))
+            data = library.load_dataset(plain_path(path) if path.exists() else os.fspath(source))
     except Exception as error:  # many types, one for each way to be absent or damaged
         reason = one_line(error)[:300]
         if path.exists():

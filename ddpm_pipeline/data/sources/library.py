@@ -6,14 +6,19 @@ tests say which part it was.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common import key_of
+from ddpm_pipeline.data.places import default_cache_dir
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["content_key", "has_shuffle_buffer", "import_datasets", "share_of_rows"]
+__all__ = ["content_key", "has_shuffle_buffer", "import_datasets", "plain_path", "share_of_rows"]
 
 
 def import_datasets() -> ModuleType:
@@ -28,6 +33,40 @@ def import_datasets() -> ModuleType:
         raise ImportError(
             "data sets need the `datasets` package: pip install ddpm_pipeline[train]"
         ) from error
+
+
+def plain_path(path: Path) -> str:
+    """Give a path under which `datasets` finds a file or folder, whatever its name.
+
+    It takes names with brackets or stars for patterns, and those that are not UTF-8 it cannot
+    write down; such a path is given by a link in the cache, the same one every time.
+    """
+    absolute = path.absolute()
+    if path.is_dir():
+        return _linked(absolute, "") if _is_awkward(str(absolute)) else str(path)
+    if _is_awkward(path.name):
+        return _linked(absolute, path.suffix)
+    if _is_awkward(str(absolute)):
+        return f"{_linked(absolute.parent, '')}/{path.name}"
+    return str(path)
+
+
+def _is_awkward(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return any(character in name for character in "[]*?")
+
+
+def _linked(path: Path, suffix: str) -> str:
+    """Make a link to a path, or find it."""
+    link = default_cache_dir() / "links" / f"{key_of(str(path))}{suffix}"
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was faster
+            link.symlink_to(path)
+    return str(link)
 
 
 def share_of_rows(

@@ -132,6 +132,6 @@ def check_nested_splits(root: Path, folders: Iterable[str]) -> None:
             named = printable(f"{parent}/{train[0]}")
             every = ", ".join(map(printable, splits))
             raise ValueError(
-                f"{printable(str(root))!r} holds the splits {every} in {printable(parent)!r}: name "
+                f"{printable(str(root))!r} holds splits {every} in {printable(parent)!r}: name "
                 f"one, as split={named!r}, or split='.' to read all"
             )
