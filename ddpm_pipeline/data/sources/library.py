@@ -43,11 +43,12 @@ def plain_path(path: Path) -> str:
     """
     absolute = path.absolute()
     if path.is_dir():
-        return _linked(absolute, "") if _is_awkward(str(absolute)) else str(path)
+        return _mirrored(absolute) if _is_awkward(str(absolute)) else str(path)
     if _is_awkward(path.name):
-        return _linked(absolute, path.suffix)
+        return str(_link(_links() / f"{key_of(str(absolute))}{path.suffix}", absolute))
     if _is_awkward(str(absolute)):
-        return f"{_linked(absolute.parent, '')}/{path.name}"
+        folder = _link(_links() / f"{key_of(str(absolute.parent))}.folder", absolute.parent)
+        return str(folder / path.name)
     return str(path)
 
 
@@ -59,14 +60,30 @@ def _is_awkward(name: str) -> bool:
     return any(character in name for character in "[]*?")
 
 
-def _linked(path: Path, suffix: str) -> str:
-    """Make a link to a path, or find it."""
-    link = default_cache_dir() / "links" / f"{key_of(str(path))}{suffix}"
-    if not link.is_symlink():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # another process was faster
-            link.symlink_to(path)
-    return str(link)
+def _links() -> Path:
+    folder = default_cache_dir() / "links"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _link(link: Path, path: Path) -> Path:
+    """Make a link to a path unless it is there."""
+    with suppress(FileExistsError):
+        link.symlink_to(path)
+    return link
+
+
+def _mirrored(folder: Path) -> str:
+    """Make folders of links to all files in one: `datasets` looks behind a link to a folder."""
+    mirror = _links() / key_of(str(folder))
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    known = {path.relative_to(mirror) for path in mirror.rglob("*") if path.is_symlink()}
+    for stale in known - files:
+        (mirror / stale).unlink(missing_ok=True)
+    for name in files - known:
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(mirror / name, folder / name)
+    return str(mirror)
 
 
 def share_of_rows(
