@@ -237,12 +237,16 @@ class Preparer:
             self._refused[i] = str(error)
         except MemoryError:
             raise
+        except _LostImageError as error:
+            name = printable(self.source.name(i))
+            raise ValueError(
+                f"{name} could be read at first and then no longer: {error}"
+            ) from error
         except Exception as error:  # Pillow's decoders raise many types
             reason = reason_of(error)
-            if self.strict or isinstance(error, _LostImageError):
-                refusal = "" if isinstance(error, _LostImageError) else "; strict refuses that"
+            if self.strict:
                 name = f"{printable(self.source.name(i))} ({reason})"
-                raise ValueError(f"{name} cannot be read{refusal}") from error
+                raise ValueError(f"{name} cannot be read; strict refuses that") from error
             self._failures[i] = reason
         return None
 
@@ -255,7 +259,7 @@ class Preparer:
             return self.source.read(i)
         except OSError as error:
             if again:
-                raise _LostImageError(f"any longer: {reason_of(error)}") from error
+                raise _LostImageError(reason_of(error)) from error
             # A link to nothing has another size when it leads somewhere; all else may pass.
             self._lasting &= isinstance(error, FileNotFoundError)
             raise
