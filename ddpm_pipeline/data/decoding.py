@@ -8,7 +8,7 @@ it and the bound's report can say that its images are not the originals.
 
 import os
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
@@ -16,10 +16,12 @@ from PIL import Image, ImageColor, ImageFile, ImageOps
 from ddpm_pipeline.common import check_at_least, check_choice
 from ddpm_pipeline.data.depth import exact_image, layout_of, open_image
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
-from ddpm_pipeline.data.options import Crop, Fit
 from ddpm_pipeline.data.sources.source import RawImage
 
 __all__ = ["Crop", "Fit", "Preparation", "RefusedImageError", "decode", "decoding_threads"]
+
+Crop = Literal["center", "random"]
+Fit = Literal["resize", "pad"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _WHITE = (255, 255, 255)

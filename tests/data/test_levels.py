@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ddpm_pipeline.data.levels import RefusedImageError, to_levels
@@ -14,13 +14,10 @@ RANGES = st.sampled_from([(0, 1), (-1, 1), (0, 255), (0, 65535), (-1024, 3071)])
 
 @given(RANGES, st.sampled_from([np.float16, np.float32, np.float64]), st.integers(1, 2))
 def test_rounding_errors_are_no_outliers(value_range: tuple, dtype: type, steps: int) -> None:
+    assume(value_range[1] < float(np.finfo(dtype).max))  # 65535 is more than float16 holds
     ends = np.array(value_range, dtype)
-    if not np.isfinite(ends).all():
-        return  # 65535 is more than float16 holds
     for _ in range(steps):
         ends = np.nextafter(ends, np.array([-np.inf, np.inf], dtype))
-    if not np.isfinite(ends).all():
-        return
     np.testing.assert_array_equal(np.rint(to_levels(ends, value_range)), [0, 255])
 
 

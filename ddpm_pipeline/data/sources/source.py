@@ -92,9 +92,13 @@ def encode_labels(
         number = {name: i for i, name in enumerate(names)}
         return np.array([number[v] for v in values], np.int64), tuple(names)
     if not all(isinstance(v, int | np.integer) for v in values):
-        odd = next((v for v in values if not isinstance(v, int | np.integer | str)), None)
-        if odd is None:
-            raise ValueError("labels must be integers or strings, not a mixture of both")
+        odd = next(v for v in values if not isinstance(v, int | np.integer))
+        if all(isinstance(v, int | np.integer | str) for v in values):
+            number = next(v for v in values if not isinstance(v, str))
+            raise ValueError(
+                "labels must be integers or strings and not a mixture of both, got "
+                f"{odd!r} and {number!r}"
+            )
         raise ValueError(f"labels must be integers or strings, got {odd!r}")
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
 
