@@ -6,7 +6,6 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
-    from ddpm_pipeline.data.cache import default_cache_dir
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
     from ddpm_pipeline.data.model_images import (
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         uint8_from_unit_range,
         unit_range,
     )
+    from ddpm_pipeline.data.places import default_cache_dir
     from ddpm_pipeline.data.sources.arrays import is_idx_folder
     from ddpm_pipeline.data.sources.datasets import is_dataset_path
     from ddpm_pipeline.data.sources.folders import folder_source
@@ -39,7 +39,6 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "batches": "Batches between_levels checked_batch split_batch",
-        "cache": "default_cache_dir",
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",
@@ -47,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "pixels": (
             "OUTPUTS concatenated random_flip to_model_range uint8_from_unit_range unit_range"
         ),
+        "places": "default_cache_dir",
         "sources.arrays": "is_idx_folder",
         "sources.datasets": "is_dataset_path",
         "sources.folders": "folder_source",

@@ -3,47 +3,49 @@
     key          = hash(names, sizes and times of the files, settings)      (quick)
     fingerprint  = hash(sha256 of every file in order, settings)            (content)
 
-    <cache>/<key>.json            says which fingerprint these files had
+    <cache>/<key>.json            says which fingerprint these files had, and what else was found
     <cache>/<fingerprint>/        pixels.u8, (N, C, H, W) one after the other, and header.json
 
 The fingerprint holds no path: the same files give the same one on any machine, and touching or
-moving them costs reading, not decoding. An entry is built aside, synced to disk and renamed, under
-a file lock, so that it is either whole or absent and two processes that start at once build it
-once.
+moving them costs reading, not decoding. An entry holds only what its content determines; which
+files of a source cannot be read, and why, is in the record of that source, or found anew. An entry
+is built aside, synced to disk and renamed, under a file lock, so that it is either whole or absent
+and two processes that start at once build it once.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from huggingface_hub.constants import HF_HOME
+from PIL import __version__ as pillow_version
 
 from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
+from ddpm_pipeline.data.inspection import Inspection, Plan
+from ddpm_pipeline.data.places import default_cache_dir
 from ddpm_pipeline.data.preparing import (
     CACHE_VERSION,
     Pixels,
-    Plan,
     Preparer,
+    check_length,
     describe_unreadable,
     pixels_of,
 )
 from ddpm_pipeline.data.sources.source import Source
 
-__all__ = ["default_cache_dir", "prepare"]
+__all__ = ["check_range", "prepare"]
 
 logger = logging.getLogger(__name__)
 
-
-def default_cache_dir() -> Path:
-    """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
-    return Path(os.environ.get("DDPM_PIPELINE_CACHE") or Path(HF_HOME, "ddpm_pipeline", "images"))
+# What earlier versions did to images as this one does; of others the files are looked at again.
+_KNOWN_CHANGES = re.compile(r"resized|cropped|padded|(1|L|RGB|RGBA|CMYK|YCbCr) to (L|RGB|RGBA)")
 
 
 def prepare(
@@ -71,11 +73,7 @@ def prepare(
             settings.
         OSError: If the cache cannot be written.
     """
-    if source.dtype != "uint8" and settings.value_range is None:
-        raise ValueError(
-            f"{source.dtype} images need value_range=(low, high), the values that become black "
-            "and white: (0, 1), (-1, 1), (0, 255), ..."
-        )
+    check_range(source.dtype, settings.value_range)
     preparer = Preparer(source, settings, strict, decoding_threads(num_threads), progress)
     if source.quick_key is None:
         return preparer.in_memory()
@@ -93,34 +91,77 @@ def prepare(
     return pixels
 
 
+def check_range(dtype: str, value_range: tuple[float, float] | None) -> None:
+    """Refuse numbers of a type that does not say what is black and white.
+
+    Raises:
+        ValueError: Names the option that says it.
+    """
+    if dtype not in {"uint8", "bool"} and value_range is None:
+        raise ValueError(
+            f"{dtype} images need value_range=(low, high), the values that become black "
+            "and white: (0, 1), (-1, 1), (0, 255), ..."
+        )
+
+
 def _cached(preparer: Preparer, root: Path) -> Pixels:
     """Find the entry by the files' names and times, else by their content, else build it."""
     root.mkdir(parents=True, exist_ok=True)
-    key = key_of(preparer.source.quick_key, asdict(preparer.settings), CACHE_VERSION)
-    quick = root / f"{key}.json"
+    quick = root / f"{_quick_key(preparer)}.json"
     with FileLock(quick.with_suffix(".lock")):
-        if (known := _read_quick(quick)) and (pixels := _open(root / known)):
+        if pixels := _known(preparer.source, root, quick):
             return pixels
         plan = preparer.inspect()
         entry = root / plan.fingerprint
         with FileLock(entry.with_suffix(".lock")):
-            pixels = _open(entry) or _build(preparer, plan, entry)
-        write_bytes(quick, json.dumps({"fingerprint": plan.fingerprint}).encode())
+            header = _open(entry) or _build(preparer, plan, entry)
+            pixels = pixels_of(_map_file(entry), header, preparer.source, plan.inspection)
+        if plan.lasting:
+            found = plan.inspection.to_json() | {"pillow": pillow_version}
+            record = {"fingerprint": plan.fingerprint, "found": found}
+            write_bytes(quick, json.dumps(record).encode())
     return pixels
 
 
-def _read_quick(path: Path) -> str | None:
-    """Read which fingerprint these files had; None if that is not known."""
+def _quick_key(preparer: Preparer) -> str:
+    """Hash everything that the findings in a source follow from."""
+    settings = preparer.settings.identity()
+    if preparer.settings.max_pixels is not None:
+        settings["max_pixels"] = preparer.settings.max_pixels
+    return key_of(preparer.source.quick_key, settings, CACHE_VERSION)
+
+
+def _known(source: Source, root: Path, quick: Path) -> Pixels | None:
+    """Open the entry that a source's record names, if it can be believed."""
     try:
-        return str(json.loads(path.read_bytes())["fingerprint"])
+        record = json.loads(quick.read_bytes())
+        fingerprint = str(record["fingerprint"])
+        found = Inspection.from_json(record["found"]) if "found" in record else None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        logger.warning("image cache: %s is damaged; reading the images again", path.name)
+        logger.warning("image cache: %s is damaged; reading the images again", quick.name)
+        return None
+    header = _open(root / fingerprint)
+    if header is None or not _believable(header, record, found):
+        return None
+    try:
+        return pixels_of(_map_file(root / fingerprint), header, source, found or Inspection({}))
+    except ValueError:  # the record of an earlier version, which did not say what was left out
         return None
 
 
-def _build(preparer: Preparer, plan: Plan, entry: Path) -> Pixels:
+def _believable(header: dict[str, Any], record: dict[str, Any], found: Inspection | None) -> bool:
+    """Tell whether looking at the files again would find nothing else.
+
+    It might if an earlier version looked, or another Pillow, which may read more.
+    """
+    if found is None:
+        return all(_KNOWN_CHANGES.fullmatch(change) for change in header["changes"])
+    return not found.unreadable or record["found"]["pillow"] == pillow_version
+
+
+def _build(preparer: Preparer, plan: Plan, entry: Path) -> dict[str, Any]:
     """Write an entry aside, then rename it; the caller holds its lock."""
     aside = entry.with_suffix(".tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -137,11 +178,15 @@ def _build(preparer: Preparer, plan: Plan, entry: Path) -> Pixels:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     sync_path(entry.parent)
-    return pixels_of(_map_file(entry), header)
+    return header
 
 
-def _open(entry: Path) -> Pixels | None:
-    """Open an entry that is whole; else give None, with a warning if it is damaged."""
+def _open(entry: Path) -> dict[str, Any] | None:
+    """Read the header of an entry that is whole; else give None, with a warning if it is damaged.
+
+    Not used is an entry of an earlier version that left images out, since it says which of some
+    source, and one of another Pillow that could not decode some.
+    """
     if not entry.exists():
         return None
     try:
@@ -151,10 +196,12 @@ def _open(entry: Path) -> Pixels | None:
         header = json.loads(record["header"])
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
-        return pixels_of(_map_file(entry), header)
+        check_length(_map_file(entry), header)
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("image cache: %s is damaged (%s); building it again", entry.name, error)
         return None
+    other_pillow = "undecodable" in header and header["pillow"] != pillow_version
+    return None if header["dropped"] or other_pillow else header
 
 
 def _map_file(entry: Path) -> np.ndarray:

@@ -6,15 +6,16 @@ Every step that changed something is reported by name, so that a data set can sa
 it and the bound's report can say that its images are not the originals.
 """
 
-import io
 import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageFile, ImageOps
 
 from ddpm_pipeline.common import check_at_least, check_choice
+from ddpm_pipeline.data.depth import exact_image, layout_of, open_image
+from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
 
 __all__ = ["Crop", "Fit", "Preparation", "RefusedImageError", "decode", "decoding_threads"]
@@ -23,10 +24,7 @@ Crop = Literal["center", "random"]
 Fit = Literal["resize", "pad"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-class RefusedImageError(ValueError):
-    """An image that is readable but does not fit what was asked for; never skipped."""
+_WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,15 @@ class Preparation:
         resolution: Height and width.
         channels: 1, 3 or 4; None is 1 if every image is grey, else 3 (arrays keep their own).
         fit: "resize" brings the shorter side to `resolution` (bicubic, antialiased, a no-op where
-            it is that already); "pad" puts black around smaller images and refuses larger ones.
+            it is that already); "pad" puts `background` around smaller images and refuses larger
+            ones.
         crop: "center" keeps the middle of the longer side; "random" keeps all of it for a crop
             drawn anew each time.
-        value_range: The (lowest, highest) value that arrays may hold, mapped onto 0 … 255; None
-            takes uint8 arrays only.
+        value_range: The (lowest, highest) value of arrays that are not uint8 and of files deeper
+            than 8 bits, mapped onto 0 … 255; None takes what a file says, and uint8 arrays only.
+        background: The colour under transparency and in padding, by name or as (red, green,
+            blue); None is white under transparency and black in padding.
+        max_pixels: How many pixels a file may have; None keeps Pillow's limit.
     """
 
     resolution: int
@@ -49,23 +51,70 @@ class Preparation:
     fit: Fit = "resize"
     crop: Crop = "center"
     value_range: tuple[float, float] | None = None
+    background: tuple[int, int, int] | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(self, resolution=1)
+        check_at_least(self, resolution=1, max_pixels=1)
         if self.channels not in {None, 1, 3, 4}:
             raise ValueError(f"channels must be 1, 3, 4 or None, got {self.channels}")
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("crop", self.crop, get_args(Crop))
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range must be (low, high), got {self.value_range}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", _checked_range(self.value_range))
+        if self.background is not None:
+            object.__setattr__(self, "background", _color(self.background))
+
+    @property
+    def white_background(self) -> bool:
+        """Tell whether what is laid under images or around them has no colour of its own."""
+        return self.background is None or len(set(self.background)) == 1
+
+    def identity(self) -> dict[str, Any]:
+        """Give what the bytes of an image follow from, beside its file, as JSON values."""
+        values = {
+            "resolution": self.resolution,
+            "channels": self.channels,
+            "fit": self.fit,
+            "crop": self.crop,
+            "value_range": self.value_range,
+        }
+        if self.background is not None:
+            values["background"] = self.background
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            values["truncated"] = True
+        return values
+
+
+def _checked_range(value_range: Any) -> tuple[float, float]:  # noqa: ANN401
+    try:
+        low, high = value_range
+        if low < high and np.isfinite([low, high]).all():
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"value_range must be (low, high), got {value_range}")
+
+
+def _color(background: Any) -> tuple[int, int, int]:  # noqa: ANN401 (a name or numbers)
+    """Give a colour's red, green and blue."""
+    allowed = "the name of a colour, as 'white' or '#ffffff', or (red, green, blue) in 0 … 255"
+    try:
+        named = isinstance(background, str)
+        found = ImageColor.getrgb(background) if named else tuple(background)
+        if len(found) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in found):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"background must be {allowed}, got {background!r}")
 
 
 def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode one raw image into bytes (C, H, W), and say what was done to it.
 
     Only the first frame of an animation is read; the EXIF orientation is applied; transparency is
-    laid over white unless C = 4; 16-bit grey is divided by 257 and rounded; colour profiles are
-    not applied.
+    laid over the background unless C = 4; values deeper than 8 bits are rounded to 256 levels,
+    once; colour profiles are not applied.
 
     Raises:
         RefusedImageError: If the image does not fit the settings.
@@ -79,10 +128,11 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
         if values.shape[:2] == side and values.shape[2] == settings.channels:
             return values.transpose(2, 0, 1), changes
         image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
+        image, converted = _convert(image, image.mode, settings)
     else:
-        changes, image = (), Image.open(io.BytesIO(raw))
-    image, converted = _convert(image, settings.channels)
-    image, fitted = _FITS[settings.fit](image, settings.resolution)
+        changes, image = (), open_image(raw, settings.max_pixels)
+        image, converted = _decoded(raw, image, settings)
+    image, fitted = _FITS[settings.fit](image, settings)
     if settings.crop == "center":
         image, cropped = _center_crop(image, settings.resolution)
         fitted += cropped
@@ -95,53 +145,67 @@ def _to_bytes(
     raw: np.ndarray, value_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Map low … high onto 0 … 255, rounded; off the grid by over 1e-3 levels is a change."""
+    if raw.dtype == bool and value_range is None:
+        return raw.astype(np.uint8) * 255, ()
     if value_range is None:
         return raw, ()
-    low, high = value_range
-    if not np.isfinite(raw).all():
-        raise RefusedImageError("it holds NaN or infinite values")
-    if raw.min() < low or raw.max() > high:
-        raise RefusedImageError(f"its values {raw.min()} … {raw.max()} are outside value_range")
-    levels = (raw.astype(np.float64) - low) * (255 / (high - low))
+    levels = to_levels(raw, value_range)
     values = np.rint(levels)
-    changes = ("requantized",) if np.abs(levels - values).max() > 1e-3 else ()
+    changes = ("requantized",) if np.abs(levels - values).max() > ON_A_LEVEL else ()
     return values.astype(np.uint8), changes
 
 
-def _convert(image: Image.Image, channels: int | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """Turn an image upright, and into L, RGB or RGBA."""
-    source, mode, deep = image.mode, _MODES[channels or 3], _is_16_bit(image)
-    image = ImageOps.exif_transpose(image)
-    if source[0] in "IF":
-        image = _grey_from_wide(image)
+def _decoded(
+    raw: bytes, image: Image.Image, settings: Preparation
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode a file upright, and into L, RGB or RGBA."""
+    layout = layout_of(image)
+    source = image.mode if layout.name != "LA;16" else "LA"
+    if not layout.exact:
+        deep = _has_other_levels(image)
+        image, changes = _convert(ImageOps.exif_transpose(image), source, settings)
+        return image, changes + (("requantized",) if deep else ())
+    paper = None if settings.channels == 4 else settings.background or _WHITE
+    transparent = "transparency" in image.info
+    image, between = exact_image(raw, image, layout, settings.value_range, paper)
+    mode = _MODES[settings.channels or 3]
+    if transparent:
+        source = f"{source} with transparency"
+    changes = () if source == mode else (f"{source} to {mode}",)
+    deeper = settings.value_range is None  # the file's own range has more than 256 levels
+    changes += ("requantized",) if between or deeper else ()
+    return image if image.mode == mode else image.convert(mode), changes
+
+
+def _has_other_levels(image: Image.Image) -> bool:
+    """Tell whether a file has levels between the 256 that Pillow has rounded away already."""
+    for tile in getattr(image, "tile", ()):
+        if tile[0] in {"ppm", "ppm_plain"} and isinstance(tile[3], tuple):
+            return 255 % tile[3][-1] != 0
+        if ";16" in str(tile[3]):
+            return True
+    return False
+
+
+def _convert(
+    image: Image.Image, source: str, settings: Preparation
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Turn an image of 8 bits into L, RGB or RGBA."""
+    mode = _MODES[settings.channels or 3]
     if image.has_transparency_data:
         source = source if "A" in source.upper() else f"{source} with transparency"
+        if image.mode == "La":
+            image = image.convert("LA")
         image = image.convert("RGBA")
         if mode != "RGBA":
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
+            paper = Image.new("RGBA", image.size, (*(settings.background or _WHITE), 255))
+            image = Image.alpha_composite(paper, image)
     changes = () if source == mode else (f"{source} to {mode}",)
-    return image.convert(mode), changes + (("requantized",) if deep else ())
+    return image.convert(mode), changes
 
 
-def _is_16_bit(image: Image.Image) -> bool:
-    """Tell whether the file holds more than 8 bits per value; Pillow hides it for RGB."""
-    tiles = getattr(image, "tile", ())
-    return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in tiles)
-
-
-def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """Map 16-bit grey, also as Pillow's 32-bit "I", onto 0 … 255."""
-    if image.mode == "F":
-        raise ValueError("mode F (floating point) has no known range; convert it to 8 or 16 bits")
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"values {values.min()} … {values.max()} are not 16-bit grey")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-
-
-def _resize(image: Image.Image, resolution: int) -> tuple[Image.Image, tuple[str, ...]]:
-    width, height = image.size
+def _resize(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
+    (width, height), resolution = image.size, settings.resolution
     if min(width, height) == resolution:
         return image, ()
     scale = resolution / min(width, height)
@@ -149,17 +213,25 @@ def _resize(image: Image.Image, resolution: int) -> tuple[Image.Image, tuple[str
     return image.resize(size, Image.Resampling.BICUBIC), ("resized",)
 
 
-def _pad(image: Image.Image, resolution: int) -> tuple[Image.Image, tuple[str, ...]]:
-    width, height = image.size
+def _pad(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
+    (width, height), resolution = image.size, settings.resolution
     if max(width, height) > resolution:
         raise RefusedImageError(
             f"{width}x{height} is larger than resolution={resolution}, so fit must be 'resize'"
         )
     if width == height == resolution:
         return image, ()
-    canvas = Image.new(image.mode, (resolution, resolution))
+    canvas = Image.new(image.mode, (resolution, resolution), _border(image.mode, settings))
     canvas.paste(image, ((resolution - width) // 2, (resolution - height) // 2))
     return canvas, ("padded",)
+
+
+def _border(mode: str, settings: Preparation) -> Any:  # noqa: ANN401 (a number or some)
+    """Give the background as a value of a mode; black, and transparent in RGBA, unless given."""
+    if settings.background is None:
+        return 0 if mode == "L" else (0,) * len(mode)
+    color = Image.new("RGB", (1, 1), settings.background).convert(mode)
+    return color.getpixel((0, 0))
 
 
 _FITS = {"resize": _resize, "pad": _pad}

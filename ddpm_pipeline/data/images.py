@@ -11,9 +11,8 @@ never whole in one place, in streams.py.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,16 +22,15 @@ from torch import Tensor
 from ddpm_pipeline.common import key_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
+from ddpm_pipeline.data.findings import Found, described, summarized
 from ddpm_pipeline.data.preparing import Pixels
-from ddpm_pipeline.data.sources.arrays import (
-    array_source,
-    file_source,
-    idx_folder_source,
-    is_idx_folder,
+from ddpm_pipeline.data.sources.finding import (
+    count_classes,
+    find_source,
+    report_unread,
+    with_labels,
 )
-from ddpm_pipeline.data.sources.datasets import dataset_source, is_dataset_path, load_dataset
-from ddpm_pipeline.data.sources.folders import folder_source
-from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.source import Source
 
 __all__ = ["Batch", "ImageData", "open_images", "split_validation"]
 
@@ -64,6 +62,8 @@ class ImageData:
         changes: How many of the M images were "resized", "cropped", "padded", "requantized" (had
             values between the 256 levels) or converted, as in {"RGBA to RGB": 3}.
         skipped: How many images could not be read.
+        found: Sizes and modes, what was left out and why, and the split, for people.
+        name_of: Says which file each of the M images is, or None.
     """
 
     values: Tensor
@@ -77,6 +77,8 @@ class ImageData:
     fingerprint: str
     changes: dict[str, int]
     skipped: int
+    found: Found = field(default_factory=Found)
+    name_of: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         if self.members is not None:
@@ -102,6 +104,30 @@ class ImageData:
     def was_padded(self) -> bool:
         """Tell whether black was put around any image."""
         return "padded" in self.changes
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the N images, as those of files or "row 3"; None if they have none."""
+        if self.name_of is None:
+            return None
+        numbers = range(len(self)) if self.members is None else self.members.tolist()
+        return [self.name_of(i) for i in numbers]
+
+    @property
+    def class_counts(self) -> dict[str, int] | None:
+        """How many images each class has, by its name or number; None without labels."""
+        if self.labels is None:
+            return None
+        counts = self.labels.bincount(minlength=self.num_classes or 0).tolist()
+        names = self.class_names or [str(i) for i in range(len(counts))]
+        return dict(zip(names, counts, strict=True))
+
+    def describe(self) -> str:
+        """Say in a few lines what the images are, what was done to them, and what was left out."""
+        return "\n".join(described(self))
+
+    def __repr__(self) -> str:
+        return "\n".join(summarized(self))
 
     def batch(
         self, indices: Tensor | Sequence[int], generator: torch.Generator | None = None
@@ -168,6 +194,8 @@ def open_images(
     num_classes: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    background: str | tuple[int, int, int] | None = None,
+    max_pixels: int | None = None,
     strict: bool = False,
     cache_dir: str | os.PathLike | None = None,
     num_threads: int | None = None,
@@ -180,19 +208,27 @@ def open_images(
             file, or folder of them; a folder made by `save_to_disk`; the name of a data set on the
             Hub; an array, tensor or `datasets.Dataset`.
         resolution: Height and width.
-        channels: 1, 3 or 4; None is 1 if every image is grey, else 3 (arrays keep their own).
-        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts black
-            around smaller ones and refuses larger ones.
+        channels: 1, 3 or 4; None is 1 if every image that can be read is grey, else 3 (arrays keep
+            their own).
+        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts
+            `background` around smaller ones and refuses larger ones.
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
-        value_range: What becomes 0 and 255, for arrays that are not uint8.
-        split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder.
-            Data sets, IDX files and folders of splits take "train" unless told.
-        labels: Whether to read class labels: folder names, the label column, the labels file or
-            the array `labels` or `y`. Or the labels themselves, one per image.
+        value_range: What becomes 0 and 255: needed for arrays that are not uint8 and for files
+            that do not say it (32 bits, signed, floating point), possible for all of over 8 bits.
+        split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder ("."
+            is all of it). Data sets, IDX files and folders of splits take "train" unless told.
+        labels: Whether to read class labels: folder names, a column of metadata.csv or
+            metadata.jsonl, the label column, the labels file or the array `labels` or `y`. Or the
+            labels themselves, one per image.
         num_classes: How many classes there must be.
-        image_column, label_column: Columns of a data set, if they are not to be found by type.
-        strict: Refuse images that cannot be read; otherwise they are skipped, with a warning that
-            counts and names them.
+        image_column, label_column: Columns of a data set, if they are not to be found by type; the
+            latter also of a folder's metadata.
+        background: The colour under transparency and in padding, as "white", "#808080" or (128,
+            128, 128); None is white under transparency and black in padding.
+        max_pixels: How many pixels an image file may have; None keeps Pillow's limit.
+        strict: Refuse images that cannot be read, and files that may be images but have a suffix
+            that is not known; otherwise they are left out, with a warning that counts and names
+            them.
         cache_dir: Where decoded images are kept; `$DDPM_PIPELINE_CACHE`, or else
             `$HF_HOME/ddpm_pipeline/images`. Arrays in memory are not cached.
         num_threads: How many threads decode.
@@ -203,12 +239,13 @@ def open_images(
         ValueError: If there are no images, or they, their labels or an option do not fit.
         TypeError: If `source` is of another type.
     """
-    settings = Preparation(resolution, channels, fit, crop, value_range)
+    settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     reads_labels = labels is True
-    found = _find(source, split, reads_labels, image_column, label_column)
+    found = find_source(source, split, reads_labels, image_column, label_column)
     if not isinstance(labels, bool):
-        found = _with_labels(found, labels)
-    count = _count_classes(found, num_classes)
+        found = with_labels(found, labels)
+    count = count_classes(found, num_classes)
+    report_unread(found, strict)
     pixels = prepare(
         found,
         settings,
@@ -220,60 +257,6 @@ def open_images(
     return _image_data(pixels, found, resolution, count)
 
 
-def _find(
-    source: object,
-    split: str | None,
-    labels: bool,
-    image_column: str | None,
-    label_column: str | None,
-) -> Source:
-    """Find the source behind whatever the caller named."""
-    columns = {"image_column": image_column, "label_column": label_column}
-    if isinstance(source, Tensor):
-        source = source.numpy(force=True)
-    if isinstance(source, np.ndarray):
-        refuse("an array", split=split, labels=labels or None, **columns)
-        return array_source(source, "the array", None)
-    if type(source).__module__.split(".")[0] == "datasets":
-        return dataset_source(source, labels=labels, split=split, **columns)
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            "source must be a path, a data set's name, an array or a datasets.Dataset, "
-            f"got {type(source).__name__}"
-        )
-    path = Path(source).expanduser()
-    if is_dataset_path(path):
-        return dataset_source(load_dataset(source, split), labels=labels, **columns)
-    refuse(f"{str(path)!r}", **columns)
-    if path.is_file():
-        return file_source(path, split, labels)
-    return (idx_folder_source if is_idx_folder(path) else folder_source)(path, split, labels)
-
-
-def _with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
-    """Give a source the caller's labels."""
-    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(values) != found.length:
-        raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
-    encoded, names = encode_labels(values, None)
-    return replace(found, labels=encoded, class_names=names)
-
-
-def _count_classes(found: Source, num_classes: int | None) -> int | None:
-    """Count the classes, and check the number against what the caller expects."""
-    if found.labels is None:
-        if num_classes is not None:
-            raise ValueError(f"num_classes={num_classes} needs labels=True")
-        return None
-    named = None if found.class_names is None else len(found.class_names)
-    seen = int(found.labels.max()) + 1
-    if named is not None and seen > named:
-        raise ValueError(f"there is a label {seen - 1} but only {named} class names")
-    if num_classes is not None and (num_classes < seen or num_classes != (named or num_classes)):
-        raise ValueError(f"num_classes={num_classes}, but the labels have {named or seen} classes")
-    return num_classes or named or seen
-
-
 def _image_data(
     pixels: Pixels, found: Source, resolution: int, num_classes: int | None
 ) -> ImageData:
@@ -282,10 +265,15 @@ def _image_data(
     if pixels.sizes is not None:
         areas = pixels.sizes.prod(1) * pixels.channels
         windows = torch.from_numpy(np.column_stack([areas.cumsum() - areas, pixels.sizes]))
+    kept = np.delete(np.arange(found.length), list(pixels.dropped)) if pixels.dropped else None
+
+    def name_of(i: int) -> str:
+        return found.name(i if kept is None else int(kept[i]))
+
     if found.labels is not None:
-        kept = np.delete(found.labels, list(pixels.dropped))
-        labels = torch.from_numpy(kept)
-        fingerprint = key_of(fingerprint, kept.tolist(), found.class_names)
+        kept_labels = found.labels if kept is None else found.labels[kept]
+        labels = torch.from_numpy(kept_labels)
+        fingerprint = key_of(fingerprint, kept_labels.tolist(), found.class_names)
     return ImageData(
         values=torch.from_numpy(pixels.values),
         windows=windows,
@@ -298,6 +286,8 @@ def _image_data(
         fingerprint=fingerprint,
         changes=pixels.changes,
         skipped=len(pixels.dropped),
+        found=pixels.found,
+        name_of=name_of,
     )
 
 

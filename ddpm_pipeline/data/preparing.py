@@ -3,52 +3,52 @@
     preparer = Preparer(source, settings, strict=False, threads=8, progress=True)
     plan     = preparer.inspect()                     hashes of all files, the channels they need
     header   = preparer.write(plan, file.write)       decoded bytes, image after image
-    pixels   = pixels_of(values, header)              those bytes, with what is known of them
+    pixels   = pixels_of(values, header, source, plan.inspection)
 
 The first reading finds the fingerprint of the content. Where the cache holds that, the second one,
-which costs most, is left out; cache.py keeps the bytes.
+which costs most, is left out; cache.py keeps the bytes. The header says nothing that the content
+and the settings do not determine.
 """
 
 import hashlib
-import io
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import __version__ as pillow_version
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import key_of
 from ddpm_pipeline.data.decoding import Preparation, RefusedImageError, decode
-from ddpm_pipeline.data.sources.source import RawImage, Source, one_line
+from ddpm_pipeline.data.findings import Found, grouped, printable
+from ddpm_pipeline.data.inspection import (
+    Inspection,
+    Plan,
+    common_counts,
+    describe_refused,
+    inspect_image,
+    reason_of,
+)
+from ddpm_pipeline.data.sources.source import RawImage, Source
 
-__all__ = ["CACHE_VERSION", "Pixels", "Plan", "Preparer", "describe_unreadable", "pixels_of"]
+__all__ = [
+    "CACHE_VERSION",
+    "Pixels",
+    "Preparer",
+    "check_length",
+    "describe_unreadable",
+    "pixels_of",
+]
 
 CACHE_VERSION = 1
 """Part of every fingerprint: it grows when the same files are decoded into other bytes."""
 
 _CHUNK = 64
 _NAMED = 5
-_GREY = {"1", "L", "LA"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The findings of a first reading of all images.
-
-    Arguments:
-        fingerprint: Hash of the content of all images and of the settings.
-        settings: The settings, with the channels found out.
-        readable: Which images have a header that can be read.
-    """
-
-    fingerprint: str
-    settings: Preparation
-    readable: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Pixels:
         errors: The first few of those, by name and reason.
         changes: How many images were "resized", "cropped", "padded", "requantized" (had values
             between the 256 levels) or converted, as in "RGBA to RGB".
+        found: Sizes, modes and reasons, for people.
     """
 
     values: np.ndarray
@@ -73,6 +74,7 @@ class Pixels:
     dropped: tuple[int, ...]
     errors: tuple[str, ...]
     changes: dict[str, int]
+    found: Found = field(default_factory=Found)
 
 
 class Preparer:
@@ -91,25 +93,67 @@ class Preparer:
     ) -> None:
         self.source, self.settings, self.strict = source, settings, strict
         self.threads, self.progress = threads, progress
-        self.failures: dict[int, str] = {}
+        self._failures: dict[int, str] = {}
+        self._refused: dict[int, str] = {}
+        self._lasting = True
 
     def inspect(self) -> Plan:
         """Hash every image and read its header.
 
         Raises:
-            ValueError: If none can be read, or one cannot and that is not allowed.
+            ValueError: If none can be read, one cannot and that is not allowed, or some do not fit
+                the settings.
         """
-        digest, channels, readable = hashlib.sha256(), 1, []
-        for i, found in self._map(_inspect, range(self.source.length), "Reading images"):
+        digest, readable = hashlib.sha256(), []
+        channels: dict[int | None, list[int]] = {}
+        modes: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        self._failures, self._refused = {}, {}
+        inspector = partial(inspect_image, settings=self.settings)
+        for i, found in self._map(inspector, range(self.source.length), "Reading images"):
             if found is None:
                 continue
-            digest.update(found[0])
-            channels = max(channels, found[1])
+            digest.update(found.digest)
+            channels.setdefault(found.channels, []).append(i)
+            modes[found.mode] += 1
+            sizes[found.size] += 1
             readable.append(i)
-        self._check(len(readable))
-        settings = replace(self.settings, channels=self.settings.channels or channels)
-        fingerprint = key_of(digest.hexdigest(), asdict(settings), CACHE_VERSION)
-        return Plan(fingerprint, settings, tuple(readable))
+        self._check(len(readable), self._failures)
+        wanted = self.settings.channels or self._find_channels(channels)
+        settings = replace(self.settings, channels=wanted)
+        fingerprint = key_of(digest.hexdigest(), settings.identity(), CACHE_VERSION)
+        inspection = Inspection(
+            self._failures,
+            common_counts(sizes, "other sizes"),
+            common_counts(modes, "other modes"),
+        )
+        return Plan(fingerprint, settings, tuple(readable), inspection, self._lasting)
+
+    def _find_channels(self, by_channels: dict[int | None, list[int]]) -> int:
+        """Find how many channels the images need that will be kept.
+
+        Colours count where an image can be decoded, and those of a palette where they are used.
+        """
+        arrays = max((c for c in by_channels if c not in {None, 3}), default=1)
+        settings = replace(self.settings, channels=3)
+        colored = (self._pixels(i, settings) for i in by_channels.get(3, ()))
+        if any(pixels is not None for pixels in colored):
+            return max(3, arrays)
+        palettes = (self._pixels(i, settings) for i in by_channels.get(None, ()))
+        if any(pixels is not None and (pixels != pixels[:1]).any() for pixels in palettes):
+            return max(3, arrays)
+        return arrays
+
+    def _pixels(self, i: int, settings: Preparation) -> np.ndarray | None:
+        """Decode one image; None if it will not be kept."""
+        try:
+            return decode(self.source.read(i), settings)[0]
+        except RefusedImageError:
+            return np.arange(3)  # it is not left out, but refused with its reason later
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 (Pillow's decoders raise many types)
+            return None
 
     def write(self, plan: Plan, write: Callable[[memoryview], object]) -> dict[str, Any]:
         """Decode every readable image.
@@ -118,41 +162,53 @@ class Preparer:
             plan: The findings of ``inspect``.
             write: Given the bytes of each image, in order.
         Returns:
-            What is known of them, as JSON values: the header of ``pixels_of``.
+            What the content says of them, as JSON values: the header of ``pixels_of``. Images that
+            cannot be decoded are known by their place among the readable ones.
         Raises:
-            ValueError: As ``inspect``, or if an image does not fit the settings.
+            ValueError: As ``inspect``.
         """
         changes: Counter[str] = Counter()
         sizes: list[tuple[int, int]] = []
+        self._failures, self._refused = {}, {}
         decoder = partial(decode, settings=plan.settings)
-        for _, found in self._map(decoder, plan.readable, "Decoding images"):
+        for _, found in self._map(decoder, plan.readable, "Decoding images", again=True):
             if found is None:
                 continue
             values, changed = found
             write(np.ascontiguousarray(values).data)
             changes.update(changed)
             sizes.append(values.shape[1:])
-        self._check(len(sizes))
+        self._check(len(sizes), self._failures | dict(plan.inspection.unreadable))
         side = plan.settings.resolution
         square = all(size == (side, side) for size in sizes)
-        return {
+        header = {
             "shape": [len(sizes), plan.settings.channels, side, side] if square else None,
             "sizes": None if square else sizes,
             "channels": plan.settings.channels,
             "fingerprint": plan.fingerprint,
-            "dropped": sorted(self.failures),
-            "errors": self._first_failures(),
+            "dropped": [],  # earlier versions kept facts of one source here and below
+            "errors": [],
             "changes": dict(changes),
         }
+        if self._failures:
+            failures = (self._failures.get(i) for i in plan.readable)
+            header["undecodable"] = [[k, why] for k, why in enumerate(failures) if why is not None]
+            header["pillow"] = pillow_version
+        return header
 
     def in_memory(self) -> Pixels:
         """Read and decode all images into memory."""
         buffer = bytearray()
-        header = self.write(self.inspect(), buffer.extend)
-        return pixels_of(np.frombuffer(buffer, np.uint8), header)
+        plan = self.inspect()
+        header = self.write(plan, buffer.extend)
+        return pixels_of(np.frombuffer(buffer, np.uint8), header, self.source, plan.inspection)
 
     def _map(
-        self, function: Callable[[RawImage], Any], indices: Sequence[int], text: str
+        self,
+        function: Callable[[RawImage], Any],
+        indices: Sequence[int],
+        text: str,
+        again: bool = False,
     ) -> Iterator[tuple[int, Any]]:
         """Give (i, function(image i)) in order, with None for what cannot be read."""
         chunks = [indices[k : k + _CHUNK] for k in range(0, len(indices), _CHUNK)]
@@ -160,7 +216,7 @@ class Preparer:
         pending: deque[Future] = deque()
         with bar, ThreadPoolExecutor(self.threads) as pool:
             for chunk in chunks:
-                pending.append(pool.submit(self._try, function, chunk))
+                pending.append(pool.submit(self._try, function, chunk, again))
                 if len(pending) > 4 * self.threads:
                     bar.update(len(done := pending.popleft().result()))
                     yield from done
@@ -169,50 +225,63 @@ class Preparer:
                 yield from done
 
     def _try(
-        self, function: Callable[[RawImage], Any], chunk: Sequence[int]
+        self, function: Callable[[RawImage], Any], chunk: Sequence[int], again: bool
     ) -> list[tuple[int, Any]]:
-        return [(i, self._try_one(function, i)) for i in chunk]
+        return [(i, self._try_one(function, i, again)) for i in chunk]
 
-    def _try_one(self, function: Callable[[RawImage], Any], i: int) -> Any:  # noqa: ANN401
-        name = self.source.name(i)
+    def _try_one(self, function: Callable[[RawImage], Any], i: int, again: bool) -> Any:  # noqa: ANN401
         try:
-            return function(self.source.read(i))
+            raw = self._read(i, again)
+            return function(raw)
         except RefusedImageError as error:
-            raise ValueError(f"{name}: {error}") from error
+            self._refused[i] = str(error)
         except MemoryError:
             raise
+        except _LostImageError as error:
+            name = printable(self.source.name(i))
+            raise ValueError(
+                f"{name} could be read at first and then no longer: {error}"
+            ) from error
         except Exception as error:  # Pillow's decoders raise many types
-            reason = f"{name} ({_reason(error)})"
+            reason = reason_of(error)
             if self.strict:
-                raise ValueError(f"{reason} cannot be read; strict refuses that") from error
-            self.failures[i] = reason
-            return None
+                name = f"{printable(self.source.name(i))} ({reason})"
+                raise ValueError(f"{name} cannot be read; strict refuses that") from error
+            self._failures[i] = reason
+        return None
 
-    def _check(self, readable: int) -> None:
+    def _read(self, i: int, again: bool) -> RawImage:
+        """Read one raw image; what was there a moment ago and is no longer is an error.
+
+        It would go into the cache as a fact of the content otherwise.
+        """
+        try:
+            return self.source.read(i)
+        except OSError as error:
+            if again:
+                raise _LostImageError(reason_of(error)) from error
+            # A link to nothing has another size when it leads somewhere; all else may pass.
+            self._lasting &= isinstance(error, FileNotFoundError)
+            raise
+
+    def _check(self, readable: int, failures: dict[int, str]) -> None:
+        """Refuse a source with images that do not fit, or with none that can be read."""
+        length = self.source.length
+        if self._refused:
+            names = [printable(self.source.name(i)) for i in sorted(self._refused)[:_NAMED]]
+            raise ValueError(describe_refused(self._refused, names, length))
         if readable == 0:
-            count = self.source.length
-            raise ValueError(describe_unreadable(count, count, self._first_failures()))
-
-    def _first_failures(self) -> list[str]:
-        return [self.failures[i] for i in sorted(self.failures)[:_NAMED]]
+            first = _first_errors(self.source, failures)
+            raise ValueError(describe_unreadable(length, length, first))
 
 
-def _inspect(raw: RawImage) -> tuple[bytes, int]:
-    """Hash one raw image, and tell how many channels it asks for."""
-    if isinstance(raw, np.ndarray):
-        values = np.ascontiguousarray(raw if raw.ndim == 3 else raw[:, :, None])
-        digest = hashlib.sha256(f"{values.shape}{values.dtype}".encode())
-        digest.update(values.data)
-        return digest.digest(), values.shape[2]
-    with Image.open(io.BytesIO(raw)) as image:
-        grey = image.mode in _GREY or image.mode[0] == "I"
-    return hashlib.sha256(raw).digest(), 1 if grey else 3
+class _LostImageError(Exception):
+    """An image that could be read the first time, but not the second."""
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return one_line(error)
+def _first_errors(source: Source, failures: dict[int, str]) -> list[str]:
+    first = sorted(failures)[:_NAMED]
+    return [f"{printable(source.name(i))} ({failures[i]})" for i in first]
 
 
 def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
@@ -221,25 +290,55 @@ def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
     return f"{count} of {length} images cannot be read: {'; '.join(errors)}{more}"
 
 
-def pixels_of(values: np.ndarray, header: dict[str, Any]) -> Pixels:
-    """Join the bytes of all images with the header that ``Preparer.write`` gave.
-
-    Raises:
-        ValueError: If there are more or fewer bytes than the header says.
-    """
-    sizes = None if header["sizes"] is None else np.array(header["sizes"], np.int64)
-    if sizes is None:
+def check_length(values: np.ndarray, header: dict[str, Any]) -> None:
+    """Raise ValueError if there are more or fewer bytes than a header says."""
+    if header["sizes"] is None:
         expected = np.prod(header["shape"], dtype=np.int64)
     else:
-        expected = sizes.prod(1).sum() * header["channels"]
+        expected = np.array(header["sizes"], np.int64).prod(1).sum() * header["channels"]
     if values.size != expected:
         raise ValueError(f"it holds {values.size} bytes, not what its header says")
+
+
+def pixels_of(
+    values: np.ndarray, header: dict[str, Any], source: Source, inspection: Inspection
+) -> Pixels:
+    """Join the bytes of all images with what is known of them and of the source at hand.
+
+    Arguments:
+        values: The bytes.
+        header: What ``Preparer.write`` gave, for these images in this or another source.
+        source, inspection: The source, and which of its images have no readable header.
+    Raises:
+        ValueError: If there are more or fewer bytes than the header says, or other images than
+            the source has.
+    """
+    check_length(values, header)
+    sizes = None if header["sizes"] is None else np.array(header["sizes"], np.int64)
+    failures, undecodable = dict(inspection.unreadable), header.get("undecodable", ())
+    kept = header["shape"][0] if sizes is None else len(sizes)
+    if kept + len(undecodable) + len(failures) != source.length:
+        raise ValueError(f"it holds {kept} images, not those of the source")
+    if undecodable:
+        readable = np.delete(np.arange(source.length), sorted(failures))
+        failures |= {int(readable[place]): reason for place, reason in undecodable}
+    dropped = tuple(sorted(failures))
     return Pixels(
         values=values if sizes is not None else values.reshape(header["shape"]),
         sizes=sizes,
         channels=header["channels"],
         fingerprint=header["fingerprint"],
-        dropped=tuple(header["dropped"]),
-        errors=tuple(header["errors"]),
+        dropped=dropped,
+        errors=tuple(_first_errors(source, failures)),
         changes=header["changes"],
+        found=Found(
+            images=source.length,
+            split=source.split,
+            sizes=inspection.sizes,
+            modes=inspection.modes,
+            skipped=grouped((source.name(i), failures[i]) for i in dropped),
+            unread=source.unread,
+            other_files=source.other_files,
+            labels_from=source.labels_from,
+        ),
     )

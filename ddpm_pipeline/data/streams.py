@@ -7,16 +7,20 @@ It can be resumed exactly, which the shuffle buffer of `datasets` cannot; rows.p
 are decoded here, in threads, with the labels and random crops that belong to them.
 """
 
+import logging
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from ddpm_pipeline.common import check_integer, stream_key
+from ddpm_pipeline.data.cache import check_range
 from ddpm_pipeline.data.decoding import (
     Crop,
     Fit,
@@ -25,22 +29,30 @@ from ddpm_pipeline.data.decoding import (
     decode,
     decoding_threads,
 )
+from ddpm_pipeline.data.findings import Named, describe_named, printable, without_detail
 from ddpm_pipeline.data.images import Batch
+from ddpm_pipeline.data.inspection import reason_of
 from ddpm_pipeline.data.loader import check_same_run
 from ddpm_pipeline.data.order import check_share
 from ddpm_pipeline.data.rows import Row, ShuffledRows
-from ddpm_pipeline.data.sources.datasets import (
-    encoded_bytes,
+from ddpm_pipeline.data.sources.columns import (
+    ImageKind,
     find_image_column,
     find_label_column,
+    image_kind,
+    select_encoded,
 )
-from ddpm_pipeline.data.sources.library import import_datasets, share_of_rows
+from ddpm_pipeline.data.sources.library import share_of_rows
 from ddpm_pipeline.data.sources.shards import open_shards
 
 if TYPE_CHECKING:
     import datasets
 
 __all__ = ["ImageStream", "open_stream"]
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
 
 
 def open_stream(
@@ -61,6 +73,9 @@ def open_stream(
     num_classes: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    background: str | tuple[int, int, int] | None = None,
+    max_pixels: int | None = None,
     strict: bool = False,
     num_threads: int | None = None,
 ) -> "ImageStream":
@@ -74,7 +89,8 @@ def open_stream(
         source: A folder of .tar (webdataset) or .parquet shards, or of images with a
             metadata.jsonl; shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
             the name of a data set on the Hub; or a `datasets.IterableDataset`.
-        resolution, channels, fit, crop: As for `open_images`, but `channels` is not found out.
+        resolution, channels, fit, crop, value_range, background, max_pixels: As for `open_images`,
+            but `channels` is not found out.
         batch_size: How many images this process takes at a time.
         split: Which part; "train" unless given. For a folder, the shards with that in their name.
         seed: What the order and the random crops follow from.
@@ -85,7 +101,8 @@ def open_stream(
         class_names: The classes by name; needed where labels are strings.
         num_classes: How many there are; needed where the data set does not say.
         image_column, label_column: Columns, if they are not to be found by type.
-        strict: Refuse images that cannot be read; otherwise they are passed over and counted.
+        strict: Refuse images that cannot be read; otherwise they are passed over and counted, with
+            a warning at the first and another when the stream is closed.
         num_threads: How many threads decode; as many as there are processors unless given.
 
     Raises:
@@ -96,14 +113,16 @@ def open_stream(
     """
     check_share(batch_size, rank, world_size)
     check_integer("shuffle_buffer", shuffle_buffer, least=0)
-    settings = Preparation(resolution, channels, fit, crop)
+    settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     dataset, shards = open_shards(source, split)
-    column = find_image_column(dataset.features, image_column)
+    kind = image_kind(dataset.features, find_image_column(dataset.features, image_column))
+    check_range(kind.dtype, value_range)
     classes = None
     if labels:
         classes = _find_classes(dataset, label_column, class_names, num_classes)
+    columns = [kind.column] if classes is None else [kind.column, classes.column]
     rows = ShuffledRows(
-        share_of_rows(_select(dataset, column, classes), rank, world_size),
+        share_of_rows(select_encoded(dataset, columns, kind), rank, world_size),
         shards,
         seed=seed,
         rank=rank,
@@ -111,7 +130,7 @@ def open_stream(
         shuffle_buffer=shuffle_buffer,
     )
     threads = decoding_threads(num_threads)
-    return ImageStream(rows, settings, column, classes, batch_size, strict, threads)
+    return ImageStream(rows, settings, kind, classes, batch_size, strict, threads)
 
 
 @dataclass(frozen=True)
@@ -161,15 +180,36 @@ def _find_classes(
     return _Classes(column, None if names is None else tuple(names), num_classes or len(names))
 
 
-def _select(
-    dataset: "datasets.IterableDataset",
-    column: str,
-    classes: _Classes | None,
-) -> "datasets.IterableDataset":
-    """Leave images, still encoded, and labels, and no other columns."""
-    columns = [column] if classes is None else [column, classes.column]
-    encoded = import_datasets().Image(decode=False)
-    return dataset.select_columns(columns).cast_column(column, encoded)
+class _Dropped:
+    """What a stream has passed over: how many images for each reason, and the first names."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.counts: Counter[str] = Counter()
+        self.names: dict[str, list[str]] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """Count one more image; warns of the first."""
+        with self._lock:
+            if not self.counts:
+                logger.warning("%s cannot be read (%s); passed over", printable(name), reason)
+            self.counts[reason] += 1
+            first = self.names.setdefault(reason, [])
+            if len(first) < _NAMED and name not in first:
+                first.append(name)
+
+    def groups(self) -> dict[str, Named]:
+        """Give the counts and first names by reason."""
+        with self._lock:
+            return {k: Named(n, tuple(self.names[k])) for k, n in self.counts.items()}
+
+
+def _close(rows: ShuffledRows, dropped: _Dropped) -> None:
+    """Close the files, and say what was passed over."""
+    rows.close()
+    if groups := dropped.groups():
+        count = sum(named.count for named in groups.values())
+        logger.warning("the stream passed over %d images: %s", count, describe_named(groups))
 
 
 class ImageStream:
@@ -179,28 +219,37 @@ class ImageStream:
         batch_size: How many images a batch has.
         num_classes, class_names: The number and the names of the classes, or None.
         skipped: How many images could not be read so far.
-        close: Closes the files when it is called, at the latest at the interpreter's end.
+        dropped: The same by reason, with the names of the first, as in
+            {"not an image": (2, ("a.png", "b.png"))}.
+        close: Closes the files, and warns of what was passed over, when it is called, at the
+            latest at the interpreter's end.
     """
 
     def __init__(
         self,
         rows: ShuffledRows,
         settings: Preparation,
-        image_column: str,
+        kind: ImageKind,
         classes: _Classes | None,
         batch_size: int,
         strict: bool,
         num_threads: int,
     ) -> None:
-        self._rows, self._settings, self._column = rows, settings, image_column
+        self._rows, self._settings, self._kind = rows, settings, kind
         self._classes, self._strict = classes, strict
         self.batch_size = batch_size
         self.num_classes = None if classes is None else classes.count
         self.class_names = None if classes is None else classes.names
         self.skipped = self._delivered = 0
+        self._dropped = _Dropped()
         self._pool = ThreadPoolExecutor(num_threads, "decode")
         # Files are closed while the interpreter still can, also where nobody calls `close`.
-        self.close = weakref.finalize(self, rows.close)
+        self.close = weakref.finalize(self, _close, rows, self._dropped)
+
+    @property
+    def dropped(self) -> dict[str, Named]:
+        """How many images were passed over since the stream was opened, by reason."""
+        return self._dropped.groups()
 
     def __iter__(self) -> Self:
         return self
@@ -244,16 +293,19 @@ class ImageStream:
     def _prepare(self, numbered: tuple[int, int, Row]) -> tuple[np.ndarray, int] | None:
         """Decode a row into (image, label); None if it cannot be read and that is allowed."""
         epoch, number, row = numbered
-        value = row[self._column]
-        name = (value or {}).get("path") or f"image {number}"
+        value = row[self._kind.column]
+        name = self._kind.path(value) or f"image {number}"
         label = 0 if self._classes is None else self._classes.number(row, name)
         try:
-            image, _ = decode(encoded_bytes(value), self._settings)
+            image, _ = decode(self._kind.read(value), self._settings)
         except RefusedImageError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{printable(name)}: {error}") from error
         except Exception as error:
             if self._strict:
-                raise ValueError(f"{name} cannot be read; strict refuses that") from error
+                raise ValueError(
+                    f"{printable(name)} cannot be read; strict refuses that"
+                ) from error
+            self._dropped.add(name, without_detail(reason_of(error)))
             return None
         return self._window(image, epoch, number), label
 

@@ -8,15 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
+from PIL import Image, ImageFile
 
 from ddpm_pipeline.data import preparing
-from ddpm_pipeline.data.cache import default_cache_dir, prepare
+from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.places import default_cache_dir
 from ddpm_pipeline.data.preparing import Pixels
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source
@@ -169,9 +173,10 @@ import os, signal, sys, time
 from pathlib import Path
 from ddpm_pipeline.data import preparing
 from ddpm_pipeline.data.cache import prepare
+from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.sources.folders import folder_source
-decode, inspect, calls, looks = preparing.decode, preparing._inspect, 0, 0
+decode, inspect, calls, looks = preparing.decode, preparing.inspect_image, 0, 0
 def counted(raw, settings):
     global calls
     calls += 1
@@ -179,12 +184,12 @@ def counted(raw, settings):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.002)
     return decode(raw, settings)
-def looked(raw):
+def looked(raw, settings):
     global looks
     looks += 1
     time.sleep(0.002)
-    return inspect(raw)
-preparing.decode, preparing._inspect = counted, looked
+    return inspect(raw, settings)
+preparing.decode, preparing.inspect_image = counted, looked
 print("ready", flush=True)
 sys.stdin.readline()
 pixels = prepare(folder_source(Path(sys.argv[1])), Preparation(8), cache_dir=sys.argv[2],
@@ -307,3 +312,126 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert default_cache_dir() == home / "ddpm_pipeline" / "images"
     monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path))
     assert default_cache_dir() == tmp_path
+
+
+# What belongs to one source is not kept by content.
+
+
+GOOD = {f"{name}/{i}.png": flat(10 * k + i) for k, name in enumerate("abc") for i in (0, 1)}
+KEPT = sorted(GOOD)
+CUT = encoded(noise(64, 64))[:900]
+BROKEN = {"empty": b"", "junk": b"junk", "cut": CUT}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("first", [(), ("a/0a.png",), ("c/9.png",)])
+@pytest.mark.parametrize("then", [(), ("a/0a.png",), ("b/5.png",), ("a/!.png", "c/9.png")])
+def test_labels_follow_the_source_whatever_was_broken_before(
+    kind: str, first: tuple[str, ...], then: tuple[str, ...], tmp_path: Path, cache: Path
+) -> None:
+    folder = write_folder(tmp_path / "data", GOOD)
+    for broken in (first, then, first):
+        write_folder(folder, dict.fromkeys(broken, BROKEN[kind]))
+        for _ in range(2):
+            data = open_images(folder, resolution=8, labels=True, cache_dir=cache, progress=False)
+            assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]
+            assert data.values[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21]
+            assert (data.skipped, data.names) == (len(broken), KEPT)
+            named = [name for group in data.found.skipped.values() for name in group.names]
+            assert sorted(named) == sorted(broken)
+            if broken:
+                with pytest.raises(ValueError, match="strict refuses that"):
+                    open_images(folder, resolution=8, cache_dir=cache, strict=True, progress=False)
+        for name in broken:
+            (folder / name).unlink()
+
+
+def test_nothing_of_a_source_is_in_what_is_kept_by_content(tmp_path: Path, cache: Path) -> None:
+    """Two folders of the same readable images share an entry, whatever else they hold."""
+    entries = set()
+    for name, more in {"x": {"0.png": b"", "z9.png": CUT}, "y": {"3x.png": b"?"}}.items():
+        folder = write_folder(tmp_path / name, {"1.png": flat(1), "2.png": flat(2)} | more)
+        opened(folder, cache)
+        for entry in cache.glob("*/header.json"):
+            entries.add(entry.parent.name)
+            content = entry.read_text()
+            assert not any(part in content for part in ("0.png", "z9", "3x", str(tmp_path)))
+    assert len(entries) == 2  # an image that has a header is content, one that has none is not
+
+
+def old_version(cache: Path, dropped: list[int]) -> None:
+    """Make a cache what earlier versions wrote, with the facts of a source kept by content."""
+    (entry,) = cache.glob("*/header.json")
+    header = json.loads(json.loads(entry.read_text())["header"])
+    header = {k: v for k, v in header.items() if k not in {"undecodable", "pillow"}}
+    text = json.dumps(header | {"dropped": dropped, "errors": ["x"] * len(dropped)})
+    record = {"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    entry.write_text(json.dumps(record))
+    for quick in cache.glob("*.json"):
+        quick.write_text(json.dumps({"fingerprint": entry.parent.name}))
+
+
+@pytest.mark.parametrize("broken", ["a/0a.png", "c/9.png"])
+def test_entries_of_earlier_versions_that_left_images_out_are_not_believed(
+    broken: str, tmp_path: Path, cache: Path
+) -> None:
+    folder = write_folder(tmp_path / "data", GOOD | {broken: b""})
+    for dropped in ([1], [6], []):
+        opened(folder, cache)
+        old_version(cache, dropped)
+        data = open_images(folder, resolution=8, labels=True, cache_dir=cache, progress=False)
+        assert (data.labels.tolist(), data.names) == ([0, 0, 1, 1, 2, 2], KEPT)
+
+
+def test_an_image_that_could_not_be_read_for_a_moment_is_read_the_next_time(
+    folder: Path, cache: Path
+) -> None:
+    source = folder_source(folder)
+
+    def read(i: int) -> bytes:
+        if i == 3:
+            raise OSError(5, "Input/output error")
+        return source.read(i)
+
+    flaky = replace(source, read=read)
+    first = prepare(flaky, Preparation(8), cache_dir=cache, progress=False)
+    assert first.errors == ("003.png (Input/output error)",)
+    assert opened(folder, cache).dropped == ()
+
+
+def test_an_image_that_vanishes_between_the_readings_is_an_error(
+    folder: Path, cache: Path
+) -> None:
+    source, reads = folder_source(folder), []
+
+    def read(i: int) -> bytes:
+        reads.append(i)
+        if reads.count(3) > 1:
+            raise OSError(5, "Input/output error")
+        return source.read(i)
+
+    with pytest.raises(ValueError, match=r"003\.png could be read at first and then no"):
+        prepare(replace(source, read=read), Preparation(8), cache_dir=cache, progress=False)
+    assert not list(cache.glob("*/header.json"))
+
+
+def test_truncated_images_belong_to_pillows_setting(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "data", {"a.png": CUT, "b.png": flat(1, 64)})
+    for allowed in (False, True, False, True):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", allowed)
+        assert opened(folder, cache).dropped == (() if allowed else (0,))
+
+
+def test_a_larger_limit_reads_what_was_left_out(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "data", {"a.png": flat(1), "b.png": flat(2, 40)})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for limit, dropped in ((None, (1,)), (2000, ()), (None, (1,)), (63, (0, 1))):
+        if dropped == (0, 1):
+            with pytest.raises(ValueError, match=r"2 of 2 images cannot be read: .*max_pixels=63"):
+                opened(folder, cache, max_pixels=limit)
+        else:
+            assert opened(folder, cache, max_pixels=limit).dropped == dropped

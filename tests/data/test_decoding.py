@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -210,3 +211,31 @@ def test_floating_point_files_are_refused() -> None:
 def test_bad_settings(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Preparation(**{"resolution": 8} | options)
+
+
+@pytest.mark.parametrize("background", ["red", "#ff0000", (255, 0, 0)])
+def test_the_background_lies_under_transparency_and_around(background: object) -> None:
+    clear = np.zeros((4, 4, 4), np.uint8)
+    settings = Preparation(6, 3, fit="pad", background=background)
+    decoded, changes = decode(encoded(clear), settings)
+    assert (decoded == np.array([255, 0, 0]).reshape(3, 1, 1)).all()
+    assert changes == ("RGBA to RGB", "padded")
+    kept, _ = decode(encoded(clear), replace(settings, channels=4))
+    assert kept[:, 0, 0].tolist() == [255, 0, 0, 255]
+    assert not kept[:, 2, 2].any()
+    grey, _ = decode(encoded(clear), replace(settings, channels=1))
+    assert (grey == Image.new("RGB", (1, 1), "red").convert("L").getpixel((0, 0))).all()
+
+
+def test_the_background_is_part_of_what_an_image_is() -> None:
+    plain = Preparation(8, 3)
+    assert plain.identity() == replace(plain, max_pixels=5).identity()
+    assert replace(plain, background="red").identity() == plain.identity() | {
+        "background": (255, 0, 0)
+    }
+
+
+@pytest.mark.parametrize("background", ["none", "#12", (1, 2), (1, 2, 300), 5, (1.5, 0, 0)])
+def test_backgrounds_that_are_no_colour(background: object) -> None:
+    with pytest.raises(ValueError, match="background must be the name of a colour"):
+        Preparation(8, background=background)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
+from helpers.raw_images import png
+from PIL import Image
 
 from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.inspection import Inspection
 from ddpm_pipeline.data.preparing import Pixels, Preparer, describe_unreadable, pixels_of
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source
@@ -110,8 +113,11 @@ def test_the_first_reading_decodes_nothing_and_plans_the_second(tmp_path: Path) 
     header = work.write(plan, lambda values: written.append(bytes(values)))
     assert b"".join(written) == bytes([1]) * 64
     assert header == json.loads(json.dumps(header))
-    assert (header["fingerprint"], header["dropped"]) == (plan.fingerprint, [0, 2])
-    assert [error.split(" ")[0] for error in header["errors"]] == ["0.png", "2.png"]
+    assert header["fingerprint"] == plan.fingerprint
+    # By its place among the readable ones; the third image is this source's alone.
+    assert [place for place, _ in header["undecodable"]] == [0]
+    assert plan.inspection.unreadable == {2: "not an image"}
+    assert "png" not in json.dumps(header)
 
 
 def test_images_are_written_in_order_one_at_a_time() -> None:
@@ -165,18 +171,24 @@ def test_reports_of_unreadable_images() -> None:
     assert describe_unreadable(3, 9, ["x", "y"]) == "3 of 9 images cannot be read: x; y, ..."
 
 
-HEADER = {"channels": 1, "fingerprint": "f", "dropped": [2], "errors": ["e"], "changes": {}}
+HEADER = {"channels": 1, "fingerprint": "f", "dropped": [], "errors": [], "changes": {}}
+
+
+def joined(values: np.ndarray, header: dict[str, object], length: int = 4) -> Pixels:
+    """With a source whose first image has no header; of the others the second is cut."""
+    source = Source(length, lambda _: b"", lambda i: f"{i}.png", None)
+    undecodable = {"undecodable": [[1, "cut"]]}
+    return pixels_of(values, HEADER | header | undecodable, source, Inspection({0: "empty"}))
 
 
 def test_bytes_and_their_header_are_joined() -> None:
-    square = pixels_of(
-        np.arange(8, dtype=np.uint8), HEADER | {"shape": [2, 1, 2, 2], "sizes": None}
-    )
+    values = np.arange(8, dtype=np.uint8)
+    square = joined(values, {"shape": [2, 1, 2, 2], "sizes": None})
     assert square.values.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 7]]]]
-    assert (square.sizes, square.dropped, square.errors) == (None, (2,), ("e",))
-    flexible = pixels_of(
-        np.arange(10, dtype=np.uint8), HEADER | {"shape": None, "sizes": [[2, 2], [2, 3]]}
-    )
+    assert (square.sizes, square.dropped) == (None, (0, 2))
+    assert square.errors == ("0.png (empty)", "2.png (cut)")
+    values = np.arange(10, dtype=np.uint8)
+    flexible = joined(values, {"shape": None, "sizes": [[2, 2], [2, 3]]})
     assert flexible.values.tolist() == list(range(10))
     assert flexible.sizes.tolist() == [[2, 2], [2, 3]]
 
@@ -187,4 +199,86 @@ def test_bytes_and_their_header_are_joined() -> None:
 )
 def test_another_number_of_bytes_is_refused(count: int, layout: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"holds {count} bytes, not what its header says"):
-        pixels_of(np.zeros(count, np.uint8), HEADER | layout)
+        joined(np.zeros(count, np.uint8), layout)
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_another_number_of_images_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match="holds 2 images, not those of the source"):
+        joined(np.zeros(8, np.uint8), {"shape": [2, 1, 2, 2], "sizes": None}, length)
+
+
+# Greys and colours.
+
+GREYS = {f"{i}.png": encoded(noise(8, 8, seed=i)) for i in range(3)}
+
+
+def cut(image: bytes) -> bytes:
+    return image[: len(image) // 2]
+
+
+def with_palette(
+    colors: list[tuple[int, int, int]], form: str = "PNG", **options: object
+) -> bytes:
+    """An image of the first three colours of a palette."""
+    image = Image.new("P", (8, 8))
+    image.putpalette([v for color in colors for v in color])
+    image.putdata([i % 3 for i in range(64)])
+    return encoded(image, form, **options)
+
+
+GREY_COLORS, RED = [(1, 1, 1), (9, 9, 9), (200, 200, 200)], (255, 0, 0)
+COLOR = encoded(noise(64, 64, 3), "JPEG")
+ASKED: dict[str, tuple[dict[str, bytes], int]] = {
+    "colour": ({"a.jpg": COLOR}, 3),
+    "cut colour": ({"a.jpg": cut(COLOR), "b.png": cut(encoded(noise(64, 64, 3)))}, 1),
+    "cut colour and a whole one": ({"a.jpg": cut(COLOR), "b.jpg": COLOR}, 3),
+    "grey GIF": ({"a.gif": encoded(noise(8, 8), "GIF")}, 1),
+    "grey palette": ({"a.png": with_palette(GREY_COLORS)}, 1),
+    "colours that no pixel has": ({"a.png": with_palette([*GREY_COLORS, RED])}, 1),
+    "colours of a palette": ({"a.png": with_palette([*GREY_COLORS[:2], RED])}, 3),
+    "cut colours of a palette": (
+        {"a.png": cut(encoded(Image.fromarray(noise(64, 64, 3)).quantize(200)))},
+        1,
+    ),
+    "a transparent colour": ({"a.png": with_palette([RED, *GREY_COLORS], transparency=0)}, 1),
+    "16 bits with opacity": ({"a.png": png(np.full((8, 8, 2), 300), 16, "grey+alpha")}, 1),
+    "16 bits": ({"a.png": encoded(noise(8, 8).astype(np.uint16))}, 1),
+    "CMYK": ({"a.jpg": encoded(Image.new("CMYK", (8, 8)), "JPEG")}, 3),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_colours_count_where_they_are_kept_and_used(kind: str, tmp_path: Path) -> None:
+    files, channels = ASKED[kind]
+    assert prepared(write_folder(tmp_path, GREYS | files)).channels == channels
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "channels"),
+    [
+        ({}, {}, 1),
+        ({"a.png": encoded(Image.new("LA", (8, 8)))}, {}, 3),
+        ({"a.png": encoded(Image.new("LA", (8, 8), (9, 255)))}, {}, 1),
+        ({"a.png": flat(1, 7)}, {"fit": "pad"}, 3),
+        ({"a.png": flat(1, 7)}, {}, 1),
+    ],
+)
+def test_a_coloured_background_counts_where_it_is_seen(
+    files: dict[str, bytes], options: dict[str, str], channels: int, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path, GREYS | files)
+    assert prepared(folder, background="red", **options).channels == channels
+    assert prepared(folder, background="grey", **options).channels == 1
+
+
+def test_images_outside_the_range_are_counted_and_named() -> None:
+    values = np.zeros((100, 8, 8), np.float32)
+    values[[3, 7, 50, 51, 52, 53, 99], 0, 0] = 1.1
+    source = array_source(values, "x.npy", None)
+    message = (
+        r"7 of 100 images are refused: x\.npy\[3\]: its values 0\.0 … 1\.1.* are outside "
+        r"value_range=\(0, 1\), 1 of 64 of them; x\.npy\[7\]: .*; \.\.\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        preparer(source, value_range=(0, 1)).in_memory()

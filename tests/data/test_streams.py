@@ -251,3 +251,49 @@ def test_images_are_resized_and_cropped() -> None:
     batch = next(open_stream(data, resolution=16, batch_size=2))
     assert batch.images.shape == (2, 3, 16, 16)
     assert np.asarray(batch.images).std() > 10
+
+
+def test_what_was_dropped_is_kept_and_said_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = encoded(noise(64, 64))[:900]
+    files = tar_files(0) | {"0002.png": b"junk", "0005.png": b"", "0006.png": cut}
+    write_tar(tmp_path / "x.tar", files)
+    stream = opened(tmp_path / "x.tar", shuffle_buffer=0, batch_size=2, num_threads=1)
+    next(stream)
+    assert (stream.dropped, caplog.text) == ({}, "")
+    next(stream)
+    assert "0002.png cannot be read (not an image); passed over" in caplog.text
+    next(stream)
+    counts = {reason: len(named.names) for reason, named in stream.dropped.items()}
+    assert counts == {"not an image": 2, "image file is truncated": 1}
+    assert sum(named.count for named in stream.dropped.values()) == stream.skipped == 3
+    caplog.clear()
+    stream.close()
+    assert "the stream passed over 3 images: 2 not an image (" in caplog.text
+    assert "0006.png" in caplog.text
+
+
+def test_a_stream_that_dropped_nothing_ends_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = opened(write_shards("tar", tmp_path / "data"))
+    next(stream)
+    stream.close()
+    assert not caplog.text
+
+
+def test_options_of_reading(tmp_path: Path) -> None:
+    deep = encoded((np.arange(64).reshape(8, 8) * 40).astype(np.int32), "TIFF")
+    clear = encoded(np.zeros((4, 4, 4), np.uint8))
+    write_tar(tmp_path / "deep.tar", {"0.tif": deep})
+    write_tar(tmp_path / "clear.tar", {"0.png": clear})
+    options = {"labels": False, "num_classes": None, "batch_size": 1}
+    with pytest.raises(ValueError, match=r"0\.tif: its values .* value_range=\(low, high\) says"):
+        next(opened(tmp_path / "deep.tar", **options))
+    images = next(opened(tmp_path / "deep.tar", value_range=(0, 2520), **options)).images
+    assert images[0, 0, 0, :3].tolist() == [0, 4, 8]
+    stream = opened(tmp_path / "clear.tar", background="#0a0a0a", fit="pad", **options)
+    assert (next(stream).images == 10).all()
+    with pytest.raises(ValueError, match="none of the"):
+        next(opened(tmp_path / "clear.tar", max_pixels=15, **options))

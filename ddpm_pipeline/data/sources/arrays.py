@@ -120,7 +120,7 @@ def array_source(
     Raises:
         ValueError: If the shape is another one or fits two of these, or labels do not number N.
     """
-    if array.dtype.kind not in "uif":
+    if array.dtype.kind not in "buif":
         raise ValueError(f"{name}: images must be numbers, got dtype {array.dtype}")
     last = _channels_last(array.shape, name)
 

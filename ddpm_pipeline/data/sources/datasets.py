@@ -4,15 +4,22 @@
     source = dataset_source(data, labels=True)
 
 Images are taken as the encoded bytes that the data set stores, not as what `datasets` decodes.
+How columns are read is in columns.py.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import check_data, key_of, stat_key
-from ddpm_pipeline.data.sources.library import content_key, import_datasets
+from ddpm_pipeline.data.sources.columns import (
+    find_image_column,
+    find_label_column,
+    image_kind,
+    select_encoded,
+)
+from ddpm_pipeline.data.sources.library import content_key, import_datasets, plain_path
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
 
 if TYPE_CHECKING:
@@ -21,15 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "choose_split",
     "dataset_source",
-    "encoded_bytes",
-    "find_image_column",
-    "find_label_column",
     "is_dataset_path",
     "load_dataset",
 ]
 
-_IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-_LABEL_NAMES = ("label", "labels", "class", "cls")
 
 
 def is_dataset_path(path: Path) -> bool:
@@ -52,11 +54,11 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
     library = import_datasets()
     try:
         if path.is_file():
-            data = library.load_dataset("parquet", data_files=str(path))
+            data = library.load_dataset("parquet", data_files=plain_path(path))
         elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            data = library.load_from_disk(str(path))
+            data = library.load_from_disk(plain_path(path))
         else:
-            data = library.load_dataset(str(path) if path.exists() else os.fspath(source))
+            data = library.load_dataset(plain_path(path) if path.exists() else os.fspath(source))
     except Exception as error:  # many types, one for each way to be absent or damaged
         reason = one_line(error)[:300]
         if path.exists():
@@ -109,19 +111,24 @@ def dataset_source(
     if len(data) == 0:
         raise ValueError("the data set holds no images")
     column = find_image_column(data.features, image_column)
-    images = data.select_columns([column]).cast_column(column, library.Image(decode=False))
+    kind = image_kind(data.features, column)
+    images = select_encoded(data.with_format(None), [column], kind)
     if labels:
         name = find_label_column(data.features, label_column)
-        classes = encode_labels(data[name][:], getattr(data.features[name], "names", None))
+        values = data.with_format(None)[name][:]
+        classes = encode_labels(values, getattr(data.features[name], "names", None))
     else:
         refuse("images without labels=True", label_column=label_column)
         classes = (None, None)
     return Source(
         len(data),
-        lambda i: encoded_bytes(images[i][column]),
+        lambda i: kind.read(images[i][column]),
         lambda i: f"row {i}",
-        key_of(content_key(data), column, _outside(images, column)),
+        key_of(content_key(data), column, _outside(images, column) if kind.encoded else None),
         *classes,
+        dtype=kind.dtype,
+        split=str(data.split) if data.split is not None else None,
+        labels_from=f"column {name!r}" if labels else None,
     )
 
 
@@ -131,46 +138,3 @@ def _outside(images: "datasets.Dataset", column: str) -> str | None:
         return None
     paths = [Path(row["path"]) for row in images[:][column] if row and row["path"]]
     return stat_key([p for p in paths if p.is_file()])
-
-
-def encoded_bytes(value: dict[str, Any] | None) -> bytes:
-    """Give the bytes of an image file, from a row that holds or names it.
-
-    Raises:
-        ValueError: If the row is empty.
-    """
-    if value is None or (value.get("bytes") is None and not value.get("path")):
-        raise ValueError("no image in this row")
-    return value["bytes"] if value.get("bytes") is not None else Path(value["path"]).read_bytes()
-
-
-def find_image_column(features: Mapping[str, Any], name: str | None = None) -> str:
-    """Find the column of images: the named one, the only Image, or one called like images.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    return _find_column(features, "image_column", name, "Image", _IMAGE_NAMES)
-
-
-def find_label_column(features: Mapping[str, Any], name: str | None = None) -> str:
-    """Find the column of class labels: the named one, the only ClassLabel, or one called so.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    return _find_column(features, "label_column", name, "ClassLabel", _LABEL_NAMES)
-
-
-def _find_column(
-    features: Mapping[str, Any], argument: str, name: str | None, kind: str, names: Sequence[str]
-) -> str:
-    if name is not None:
-        if name not in features:
-            raise ValueError(f"{argument}={name!r} must be one of {list(features)}")
-        return name
-    typed = [n for n, feature in features.items() if type(feature).__name__ == kind]
-    found = typed or [n for n in features if n.lower() in names]
-    if len(found) != 1:
-        raise ValueError(f"{argument} must be given, one of {found or list(features)}")
-    return found[0]

@@ -2,77 +2,137 @@
 
     photos/cats/b.png, photos/cats/old/a.jpg, photos/dogs/c.webp       two classes: cats, dogs
     photos/train/..., photos/test/...                                  two splits
+    photos/a.png, photos/metadata.csv                                  labels from metadata.py
 
-Images come in the order of their names, on every machine.
+Images come in the order of their names, on every machine. Files that may be images but are not
+read, because of their suffix, are counted and named.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ddpm_pipeline.common import key_of
-from ddpm_pipeline.data.sources.source import Source, encode_labels
+from ddpm_pipeline.data.findings import Named, describe_named, grouped, printable
+from ddpm_pipeline.data.sources.metadata import METADATA_NAMES, metadata_labels
+from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
 
 __all__ = ["folder_source"]
 
-_SPLITS = {"train", "test", "val", "valid", "validation"}
+# Suffixes of what lies beside images and is none.
+_TEXT = ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .log .ini .toml .cfg"
+_OTHERS = (
+    ".db .py .ipynb .sh .pkl .pickle .pt .pth .safetensors .npy .npz .parquet .lock .url .lnk"
+)
+_DOCUMENTS = ".sha256 .md5 .bib .tex .doc .docx .xls .xlsx .mat .h5 .hdf5"
+_NEVER_IMAGES = frozenset(f"{_TEXT} {_OTHERS} {_DOCUMENTS}".split())
+_NO_SUFFIX = "without a suffix, images by their content"
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"8BPS", b"qoif")
+_BOXES = (b"ftyp", b"WEBP", b"jP  ")  # from the fifth or the ninth byte on
 
 
-def folder_source(root: Path, split: str | None = None, labels: bool = False) -> Source:
+def folder_source(
+    root: Path, split: str | None = None, labels: bool = False, label_column: str | None = None
+) -> Source:
     """Find every image below a folder, of any format Pillow reads, in the order of their names.
 
     Arguments:
-        split: A folder in `root` to read instead, as in `root/train`; that is the one unless
-            given if the folders in `root` are `train` and `test` or `validation` and no others.
-        labels: Whether to read class labels: the folder directly below `root` (or `root/split`)
-            that an image is in, numbered in sorted order.
+        split: A folder in `root` to read instead, as in `root/train`, or "." for all of it; see
+            ``choose_split_folder`` for what is read unless given.
+        labels: Whether to read class labels: from metadata files if they have a column of them,
+            else the folder directly below `root` (or `root/split`) that an image is in, numbered
+            in sorted order.
+        label_column: The column of the metadata.
 
     Raises:
-        ValueError: If there are no images, no such split, or images in no class folder.
+        ValueError: If there are no images, no such split, images without a label, or splits beside
+            other images.
     """
-    root = _split_folder(root, split)
-    entries, others = _scan(root)
-    if not entries:
-        raise ValueError(f"{str(root)!r} holds no images ({others} other files)")
-    names = [name for name, _, _ in entries]
-    classes = _folder_classes(root, names) if labels else (None, None)
+    if not labels:
+        refuse("images without labels=True", label_column=label_column)
+    root, taken = choose_split_folder(root, split, is_image_name)
+    found = _scan(root)
+    if not found.images:
+        unread = f"; not read are {describe_named(found.unread)}" if found.unread else ""
+        raise ValueError(
+            f"{printable(str(root))!r} holds no images ({found.others} other files{unread})"
+        )
+    if split is None:
+        check_nested_splits(root, found.folders)
+    names = [name for name, _, _ in found.images]
+    classes, labels_from = (None, None), None
+    if labels:
+        classes, labels_from = _find_labels(root, found, names, label_column)
 
     def read(i: int) -> bytes:
         return (root / names[i]).read_bytes()
 
-    key = key_of("folder", str(root.resolve()), entries)
-    return Source(len(names), read, names.__getitem__, key, *classes)
+    key = key_of("folder", str(root.resolve()), found.images)
+    return Source(
+        len(names),
+        read,
+        names.__getitem__,
+        key,
+        *classes,
+        split=taken,
+        unread=found.unread,
+        other_files=found.others,
+        labels_from=labels_from,
+    )
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
-    """Give the folder of a split: the given one, "train" beside others only, or all of `root`."""
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if split is None and "train" in folders and len(folders) > 1 and _SPLITS.issuperset(folders):
-        split = "train"
-    if split is None:
-        return root
-    if not (root / split).is_dir():
-        found = folders or "none at all"
-        raise ValueError(f"split={split!r}: {str(root)!r} has no such folder, but {found}")
-    return root / split
+@dataclass
+class _Found:
+    """What a folder holds.
+
+    Arguments:
+        images: (Relative name, size, time) of each, sorted.
+        folders: Names of the folders that hold images directly, each ending in "/" but the root.
+        metadata: Metadata files, by their relative names.
+        unread: Files that may be images but are not read, by suffix.
+        others: How many files are none by their suffix.
+    """
+
+    images: list[tuple[str, int, int]] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
+    unread: dict[str, Named] = field(default_factory=dict)
+    others: int = 0
 
 
-def _scan(root: Path) -> tuple[list[tuple[str, int, int]], int]:
-    """List the images below a folder.
+def _scan(root: Path) -> _Found:
+    """List the files below a folder.
 
     Hidden files are passed over; a folder with two names is read once, under the first.
-
-    Returns:
-        (relative name, size, time) of each, sorted, and how many files are not images by their
-        suffix.
     """
-    Image.init()
-    suffixes = {s for s, form in Image.registered_extensions().items() if form in Image.OPEN}
-    entries: list[tuple[str, int, int]] = []
-    others, seen, pending = 0, set(), [("", root)]
+    found, unread = _Found(), []
+    for prefix, folder, entries in _walk(root):
+        images = [e for e in entries if is_image_name(e.name)]
+        found.images += [(prefix + entry.name, *_size_and_time(entry)) for entry in images]
+        if images:
+            found.folders.append(prefix)
+        if len(images) < len(entries):
+            others = sorted(e.name for e in entries if not is_image_name(e.name))
+            found.others += len(others)
+            found.metadata += [prefix + name for name in others if name in METADATA_NAMES]
+            kinds = ((name, _unread_kind(folder, name)) for name in others)
+            unread += [(prefix + name, kind) for name, kind in kinds if kind is not None]
+    found.images.sort()
+    found.metadata.sort()
+    found.unread = grouped(sorted(unread))
+    found.others -= len(unread)
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path, list[os.DirEntry]]]:
+    """Give each folder's relative name, path and visible files."""
+    seen, pending = set(), [("", root)]
     while pending:
         prefix, folder = pending.pop()
         status = folder.stat()
@@ -81,13 +141,47 @@ def _scan(root: Path) -> tuple[list[tuple[str, int, int]], int]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as listing:
             visible = [entry for entry in listing if not entry.name.startswith(".")]
-        folders = [entry for entry in visible if entry.is_dir()]
-        images = [e for e in visible if _suffix(e.name) in suffixes and not e.is_dir()]
-        entries += [(prefix + entry.name, *_size_and_time(entry)) for entry in images]
-        others += len(visible) - len(folders) - len(images)
-        names = sorted((entry.name for entry in folders), reverse=True)
-        pending += [(f"{prefix}{name}/", folder / name) for name in names]
-    return sorted(entries), others
+        names, files = [], []
+        for entry in visible:
+            if entry.is_dir():
+                names.append(entry.name)
+            else:
+                files.append(entry)
+        yield prefix, folder, files
+        pending += [(f"{prefix}{name}/", folder / name) for name in sorted(names, reverse=True)]
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    Image.init()
+    return frozenset(s for s, form in Image.registered_extensions().items() if form in Image.OPEN)
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether Pillow reads files with a name's suffix."""
+    return _suffix(name) in _image_suffixes()
+
+
+def _suffix(name: str) -> str:
+    """Give `Path.suffix` in lower case without making a path: folders hold 100,000 files."""
+    _, dot, ending = name.rpartition(".")
+    return dot + ending.lower()
+
+
+def _unread_kind(folder: Path, name: str) -> str | None:
+    """Give the suffix of a file that may be an image and is not read; None of any other."""
+    suffix = _suffix(name)
+    if suffix in _NEVER_IMAGES:
+        return None
+    if "." in name:
+        return suffix
+    try:
+        with (folder / name).open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return None
+    boxed = head[4:8] in _BOXES or head[8:12] in _BOXES
+    return _NO_SUFFIX if boxed or head.startswith(_MAGIC) else None
 
 
 def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
@@ -99,19 +193,32 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _suffix(name: str) -> str:
-    """Give `Path.suffix` in lower case without making a path: folders hold 100,000 files."""
-    _, dot, ending = name.rpartition(".")
-    return dot + ending.lower()
+Labels = tuple[np.ndarray, tuple[str, ...] | None]
 
 
-def _folder_classes(root: Path, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _find_labels(
+    root: Path, found: _Found, names: Sequence[str], column: str | None
+) -> tuple[Labels, str]:
+    """Read the classes of images, and say where they came from."""
+    if found.metadata:
+        told = metadata_labels(root, found.metadata, names, column)
+        if told is not None:
+            return encode_labels(told[0], None), told[1]
+    elif column is not None:
+        raise ValueError(
+            f"label_column={column!r} has no meaning for {printable(str(root))!r}, which holds "
+            f"neither of {', '.join(METADATA_NAMES)}"
+        )
+    return _folder_classes(root, names), "the names of folders"
+
+
+def _folder_classes(root: Path, names: Sequence[str]) -> Labels:
     """Give each image the class of the folder directly below `root` that it is in."""
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     if None in folders:
         lost = names[folders.index(None)]
         raise ValueError(
             f"labels missing for {folders.count(None)} of {len(names)} images: class names are "
-            f"the folders in {str(root)!r}, and {lost!r} is in none"
+            f"the folders in {printable(str(root))!r}, and {printable(lost)!r} is in none"
         )
     return encode_labels(folders, None)

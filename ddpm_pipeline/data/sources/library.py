@@ -6,14 +6,19 @@ tests say which part it was.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from ddpm_pipeline.common import key_of
+from ddpm_pipeline.data.places import default_cache_dir
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["content_key", "has_shuffle_buffer", "import_datasets", "share_of_rows"]
+__all__ = ["content_key", "has_shuffle_buffer", "import_datasets", "plain_path", "share_of_rows"]
 
 
 def import_datasets() -> ModuleType:
@@ -28,6 +33,57 @@ def import_datasets() -> ModuleType:
         raise ImportError(
             "data sets need the `datasets` package: pip install ddpm_pipeline[train]"
         ) from error
+
+
+def plain_path(path: Path) -> str:
+    """Give a path under which `datasets` finds a file or folder, whatever its name.
+
+    It takes names with brackets or stars for patterns, and those that are not UTF-8 it cannot
+    write down; such a path is given by a link in the cache, the same one every time.
+    """
+    absolute = path.absolute()
+    if path.is_dir():
+        return _mirrored(absolute) if _is_awkward(str(absolute)) else str(path)
+    if _is_awkward(path.name):
+        return str(_link(_links() / f"{key_of(str(absolute))}{path.suffix}", absolute))
+    if _is_awkward(str(absolute)):
+        folder = _link(_links() / f"{key_of(str(absolute.parent))}.folder", absolute.parent)
+        return str(folder / path.name)
+    return str(path)
+
+
+def _is_awkward(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return any(character in name for character in "[]*?")
+
+
+def _links() -> Path:
+    folder = default_cache_dir() / "links"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _link(link: Path, path: Path) -> Path:
+    """Make a link to a path unless it is there."""
+    with suppress(FileExistsError):
+        link.symlink_to(path)
+    return link
+
+
+def _mirrored(folder: Path) -> str:
+    """Make folders of links to all files in one: `datasets` looks behind a link to a folder."""
+    mirror = _links() / key_of(str(folder))
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    known = {path.relative_to(mirror) for path in mirror.rglob("*") if path.is_symlink()}
+    for stale in known - files:
+        (mirror / stale).unlink(missing_ok=True)
+    for name in files - known:
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(mirror / name, folder / name)
+    return str(mirror)
 
 
 def share_of_rows(

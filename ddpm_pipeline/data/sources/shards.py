@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data.sources.datasets import choose_split
-from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets
+from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets, plain_path
 from ddpm_pipeline.data.sources.source import one_line
 
 if TYPE_CHECKING:
@@ -69,21 +69,31 @@ def open_shards(
 def _find_shards(source: str, split: str | None) -> list[str]:
     """List the files that a folder, a pattern or a name with braces stands for, in order."""
     path = Path(source).expanduser()
-    if found := _BRACES.search(str(path)):
-        first, last = found.groups()
-        numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
-        return [str(path)[: found.start()] + n + str(path)[found.end() :] for n in numbers]
+    if not path.exists() and (numbered := _numbered(path)):
+        return numbered
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.suffix in _BUILDERS and p.is_file())
         inside = [p for p in inside if split is None or split in str(p.relative_to(path))]
         if split is not None and not inside:
             raise ValueError(f"split={split!r} is in the name of no shard in {str(path)!r}")
         return [str(p) for p in inside]
-    if any(c in path.name for c in "*?["):
+    if not path.exists() and any(c in path.name for c in "*?["):
         if not (matches := sorted(path.parent.glob(path.name))):
             raise FileNotFoundError(f"{str(path)!r} matches no shards")
         return [str(p) for p in matches]
     return [str(path)] if path.suffix in _BUILDERS else []
+
+
+def _numbered(path: Path) -> list[str]:
+    """Write out braces as in "{00..12}", in a file's name or else in those of its folders."""
+    head, name = (
+        ("", str(path)) if not _BRACES.search(path.name) else (f"{path.parent}/", path.name)
+    )
+    if (found := _BRACES.search(name)) is None:
+        return []
+    first, last = found.groups()
+    numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+    return [head + name[: found.start()] + n + name[found.end() :] for n in numbers]
 
 
 def check_shards(shards: Sequence[str]) -> None:
@@ -125,13 +135,13 @@ def _stream(source: str, shards: Sequence[str]) -> Any:  # noqa: ANN401 (a strea
     path = Path(source).expanduser()
     try:
         if not shards and path.is_dir():
-            return library.load_dataset("imagefolder", data_dir=str(path), streaming=True)
+            return library.load_dataset("imagefolder", data_dir=plain_path(path), streaming=True)
         if not shards:
             return library.load_dataset(source, streaming=True)
         builders = {_BUILDERS[Path(shard).suffix] for shard in shards}
         if len(builders) > 1:
             raise ValueError(f"it holds shards of {len(builders)} formats")
-        files = {"train": list(shards)}
+        files = {"train": [plain_path(Path(shard)) for shard in shards]}
         return library.load_dataset(builders.pop(), data_files=files, streaming=True)
     except Exception as error:  # many types, one for each way to be absent or damaged
         reason = one_line(error)[:300]

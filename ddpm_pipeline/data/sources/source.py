@@ -8,13 +8,18 @@ Finding a source reads names, sizes and labels. Pixels are read only when `read`
 data set that is already in the cache costs nothing.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-__all__ = ["RawImage", "Source", "encode_labels", "one_line", "refuse"]
+from ddpm_pipeline.data.findings import Named
+
+__all__ = ["LABEL_NAMES", "RawImage", "Source", "encode_labels", "one_line", "refuse"]
+
+LABEL_NAMES = ("label", "labels", "class", "cls")
+"""What a column of class labels is called, where its type does not say that it is one."""
 
 RawImage = bytes | np.ndarray
 
@@ -32,6 +37,10 @@ class Source:
         labels: Integer class labels (N,), or None.
         class_names: One name per class, or None.
         dtype: What arrays hold; "uint8" for image files.
+        split: Which part of the data this is, or None.
+        unread: Files that may be images but are not read, by suffix.
+        other_files: How many files are no images.
+        labels_from: Where the labels came from, or None.
     """
 
     length: int
@@ -41,6 +50,10 @@ class Source:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     dtype: str = "uint8"
+    split: str | None = None
+    unread: Mapping[str, Named] = field(default_factory=dict)
+    other_files: int = 0
+    labels_from: str | None = None
 
 
 def refuse(kind: str, **options: object) -> None:
@@ -80,6 +93,12 @@ def encode_labels(
         return np.array([number[v] for v in values], np.int64), tuple(names)
     if not all(isinstance(v, int | np.integer) for v in values):
         odd = next(v for v in values if not isinstance(v, int | np.integer))
+        if all(isinstance(v, int | np.integer | str) for v in values):
+            number = next(v for v in values if not isinstance(v, str))
+            raise ValueError(
+                "labels must be integers or strings and not a mixture of both, got "
+                f"{odd!r} and {number!r}"
+            )
         raise ValueError(f"labels must be integers or strings, got {odd!r}")
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
 

@@ -67,13 +67,17 @@ def test_images_to_test_on_are_not_read_unless_asked_for(tmp_path: Path) -> None
     write_folder(tmp_path, {"train/a/x.png": flat(1), "test/a/y.png": flat(2)})
     source = folder_source(tmp_path, labels=True)
     assert (source.length, source.read(0)) == (1, flat(1))
-    write_folder(tmp_path, {"bus/z.png": flat(3)})  # train and test are classes beside it
-    assert folder_source(tmp_path, labels=True).class_names == ("bus", "test", "train")
+    write_folder(tmp_path, {"bus/z.png": flat(3)})
+    with pytest.raises(ValueError, match=r"in test, train and in bus/, .* split='\.' to read all"):
+        folder_source(tmp_path, labels=True)
+    every = folder_source(tmp_path, ".", labels=True)
+    assert (every.class_names, every.split) == (("bus", "test", "train"), None)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train/x.png": flat(1)})
-    assert folder_source(tmp_path, labels=True).class_names == ("train",)
+    assert folder_source(tmp_path, ".", labels=True).class_names == ("train",)
+    assert folder_source(tmp_path).split == "train"
 
 
 def test_empty_folder(tmp_path: Path) -> None:

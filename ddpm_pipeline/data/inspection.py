@@ -1,0 +1,157 @@
+"""What the header of an image tells, and what a first reading of a whole source found.
+
+    found = inspect_image(raw, settings)           hash, channels, mode and size; nothing decoded
+    plan.inspection.to_json()                      kept for this source alone, never by content
+
+Names, places and reasons of what cannot be read belong to the source at hand: another source with
+the same readable images has others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ddpm_pipeline.data.decoding import Preparation
+from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
+from ddpm_pipeline.data.sources.source import RawImage, one_line
+
+__all__ = [
+    "Inspected",
+    "Inspection",
+    "Plan",
+    "common_counts",
+    "describe_refused",
+    "inspect_image",
+    "reason_of",
+]
+
+_COMMON = 6
+_READ_EXACTLY = b"read exactly"
+
+
+class Inspected(NamedTuple):
+    """What one raw image tells before it is decoded.
+
+    Arguments:
+        digest: Hash of its content.
+        channels: How many it asks for; None if only its pixels tell whether it has colours.
+        mode: Its mode or type, for people.
+        size: Width and height, for people.
+    """
+
+    digest: bytes
+    channels: int | None
+    mode: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a first reading found in one source.
+
+    Arguments:
+        unreadable: Why each image that has no readable header has none, by its number.
+        sizes, modes: How many readable images have each; None if that was not kept.
+    """
+
+    unreadable: Mapping[int, str]
+    sizes: Mapping[str, int] | None = None
+    modes: Mapping[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        unreadable = [[i, reason] for i, reason in sorted(self.unreadable.items())]
+        return {"unreadable": unreadable, "sizes": self.sizes, "modes": self.modes}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Inspection:
+        """Take what ``to_json`` gave."""
+        unreadable = {int(i): str(reason) for i, reason in values["unreadable"]}
+        return cls(unreadable, dict(values["sizes"]), dict(values["modes"]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The findings of a first reading of all images.
+
+    Arguments:
+        fingerprint: Hash of the content of all images and of the settings.
+        settings: The settings, with the channels found out.
+        readable: Which images have a header that can be read.
+        inspection: What else was found.
+        lasting: Whether the same files will give the same findings; not if reading one failed.
+    """
+
+    fingerprint: str
+    settings: Preparation
+    readable: tuple[int, ...]
+    inspection: Inspection
+    lasting: bool
+
+
+def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
+    """Hash one raw image, and read its header.
+
+    Raises:
+        RefusedImageError: If nothing says what its black and white are.
+        Exception: Of many types, if it is no image.
+    """
+    if isinstance(raw, np.ndarray):
+        values = np.ascontiguousarray(raw if raw.ndim == 3 else raw[:, :, None])
+        digest = hashlib.sha256(f"{values.shape}{values.dtype}".encode())
+        digest.update(values.data)
+        height, width, channels = values.shape
+        return Inspected(digest.digest(), channels, str(values.dtype), f"{width}×{height}")
+    with open_image(raw, settings.max_pixels) as image:
+        layout = layout_of(image)
+        check_depth(layout, settings.value_range)
+        channels = _channels(image, layout, settings)
+        size = f"{image.width}×{image.height}"
+    digest = hashlib.sha256(raw).digest()
+    if not layout.as_before or (layout.exact and settings.value_range is not None):
+        digest += _READ_EXACTLY
+    return Inspected(digest, channels, layout.name, size)
+
+
+def _channels(image: Image.Image, layout: Layout, settings: Preparation) -> int | None:
+    """Tell how many channels an image asks for; None if its pixels must be seen."""
+    if not layout.grey:
+        return None if layout.grey is None else 3
+    if settings.white_background:
+        return 1
+    framed = settings.fit == "pad" and image.size != (settings.resolution,) * 2
+    return None if framed or image.has_transparency_data else 1
+
+
+def common_counts(counts: Counter[str], rest: str) -> dict[str, int]:
+    """Give the most common with their counts, and the rest together under a name."""
+    common = counts.most_common() if len(counts) <= _COMMON else counts.most_common(_COMMON - 1)
+    others = counts.total() - sum(count for _, count in common)
+    return dict(common) | ({rest: others} if others else {})
+
+
+def reason_of(error: Exception) -> str:
+    """Say why an image cannot be read, without the path that the system names."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error)
+
+
+def describe_refused(refused: Mapping[int, str], names: Sequence[str], length: int) -> str:
+    """Say which images do not fit what was asked for, counted and by their first names."""
+    first = "; ".join(
+        f"{name}: {refused[i]}" for i, name in zip(sorted(refused), names, strict=False)
+    )
+    if len(refused) == 1:
+        return first
+    more = "; ..." if len(refused) > len(names) else ""
+    return f"{len(refused)} of {length} images are refused: {first}{more}"

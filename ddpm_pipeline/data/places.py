@@ -1,0 +1,15 @@
+"""Where decoded images and what belongs to them are kept on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HOME
+
+__all__ = ["default_cache_dir"]
+
+
+def default_cache_dir() -> Path:
+    """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
+    return Path(os.environ.get("DDPM_PIPELINE_CACHE") or Path(HF_HOME, "ddpm_pipeline", "images"))

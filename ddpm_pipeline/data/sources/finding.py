@@ -1,0 +1,100 @@
+"""Finding the source behind whatever a caller named, and the classes of its images.
+
+source  = find_source("photos/", split=None, labels=True, image_column=None, label_column=None)
+classes = count_classes(source, num_classes=None)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ddpm_pipeline.data.findings import describe_named, printable
+from ddpm_pipeline.data.sources.arrays import (
+    array_source,
+    file_source,
+    idx_folder_source,
+    is_idx_folder,
+)
+from ddpm_pipeline.data.sources.datasets import dataset_source, is_dataset_path, load_dataset
+from ddpm_pipeline.data.sources.folders import folder_source
+from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+
+__all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
+
+logger = logging.getLogger(__name__)
+
+
+def find_source(
+    source: object,
+    split: str | None,
+    labels: bool,
+    image_column: str | None,
+    label_column: str | None,
+) -> Source:
+    """Find the source behind whatever the caller named."""
+    columns = {"image_column": image_column, "label_column": label_column}
+    if isinstance(source, Tensor):
+        source = source.numpy(force=True)
+    if isinstance(source, np.ndarray):
+        refuse("an array", split=split, labels=labels or None, **columns)
+        return array_source(source, "the array", None)
+    if type(source).__module__.split(".")[0] == "datasets":
+        return dataset_source(source, labels=labels, split=split, **columns)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "source must be a path, a data set's name, an array or a datasets.Dataset, "
+            f"got {type(source).__name__}"
+        )
+    path = Path(source).expanduser()
+    if is_dataset_path(path):
+        return dataset_source(load_dataset(source, split), labels=labels, **columns)
+    refuse(repr(printable(str(path))), image_column=image_column)
+    if path.is_dir() and not is_idx_folder(path):
+        return folder_source(path, split, labels, label_column)
+    refuse(repr(printable(str(path))), label_column=label_column)
+    return (file_source if path.is_file() else idx_folder_source)(path, split, labels)
+
+
+def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
+    """Give a source the caller's labels."""
+    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if len(values) != found.length:
+        raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
+    encoded, names = encode_labels(values, None)
+    return replace(found, labels=encoded, class_names=names)
+
+
+def count_classes(found: Source, num_classes: int | None) -> int | None:
+    """Count the classes, and check the number against what the caller expects."""
+    if found.labels is None:
+        if num_classes is not None:
+            raise ValueError(f"num_classes={num_classes} needs labels=True")
+        return None
+    named = None if found.class_names is None else len(found.class_names)
+    seen = int(found.labels.max()) + 1
+    if named is not None and seen > named:
+        raise ValueError(f"there is a label {seen - 1} but only {named} class names")
+    if num_classes is not None and (num_classes < seen or num_classes != (named or num_classes)):
+        raise ValueError(f"num_classes={num_classes}, but the labels have {named or seen} classes")
+    return num_classes or named or seen
+
+
+def report_unread(found: Source, strict: bool) -> None:
+    """Warn of files that may be images and are not read, or refuse them."""
+    if not found.unread:
+        return
+    count = sum(named.count for named in found.unread.values())
+    report = (
+        f"{count} files are not read, as their suffixes are none that Pillow knows: "
+        f"{describe_named(found.unread)}"
+    )
+    if strict:
+        raise ValueError(f"{report}; strict refuses that")
+    logger.warning("%s", report)

@@ -1,0 +1,123 @@
+"""Labels of image folders from metadata.csv or metadata.jsonl, as `datasets` knows them.
+
+    file_name,label
+    a/0.png,cat
+
+A file speaks for the images below the folder that it is in, by names that begin there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import posixpath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpm_pipeline.data.findings import printable
+from ddpm_pipeline.data.sources.source import LABEL_NAMES
+
+__all__ = ["METADATA_NAMES", "metadata_labels"]
+
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+
+_FILE_NAME = "file_name"
+_NAMED = 3
+
+Row = dict[str, Any]
+
+
+def metadata_labels(
+    root: Path, files: Sequence[str], names: Sequence[str], column: str | None
+) -> tuple[list[Any], str] | None:
+    """Read the label of each image from the metadata of a folder.
+
+    Arguments:
+        root: The folder.
+        files: The metadata files below it, by their names there.
+        names: The images below it.
+        column: The column of labels; the one that is called like labels unless given.
+    Returns:
+        One label per image, an integer or a string, and where they came from; None if there is no
+        such column and none was named.
+    Raises:
+        ValueError: If the metadata cannot be read, or say nothing of an image, or name one that is
+            not there; if the column is in none of them, or it is not clear which one it is.
+    """
+    found: dict[str, Any] = {}
+    used: list[str] = []
+    columns: set[str] = set()
+    for file in files:
+        rows = _read(root / file)
+        columns |= set().union(*rows)
+        if (chosen := _find_column(rows, column, file)) is None:
+            continue
+        used.append(f"{file}, column {chosen!r}")
+        folder = posixpath.dirname(file)
+        for row in rows:
+            name = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
+            found[name] = row.get(chosen)
+    if not used:
+        if column is not None:
+            known, where = sorted(columns - {_FILE_NAME}), printable(", ".join(files))
+            raise ValueError(f"label_column={column!r} must be one of {known} in {where}")
+        return None
+    _check_complete(found, names, used)
+    return _typed([found[name] for name in names]), "; ".join(used)
+
+
+def _check_complete(found: dict[str, Any], names: Sequence[str], used: Iterable[str]) -> None:
+    """Refuse metadata that leave out an image, or name one that is not there."""
+    where = printable("; ".join(used))
+    if missing := [name for name in names if found.get(name) is None or found[name] == ""]:
+        raise ValueError(
+            f"labels missing for {len(missing)} of {len(names)} images, as {_first(missing)}: "
+            f"not in {where}"
+        )
+    if absent := sorted(set(found) - set(names)):
+        raise ValueError(
+            f"{where} has labels of {len(absent)} images that are not there, as {_first(absent)}"
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(printable(n) for n in names[:_NAMED]) + (", ..." if names[_NAMED:] else "")
+
+
+def _read(path: Path) -> list[Row]:
+    """Read the rows of a metadata file, each with the name of its image."""
+    shown = printable(path.name)
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        if path.suffix == ".csv":
+            rows = list(csv.DictReader(text.splitlines()))
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{shown} cannot be read: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get(_FILE_NAME), str):
+            raise ValueError(f"{shown} has no {_FILE_NAME!r} in row {number}")
+    return rows
+
+
+def _find_column(rows: Sequence[Row], column: str | None, file: str) -> str | None:
+    """Find the column of labels in a metadata file; None if it has none."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if column is not None:
+        return column if column in columns else None
+    likely = [name for name in columns if isinstance(name, str) and name.lower() in LABEL_NAMES]
+    if len(likely) > 1:
+        raise ValueError(f"label_column must be given, one of {likely} in {printable(file)}")
+    return likely[0] if likely else None
+
+
+def _typed(labels: list[Any]) -> list[Any]:
+    """Take words for integers where all are, as in a CSV file."""
+    try:
+        if all(isinstance(label, str) and str(int(label)) == label.strip() for label in labels):
+            return [int(label) for label in labels]
+    except ValueError:
+        pass
+    return labels
