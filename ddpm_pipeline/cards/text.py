@@ -20,8 +20,7 @@ from huggingface_hub import EvalResult
 
 from ddpm_pipeline.cards.markdown import fenced, plain
 from ddpm_pipeline.cards.tables import calibration_text, results_text
-from ddpm_pipeline.common import __version__
-from ddpm_pipeline.schedulers import PRIVATE_KEY
+from ddpm_pipeline.common import PRIVATE_KEY, __version__
 
 __all__ = ["HEADINGS", "CardFacts", "section_parts"]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         described_changes,
         open_model_images,
     )
+    from ddpm_pipeline.data.options import ReadingOptions
     from ddpm_pipeline.data.pictures import (
         contact_sheet,
         image_grid,
@@ -43,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",
+        "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
             "OUTPUTS concatenated random_flip to_model_range uint8_from_unit_range unit_range"

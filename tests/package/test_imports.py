@@ -22,7 +22,7 @@ TABLE: dict[str, set[str]] = {
     "common": set(),
     "networks": {"common"},
     "diffusion": {"common"},
-    "data": {"common"},
+    "data": {"common", "networks"},
     "schedulers": {"common", "diffusion"},
     "cards": {"common", "schedulers"},
     "hub": {"common", "cards"},
