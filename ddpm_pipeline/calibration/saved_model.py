@@ -185,7 +185,14 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     """Open the images in random order, and warn if they had to be changed."""
-    data = open_model_images(config.data, pipe.unet.config, split=config.split, fit=config.fit)
+    data = open_model_images(
+        config.data,
+        pipe.unet,
+        split=config.split,
+        reading=config,
+        dataset_config_name=config.dataset_config_name,
+        cache_dir=config.cache_dir,
+    )
     if data.changes:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "

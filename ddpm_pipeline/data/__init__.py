@@ -7,6 +7,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.cache import default_cache_dir
+    from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
     from ddpm_pipeline.data.model_images import (
@@ -41,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "batches": "Batches between_levels checked_batch split_batch",
         "cache": "default_cache_dir",
+        "classes": "class_counts with_classes without_gaps",
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",

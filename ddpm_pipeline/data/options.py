@@ -49,10 +49,8 @@ class ReadingOptions:
     @classmethod
     def of(cls, options: object) -> ReadingOptions:
         """Take those options of another object, such as a config, that it has."""
-        found = {
-            field.name: getattr(options, field.name, None) for field in fields(ReadingOptions)
-        }
-        return ReadingOptions(**found)
+        names = [field.name for field in fields(ReadingOptions)]
+        return ReadingOptions(**{name: getattr(options, name, None) for name in names})
 
     def over(self, others: ReadingOptions) -> ReadingOptions:
         """Give these options, and the others where these are None."""

@@ -5,8 +5,8 @@
     check_trained(unet, [0, 1], guided=True)   refuses embeddings that were never trained
 
 A string is a class's name, or the number of one where classes have no such names. An integer is
-the number of an embedding; where classes are called by numbers that are not theirs, as with folders
-"3" and "7", an integer would mean two classes, and is refused.
+the number of an embedding; where classes are called by numbers that are not theirs, as with
+folders "3" and "7", an integer would mean two classes, and is refused.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def check_trained(unet: Any, numbers: Sequence[int], *, guided: bool) -> None:  
     if untrained:
         names = ", ".join(map(facts.name_of, untrained[:_LISTED]))
         raise ValueError(
-            f"class_labels must be classes that had training images, {listed(trained_classes(unet))}"
-            f"; the model was trained on none of class {names}"
+            f"class_labels must be trained classes, {listed(trained_classes(unet))}; the training "
+            f"data held no images of class {names}"
         )
     if facts.trains_null_class is False and (guided or null_class in numbers):
         asked = "guidance_scale other than 1" if guided else f"class_labels={null_class}"

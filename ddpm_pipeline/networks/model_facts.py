@@ -74,10 +74,8 @@ def facts_of(network: object) -> ModelFacts:
     if not isinstance(entry, dict):
         return ModelFacts()
     facts = ModelFacts.from_dict(entry)
-    lengths = [
-        len(known) for known in (facts.class_names, facts.class_counts) if known is not None
-    ]
-    if any(length + 1 != config.get("num_class_embeds") for length in lengths):
+    known = [each for each in (facts.class_names, facts.class_counts) if each is not None]
+    if any(len(each) + 1 != config.get("num_class_embeds") for each in known):
         return replace(facts, class_names=None, class_counts=None, trains_null_class=None)
     return facts
 

@@ -14,9 +14,28 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RawImage", "Source", "encode_labels", "one_line", "refuse"]
+__all__ = [
+    "MeaninglessOptionError",
+    "RawImage",
+    "Source",
+    "encode_labels",
+    "one_line",
+    "refuse",
+]
 
 RawImage = bytes | np.ndarray
+
+
+class MeaninglessOptionError(ValueError):
+    """An option that a kind of source cannot obey.
+
+    Attributes:
+        option: Its name.
+    """
+
+    def __init__(self, option: str, value: object, kind: str) -> None:
+        super().__init__(f"{option}={value!r} has no meaning for {kind}")
+        self.option = option
 
 
 @dataclass(frozen=True)
@@ -50,11 +69,11 @@ def refuse(kind: str, **options: object) -> None:
         kind: What the source is, for the message.
         options: By name; None where the caller did not give one.
     Raises:
-        ValueError: If any is given; names the first.
+        MeaninglessOptionError: If any is given; names the first.
     """
     for name, value in options.items():
         if value is not None:
-            raise ValueError(f"{name}={value!r} has no meaning for {kind}")
+            raise MeaninglessOptionError(name, value, kind)
 
 
 def encode_labels(
@@ -80,6 +99,12 @@ def encode_labels(
         return np.array([number[v] for v in values], np.int64), tuple(names)
     if not all(isinstance(v, int | np.integer) for v in values):
         odd = next(v for v in values if not isinstance(v, int | np.integer))
+        if all(isinstance(v, int | np.integer | str) for v in values):
+            number = next(v for v in values if not isinstance(v, str))
+            raise ValueError(
+                "labels must be integers or strings and not a mixture of both, got "
+                f"{odd!r} and {number!r}"
+            )
         raise ValueError(f"labels must be integers or strings, got {odd!r}")
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
 
