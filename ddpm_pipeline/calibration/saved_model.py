@@ -54,6 +54,7 @@ from ddpm_pipeline.evaluation import (
     reference_statistics,
     sample_statistics,
 )
+from ddpm_pipeline.networks import trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
 from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
 
@@ -216,7 +217,9 @@ def _distances(
         return {}
     real = reference_statistics(data, extractor)
     check_count(min(config.num_images, len(data)), real.moments.dim)
-    labels = None if data.num_classes is None else tuple(range(data.num_classes))
+    labels = config.class_labels or trained_classes(pipe.unet)
+    if labels is None and data.num_classes is not None:
+        labels = tuple(range(data.num_classes))
 
     def distance(sampler: str, spacing: str, K: int) -> float:
         variance_type, eta = SAMPLERS[sampler]
