@@ -96,14 +96,16 @@ def test_trained_classes_are_those_with_images(make: Callable) -> None:
 def test_untrained_embeddings_are_refused_by_name(make: Callable) -> None:
     unet = make(PETS, class_counts=(1, 0, 2), trains_null_class=False)
     check_trained(unet, [0, 2], guided=False)
-    with pytest.raises(ValueError, match="trained classes, cat, eel; .* no images of class 'dog'"):
+    with pytest.raises(
+        ValueError, match=r"trained classes, cat, eel; .* no images of class 'dog'"
+    ):
         check_trained(unet, [0, 1], guided=False)
     with pytest.raises(ValueError, match="guidance_scale other than 1 needs the null class"):
         check_trained(unet, [0], guided=True)
     with pytest.raises(ValueError, match="class_labels=3 needs the null class, which was not tr"):
         check_trained(unet, [3], guided=False)
     unnamed = make(None, class_counts=(1, 0, 2))
-    with pytest.raises(ValueError, match="trained classes, 0, 2; .* no images of class 1"):
+    with pytest.raises(ValueError, match=r"trained classes, 0, 2; .* no images of class 1"):
         check_trained(unnamed, [1], guided=True)
     check_trained(make(None), [0, 1, 2, 3], guided=True)  # nothing is known
 

@@ -1,4 +1,4 @@
-"""Facts of training in a network's config: they stay through saving, stock diffusers and the Hub."""
+"""Facts of training in a network's config stay through saving, stock diffusers and the Hub."""
 
 from __future__ import annotations
 
