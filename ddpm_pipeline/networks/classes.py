@@ -12,9 +12,9 @@ folders "3" and "7", an integer would mean two classes, and is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
+from ddpm_pipeline.common import is_integer
 from ddpm_pipeline.networks.model_facts import facts_of
 
 __all__ = ["check_trained", "class_numbers", "listed", "trained_classes"]
@@ -34,13 +34,13 @@ def class_numbers(unet: Any, labels: Sequence[str | int]) -> list[int]:  # noqa:
     facts, count = facts_of(unet), unet.config.num_class_embeds
     numbers = {name: number for number, name in enumerate(facts.class_names or ())}
     own_numbers = bool(numbers) and all(map(_is_number, numbers))
-    found = {}
-    for label in dict.fromkeys(labels):
+
+    def number_of(label: str | int) -> int:
         if isinstance(label, str):
-            found[label] = _by_name(label, numbers, count, own_numbers=own_numbers)
-        else:
-            found[label] = _by_number(label, numbers, count, own_numbers=own_numbers)
-    return [found[label] for label in labels]
+            return _by_name(label, numbers, count, own_numbers=own_numbers)
+        return _by_number(label, numbers, count, own_numbers=own_numbers)
+
+    return [number_of(label) for label in labels]
 
 
 def _by_name(label: str, numbers: dict[str, int], count: int, *, own_numbers: bool) -> int:
@@ -61,7 +61,7 @@ def _by_name(label: str, numbers: dict[str, int], count: int, *, own_numbers: bo
 
 def _by_number(label: object, numbers: dict[str, int], count: int, *, own_numbers: bool) -> int:
     """Check the number of an embedding, and that it means no other class."""
-    if isinstance(label, bool) or not isinstance(label, Integral):
+    if not is_integer(label):
         allowed = f"names ({listed(numbers)}) or integers" if numbers else "integers"
         raise ValueError(f"class_labels must be {allowed} from 0 to {count - 1}, got {label!r}")
     number = int(label)
