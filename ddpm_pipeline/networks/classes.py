@@ -47,7 +47,8 @@ def _by_name(label: str, numbers: dict[str, int], count: int, *, own_numbers: bo
     """Find a class by its name, or by its number where that is no other's name."""
     if label in numbers:
         return numbers[label]
-    if numbers and (own_numbers or not _is_number(label)):
+    is_null_class = label == str(count - 1)
+    if numbers and not is_null_class and (own_numbers or not _is_number(label)):
         raise ValueError(f"class_labels must be among {listed(numbers)}, got {label!r}")
     if not _is_number(label):
         raise ValueError(

@@ -45,6 +45,7 @@ def make(tiny_unet: Callable[..., UNet2DModel]) -> Callable[..., UNet2DModel]:
         (SPARSE, ["70000", "3"], [1, 0]),
         (SPARSE, [2], [2]),  # the null class: no class is called 2
         (DIGITS, ["2", "10", 0, 1], [4, 2, 0, 1]),
+        (DIGITS, ["12", 12], [12, 12]),  # the null class
         (("0", "1"), [1, "0"], [1, 0]),
         ((), [], []),
     ],
