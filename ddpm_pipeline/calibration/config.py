@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import SPACINGS
 from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
 
@@ -54,12 +55,8 @@ def without_bound(samplers: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateConfig:
-    """Measure what a model's best reverse variances and best steps follow from, and keep it.
-
-    Prints bits per dimension over K, and Fréchet distances if features are given. Writes
-    calibration.json and plots, and puts the calibration into the model's scheduler.
-    """
+class _Calibrated:
+    """A model, and the images that it is calibrated on."""
 
     model: str
     """A model's folder, or its name on the Hub; `--model` may be left out before it."""
@@ -67,8 +64,20 @@ class CalibrateConfig:
     """Images: anything that `open_images` takes. Those the model was not trained on are best."""
     split: str | None = None
     """Which part of the data; "train" unless given, if there is one."""
-    fit: Literal["resize", "pad"] = "resize"
-    """Scale images of another size to the model's, or put black around smaller ones."""
+    dataset_config_name: str | None = None
+    """Which configuration of a data set of the Hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(ReadingOptions, _Calibrated):
+    """Measure what a model's best reverse variances and best steps follow from, and keep it.
+
+    Prints bits per dimension over K, and Fréchet distances if features are given. Writes
+    calibration.json and plots, and puts the calibration into the model's scheduler.
+    """
+
+    cache_dir: str | None = None
+    """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
     num_forwards: int | None = None
     """Forward passes of one image each; 10 T unless given."""
     precision: float | None = None
@@ -93,6 +102,8 @@ class CalibrateConfig:
     """Features of Fréchet distances, as for `ddpm evaluate`; no distances unless given."""
     num_images: int = 10_000
     """Images to draw for each distance."""
+    class_labels: tuple[str | int, ...] | None = None
+    """Classes of these images, by name or number, in turn; all that were trained unless given."""
     variance_type: Literal["analytic", "as_saved"] = "analytic"
     """What the model samples with from now on; models with learned variances keep theirs."""
     timestep_spacing: str | None = None
@@ -105,6 +116,7 @@ class CalibrateConfig:
     """The images, timesteps and noise follow from this number."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rows(self.samplers, self.spacings)
         for name in ("samplers", "spacings"):
             if not getattr(self, name):

@@ -54,6 +54,7 @@ from ddpm_pipeline.evaluation import (
     reference_statistics,
     sample_statistics,
 )
+from ddpm_pipeline.networks import trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
 from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
 
@@ -185,7 +186,14 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     """Open the images in random order, and warn if they had to be changed."""
-    data = open_model_images(config.data, pipe.unet.config, split=config.split, fit=config.fit)
+    data = open_model_images(
+        config.data,
+        pipe.unet,
+        split=config.split,
+        reading=config,
+        dataset_config_name=config.dataset_config_name,
+        cache_dir=config.cache_dir,
+    )
     if data.changes:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "
@@ -209,7 +217,9 @@ def _distances(
         return {}
     real = reference_statistics(data, extractor)
     check_count(min(config.num_images, len(data)), real.moments.dim)
-    labels = None if data.num_classes is None else tuple(range(data.num_classes))
+    labels = config.class_labels or trained_classes(pipe.unet)
+    if labels is None and data.num_classes is not None:
+        labels = tuple(range(data.num_classes))
 
     def distance(sampler: str, spacing: str, K: int) -> float:
         variance_type, eta = SAMPLERS[sampler]

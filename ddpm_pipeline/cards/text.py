@@ -20,14 +20,14 @@ from huggingface_hub import EvalResult
 
 from ddpm_pipeline.cards.markdown import fenced, plain
 from ddpm_pipeline.cards.tables import calibration_text, results_text
-from ddpm_pipeline.common import __version__
-from ddpm_pipeline.schedulers import PRIVATE_KEY
+from ddpm_pipeline.common import PRIVATE_KEY, __version__
 
 __all__ = ["HEADINGS", "CardFacts", "section_parts"]
 
 
 HEADINGS = ("", "Samples", "Use", "Results", "Fewer steps", "Training")
 _COLORS = {1: "grey", 3: "RGB", 4: "RGBA"}
+_NAMED_CLASSES = 100
 _SHOWN_STEPS = (50, 40, 25, 20, 10)
 _DDPM_SCHEDULER = "DDPMScheduler"
 
@@ -119,7 +119,17 @@ def _description(facts: CardFacts) -> str:
         f"`{facts.unet['_class_name']}` of {facts.num_parameters:,} parameters that predicts "
         f"`{predicted}`, with T = {facts.num_train_timesteps} steps. Saved with diffusers "
         f"{plain(facts.diffusers_version)}; this section is by ddpm_pipeline {__version__}."
+        f"{_class_names(facts)}"
     )
+
+
+def _class_names(facts: CardFacts) -> str:
+    """Name the classes, the first few of many, in the order of their numbers."""
+    names = (facts.unet.get(PRIVATE_KEY) or {}).get("class_names") or []
+    if not names:
+        return ""
+    more = f", ... ({len(names)} in all)" if len(names) > _NAMED_CLASSES else ""
+    return f" Classes: {', '.join(plain(name) for name in names[:_NAMED_CLASSES])}{more}."
 
 
 def _samples(facts: CardFacts) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -18,6 +18,8 @@ __all__ = ["complain", "parse"]
 
 
 T = TypeVar("T")
+
+_SWITCHES = (bool, bool | None)
 
 
 def parse(
@@ -47,7 +49,7 @@ def parse(
         import tyro
     except ImportError:
         raise ImportError("the command line needs `pip install ddpm_pipeline[train]`") from None
-    argv = list(_named(argv, positional))
+    argv = list(_answered(arguments, _named(argv, positional)))
     options = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:
@@ -83,6 +85,21 @@ def _named(argv: Sequence[str], positional: Sequence[str]) -> Iterator[str]:
         yield argument
 
 
+def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
+    """Write switches that may also be left to a default, bool | None, as options with a value."""
+    hints = get_type_hints(arguments) if is_dataclass(arguments) else {}
+    names = {f"--{name}": name for name, hint in hints.items() if hint == bool | None}
+    argv = list(argv)
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        option = argument.replace("-", "_").replace("__", "--", 1)
+        if option in names:
+            yield from (option,) if following in {"True", "False", "None"} else (option, "True")
+        elif option.replace("--no_", "--", 1) in names:
+            yield from (option.replace("--no_", "--", 1), "False")
+        else:
+            yield argument
+
+
 def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
     """Name the options that there are not, each with the nearest that there is."""
     known = {f"--{name}" for name in _option_names(arguments)} | {"--help"}
@@ -104,7 +121,7 @@ def _option_names(arguments: type) -> Iterator[str]:
             yield from _option_names(hints[field.name])
         else:
             yield field.name
-            if hints[field.name] is bool:
+            if hints[field.name] in _SWITCHES:
                 yield f"no_{field.name}"
 
 

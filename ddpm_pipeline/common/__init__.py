@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         check_integer,
         is_integer,
     )
+    from ddpm_pipeline.common.config_key import PRIVATE_KEY
     from ddpm_pipeline.common.distributed import (
         draw_seed,
         join_restarted_processes,
@@ -56,6 +57,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "checks": "check_at_least check_choice check_integer is_integer",
+        "config_key": "PRIVATE_KEY",
         "distributed": (
             "draw_seed join_restarted_processes on_main process_state shared_accelerator"
         ),

@@ -99,11 +99,16 @@ def check_data(option: str, source: str) -> bool:
     Raises:
         FileNotFoundError: If they are nowhere.
     """
-    if Path(source).expanduser().exists():
+    if Path(source).expanduser().exists() or _is_pattern(source):
         return True
     if Path(source).suffix.lower() in _FILE_SUFFIXES or not _is_hub_name(source):
         raise FileNotFoundError(f"{option}={source!r} does not exist")
     return False
+
+
+def _is_pattern(source: str) -> bool:
+    """Tell whether a name stands for several shards, as train-{0000..0127}.tar does."""
+    return source.endswith((".tar", ".parquet")) and any(c in source for c in "{*?[")
 
 
 def check_exists(option: str, path: str, note: str = "") -> None:

@@ -6,6 +6,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
+    from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
     from ddpm_pipeline.data.model_images import (
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         described_changes,
         open_model_images,
     )
+    from ddpm_pipeline.data.options import ReadingOptions
     from ddpm_pipeline.data.pictures import (
         contact_sheet,
         image_grid,
@@ -39,9 +41,11 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "batches": "Batches between_levels checked_batch split_batch",
+        "classes": "class_counts with_classes without_gaps",
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",
+        "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
             "OUTPUTS concatenated random_flip to_model_range uint8_from_unit_range unit_range"

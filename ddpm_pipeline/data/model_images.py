@@ -1,34 +1,45 @@
 """The images that a saved model is measured on: of its size and channels, batch by batch.
 
-    data = open_model_images("photos/", pipeline.unet.config, split="test")
+    data = open_model_images("photos/", pipeline.unet, split="test")
     for x_0, labels in ModelBatches(data): ...              x_0 in [-1, 1], (B, C, H, W)
     described_changes(data)                                 what must be said beside the number
 
-Numbers of a model are those of the images as it sees them, so whatever was done to the files is
-said or refused here, once for all commands that measure.
+They are read as the training images were, as far as the model remembers that and nothing else is
+asked for, and have the model's classes, by name. Numbers of a model are those of the images as it
+sees them, so whatever was done to the files is said or refused here, once for all commands that
+measure.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.data.classes import with_classes
 from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.data.options import ReadingOptions
 from ddpm_pipeline.data.pixels import to_model_range
+from ddpm_pipeline.data.sources.library import import_datasets
+from ddpm_pipeline.data.sources.shards import is_shards, load_shards
+from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+from ddpm_pipeline.networks import ModelFacts, facts_of
 
 __all__ = ["ModelBatches", "check_unchanged_size", "described_changes", "open_model_images"]
+
+logger = logging.getLogger(__name__)
 
 _MEANINGS = {
     "resized": "scaling smooths noise away, which makes them more likely",
     "cropped": "a part of each is not measured",
-    "padded": "a black border costs almost nothing, which lowers the mean over dimensions",
+    "padded": "a border of one colour costs almost nothing, which lowers the mean over dimensions",
     "requantized": "values between the 256 levels were rounded to them",
 }
 
@@ -43,44 +54,143 @@ class UNetConfig(Protocol):
 
 def open_model_images(
     source: str | os.PathLike,
-    unet_config: UNetConfig,
+    unet: Any,  # noqa: ANN401 (a UNet, wrapped or not, or its config)
     *,
     split: str | None = None,
-    fit: Fit | Literal["exact"] = "resize",
+    fit: Fit | Literal["exact"] | None = None,
     other_channels: Literal["convert", "refuse"] = "convert",
     labels: bool | None = None,
+    reading: ReadingOptions | None = None,
+    default_fit: Fit | Literal["exact"] = "resize",
+    dataset_config_name: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    name: str = "data",
 ) -> ImageData:
-    """Open images in the size that a model was made for.
+    """Open images in the size that a model was made for, with the numbers of its classes.
 
     Arguments:
-        source, split: As for `open_images`.
-        unet_config: The config of the model's UNet.
+        source, split, cache_dir: As for `open_images`; or shards, which are read as a whole.
+        unet: The model's UNet, or its config.
         fit: What becomes of images of another size: as for `open_images`, or "exact", which
-            refuses them.
+            refuses them; unless given, what `reading` or the model says, or else `default_fit`.
         other_channels: What becomes of images of other channels than the model's.
         labels: Whether to read class labels; unless given, if the model takes any.
+        reading: Options to be read by; where they are None, those of the training images count,
+            as the model remembers them.
+        dataset_config_name: Which configuration of a data set of the Hub.
+        name: The option that names the source, for messages.
     Raises:
-        ValueError: If the model's images are not square, or those of the source are refused.
+        ValueError: If the model's images are not square, or those of the source are refused, or
+            have a class that the model does not know.
         FileNotFoundError: If there is no such source.
     """
-    side, channels = unet_config.sample_size, unet_config.in_channels
+    config = getattr(unet, "config", unet)
+    side, channels = config.sample_size, config.in_channels
     if not isinstance(side, int):
         raise ValueError(f"the model must make square images, got sample_size={side}")
-    data = open_images(
-        source,
+    facts, reading = facts_of(unet), ReadingOptions() if reading is None else reading
+    given = ReadingOptions.of(reading)
+    _check_given(given, channels)
+    remembered = ReadingOptions.from_dict(facts.reading or {})
+    wanted = given.over(remembered)
+    fit = fit or wanted.fit or default_fit
+    data = _open(
+        _whole(source, split, dataset_config_name),
+        given,
         resolution=side,
         channels=channels if other_channels == "convert" else None,
         fit="resize" if fit == "exact" else fit,
-        split=split,
-        labels=unet_config.num_class_embeds is not None if labels is None else labels,
+        split=None if is_shards(source) else split,
+        labels=config.num_class_embeds is not None if labels is None else labels,
+        cache_dir=cache_dir,
+        options=wanted,
     )
     if data.channels != channels:
         raise ValueError(
-            f"data={source!r} has images of {data.channels} channel(s), the model makes images of "
-            f"{channels}"
+            f"{name}={source!r} has images of {data.channels} channel(s), the model makes images "
+            f"of {channels}"
         )
     if fit == "exact":
-        check_unchanged_size(data, f"data={source!r}", "; fit='resize' scales and crops them")
+        check_unchanged_size(data, f"{name}={source!r}", "; fit='resize' scales and crops them")
+    return _with_model_classes(data, facts, config.num_class_embeds, f"{name}={str(source)!r}")
+
+
+def _check_given(given: ReadingOptions, channels: int) -> None:
+    """Refuse options of training that a measurement cannot obey."""
+    if given.channels not in {None, channels}:
+        raise ValueError(f"channels must be {channels}, the model's, got {given.channels}")
+    if given.center_crop is False:
+        raise ValueError(
+            "center_crop must be on: a measurement is of the middle of each image, not of a place "
+            "drawn anew"
+        )
+
+
+def _whole(source: object, split: str | None, config_name: str | None) -> object:
+    """Give what `open_images` opens: of shards and configurations of data sets, the data set."""
+    if config_name is not None:
+        return import_datasets().load_dataset(source, config_name)
+    return load_shards(source, split) if is_shards(source) else source
+
+
+def _open(
+    source: object,
+    given: ReadingOptions,
+    *,
+    options: ReadingOptions,
+    labels: bool,
+    **more: Any,  # noqa: ANN401 (options of open_images)
+) -> ImageData:
+    """Open images by these options, without columns that only the training data could have."""
+    values = {
+        "value_range": options.value_range,
+        "image_column": options.image_column,
+        "label_column": options.label_column if labels else None,
+        "strict": options.strict_data,
+        "background": options.background,
+        "max_pixels": options.max_pixels,
+    }
+    known = {key: value for key, value in values.items() if value is not None}
+    try:
+        return open_images(source, labels=labels, **known, **more)
+    except MeaninglessOptionError as error:
+        if not hasattr(given, error.option) or getattr(given, error.option) is not None:
+            raise
+        fewer = replace(options, **{error.option: None})
+        return _open(source, given, options=fewer, labels=labels, **more)
+    except ValueError as error:
+        if given.value_range is None and str(error).endswith("outside value_range"):
+            raise ValueError(
+                f"{error}={options.value_range}, that of the training images; give value_range"
+            ) from error
+        raise
+
+
+def _with_model_classes(
+    data: ImageData, facts: ModelFacts, embeddings: int | None, source: str
+) -> ImageData:
+    """Give images the model's numbers of their classes, and warn of those it cannot know."""
+    if data.labels is None or embeddings is None:
+        return data
+    count = embeddings if facts.num_classes is None else facts.num_classes
+    data = with_classes(
+        data, facts.class_names, count, source, are_numbers=facts.num_classes is not None
+    )
+    present = data.labels.unique().tolist()
+    if facts.num_classes is None and embeddings - 1 in present:
+        logger.warning(
+            "%s has images of class %d, the last one of a model that does not say what its "
+            "classes are: in models of ddpm_pipeline that is the null class",
+            source,
+            embeddings - 1,
+        )
+    counts = facts.class_counts or ()
+    if untrained := [facts.name_of(n) for n in present if counts and not counts[n]]:
+        logger.warning(
+            "%s has images of class %s, of which the model was trained on none",
+            source,
+            ", ".join(untrained),
+        )
     return data
 
 

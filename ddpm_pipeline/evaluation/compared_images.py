@@ -32,11 +32,13 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     """
     data = open_model_images(
         config.data,
-        sampler.pipe.unet.config,
+        sampler.pipe.unet,
         split=config.split,
-        fit=config.fit,
-        other_channels="refuse",
+        reading=config,
+        default_fit="exact",
         labels=False,
+        dataset_config_name=config.dataset_config_name,
+        cache_dir=config.cache_dir,
     )
     return random_subset(data, config.num_reference, "num_reference")
 

@@ -11,21 +11,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.pipelines import SamplingOptions
 
 __all__ = ["EvaluateConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(SamplingOptions):
+class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Options of `evaluate`."""
 
     data: str
     """Reference images: what the model was trained on; anything that `open_images` takes."""
     split: str | None = None
     """Which part of the data; "train" unless given, if there is one."""
-    fit: Literal["exact", "resize"] = "exact"
-    """Refuse reference images of another size than the model's, or scale and crop them to it."""
+    dataset_config_name: str | None = None
+    """Which configuration of a data set of the Hub."""
+    fit: Literal["exact", "resize", "pad"] | None = None
+    """Refuse images of another size than the model's, or scale and crop them, or put a border
+    around smaller ones; as in training, or exact for a model that does not remember it."""
     num_reference: int | None = None
     """Reference images, drawn at random; all unless given."""
     num_images: int = 10_000
@@ -53,10 +57,12 @@ class EvaluateConfig(SamplingOptions):
     output: str | None = None
     """Directory for evaluation.json and nearest.png; the model's unless given."""
     cache_dir: str | None = None
-    """Where statistics of reference images are kept; beside the decoded images unless given."""
+    """Where decoded images and statistics of the reference are kept; $DDPM_PIPELINE_CACHE or below
+    $HF_HOME unless given."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ReadingOptions.__post_init__(self)
+        SamplingOptions.__post_init__(self)
         check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
         check_at_least(self, num_nearest=0, bound_timesteps=1)
         if self.output is None:

@@ -68,7 +68,14 @@ def _open_held_out(
     config: EvaluateConfig, sampler: ImageSampler, source: str, split: str | None
 ) -> ImageData:
     data = open_model_images(
-        source, sampler.pipe.unet.config, split=split, fit=config.fit, other_channels="refuse"
+        source,
+        sampler.pipe.unet,
+        split=split,
+        reading=config,
+        default_fit="exact",
+        dataset_config_name=config.dataset_config_name if source == config.data else None,
+        cache_dir=config.cache_dir,
+        name="data" if config.bound_data is None else "bound_data",
     )
     count = min(_NUM_IMAGES, len(data)) if config.bound_images is None else config.bound_images
     return random_subset(data, count, "bound_images")

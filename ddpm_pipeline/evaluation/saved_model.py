@@ -190,7 +190,7 @@ def _describe(
         "sampler": sampler.describe() if from_model else read_manifest(Path(config.samples)),
         "device": process_state().device.type,
         "versions": {name: version(name) for name in ("torch", "diffusers")},
-        "warnings": _warnings(count, len(data)),
+        "warnings": [*_warnings(count, len(data)), *_changes(data)],
     }
 
 
@@ -202,6 +202,14 @@ def _warnings(num_images: int, num_reference: int) -> list[str]:
         for name, count in (("drawn", num_images), ("reference", num_reference))
         if count < _UNBIASED_FROM
     ]
+
+
+def _changes(data: ImageData) -> list[str]:
+    """Say what was done to the reference images, which the distances are to."""
+    if not data.changes:
+        return []
+    counts = ", ".join(f"{count} {name}" for name, count in data.changes.items())
+    return [f"the reference images were changed to those that the model could make ({counts})"]
 
 
 def _write(report: EvaluationReport, folder: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import Decoder
 
 __all__ = ["BOUND_SAMPLERS", "BoundConfig", "BoundSampler", "MeasureConfig", "ScoreConfig"]
@@ -21,12 +22,8 @@ BOUND_SAMPLERS: tuple[str, ...] = get_args(BoundSampler)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureConfig:
-    """What is measured, of which model, on which images.
-
-    Raises:
-        ValueError: If a value is not allowed; the message names it and what is.
-    """
+class _Measured:
+    """A model, and the images that it is measured on."""
 
     model: str
     """A model's folder, or its name on the Hub; `--model` may be left out before it."""
@@ -34,10 +31,22 @@ class MeasureConfig:
     """Images the model was not trained on: anything that `open_images` takes."""
     split: str | None = None
     """Which part of the data; "train" unless given, if there is one."""
+    dataset_config_name: str | None = None
+    """Which configuration of a data set of the Hub."""
     num_images: int | None = None
     """How many images, drawn at random; all unless given."""
-    fit: Literal["resize", "pad"] = "resize"
-    """Scale images of another size to the model's, or put black around smaller ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig(ReadingOptions, _Measured):
+    """What is measured, of which model, on which images, and how these are read.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it and what is.
+    """
+
+    cache_dir: str | None = None
+    """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
     num_timestep_samples: int = 8
     """Timesteps drawn for each image, beside the decoder's; 0 sums every term exactly."""
     timestep_sampler: BoundSampler = "rate"
@@ -58,6 +67,7 @@ class MeasureConfig:
     """The images, timesteps and noise follow from this number."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, num_images=1, num_timestep_samples=0, batch_size=1)
         if self.output_dir is None:
             check_has_folder(self.model, "output_dir must be given")

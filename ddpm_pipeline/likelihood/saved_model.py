@@ -144,7 +144,14 @@ def _scheduler_and_chain(
 
 def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
     """Open the images, in random order or in that of the source, as many as are asked for."""
-    data = open_model_images(config.data, pipeline.unet.config, split=config.split, fit=config.fit)
+    data = open_model_images(
+        config.data,
+        pipeline.unet,
+        split=config.split,
+        reading=config,
+        dataset_config_name=config.dataset_config_name,
+        cache_dir=config.cache_dir,
+    )
     count = len(data) if config.num_images is None else config.num_images
     if count > len(data):
         raise ValueError(f"num_images must be at most {len(data)}, the images there are")

@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.networks.classes import (
+        check_trained,
+        class_numbers,
+        listed,
+        trained_classes,
+    )
     from ddpm_pipeline.networks.compiling import CompiledNetwork
     from ddpm_pipeline.networks.cpu_layers import (
         keep_freed_memory,
@@ -18,17 +24,20 @@ if TYPE_CHECKING:
         computes_in_bfloat16,
     )
     from ddpm_pipeline.networks.launching import is_sharded_run, without_accelerates_own
+    from ddpm_pipeline.networks.model_facts import ModelFacts, facts_of, set_facts
     from ddpm_pipeline.networks.sharding import gathered, joined, like, own_part, shard, whole
     from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "classes": "check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork",
         "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",
         "denoiser": "Denoiser device_of evaluating run_denoiser",
         "inference": "FastForward InferencePrecision computes_in_bfloat16",
         "launching": "is_sharded_run without_accelerates_own",
+        "model_facts": "ModelFacts facts_of set_facts",
         "sharding": "gathered joined like own_part shard whole",
         "unets": "attention_warning fresh_unet unet_config",
     },

@@ -39,8 +39,8 @@ class SamplingOptions:
     """K, the number of reverse steps; None is all T of the model."""
     eta: float | None = None
     """Share of the noise in DDIM, 0 to 1; 0 unless given."""
-    class_labels: tuple[int, ...] | None = None
-    """Classes of a class-conditional model, in turn: image i is of class i mod their count."""
+    class_labels: tuple[str | int, ...] | None = None
+    """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     batch_size: int = 16
@@ -50,6 +50,8 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, seed=0, batch_size=1)
+        if isinstance(self.class_labels, str | int):
+            object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
         if self.class_labels is not None and len(self.class_labels) == 0:
             raise ValueError("class_labels must hold at least one class, got none")
 

@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.data import OUTPUTS
+from ddpm_pipeline.networks import check_trained, class_numbers, listed, trained_classes
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 
-Labels = int | Sequence[int] | Tensor | None
+Labels = str | int | Sequence[str | int] | Tensor | None
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _ROWS, _LIST_ROWS = 256, 16
 
@@ -134,23 +136,20 @@ def label_tensor(
 
     Raises:
         ValueError: If labels are missing, not needed, too few or too many, or there is no such
-            class.
+            class, or it was not trained; names it.
     """
     count = unet.config.num_class_embeds
     if count is None:
         if class_labels is not None or guidance_scale != 1:
             raise ValueError(
                 "class_labels and guidance_scale need a class-conditional model, got "
-                f"class_labels={class_labels} and guidance_scale={guidance_scale} for a U-Net "
+                f"class_labels={class_labels!r} and guidance_scale={guidance_scale} for a U-Net "
                 "without num_class_embeds"
             )
         return None
     if class_labels is None:
-        raise ValueError(
-            f"class_labels must be given, 0 to {count - 1}: the model has classes (if it was "
-            f"trained here with label_dropout, {count - 1} is the null class, any of them)"
-        )
-    labels = torch.as_tensor(class_labels, device="cpu")
+        raise ValueError(_missing_labels(unet))
+    labels = _label_numbers(unet, class_labels)
     is_whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if not is_whole or labels.shape not in ((), (batch_size,)):
         raise ValueError(
@@ -158,7 +157,33 @@ def label_tensor(
         )
     if ((labels < 0) | (labels >= count)).any():
         raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
+    check_trained(unet, labels.unique().tolist(), guided=guidance_scale != 1)
     return labels.long().expand(batch_size)
+
+
+def _missing_labels(unet: UNet2DModel) -> str:
+    """Say which labels a model with classes needs."""
+    last, trained = unet.config.num_class_embeds - 1, trained_classes(unet)
+    if trained is not None:
+        return f"class_labels must be given, one for each image or for all: {listed(trained)}"
+    return (
+        f"class_labels must be given, 0 to {last}: the model has classes (if it was "
+        f"trained here with label_dropout, {last} is the null class, any of them)"
+    )
+
+
+def _label_numbers(unet: UNet2DModel, class_labels: Labels) -> Tensor:
+    """Make a tensor of labels that are numbers or names, one or several.
+
+    A tensor or an array of numbers is taken as it is, for the network's own.
+    """
+    if isinstance(class_labels, np.ndarray) and class_labels.dtype.kind in "OUS":
+        class_labels = class_labels.tolist()
+    if isinstance(class_labels, Tensor | np.ndarray):
+        return torch.as_tensor(class_labels, device="cpu")
+    is_one = isinstance(class_labels, str) or not isinstance(class_labels, Sequence)
+    numbers = class_numbers(unet, [class_labels] if is_one else class_labels)
+    return torch.tensor(numbers[0] if is_one else numbers)
 
 
 def split_request(

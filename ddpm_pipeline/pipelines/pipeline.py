@@ -146,7 +146,8 @@ class DDPMPipeline(DiffusionPipeline):
             timesteps: The chain itself, strictly decreasing, instead of K.
             max_batch_size: Rows of one model call, which bounds the memory; larger requests are
                 split. 256 by default, 16 with a list of generators.
-            class_labels: Class of all images or of each, for models with class embeddings.
+            class_labels: Class of all images or of each, for models with class embeddings: its
+                name, as in "cat", or the number of its embedding.
             guidance_scale: w; 1 is no guidance.
             eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
             callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the

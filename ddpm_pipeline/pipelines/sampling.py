@@ -21,6 +21,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ from ddpm_pipeline.common import (
     write_json,
 )
 from ddpm_pipeline.data import uint8_from_unit_range
+from ddpm_pipeline.networks import class_numbers
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
+from ddpm_pipeline.pipelines.inputs import label_tensor
 from ddpm_pipeline.pipelines.manifest import (
     MANIFEST_NAME,
     check_manifest,
@@ -84,16 +87,28 @@ class ImageSampler:
             ],
             num_inference_steps=options.num_inference_steps,
             max_batch_size=options.batch_size,
-            class_labels=None if options.class_labels is None else self.labels(indices),
+            class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
             guidance_scale=options.guidance_scale,
             output_type="pt",
             **extra,
         ).images
         return uint8_from_unit_range(images)
 
+    @cached_property
+    def classes(self) -> list[int] | None:
+        """The numbers of the classes that are drawn in turn; None without classes.
+
+        Raises:
+            ValueError: If the model has no such class.
+        """
+        labels, unet = self.options.class_labels, self.pipe.unet
+        if labels is not None and unet.config.num_class_embeds is None:
+            label_tensor(unet, labels, self.options.guidance_scale, len(labels))  # refuses them
+        return None if labels is None else class_numbers(unet, labels)
+
     def labels(self, indices: Sequence[int]) -> list[int] | None:
         """Give the classes of the images of these numbers; None without classes."""
-        labels = self.options.class_labels
+        labels = self.classes
         return None if labels is None else [labels[i % len(labels)] for i in indices]
 
     @property
@@ -113,7 +128,7 @@ class ImageSampler:
             "scheduler_config": sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
             "num_inference_steps": self.num_steps,
             "eta": options.eta,
-            "class_labels": None if options.class_labels is None else list(options.class_labels),
+            "class_labels": self.classes,
             "guidance_scale": options.guidance_scale,
             "precision": options.precision,
             "seed": options.seed,
@@ -141,6 +156,7 @@ def load_image_sampler(
     pipe.unet.eval()
     sampler = ImageSampler(pipe.to(device), options, saved)
     _check_steps(sampler)
+    _check_classes(sampler)
     return sampler
 
 
@@ -150,6 +166,13 @@ def _check_steps(sampler: ImageSampler) -> None:
         raise ValueError(
             f"num_inference_steps must be 1 to {total}, the model's T, got {sampler.num_steps}"
         )
+
+
+def _check_classes(sampler: ImageSampler) -> None:
+    """Refuse classes that the model has not, or has not been trained on."""
+    if sampler.classes is not None:
+        labels = torch.tensor(sampler.classes)
+        label_tensor(sampler.pipe.unet, labels, sampler.options.guidance_scale, len(labels))
 
 
 def sample_images(config: SampleConfig) -> Path:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         VARIANCE_ESTIMATES,
         VarianceEstimate,
     )
-    from ddpm_pipeline.schedulers.config import PRIVATE_KEY
     from ddpm_pipeline.schedulers.optimal import (
         chain_bits_per_dim,
         chain_costs,
@@ -29,7 +28,6 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
         "choices": "CALIBRATED_SPACINGS VARIANCE_ESTIMATES VarianceEstimate",
-        "config": "PRIVATE_KEY",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
     },

@@ -15,12 +15,11 @@ from typing import Any, Self
 import diffusers
 from torch import Tensor, nn
 
-from ddpm_pipeline.common import check_weights
+from ddpm_pipeline.common import PRIVATE_KEY, check_weights
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
 from ddpm_pipeline.schedulers.config import (
-    PRIVATE_KEY,
     STOCK_OPTIONS,
     default_config,
     private_config,

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.common import PRIVATE_KEY, check_choice
 from ddpm_pipeline.diffusion import SPACINGS, VARIANCE_TYPES, NoiseSchedule
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
 
 __all__ = [
-    "PRIVATE_KEY",
     "STOCK_OPTIONS",
     "UNCOMMON_SCHEDULES",
     "build_schedule",
@@ -30,8 +29,6 @@ __all__ = [
     "restored_config",
 ]
 
-
-PRIVATE_KEY = "_ddpm_pipeline"
 
 # Option values that stock diffusers does not know, and the nearest that it does.
 STOCK_OPTIONS = {

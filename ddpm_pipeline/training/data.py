@@ -8,26 +8,34 @@ Images are decoded once and kept in a mapped file, or read again and again from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.common import key_of
+from ddpm_pipeline.common import key_of, process_state
 from ddpm_pipeline.data import (
     BatchSource,
     ImageData,
     ImageLoader,
+    ReadingOptions,
+    class_counts,
     open_images,
     open_stream,
     split_validation,
+    with_classes,
+    without_gaps,
 )
+from ddpm_pipeline.networks import ModelFacts, listed
 from ddpm_pipeline.training.paths import check_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = ["TrainingData", "data_from_images", "open_training_data"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,9 @@ class TrainingData:
         num_classes: How many classes there are, or None without labels.
         fingerprint: Hash of the content; of a stream, of the options it was opened with.
         validation: Held-out images, or None.
+        class_names: Names of the classes, or None where they are numbers.
+        class_counts: Training images of each class, or None where that is not known.
+        reading: How the images were read; None if they were open already.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -49,6 +60,29 @@ class TrainingData:
     num_classes: int | None
     fingerprint: str
     validation: ImageData | None
+    class_names: tuple[str, ...] | None = None
+    class_counts: tuple[int, ...] | None = None
+    reading: ReadingOptions | None = None
+
+    def facts(self, config: TrainingConfig) -> ModelFacts:
+        """Give what a model that is trained on these images is to remember of them."""
+        conditional = self.num_classes is not None
+        return ModelFacts(
+            class_names=self.class_names,
+            class_counts=self.class_counts,
+            trains_null_class=config.label_dropout > 0 if conditional else None,
+            reading=None if self.reading is None else self.reading.to_dict(),
+        )
+
+    def notes(self) -> Iterator[str]:
+        """Yield what there is to say of the classes."""
+        names = self.class_names or tuple(map(str, range(self.num_classes or 0)))
+        counts = self.class_counts or ()
+        if empty := [name for name, count in zip(names, counts, strict=False) if count == 0]:
+            yield (
+                f"there are no training images of {len(empty)} of the {len(names)} classes, which "
+                f"cannot be drawn: {listed(empty)}"
+            )
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -67,22 +101,31 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         FileNotFoundError: If they do not exist.
     """
     check_sources(config)
-    if config.streaming:
-        return _open_stream(config)
-    train = _open(config, _source(config), config.train_split)
+    opened = _open_stream(config) if config.streaming else _open_images(config)
+    return replace(opened, reading=ReadingOptions.of(config))
+
+
+def _open_images(config: TrainingConfig) -> TrainingData:
+    """Open images that are kept whole, and the held-out images among or beside them."""
+    train = _numbered(config, _open(config, _source(config), config.train_split))
     if config.validation_size:
         size = config.validation_size
         held_out = size if size < 1 else int(size)
         return data_from_images(config, *split_validation(train, held_out, config.seed))
-    return data_from_images(
-        config, train, _open_validation(config, train.channels, train.num_classes)
-    )
+    return data_from_images(config, train, _open_validation(config, train.channels))
 
 
 def data_from_images(
     config: TrainingConfig, train: ImageData, validation: ImageData | None = None
 ) -> TrainingData:
-    """Train on images that are open already, in batches as the config says."""
+    """Train on images that are open already, in batches as the config says.
+
+    Raises:
+        ValueError: If the held-out images have a class that the training images have not.
+    """
+    train = _numbered(config, train)
+    if validation is not None:
+        validation = _with_classes(config, validation, train.class_names, train.num_classes)
 
     def loader(rank: int, world_size: int) -> ImageLoader:
         return ImageLoader(
@@ -94,8 +137,42 @@ def data_from_images(
         )
 
     return TrainingData(
-        loader, len(train), train.channels, train.num_classes, train.fingerprint, validation
+        loader,
+        len(train),
+        train.channels,
+        train.num_classes,
+        train.fingerprint,
+        validation,
+        train.class_names,
+        class_counts(train),
     )
+
+
+def _numbered(config: TrainingConfig, train: ImageData) -> ImageData:
+    """Leave no gaps between the numbers of classes, unless as many classes are asked for."""
+    numbered = train if config.num_classes is not None else without_gaps(train)
+    if numbered is not train and process_state().is_main_process:
+        count = numbered.num_classes
+        logger.warning(
+            "the class labels leave gaps: the %d classes %s are numbered 0 to %d in the model and "
+            "called by their labels; num_classes=%d keeps the labels as numbers",
+            *(count, listed(numbered.class_names), count - 1, train.num_classes),
+        )
+    return numbered
+
+
+def _with_classes(
+    config: TrainingConfig,
+    validation: ImageData,
+    names: tuple[str, ...] | None,
+    num_classes: int | None,
+) -> ImageData:
+    """Give held-out images the numbers that the classes have in training."""
+    if num_classes is None:
+        return validation
+    options = ("validation_data_dir", "validation_split")
+    named = [f"{o}={getattr(config, o)!r}" for o in options if getattr(config, o) is not None]
+    return with_classes(validation, names, num_classes, (*named, "validation_data")[0])
 
 
 def _open_stream(config: TrainingConfig) -> TrainingData:
@@ -123,14 +200,19 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
         )
 
     # Opened once to find the classes; each process then opens its own share.
-    num_classes = loader(0, 1).num_classes if config.class_conditional else None
+    stream = loader(0, 1) if config.class_conditional else None
+    num_classes, names = (stream.num_classes, stream.class_names) if stream else (None, None)
+    validation = _open_validation(config, channels)
+    if validation is not None:
+        validation = _with_classes(config, validation, names, num_classes)
     return TrainingData(
         loader,
         None,
         channels,
         num_classes,
         key_of("stream", config.train_split, config.shuffle_buffer),
-        _open_validation(config, channels, num_classes),
+        validation,
+        names,
     )
 
 
@@ -156,15 +238,13 @@ def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
     )
 
 
-def _open_validation(
-    config: TrainingConfig, channels: int, num_classes: int | None
-) -> ImageData | None:
+def _open_validation(config: TrainingConfig, channels: int) -> ImageData | None:
     """Open the held-out images that have a place of their own, if there are any."""
     if config.validation_data_dir is not None:
-        return _open(config, config.validation_data_dir, None, channels, num_classes)
+        return _open(config, config.validation_data_dir, None, channels)
     if config.validation_split is not None:
         source = _source(config.replace(streaming=False, max_train_steps=1))
-        return _open(config, source, config.validation_split, channels, num_classes)
+        return _open(config, source, config.validation_split, channels)
     return None
 
 
@@ -173,7 +253,6 @@ def _open(
     source: object,
     split: str | None,
     channels: int | None = None,
-    num_classes: int | None = None,
 ) -> ImageData:
     """Open images for training, or for validation if the channels are given."""
     validating = channels is not None
@@ -186,7 +265,7 @@ def _open(
         value_range=config.value_range,
         split=split,
         labels=config.class_conditional,
-        num_classes=num_classes or config.num_classes,
+        num_classes=None if validating else config.num_classes,
         image_column=config.image_column,
         label_column=config.label_column,
         strict=config.strict_data,

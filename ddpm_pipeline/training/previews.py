@@ -13,6 +13,7 @@ import numpy as np
 from accelerate.utils import gather_object
 
 from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.networks import trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def draw_samples(
 ) -> np.ndarray | None:
     """Draw a grid's samples, each process its share.
 
-    Image i is of class i mod C in a class-conditional model.
+    Image i is of class i mod C in a class-conditional model, of the C that have training images.
 
     Arguments:
         unet: The network, in eval mode.
@@ -58,7 +59,10 @@ def draw_samples(
 def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
     """Draw the images of these numbers."""
     device, embeddings = pipeline.unet.device, pipeline.unet.config.num_class_embeds
-    labels = None if embeddings is None else [i % (embeddings - 1) for i in numbers]
+    labels = None
+    if embeddings is not None:
+        drawn = trained_classes(pipeline.unet) or range(embeddings - 1)
+        labels = [drawn[i % len(drawn)] for i in numbers]
     images = pipeline(
         batch_size=len(numbers),
         generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],

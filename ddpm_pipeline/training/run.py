@@ -98,6 +98,9 @@ def _prepare(
     world_size, device = accelerator.num_processes, accelerator.device
     config = resolve(config, length=data.length, world_size=world_size, device=device)
     use_backend_options(config)
-    if accelerator.is_main_process and (warning := costly_resolution(config)):
-        logger.warning(warning)
+    if accelerator.is_main_process:
+        if warning := costly_resolution(config):
+            logger.warning(warning)
+        for note in data.notes():
+            logger.warning(note)
     return accelerator, config, data

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ddpm_pipeline.common import PRIVATE_KEY
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
 from ddpm_pipeline.networks import fresh_unet, unet_config
 
@@ -52,6 +53,7 @@ def _fitting_config(
             dropout=config.dropout,
         )
     given = _read_config(model, config.model_config_name_or_path)
+    given.pop(PRIVATE_KEY, None)  # facts of another model
     wanted = {
         "sample_size": config.resolution,
         "in_channels": channels,

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import on_main, stream_generator
 from ddpm_pipeline.data import Prefetcher
+from ddpm_pipeline.networks import set_facts
 from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.monitor import Monitor
 from ddpm_pipeline.training.setup import make_scheduler, make_unet
@@ -87,6 +88,7 @@ class Trainer:
         scheduler = make_scheduler(config)
         torch.manual_seed(stream_generator("init", config.seed).initial_seed())
         unet = make_unet(config, data.channels, data.num_classes)
+        set_facts(unet, data.facts(config))
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = Prefetcher(loader, accelerator.device)

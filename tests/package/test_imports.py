@@ -23,7 +23,7 @@ TABLE: dict[str, set[str]] = {
     "common": set(),
     "networks": {"common"},
     "diffusion": {"common"},
-    "data": {"common"},
+    "data": {"common", "networks"},
     "schedulers": {"common", "diffusion"},
     "cards": {"common", "schedulers"},
     "hub": {"common", "cards"},

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import diffusers
 import numpy as np
 import pytest
+import torch
 from helpers.pipelines import pipeline, quiet, seeds
 
 from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline.networks import ModelFacts, set_facts
 
 MakeUNet = Callable[..., diffusers.UNet2DModel]
 
@@ -105,3 +107,89 @@ def test_channels_that_do_not_fit_are_named(tiny_unet: MakeUNet) -> None:
         pipeline(tiny_unet(3, out_channels=6))
     with pytest.raises(ValueError, match=r"must have 1 or 2 output channels .* got 3"):
         DDPMPipeline(tiny_unet(1, out_channels=3), diffusers.DDIMScheduler())
+
+
+# Classes by name.
+
+
+def named_pipeline(tiny_unet: MakeUNet, **facts: object) -> DDPMPipeline:
+    """Cats, dogs, which it never saw, and eels; the last embedding is the null class."""
+    unet = tiny_unet(num_class_embeds=4)
+    known = {"class_names": ("cat", "dog", "eel"), "class_counts": (3, 0, 2)}
+    set_facts(unet, ModelFacts(**known | {"trains_null_class": True} | facts))
+    return pipeline(unet)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ("eel", 2),
+        (["cat", "eel"], [0, 2]),
+        (("eel", "eel"), [2, 2]),
+        (["cat", 2], [0, 2]),
+        (["0", "2"], [0, 2]),
+        (np.array(["eel", "cat"]), [2, 0]),
+        (np.array([2, 0]), [2, 0]),
+        (np.int64(2), 2),
+        ([torch.tensor(2), 0], [2, 0]),
+    ],
+)
+def test_a_class_has_a_name_or_a_number(
+    tiny_unet: MakeUNet, labels: object, numbers: object
+) -> None:
+    pipe = named_pipeline(tiny_unet)
+    expected = pipe(2, seeds(0, 1), 2, "np", class_labels=torch.tensor(numbers)).images
+    found = pipe(2, seeds(0, 1), 2, "np", class_labels=labels).images
+    np.testing.assert_array_equal(found, expected)
+    *_, (_, last) = pipe.progressive(2, seeds(0, 1), 2, "np", class_labels=labels)
+    np.testing.assert_allclose(last, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "class_labels must be given, one for each image or for all: cat, eel"),
+        ({"class_labels": "fox"}, "class_labels must be among cat, dog, eel, got 'fox'"),
+        ({"class_labels": ["fox"]}, "class_labels must be among cat, dog, eel, got 'fox'"),
+        ({"class_labels": "dog"}, "cat, eel; the training data held no images of class 'dog'"),
+        ({"class_labels": 1}, "cat, eel; the training data held no images of class 'dog'"),
+        ({"class_labels": torch.tensor([1])}, "held no images of class 'dog'"),
+        ({"class_labels": ["cat", "eel"]}, "one integer or 1 of them"),
+        ({"class_labels": None}, "class_labels must be given"),
+        ({"class_labels": [None]}, r"names \(cat, dog, eel\) or integers .* got None"),
+        ({"class_labels": {"cat": 1}}, r"names \(cat, dog, eel\) or integers .* got {'cat': 1}"),
+        ({"class_labels": [True]}, "or integers from 0 to 3, got True"),
+        ({"class_labels": 0.5}, "or integers from 0 to 3, got 0.5"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(
+    tiny_unet: MakeUNet, options: dict, message: str
+) -> None:
+    pipe = named_pipeline(tiny_unet)
+    with pytest.raises(ValueError, match=message):
+        pipe(1, None, 2, **options)
+    with pytest.raises(ValueError, match=message):
+        pipe.progressive(1, None, 2, **options)
+
+
+def test_a_null_class_that_was_not_trained_is_refused(tiny_unet: MakeUNet) -> None:
+    pipe = named_pipeline(tiny_unet, trains_null_class=False)
+    pipe(1, None, 2, class_labels="cat")
+    with pytest.raises(ValueError, match="guidance_scale other than 1 needs the null class"):
+        pipe(1, None, 2, class_labels="cat", guidance_scale=2.0)
+    with pytest.raises(ValueError, match=r"class_labels=3 needs the null class, .* label_dropout"):
+        pipe(1, None, 2, class_labels=3)
+    trained = named_pipeline(tiny_unet)
+    trained(1, None, 2, class_labels="cat", guidance_scale=2.0)
+    trained(1, None, 2, class_labels=3)
+
+
+@pytest.mark.parametrize("labels", ["cat", ["cat"]])
+def test_a_model_without_names_asks_for_integers(tiny_unet: MakeUNet, labels: object) -> None:
+    with pytest.raises(
+        ValueError,
+        match="class_labels must be integers from 0 to 3, got 'cat': the model keeps no",
+    ):
+        pipeline(tiny_unet(num_class_embeds=4))(1, None, 2, class_labels=labels)
+    with pytest.raises(ValueError, match="need a class-conditional model, got class_labels="):
+        pipeline(tiny_unet())(1, None, 2, class_labels=labels)

@@ -17,6 +17,7 @@ from helpers.processes import exit_codes, fork, fork_ranks
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.common.distributed import process_state
+from ddpm_pipeline.networks import ModelFacts, set_facts
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
 from ddpm_pipeline.pipelines.sampling import load_image_sampler, sample_images
 
@@ -83,6 +84,45 @@ def test_classes_are_taken_in_turn(tiny_unet: Callable[..., UNet2DModel], tmp_pa
     only = load_image_sampler(SamplingOptions(**{**config, "class_labels": (2,)}))
     assert np.array_equal(sampler([1, 3]), only([1, 3]))
     assert not np.array_equal(sampler([0]), only([0]))
+
+
+def pets(tiny_unet: Callable[..., UNet2DModel], folder: Path) -> str:
+    """Save a model of two classes, and of one that it never saw."""
+    unet = tiny_unet(num_class_embeds=4)
+    set_facts(unet, ModelFacts(class_names=("cat", "dog", "7"), class_counts=(3, 0, 2)))
+    DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained(folder / "pets")
+    return str(folder / "pets")
+
+
+@pytest.mark.parametrize("labels", [("7", "cat"), ("7", 0), (2, 0), ("2", "0"), ("7", "0")])
+def test_classes_have_names_or_numbers(
+    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path, labels: tuple
+) -> None:
+    """The images and what is written of them are the same whatever the classes are called."""
+    model = pets(tiny_unet, tmp_path)
+    named = load_image_sampler(SamplingOptions(**options(model, class_labels=labels)))
+    assert named.labels(range(3)) == [2, 0, 2]
+    by_number = load_image_sampler(SamplingOptions(**options(model, class_labels=(2, 0))))
+    assert named.describe() == by_number.describe()
+    assert named.describe()["class_labels"] == [2, 0]
+    assert np.array_equal(named([0, 1]), by_number([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_labels": ("cat", "fox")}, "class_labels must be among cat, dog, 7, got 'fox'"),
+        ({"class_labels": "fox"}, "class_labels must be among cat, dog, 7, got 'fox'"),
+        ({"class_labels": ("dog",)}, "trained classes, cat, 7; .* no images of class 'dog'"),
+    ],
+)
+def test_classes_that_cannot_be_drawn_are_refused_before_anything_is_written(
+    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path, changes: dict, message: str
+) -> None:
+    config = options(pets(tiny_unet, tmp_path), output=str(tmp_path / "out"), **changes)
+    with pytest.raises(ValueError, match=message):
+        sample_images(SampleConfig(**config))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

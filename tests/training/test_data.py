@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.training_runs import blobs, image_data, tiny_config
@@ -12,6 +13,9 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.data.loader import ImageLoader
+from ddpm_pipeline.networks import ModelFacts, facts_of
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.data import open_training_data
 from ddpm_pipeline.training.run import train
 
 pytestmark = pytest.mark.usefixtures("random_last_layers")
@@ -70,3 +74,140 @@ def test_stock_has_no_labels(tmp_path: Path) -> None:
     Image.fromarray(blobs(1)[0]).save(folder / "stray.png")
     with pytest.raises(ValueError, match="labels missing for 1 of 13 images"):
         train(config)
+
+
+# Classes.
+
+
+def folder_of(root: Path, *classes: str, each: int = 4) -> str:
+    """Grey images of another level for each class, in folders of their names."""
+    for k, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            Image.new("L", (8, 8), 40 * k + i).save(root / name / f"{i}.png")
+    return str(root)
+
+
+def conditional(
+    tmp_path: Path, data: str, embeddings: int = 4, **options: object
+) -> TrainingConfig:
+    config = tiny_config(
+        tmp_path, class_conditional=True, embeddings=embeddings, max_train_steps=1
+    )
+    return config.replace(train_data_dir=data, eval_batch_size=4, **options)
+
+
+def saved_facts(tmp_path: Path) -> ModelFacts:
+    return facts_of(DDPMPipeline.from_pretrained(tmp_path / "run").unet)
+
+
+def test_a_model_remembers_its_classes_and_how_it_was_read(tmp_path: Path) -> None:
+    data = folder_of(tmp_path / "pets", "cat", "dog", "eel")
+    train(conditional(tmp_path, data, fit="pad", strict_data=True))
+    facts = saved_facts(tmp_path)
+    assert facts.class_names == ("cat", "dog", "eel")
+    assert facts.class_counts == (4, 4, 4)
+    assert facts.trains_null_class is True
+    expected = {"fit": "pad", "strict_data": True, "center_crop": True}
+    assert expected.items() <= facts.reading.items()
+    assert not {"value_range", "channels"} & facts.reading.keys()
+    record = json.loads((tmp_path / "run" / "training_record.json").read_text())
+    assert record["class_names"] == ["cat", "dog", "eel"]
+    assert record["class_counts"] == [4, 4, 4]
+    images = DDPMPipeline.from_pretrained(tmp_path / "run")(
+        1, num_inference_steps=2, class_labels="eel", output_type="np"
+    ).images
+    assert images.shape == (1, 8, 8, 1)
+
+
+def test_a_null_class_that_label_dropout_never_put_in_is_not_trained(tmp_path: Path) -> None:
+    data = folder_of(tmp_path / "pets", "cat", "dog", "eel")
+    train(conditional(tmp_path, data, label_dropout=0.0))
+    assert saved_facts(tmp_path).trains_null_class is False
+
+
+def test_images_that_were_open_already_say_nothing_of_their_reading(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, max_train_steps=1), train_data=image_data())
+    assert saved_facts(tmp_path) == ModelFacts()
+
+
+def held_out(tmp_path: Path, *classes: str) -> dict[int, int]:
+    """Open held-out images beside cats, dogs and eels: which class each level has."""
+    data = folder_of(tmp_path / "pets", "cat", "dog", "eel")
+    other = folder_of(tmp_path / "other", *classes)
+    opened = open_training_data(conditional(tmp_path, data, validation_data_dir=other))
+    images, labels = opened.validation.batch(range(len(opened.validation)))
+    return dict(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("classes", "numbers"),
+    [
+        (("cat", "dog", "eel"), {0: 0, 40: 1, 80: 2}),
+        (("dog", "eel"), {0: 1, 40: 2}),
+        (("eel",), {0: 2}),
+        (("eel", "cat"), {0: 2, 40: 0}),
+    ],
+)
+def test_held_out_classes_are_known_by_name(
+    tmp_path: Path, classes: tuple[str, ...], numbers: dict[int, int]
+) -> None:
+    assert numbers.items() <= held_out(tmp_path, *classes).items()
+
+
+@pytest.mark.parametrize(
+    "classes", [("cat", "dog", "eel", "fox"), ("dog", "eel", "fox"), ("fox",)]
+)
+def test_a_held_out_class_that_is_not_trained_is_refused(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    message = r"validation_data_dir='.*' has images of class 'fox', .* are cat, dog, eel"
+    with pytest.raises(ValueError, match=message):
+        held_out(tmp_path, *classes)
+
+
+def numbered(tmp_path: Path, labels: list[int]) -> str:
+    np.savez(tmp_path / "numbers.npz", images=blobs(len(labels)), labels=np.array(labels))
+    return str(tmp_path / "numbers.npz")
+
+
+def test_gaps_between_labels_are_closed_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [3, 70000] * 6
+    train(conditional(tmp_path, numbered(tmp_path, labels), embeddings=3))
+    message = (
+        "the class labels leave gaps: the 2 classes 3, 70000 are numbered 0 to 1 in the model and "
+        "called by their labels; num_classes=70001 keeps the labels as numbers"
+    )
+    assert caplog.messages.count(message) == 1
+    facts = saved_facts(tmp_path)
+    assert (facts.class_names, facts.class_counts) == (("3", "70000"), (6, 6))
+
+
+def test_as_many_classes_as_are_asked_for_and_those_without_images_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = conditional(tmp_path, numbered(tmp_path, [0, 3] * 6), embeddings=6, num_classes=5)
+    train(config)
+    assert (
+        "there are no training images of 3 of the 5 classes, which cannot be drawn: 1, 2, 4"
+        in caplog.messages
+    )
+    facts = saved_facts(tmp_path)
+    assert (facts.class_names, facts.class_counts) == (None, (6, 0, 0, 6, 0))
+    pipe = DDPMPipeline.from_pretrained(tmp_path / "run")
+    with pytest.raises(ValueError, match="the training data held no images of class 4"):
+        pipe(1, num_inference_steps=2, class_labels=4)
+
+
+def test_facts_of_a_given_config_are_not_taken_over(tmp_path: Path) -> None:
+    train(conditional(tmp_path, folder_of(tmp_path / "pets", "cat", "dog", "eel")))
+    path = str(tmp_path / "run" / "unet" / "config.json")
+    config = tiny_config(tmp_path / "b", max_train_steps=1)
+    other = folder_of(tmp_path / "other", "ant", "bee", "cow")
+    config = config.replace(
+        class_conditional=True, train_data_dir=other, model_config_name_or_path=path
+    )
+    train(config)
+    assert saved_facts(tmp_path / "b").class_names == ("ant", "bee", "cow")

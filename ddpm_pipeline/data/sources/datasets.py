@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 
-
 def is_dataset_path(path: Path) -> bool:
     """Tell whether `datasets` opens a path: parquet, a saved data set, or no path here at all."""
     if path.is_dir():

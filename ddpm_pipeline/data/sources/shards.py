@@ -20,7 +20,7 @@ from ddpm_pipeline.data.sources.source import one_line
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["check_shards", "open_shards"]
+__all__ = ["check_shards", "is_shards", "load_shards", "open_shards"]
 
 _BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -64,6 +64,37 @@ def open_shards(
             "pass it unshuffled and set shuffle_buffer"
         )
     return data, shards
+
+
+def is_shards(source: object) -> bool:
+    """Tell whether a name is that of local shards: .tar files, a folder of them, or a pattern."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.suffix == ".tar" or any(path.glob("*.tar")) or any(path.glob("*/*.tar"))
+    return path.suffix in _BUILDERS and any(c in str(path) for c in "{*?[")
+
+
+def load_shards(source: str | os.PathLike, split: str | None = None) -> "datasets.Dataset":
+    """Open local shards as a whole, for what needs all their images and not their stream.
+
+    Arguments:
+        source: As for ``is_shards``.
+        split: As for ``open_shards``.
+
+    Raises:
+        FileNotFoundError, ValueError: As ``open_shards``.
+    """
+    library = import_datasets()
+    shards = _find_shards(os.fspath(source), split)
+    check_shards(shards)
+    builder = _BUILDERS[Path(shards[0]).suffix]
+    try:
+        return library.load_dataset(builder, data_files=shards, split="train")
+    except Exception as error:  # many types, one for each way to be damaged
+        reason = one_line(error)[:300]
+        raise ValueError(f"{os.fspath(source)!r} cannot be read: {reason}") from error
 
 
 def _find_shards(source: str, split: str | None) -> list[str]:

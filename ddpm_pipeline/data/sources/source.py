@@ -16,12 +16,32 @@ import numpy as np
 
 from ddpm_pipeline.data.findings import Named
 
-__all__ = ["LABEL_NAMES", "RawImage", "Source", "encode_labels", "one_line", "refuse"]
+__all__ = [
+    "LABEL_NAMES",
+    "MeaninglessOptionError",
+    "RawImage",
+    "Source",
+    "encode_labels",
+    "one_line",
+    "refuse",
+]
 
 LABEL_NAMES = ("label", "labels", "class", "cls")
 """What a column of class labels is called, where its type does not say that it is one."""
 
 RawImage = bytes | np.ndarray
+
+
+class MeaninglessOptionError(ValueError):
+    """An option that a kind of source cannot obey.
+
+    Attributes:
+        option: Its name.
+    """
+
+    def __init__(self, option: str, value: object, kind: str) -> None:
+        super().__init__(f"{option}={value!r} has no meaning for {kind}")
+        self.option = option
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,11 @@ def refuse(kind: str, **options: object) -> None:
         kind: What the source is, for the message.
         options: By name; None where the caller did not give one.
     Raises:
-        ValueError: If any is given; names the first.
+        MeaninglessOptionError: If any is given; names the first.
     """
     for name, value in options.items():
         if value is not None:
-            raise ValueError(f"{name}={value!r} has no meaning for {kind}")
+            raise MeaninglessOptionError(name, value, kind)
 
 
 def encode_labels(

@@ -19,6 +19,8 @@ from ddpm_pipeline.training.storage.identity import FREE_OPTIONS
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from ddpm_pipeline.networks import ModelFacts
+
 __all__ = ["training_record"]
 
 # Options that leave the weights alone, or say where data lie, and yet belong on a card.
@@ -32,6 +34,7 @@ def training_record(
     steps: int,
     seconds: float,
     num_images: int | None,
+    facts: ModelFacts,
 ) -> dict[str, Any]:
     """Describe a run, as JSON values.
 
@@ -41,6 +44,7 @@ def training_record(
         steps: Updates made.
         seconds: Time they took, in all parts of a run that was interrupted.
         num_images: Training images; None for a stream.
+        facts: The classes, by name, and the training images of each.
     """
     device = accelerator.device
     record = {
@@ -56,6 +60,11 @@ def training_record(
             **{name: version(name) for name in ("torch", "diffusers")},
         },
     }
+    classes = {
+        "class_names": facts.class_names,
+        "class_counts": facts.class_counts,
+    }
+    record |= {name: list(known) for name, known in classes.items() if known is not None}
     return record | ({"num_threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 

@@ -21,6 +21,7 @@ from diffusers import UNet2DModel
 
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.hub import parse_hub_checkpoint
+from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.storage.checkpoints import (
     Checkpoint,
@@ -172,6 +173,7 @@ class RunSaver:
             steps=step,
             seconds=self._seconds(),
             num_images=self._num_images,
+            facts=facts_of(self._learner.unet),
         )
         pipeline = DDPMPipeline(_network(self._learner.unet, weights), self._scheduler)
         self._folder.save_model(pipeline, record)
