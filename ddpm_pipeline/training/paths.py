@@ -81,5 +81,5 @@ def refuse_used_folder(folder: Path, in_the_way: Sequence[str]) -> None:
     """
     raise FileExistsError(
         f"output_dir {str(folder)!r} holds another run ({', '.join(in_the_way)}); choose "
-        "another folder, or pass overwrite_output_dir to delete that run"
+        "another folder (overwrite_output_dir would delete that run and its weights)"
     )

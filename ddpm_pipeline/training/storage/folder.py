@@ -4,7 +4,7 @@ output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline 
              training_record.json, samples.png       how it was trained; the newest sample grid
              training_config.json, metrics.jsonl
              samples/step-0000500.png
-             checkpoints/step-0000500/
+             checkpoints/step-0000500/               see longer.py for what lies beside them
              logs/
 """
 
@@ -30,6 +30,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
     read_state,
 )
 from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields
+from ddpm_pipeline.training.storage.longer import earlier_start, set_aside_later
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines import DDPMPipeline
@@ -109,6 +110,7 @@ class RunFolder:
         if path is None:
             self._check_unused(identity)
         else:
+            path = self._earlier(path, identity) or path
             state = read_state(path)
             identity.check_continues(state["identity"], path, step=state["step"])
             if state["step"] > config.max_train_steps:
@@ -120,8 +122,39 @@ class RunFolder:
                 path = adopt_checkpoint(path, self.checkpoints)
             logger.info("going on from %s", path)
         self.samples.mkdir(parents=True, exist_ok=True)
-        identity.config.save_json(self.identity)
+        identity.config.save_json(self.identity, derived=identity.derived)
         return path
+
+    def _earlier(self, newest: Path, identity: RunIdentity) -> Path | None:
+        """Find where a longer run goes on, if that is not the newest checkpoint of this folder.
+
+        What the shorter run made after that is moved aside.
+        """
+        if newest.parent != self.checkpoints:
+            return None
+        path = earlier_start(self.checkpoints, newest, identity)
+        if path is not None:
+            logger.info(
+                "max_train_steps=%d is longer than the run: going back to before its cooldown",
+                identity.config.max_train_steps,
+            )
+            set_aside_later(read_state(path)["step"], self.checkpoints, self.samples)
+        return path
+
+    def last_state(self, config: TrainingConfig) -> dict[str, Any] | None:
+        """Read the state of the checkpoint that a run would go on from; None if it is not here."""
+        if config.overwrite_output_dir:
+            return None
+        resume = config.resume_from_checkpoint
+        named = Path(resume) if Path(resume).is_dir() else None
+        if resume in {"latest", "none"} or named is None:
+            named = max(self.checkpoints.glob("step-*"), default=None)
+        if resume == "none" or named is None:
+            return None
+        try:
+            return read_state(named)
+        except (OSError, ValueError):  # damaged; what looks for a whole one says so
+            return None
 
     def _find(self, config: TrainingConfig) -> Path | None:
         """Find the checkpoint that resume_from_checkpoint names, unless the Hub has it."""

@@ -22,12 +22,14 @@ from diffusers import UNet2DModel
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.pipelines import DDPMPipeline
+from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.storage.checkpoints import (
     Checkpoint,
     checkpoint_path,
     read_checkpoint,
     write_checkpoint,
 )
+from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.record import training_record
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["RunSaver"]
 
 
+_NONE = Callbacks()
+
+
 class RunSaver:
     """Saves and restores the parts of a run.
 
@@ -57,6 +62,7 @@ class RunSaver:
         batches: Its place in the data.
         monitor: Its losses and its best average, which is what becomes the model.
         num_images: Training images; None for a stream.
+        callbacks: Are told of every saving.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class RunSaver:
         monitor: Monitor,
         *,
         num_images: int | None,
+        callbacks: Callbacks = _NONE,
     ) -> None:
+        self._callbacks = callbacks
         self._config, self._identity, self._folder = identity.config, identity, folder
         self._scheduler, self._learner = scheduler, learner
         self._batches, self._monitor = batches, monitor
@@ -78,6 +86,7 @@ class RunSaver:
         self._began, self._earlier_seconds = time.perf_counter(), 0.0
         self._first_checkpoint: Path | None = None
         self._first_step, self._saved_step = 0, -1
+        self.chosen_threads: int | None = None  # fewer than all, by a trial before the run
         self._push: BackgroundPush | None = None  # on the main process, if the config asks for it
 
     # The beginning.
@@ -116,6 +125,7 @@ class RunSaver:
         self._learner.scaler.load_state_dict(state["scaler"])
         self._batches.load_state_dict(mine["loader"])
         self._monitor.load(state, mine["losses"])
+        self.chosen_threads = state.get("num_threads")
         self._earlier_seconds = state.get("seconds", 0.0)
         self._first_step = self._saved_step = checkpoint.step
 
@@ -134,29 +144,46 @@ class RunSaver:
         """
         if self._saved_step == step:
             return
+        limit = self._config.checkpoints_total_limit
+        self._write_state(step, self._folder.checkpoints, limit=limit)
+        self._saved_step = step
+
+    def keep_checkpoint(self, step: int) -> None:
+        """Write a checkpoint beside the others, from which a longer run can go on.
+
+        Raises:
+            FloatingPointError, OSError: As ``save_checkpoint``.
+        """
+        self._write_state(step, self._folder.checkpoints / BEFORE_COOLDOWN, limit=1)
+
+    def _write_state(self, step: int, folder: Path, *, limit: int | None) -> None:
+        """Collect what all processes know, and have the main one write it."""
         self._monitor.check_losses(step)
         place = {"loader": self._batches.state_dict(), "losses": self._monitor.unread_losses()}
         processes = gather_object([place])
         tensors = self._learner.state()
-        on_main(lambda: self._write_checkpoint(step, processes, tensors), self._accelerator)
-        self._saved_step = step
 
-    def _write_checkpoint(
+        def write() -> None:
+            checkpoint = self._checkpoint(step, processes, tensors)
+            path = write_checkpoint(folder, checkpoint, limit=limit)
+            self._callbacks.saved(step, path)
+
+        on_main(write, self._accelerator)
+
+    def _checkpoint(
         self, step: int, processes: list[dict[str, Any]], tensors: dict[str, dict[str, Tensor]]
-    ) -> None:
+    ) -> Checkpoint:
+        """Put together what a run goes on from; on the main process."""
         state = {
             "identity": self._identity.to_dict(),
             "processes": processes,
             "scaler": self._learner.scaler.state_dict(),
             **self._monitor.state(),
             "seconds": self._seconds(),
+            "num_threads": self.chosen_threads,
         }
         files = {self._folder.metrics.name: self._folder.metrics.read_bytes()}
-        write_checkpoint(
-            self._folder.checkpoints,
-            Checkpoint(step, tensors, state, files),
-            limit=self._config.checkpoints_total_limit,
-        )
+        return Checkpoint(step, tensors, state, files)
 
     # The model.
 
@@ -175,6 +202,7 @@ class RunSaver:
         )
         pipeline = DDPMPipeline(_network(self._learner.unet, weights), self._scheduler)
         self._folder.save_model(pipeline, record)
+        self._callbacks.saved(step, self._folder.path)
 
     def has_saved_model(self, step: int) -> bool:
         """Tell whether the folder holds the model of a run that has made no update since."""
