@@ -8,7 +8,7 @@ Images are decoded once and kept in a mapped file, or read again and again from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of
@@ -41,6 +41,8 @@ class TrainingData:
         num_classes: How many classes there are, or None without labels.
         fingerprint: Hash of the content; of a stream, of the options it was opened with.
         validation: Held-out images, or None.
+        train: The images to train on, unless they are a stream.
+        held_out: Whether the held-out images were drawn from the same source by validation_size.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -49,6 +51,8 @@ class TrainingData:
     num_classes: int | None
     fingerprint: str
     validation: ImageData | None
+    train: ImageData | None = None
+    held_out: bool = False
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -73,7 +77,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     if config.validation_size:
         size = config.validation_size
         held_out = size if size < 1 else int(size)
-        return data_from_images(config, *split_validation(train, held_out, config.seed))
+        parts = split_validation(train, held_out, config.seed)
+        return replace(data_from_images(config, *parts), held_out=True)
     return data_from_images(
         config, train, _open_validation(config, train.channels, train.num_classes)
     )
@@ -94,7 +99,13 @@ def data_from_images(
         )
 
     return TrainingData(
-        loader, len(train), train.channels, train.num_classes, train.fingerprint, validation
+        loader,
+        len(train),
+        train.channels,
+        train.num_classes,
+        train.fingerprint,
+        validation,
+        train=train,
     )
 
 

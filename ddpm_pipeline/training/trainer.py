@@ -81,6 +81,7 @@ class Trainer:
         data: The images.
         derived: The options of the config that nobody gave.
         callbacks: What the caller wants to be told and asked.
+        keeps_group: Whether the processes had met before the run, and stay together after it.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Trainer:
         *,
         derived: tuple[str, ...] = (),
         callbacks: Callbacks | None = None,
+        keeps_group: bool = False,
     ) -> None:
+        self._keeps_group = keeps_group
         self.config, self.accelerator, self.data = config, accelerator, data
         self.callbacks = callbacks or Callbacks()
         self.step = 0
@@ -255,4 +258,8 @@ class Trainer:
         """
         self.learner.unwrap()
         self.accelerator.free_memory()
-        self.accelerator.end_training()
+        if not self._keeps_group:
+            self.accelerator.end_training()
+            return
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
