@@ -41,6 +41,7 @@ from ddpm_pipeline.data import (
     ImageData,
     ModelBatches,
     open_model_images,
+    open_split,
     reconstruction_strip,
     source_name,
     to_model_range,
@@ -185,7 +186,13 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     """Open the images in random order, and warn if they had to be changed."""
-    data = open_model_images(config.data, pipe.unet.config, split=config.split, fit=config.fit)
+    data = open_split(
+        config.model,
+        config.split,
+        lambda split: open_model_images(
+            config.data, pipe.unet.config, split=split, fit=config.fit
+        ),
+    )
     if data.changes:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "

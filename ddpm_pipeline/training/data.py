@@ -16,6 +16,7 @@ from ddpm_pipeline.data import (
     BatchSource,
     ImageData,
     ImageLoader,
+    KnownImages,
     open_images,
     open_stream,
     split_validation,
@@ -62,6 +63,22 @@ class TrainingData:
             named["validation_data"] = self.validation.fingerprint
         return named
 
+    def known_images(self, config: TrainingConfig) -> KnownImages | None:
+        """Hash the images, so that the model's measurements know them again; not of a stream."""
+        if self.train is None:
+            return None
+        held_out = None
+        if self.held_out:
+            size, split = _held_out_size(config), config.train_split
+            held_out = {"size": size, "seed": config.seed, "split": split}
+        return KnownImages.of_training(self.train, self.validation, held_out)
+
+
+def _held_out_size(config: TrainingConfig) -> float:
+    """Give the share of images to hold out, or their number."""
+    size = config.validation_size
+    return size if size < 1 else int(size)
+
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
     """Open the images that the config names.
@@ -75,9 +92,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         return _open_stream(config)
     train = _open(config, _source(config), config.train_split)
     if config.validation_size:
-        size = config.validation_size
-        held_out = size if size < 1 else int(size)
-        parts = split_validation(train, held_out, config.seed)
+        parts = split_validation(train, _held_out_size(config), config.seed)
         return replace(data_from_images(config, *parts), held_out=True)
     return data_from_images(
         config, train, _open_validation(config, train.channels, train.num_classes)

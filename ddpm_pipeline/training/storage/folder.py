@@ -2,6 +2,7 @@
 
 output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline saves it
              training_record.json, samples.png       how it was trained; the newest sample grid
+             training_images.safetensors             hashes, by which those images are known again
              training_config.json, metrics.jsonl
              samples/step-0000500.png
              checkpoints/step-0000500/               see longer.py for what lies beside them
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from ddpm_pipeline.common import write_aside, write_json
+from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
@@ -60,6 +62,7 @@ class RunFolder:
         self.model = self.path / "model_index.json"
         self.record = self.path / "training_record.json"
         self.picture = self.path / "samples.png"
+        self.images = self.path / TRAINING_IMAGES_NAME
         self._lock = FileLock(self.path / ".lock", timeout=0)
 
     def grid_path(self, step: int) -> Path:
@@ -191,7 +194,7 @@ class RunFolder:
         folders += [self.path / name for name in ("unet", "scheduler")]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.model, self.metrics, self.identity, self.record, self.picture):
+        for file in (self.model, self.metrics, self.identity, self.record, self.picture, self.images):
             file.unlink(missing_ok=True)
 
     def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:

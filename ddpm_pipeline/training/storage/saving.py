@@ -33,11 +33,12 @@ from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.record import training_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from torch import Tensor
 
-    from ddpm_pipeline.data import Prefetcher
+    from ddpm_pipeline.data import KnownImages, Prefetcher
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.learner import Learner
     from ddpm_pipeline.training.monitor import Monitor
@@ -62,6 +63,7 @@ class RunSaver:
         batches: Its place in the data.
         monitor: Its losses and its best average, which is what becomes the model.
         num_images: Training images; None for a stream.
+        known_images: Hashes the images of the run, which is done once, at the first saving.
         callbacks: Are told of every saving.
     """
 
@@ -75,8 +77,10 @@ class RunSaver:
         monitor: Monitor,
         *,
         num_images: int | None,
+        known_images: Callable[[], KnownImages | None] = lambda: None,
         callbacks: Callbacks = _NONE,
     ) -> None:
+        self._known_images: Callable[[], KnownImages | None] | None = known_images
         self._callbacks = callbacks
         self._config, self._identity, self._folder = identity.config, identity, folder
         self._scheduler, self._learner = scheduler, learner
@@ -202,6 +206,11 @@ class RunSaver:
         )
         pipeline = DDPMPipeline(_network(self._learner.unet, weights), self._scheduler)
         self._folder.save_model(pipeline, record)
+        if self._known_images is not None:
+            known = self._known_images()
+            if known is not None:
+                known.save(self._folder.images)
+            self._known_images = None
         self._callbacks.saved(step, self._folder.path)
 
     def has_saved_model(self, step: int) -> bool:
