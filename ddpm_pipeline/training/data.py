@@ -21,6 +21,7 @@ from ddpm_pipeline.data import (
     open_stream,
     split_validation,
 )
+from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
 
 if TYPE_CHECKING:
@@ -80,6 +81,31 @@ def _held_out_size(config: TrainingConfig) -> float:
     return size if size < 1 else int(size)
 
 
+def _check_held_out(config: TrainingConfig, count: int) -> None:
+    """Refuse to hold out all images, or none."""
+    size = _held_out_size(config)
+    held_out = round(size * count) if size < 1 else size
+    if not 0 < held_out < count:
+        raise ValueError(
+            f"validation_size={config.validation_size:g} of {count:,} images would hold out "
+            f"{held_out:,} and leave {max(0, count - held_out):,} to train on, and both need at "
+            f"least one: give validation_size from 1 to {count - 1:,}, or a fraction"
+        )
+
+
+def _check_batch(config: TrainingConfig, count: int, world_size: int) -> None:
+    """Refuse batches that are larger than the data."""
+    size = config.train_batch_size
+    if size * world_size > count:
+        processes = "" if world_size == 1 else f" on each of {world_size} processes"
+        fits = count // world_size
+        remedy = f"give train_batch_size={fits} or less" if fits else "use fewer processes"
+        raise ValueError(
+            f"train_batch_size={size}{processes} is more than the {count:,} images there are to "
+            f"train on; {remedy}"
+        )
+
+
 def open_training_data(config: TrainingConfig) -> TrainingData:
     """Open the images that the config names.
 
@@ -90,8 +116,10 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     check_sources(config)
     if config.streaming:
         return _open_stream(config)
-    train = _open(config, _source(config), config.train_split)
+    with naming_options(_source_option(config), "train_split"):
+        train = _open(config, _source(config), config.train_split)
     if config.validation_size:
+        _check_held_out(config, len(train))
         parts = split_validation(train, _held_out_size(config), config.seed)
         return replace(data_from_images(config, *parts), held_out=True)
     return data_from_images(
@@ -105,6 +133,7 @@ def data_from_images(
     """Train on images that are open already, in batches as the config says."""
 
     def loader(rank: int, world_size: int) -> ImageLoader:
+        _check_batch(config, len(train), world_size)
         return ImageLoader(
             train,
             batch_size=config.train_batch_size,
@@ -129,24 +158,26 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     channels = config.channels or 3
 
     def loader(rank: int, world_size: int) -> BatchSource:
-        return open_stream(
-            _source(config),
-            resolution=config.resolution,
-            batch_size=config.train_batch_size,
-            channels=channels,
-            fit=config.fit,
-            crop=_crop(config),
-            split=config.train_split,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer=config.shuffle_buffer,
-            labels=config.class_conditional,
-            num_classes=config.num_classes,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            strict=config.strict_data,
-        )
+        with naming_options(_source_option(config), "train_split"):
+            return open_stream(
+                _source(config),
+                resolution=config.resolution,
+                batch_size=config.train_batch_size,
+                channels=channels,
+                fit=config.fit,
+                crop=_crop(config),
+                split=config.train_split,
+                seed=config.seed,
+                rank=rank,
+                world_size=world_size,
+                shuffle_buffer=config.shuffle_buffer,
+                labels=config.class_conditional,
+                num_classes=config.num_classes,
+                image_column=config.image_column,
+                label_column=config.label_column,
+                strict=config.strict_data,
+                **_newer_options(config),
+            )
 
     # Opened once to find the classes; each process then opens its own share.
     num_classes = loader(0, 1).num_classes if config.class_conditional else None
@@ -162,6 +193,17 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
 
 def _crop(config: TrainingConfig) -> str:
     return "center" if config.center_crop else "random"
+
+
+def _newer_options(config: TrainingConfig) -> dict[str, Any]:
+    """Give those options of reading that have no value of their own unless given."""
+    values = {"background": config.background, "max_pixels": config.max_pixels}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _source_option(config: TrainingConfig) -> str:
+    """Name the option that names the training images."""
+    return "dataset_name" if config.train_data_dir is None else "train_data_dir"
 
 
 def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
@@ -187,10 +229,12 @@ def _open_validation(
 ) -> ImageData | None:
     """Open the held-out images that have a place of their own, if there are any."""
     if config.validation_data_dir is not None:
-        return _open(config, config.validation_data_dir, None, channels, num_classes)
+        with naming_options("validation_data_dir", "validation_split"):
+            return _open(config, config.validation_data_dir, None, channels, num_classes)
     if config.validation_split is not None:
         source = _source(config.replace(streaming=False, max_train_steps=1))
-        return _open(config, source, config.validation_split, channels, num_classes)
+        with naming_options("validation_split", "validation_split"):
+            return _open(config, source, config.validation_split, channels, num_classes)
     return None
 
 
@@ -217,4 +261,5 @@ def _open(
         label_column=config.label_column,
         strict=config.strict_data,
         cache_dir=config.cache_dir,
+        **_newer_options(config),
     )

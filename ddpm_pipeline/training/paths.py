@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["check_given_checkpoint", "check_sources", "check_start", "refuse_used_folder"]
 
 
+_SHARDS = (".tar", ".tar.gz", ".tgz")
+
+
 def check_sources(config: TrainingConfig) -> None:
     """Refuse a run without data, and paths that are not here; a stream's may be patterns.
 
@@ -35,6 +38,24 @@ def check_sources(config: TrainingConfig) -> None:
     for name, path in paths.items():
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
+            _refuse_shards(name, Path(path).expanduser())
+
+
+def _refuse_shards(option: str, path: Path) -> None:
+    """Refuse .tar shards, which are only streamed.
+
+    Raises:
+        ValueError: If it is one, or a folder that holds nothing else.
+    """
+    names = [path.name] if path.is_file() else [p.name for p in path.iterdir() if p.is_file()]
+    holds_folders = path.is_dir() and any(p.is_dir() for p in path.iterdir())
+    if not names or holds_folders or not all(name.endswith(_SHARDS) for name in names):
+        return
+    if option == "validation_data_dir":
+        remedy = "held-out images must be files, arrays or a data set"
+    else:
+        remedy = "give streaming=True and max_train_steps to read them as they go"
+    raise ValueError(f"{option}={str(path)!r} holds .tar shards; {remedy}")
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -45,11 +66,11 @@ def check_start(config: TrainingConfig) -> None:
         FileExistsError: If output_dir holds another run, and there is nothing to go on from.
         OSError: If output_dir cannot be a folder.
     """
-    check_output_folder("output_dir", config.output_dir)
+    check_output_folder("output_dir", Path(config.output_dir).expanduser())
     given = config.model_config_name_or_path
     if given is not None and not is_repo_id(given):
         check_exists("model_config_name_or_path", given)
-    resume, folder = config.resume_from_checkpoint, Path(config.output_dir)
+    resume, folder = config.resume_from_checkpoint, Path(config.output_dir).expanduser()
     if parse_hub_checkpoint(resume, config.hub_model_id) is not None:
         return
     if resume not in {"latest", "none"}:
@@ -66,7 +87,7 @@ def check_given_checkpoint(folder: str) -> None:
     Raises:
         FileNotFoundError: If there is no such folder.
     """
-    if not Path(folder).is_dir():
+    if not Path(folder).expanduser().is_dir():
         raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {folder!r}")
 
 

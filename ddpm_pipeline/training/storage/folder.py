@@ -54,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(self, output_dir: str | Path) -> None:
-        self.path = Path(output_dir)
+        self.path = Path(output_dir).expanduser()
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
@@ -149,8 +149,8 @@ class RunFolder:
         if config.overwrite_output_dir:
             return None
         resume = config.resume_from_checkpoint
-        named = Path(resume) if Path(resume).is_dir() else None
-        if resume in {"latest", "none"} or named is None:
+        named = Path(resume).expanduser()
+        if resume in {"latest", "none"} or not named.is_dir():
             named = max(self.checkpoints.glob("step-*"), default=None)
         if resume == "none" or named is None:
             return None
@@ -167,8 +167,8 @@ class RunFolder:
         if resume == "none" or parse_hub_checkpoint(resume, config.hub_model_id) is not None:
             return None
         check_given_checkpoint(resume)
-        check_whole(Path(resume))
-        return Path(resume)
+        check_whole(Path(resume).expanduser())
+        return Path(resume).expanduser()
 
     def _check_unused(self, identity: RunIdentity) -> None:
         """Refuse to start from nothing in a folder that holds more than the start of this run.
