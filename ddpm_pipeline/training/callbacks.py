@@ -1,6 +1,6 @@
 """What a caller of ``train`` may have called while a run goes on.
 
-    train(config, on_log=print, should_stop=lambda step: step >= 100)
+train(config, on_log=print, should_stop=lambda step: step >= 100)
 """
 
 from __future__ import annotations

@@ -259,8 +259,9 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
     ],
     "saving": [
         _Conflict(
-            lambda c, what=what: None
-            not in {getattr(c, f"save_{what}_epochs"), getattr(c, f"save_{what}_steps")},
+            lambda c, what=what: (
+                None not in {getattr(c, f"save_{what}_epochs"), getattr(c, f"save_{what}_steps")}
+            ),
             f"give either save_{what}_epochs or save_{what}_steps, got both",
         )
         for what in ("images", "model")

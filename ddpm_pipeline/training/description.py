@@ -1,9 +1,9 @@
 """What a run understood of its images, in one short block.
 
-    images      1,977 of ~/emoji, 64×64, 3 channels
-    held out      219 (validation_size=0.1 of the same images, seed 0)
-    classes         3: animals 700, flags 258, food 1,019
-    changed     1,977 resized, 12 RGBA to RGB
+images      1,977 of ~/emoji, 64×64, 3 channels
+held out      219 (validation_size=0.1 of the same images, seed 0)
+classes         3: animals 700, flags 258, food 1,019
+changed     1,977 resized, 12 RGBA to RGB
 """
 
 from __future__ import annotations

@@ -122,8 +122,10 @@ _NEEDS: dict[str, tuple[str, Any]] = {
     "shuffle_buffer": ("streaming", lambda c: c.streaming),
     "logging_dir": ("logger", lambda c: c.logger != "none"),
     "validate_bound_images": ("validate_bound_steps", lambda c: c.validate_bound_steps > 0),
-    "validation_steps": ("validation_data_dir, validation_split or validation_size",
-                         lambda c: any(getattr(c, n) for n in _VALIDATION)),
+    "validation_steps": (
+        "validation_data_dir, validation_split or validation_size",
+        lambda c: any(getattr(c, n) for n in _VALIDATION),
+    ),
     "hub_strategy": ("push_to_hub", lambda c: c.push_to_hub),
     "hub_private": ("push_to_hub", lambda c: c.push_to_hub),
     "hub_timeout": ("push_to_hub", lambda c: c.push_to_hub),

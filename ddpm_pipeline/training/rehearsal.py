@@ -1,7 +1,7 @@
 """Timing updates that change nothing, before a run or in place of one.
 
-    try_threads(config, learner, data)      fewer threads, where they are far faster; or None
-    measure_update(config, learner, data)   seconds of a real update, with their spread
+try_threads(config, learner, data)      fewer threads, where they are far faster; or None
+measure_update(config, learner, data)   seconds of a real update, with their spread
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def try_threads(config: TrainingConfig, learner: Learner, data: TrainingData) ->
     return choice.threads
 
 
-def measure_update(
-    config: TrainingConfig, learner: Learner, batches: BatchSource
-) -> UpdateTime:
+def measure_update(config: TrainingConfig, learner: Learner, batches: BatchSource) -> UpdateTime:
     """Make a few updates, and time them; the first, which allocates and compiles, is not.
 
     Arguments:

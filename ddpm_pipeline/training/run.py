@@ -106,7 +106,7 @@ def dry_run(
     Raises:
         ValueError, OSError: As ``train``.
     """
-    with own_accelerator(config.replace(logger="none")) as accelerator:
+    with own_accelerator(config) as accelerator:
         run = _prepare(config, accelerator, train_data, validation_data)
         if run.data.length is not None:
             run.data.loader(0, accelerator.num_processes)  # refuses batches larger than the data

@@ -105,9 +105,7 @@ class Trainer:
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = Prefetcher(loader, accelerator.device)
-        self.monitor = Monitor(
-            config, data, scheduler, self.learner, self.folder, self.callbacks
-        )
+        self.monitor = Monitor(config, data, scheduler, self.learner, self.folder, self.callbacks)
         self.saver = RunSaver(
             RunIdentity(config, accelerator.num_processes, data.fingerprints, derived),
             self.folder,

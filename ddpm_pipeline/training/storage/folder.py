@@ -194,7 +194,14 @@ class RunFolder:
         folders += [self.path / name for name in ("unet", "scheduler")]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.model, self.metrics, self.identity, self.record, self.picture, self.images):
+        for file in (
+            self.model,
+            self.metrics,
+            self.identity,
+            self.record,
+            self.picture,
+            self.images,
+        ):
             file.unlink(missing_ok=True)
 
     def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:

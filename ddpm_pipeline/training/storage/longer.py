@@ -42,7 +42,11 @@ def settled_as_before(
         state: Of a checkpoint of the run.
     """
     old = state["identity"]["config"]
-    return given.replace(**{name: old[name] for name in derived if name in _SETTLED & old.keys()})
+    before = {name: old[name] for name in derived if name in _SETTLED & old.keys()}
+    warmup = given.lr_warmup_steps
+    if warmup is not None and old["lr_warmup_steps"] == min(warmup, old["max_train_steps"] // 2):
+        before["lr_warmup_steps"] = old["lr_warmup_steps"]  # as earlier versions cut it
+    return given.replace(**before)
 
 
 def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Path | None:
