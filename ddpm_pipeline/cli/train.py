@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +30,7 @@ from ddpm_pipeline.training import (
 __all__ = ["TrainArguments", "parse_arguments", "run"]
 
 
+_PROG = "ddpm train"
 NOT_PUSHED = 3  # the exit code
 
 # Options that diffusers' training example has under other names.
@@ -95,13 +99,16 @@ def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     check_typed(typed)
     grid_steps = defaults.ddpm_num_inference_steps
     defaults = giving_way(defaults, typed)
-    if grid_steps is not None and chosen.ddpm_num_steps is not None:
-        if "ddpm_num_inference_steps" not in typed and chosen.ddpm_num_steps > 0:
-            fewest = min(grid_steps, chosen.ddpm_num_steps)
-            defaults = defaults.replace(ddpm_num_inference_steps=fewest)
-    return parse(
-        TrainArguments, argv, prog="ddpm train", default=TrainArguments(training=defaults)
-    )
+    steps = chosen.ddpm_num_steps
+    if grid_steps and steps and steps > 0 and "ddpm_num_inference_steps" not in typed:
+        defaults = defaults.replace(ddpm_num_inference_steps=min(grid_steps, steps))
+    default, printed = TrainArguments(training=defaults), io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            return parse(TrainArguments, argv, prog=_PROG, default=default)
+    finally:
+        before, error, message = printed.getvalue().partition(f"{_PROG}: error: ")
+        sys.stderr.write(before + error + as_typed(message))
 
 
 def _first_look(argv: Sequence[str]) -> argparse.Namespace:

@@ -6,7 +6,7 @@
     training_overlap("model", data)                         how many of these it was trained on
 
 Of each image 64 bits of a hash of its bytes are kept, as the model sees it. Of more than 250,000
-images only those of the smallest hashes are, which are a random sample; numbers are then estimates.
+images only those of the smallest hashes are, a random sample; numbers are then estimates.
 """
 
 from __future__ import annotations
@@ -221,8 +221,9 @@ def described_overlap(model: str | Path, data: ImageData) -> tuple[str, ...]:
     count = training_overlap(model, data)
     if not count:
         return ()
-    return (
+    message = (
         f"{count:,} of these {len(data):,} images ({count / len(data):.0%}) are training images "
         "of the model, so the number says how well it remembers them as well; held-out images "
-        "alone tell how good it is (--split validation, if the run held any out)",
+        "alone tell how good it is (--split validation, if the run held any out)"
     )
+    return (message,)

@@ -102,11 +102,11 @@ class DryRun:
             return []
         updates = self.config.max_train_steps
         run, error = updates * time.seconds, updates * time.standard_error
+        spread = f"± {time.standard_error:.2g} s (measured on {time.count} updates)"
+        rest = "beside validation, sample grids and savings"
         return [
-            f"time per update    {time.seconds:.3g} s ± {time.standard_error:.2g} s "
-            f"(measured on {time.count} updates)",
-            f"time of the run    {_duration(run)} ± {_duration(error)}, beside validation, sample "
-            "grids and savings",
+            f"time per update    {time.seconds:.3g} s {spread}",
+            f"time of the run    {_duration(run)} ± {_duration(error)}, {rest}",
         ]
 
 

@@ -33,12 +33,28 @@ def check_sources(config: TrainingConfig) -> None:
     if config.train_data_dir is None and config.dataset_name is None:
         raise ValueError("give train_data_dir or dataset_name, got neither")
     paths = {"validation_data_dir": config.validation_data_dir}
-    if not config.streaming:
+    if config.streaming:
+        _refuse_whole_files(config.train_data_dir)
+    else:
         paths["train_data_dir"] = config.train_data_dir
     for name, path in paths.items():
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
             _refuse_shards(name, Path(path).expanduser())
+
+
+def _refuse_whole_files(path: str | None) -> None:
+    """Refuse to stream a file that is no shard.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    file = Path(path or "").expanduser()
+    if file.is_file() and not file.name.endswith((".tar", ".parquet")):
+        raise ValueError(
+            f"train_data_dir={path!r} is neither .tar nor .parquet shards, which are what "
+            "streaming=True reads; leave it out"
+        )
 
 
 def _refuse_shards(option: str, path: Path) -> None:

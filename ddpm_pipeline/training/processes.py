@@ -35,7 +35,10 @@ def own_accelerator(config: TrainingConfig) -> Iterator[Accelerator]:
         ImportError: If the config's logger is not installed.
     """
     join_restarted_processes()
-    kept = {kind: dict(kind._shared_state) for kind in (AcceleratorState, GradientState)}  # noqa: SLF001
+    kept = {
+        kind: dict(kind._shared_state)  # noqa: SLF001
+        for kind in (AcceleratorState, GradientState)
+    }
     _put_back({kind: {} for kind in kept})
     try:
         with without_accelerates_own():

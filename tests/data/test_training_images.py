@@ -63,7 +63,7 @@ def test_other_data_are_refused(tmp_path: Path, change: object) -> None:
     remembered(tmp_path, image_data())
     other = open_images(change(blobs()), resolution=8, progress=False)
     with pytest.raises(ValueError, match=r"split='validation' is what validation_size=0\.25 held"):
-        open_split(tmp_path, "validation", lambda split: other)
+        open_split(tmp_path, "validation", lambda _: other)
 
 
 def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None:

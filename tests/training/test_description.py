@@ -50,7 +50,7 @@ def test_it_is_said_before_the_first_update(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "ddpm_pipeline"):
-        train(tiny_config(tmp_path, max_train_steps=1))
+        train(tiny_config(tmp_path, max_train_steps=1, lr_warmup_steps=0))
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"images      40 of {tmp_path / 'images.npy'}, 8×8, 1 channel")
     assert said[1] == "training on 1 process (cpu)"

@@ -79,9 +79,9 @@ def test_what_a_machine_settled_is_no_reason_to_refuse(
     """A run that began in bfloat16 goes on so where nobody gave a precision."""
     config = tiny_config(tmp_path, mixed_precision="auto", max_train_steps=6)
     name = "ddpm_pipeline.training.resolving.computes_in_bfloat16"
-    monkeypatch.setattr(name, lambda device: True)
+    monkeypatch.setattr(name, lambda _: True)
     train(config, should_stop=lambda step: step == 3)
-    monkeypatch.setattr(name, lambda device: False)
+    monkeypatch.setattr(name, lambda _: False)
     assert train(config).finished
     state = json.loads((tmp_path / "run/checkpoints/step-0000006/state.json").read_text())
     assert state["identity"]["config"]["optimizer"] == "muon"
