@@ -43,7 +43,7 @@ def own_accelerator(config: TrainingConfig) -> Iterator[Accelerator]:
     try:
         with without_accelerates_own():
             accelerator = Accelerator(
-                # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
+                # Without `cpu`, accelerate does not see what torchrun starts on CPUs.
                 cpu=not torch.accelerator.is_available(),
                 mixed_precision="no",
                 **tracker_options(config),

@@ -5,9 +5,9 @@
 
 Threads wait for one another many times in an update. On a machine that other processes keep busy
 one of them is often not running, and two threads can take ten times as long as one. So before the
-first update a few are timed, without changing any weights; where they are uneven, or others
-compute, fewer threads are tried, and far faster ones are taken. The number of threads changes the
-last bits of a result: the choice is in the checkpoints, and a run that is resumed keeps it.
+first update a few are timed, without changing any weights; where they are slow or uneven, or
+others compute, fewer threads are tried, and far faster ones are taken. The number of threads
+changes the last bits of a result: the choice is in the checkpoints, and a resumed run keeps it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import torch
 __all__ = ["ThreadChoice", "choose_threads", "others_compute"]
 
 
-_TIMED = 3  # updates, after one that warms up
+_TIMED = 3  # updates, after one that warms up, and fewer where they are slow
+_SLOW = 5.0  # seconds
 _UNEVEN = 2.0  # the slowest of them over the fastest
 _GAIN = 1.5  # by which fewer threads must be faster
-_HOPELESS = 3.0  # slower than the best: still fewer threads are not tried
+_HOPELESS = 2.0  # slower than the best: still fewer threads are not tried
 _WATCHED = 0.2  # seconds in which to see whether others compute
 _BUSY = 0.5  # processors that others use
 
@@ -68,10 +69,11 @@ def choose_threads(
         is_busy: Whether other processes compute; ``others_compute`` unless given.
     """
     busy = (is_busy or others_compute)()
-    seconds = {threads: 0.0}
     times = _times(time_update)
-    seconds[threads] = best = median(times)
-    fewer = threads // 2 if busy or max(times) > _UNEVEN * min(times) else 0
+    best = median(times)
+    seconds = {threads: best}
+    is_odd = best > _SLOW or max(times) > _UNEVEN * min(times)
+    fewer = threads // 2 if busy or is_odd else 0
     while fewer >= 1:
         set_threads(fewer)
         seconds[fewer] = median(_times(time_update))
@@ -88,7 +90,10 @@ def choose_threads(
 
 def _times(time_update: Callable[[], float]) -> list[float]:
     time_update()
-    return [time_update() for _ in range(_TIMED)]
+    times = [time_update()]
+    while len(times) < _TIMED and sum(times) < _SLOW:
+        times.append(time_update())
+    return times
 
 
 def others_compute() -> bool:
