@@ -41,6 +41,7 @@ from ddpm_pipeline.data import (
     ImageData,
     ModelBatches,
     open_model_images,
+    open_split,
     reconstruction_strip,
     source_name,
     to_model_range,
@@ -186,13 +187,17 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     """Open the images in random order, and warn if they had to be changed."""
-    data = open_model_images(
-        config.data,
-        pipe.unet,
-        split=config.split,
-        reading=config,
-        dataset_config_name=config.dataset_config_name,
-        cache_dir=config.cache_dir,
+    data = open_split(
+        config.model,
+        config.split,
+        lambda split: open_model_images(
+            config.data,
+            pipe.unet,
+            split=split,
+            reading=config,
+            dataset_config_name=config.dataset_config_name,
+            cache_dir=config.cache_dir,
+        ),
     )
     if data.changes:
         logger.warning(

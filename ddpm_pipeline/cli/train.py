@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.cli.arguments import complain, parse
 from ddpm_pipeline.cli.inputs import require_data
-from ddpm_pipeline.training import PRESETS, TrainingConfig, check_sources, check_start
+from ddpm_pipeline.common import check_exists
+from ddpm_pipeline.training import (
+    PRESETS,
+    TrainingConfig,
+    as_typed,
+    check_sources,
+    check_start,
+    check_typed,
+    giving_way,
+    idle_options,
+)
 
 __all__ = ["TrainArguments", "parse_arguments", "run"]
 
 
+_PROG = "ddpm train"
 NOT_PUSHED = 3  # the exit code
 
 # Options that diffusers' training example has under other names.
@@ -33,38 +47,104 @@ class TrainArguments:
     config: Path | None = None
     """A training_config.json that says what all other options are unless given."""
     dry_run: bool = False
-    """Print the resolved options, the size and cost of the model and the run, and do nothing."""
+    """Print the resolved options, the classes, the size, cost and time of the run, and stop."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train as the arguments say."""
+    """Train as the arguments say; errors name options as they are typed."""
+    try:
+        _run(argv)
+    except Exception as error:
+        if len(error.args) == 1 and isinstance(error.args[0], str):
+            error.args = (_explained(error.args[0]),)
+        raise
+
+
+def _run(argv: Sequence[str]) -> None:
     arguments = parse_arguments(argv)
     _check_places(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("ddpm_pipeline").setLevel(logging.INFO)
+    logger = logging.getLogger("ddpm_pipeline")
+    logger.setLevel(logging.INFO)
+    for idle in idle_options(arguments.training, sorted(_typed_names(argv))):
+        logger.warning("%s", as_typed(idle))
     (_dry_run if arguments.dry_run else _train)(arguments.training)
+
+
+def _explained(message: str) -> str:
+    """Name options as they are typed, and what helps where memory is short."""
+    if "out of memory" in message.lower() or "can't allocate memory" in message:
+        first = message.strip().splitlines()[0]
+        return (
+            f"{first}; a smaller --train_batch_size (with more --gradient_accumulation_steps) or "
+            "--gradient_checkpointing needs less"
+        )
+    return as_typed(message)
 
 
 def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     """Read the options of a run; --preset and --config choose the defaults of the others.
 
+    What is given wins: a default of the preset or the file that would overrule it is taken back.
+
     Raises:
         SystemExit, ValueError, ImportError: As ``arguments.parse``.
     """
-    argv = [_STOCK_NAMES.get(word.replace("-", "_").replace("__", "--", 1), word) for word in argv]
+    argv = [_STOCK_NAMES.get(_underscored(word), word) for word in argv]
+    chosen = _first_look(argv)
+    defaults = PRESETS.get(chosen.preset, PRESETS["default"])
+    if chosen.config is not None:
+        defaults = _config_of(chosen.config)
+    typed = _typed_names(argv)
+    check_typed(typed)
+    grid_steps = defaults.ddpm_num_inference_steps
+    defaults = giving_way(defaults, typed)
+    steps = chosen.ddpm_num_steps
+    if grid_steps and steps and steps > 0 and "ddpm_num_inference_steps" not in typed:
+        defaults = defaults.replace(ddpm_num_inference_steps=min(grid_steps, steps))
+    default, printed = TrainArguments(training=defaults), io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            return parse(TrainArguments, argv, prog=_PROG, default=default)
+    finally:
+        before, error, message = printed.getvalue().partition(f"{_PROG}: error: ")
+        sys.stderr.write(before + error + as_typed(message))
+
+
+def _first_look(argv: Sequence[str]) -> argparse.Namespace:
+    """Read what decides on the defaults of other options."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="default")
     first.add_argument("--config")
+    first.add_argument("--ddpm_num_steps", "--ddpm-num-steps", type=int)
     try:
-        chosen, _ = first.parse_known_args(argv)
+        return first.parse_known_args(argv)[0]
     except argparse.ArgumentError:  # an option without its value, which the second parser refuses
-        chosen = argparse.Namespace(preset="default", config=None)
-    defaults = PRESETS.get(chosen.preset, PRESETS["default"])
-    if chosen.config is not None:
-        defaults = TrainingConfig.from_json(chosen.config)
-    return parse(
-        TrainArguments, argv, prog="ddpm train", default=TrainArguments(training=defaults)
-    )
+        return argparse.Namespace(preset="default", config=None, ddpm_num_steps=None)
+
+
+def _config_of(path: str) -> TrainingConfig:
+    """Read the options in a file, and name it where they are wrong."""
+    check_exists("--config", path)
+    if not Path(path).expanduser().is_file():
+        raise IsADirectoryError(f"--config={path!r} must be a file, but is a folder")
+    try:
+        return TrainingConfig.from_json(Path(path).expanduser(), derived=False)
+    except ValueError as error:
+        raise ValueError(f"--config={path!r}: {error}") from None
+
+
+def _underscored(word: str) -> str:
+    return word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
+
+
+def _typed_names(argv: Sequence[str]) -> set[str]:
+    """Find the options of training that are on the command line."""
+    known = TrainingConfig.__dataclass_fields__
+    words = {_underscored(word.partition("=")[0]) for word in argv if word.startswith("--")}
+    names = {word.removeprefix("--") for word in words}
+    negated = {name.removeprefix("no_") for name in names if name.startswith("no_")}
+    return {name for name in names | negated if name in known}
 
 
 def _check_places(arguments: TrainArguments) -> None:

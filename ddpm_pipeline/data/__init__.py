@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.folders import folder_source
     from ddpm_pipeline.data.sources.names import source_name
     from ddpm_pipeline.data.streams import ImageStream, open_stream
+    from ddpm_pipeline.data.training_images import (
+        TRAINING_IMAGES_NAME,
+        KnownImages,
+        described_overlap,
+        open_split,
+        training_overlap,
+    )
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -56,5 +63,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.folders": "folder_source",
         "sources.names": "source_name",
         "streams": "ImageStream open_stream",
+        "training_images": (
+            "TRAINING_IMAGES_NAME KnownImages described_overlap open_split training_overlap"
+        ),
     },
 )

@@ -17,7 +17,13 @@ from typing import Any
 import torch
 
 from ddpm_pipeline.common import check_integer, stream_generator
-from ddpm_pipeline.data import ImageData, check_unchanged_size, open_images, open_model_images
+from ddpm_pipeline.data import (
+    ImageData,
+    check_unchanged_size,
+    open_images,
+    open_model_images,
+    open_split,
+)
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, npz_manifest
 
@@ -30,15 +36,19 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     Raises:
         ValueError: If they do not fit the model's images, or are fewer than that.
     """
-    data = open_model_images(
-        config.data,
-        sampler.pipe.unet,
-        split=config.split,
-        reading=config,
-        default_fit="exact",
-        labels=False,
-        dataset_config_name=config.dataset_config_name,
-        cache_dir=config.cache_dir,
+    data = open_split(
+        config.model,
+        config.split,
+        lambda split: open_model_images(
+            config.data,
+            sampler.pipe.unet,
+            split=split,
+            reading=config,
+            default_fit="exact",
+            labels=False,
+            dataset_config_name=config.dataset_config_name,
+            cache_dir=config.cache_dir,
+        ),
     )
     return random_subset(data, config.num_reference, "num_reference")
 

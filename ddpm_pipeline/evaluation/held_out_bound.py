@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from ddpm_pipeline.common import shared_accelerator, stream_generator
-from ddpm_pipeline.data import ImageData, open_model_images, source_name, to_model_range
+from ddpm_pipeline.data import (
+    ImageData,
+    described_overlap,
+    open_model_images,
+    open_split,
+    source_name,
+    to_model_range,
+)
 from ddpm_pipeline.evaluation.compared_images import random_subset
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.likelihood import variational_bound
@@ -53,7 +60,7 @@ def measure_bound(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, An
         "changes": data.changes,
         **{key: value for key, value in report.to_dict().items() if not isinstance(value, list)},
         "transitions": report.transitions.sum().item(),
-        "warnings": list(report.warnings),
+        "warnings": [*report.warnings, *described_overlap(config.model, data)],
     }
 
 
@@ -67,15 +74,19 @@ def _held_out(config: EvaluateConfig) -> tuple[str, str | None]:
 def _open_held_out(
     config: EvaluateConfig, sampler: ImageSampler, source: str, split: str | None
 ) -> ImageData:
-    data = open_model_images(
-        source,
-        sampler.pipe.unet,
-        split=split,
-        reading=config,
-        default_fit="exact",
-        dataset_config_name=config.dataset_config_name if source == config.data else None,
-        cache_dir=config.cache_dir,
-        name="data" if config.bound_data is None else "bound_data",
+    data = open_split(
+        config.model,
+        split,
+        lambda split: open_model_images(
+            source,
+            sampler.pipe.unet,
+            split=split,
+            reading=config,
+            default_fit="exact",
+            dataset_config_name=config.dataset_config_name if source == config.data else None,
+            cache_dir=config.cache_dir,
+            name="data" if config.bound_data is None else "bound_data",
+        ),
     )
     count = min(_NUM_IMAGES, len(data)) if config.bound_images is None else config.bound_images
     return random_subset(data, count, "bound_images")

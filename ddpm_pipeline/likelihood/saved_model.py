@@ -23,7 +23,9 @@ from ddpm_pipeline.data import (
     ImageData,
     ModelBatches,
     described_changes,
+    described_overlap,
     open_model_images,
+    open_split,
     source_name,
 )
 from ddpm_pipeline.likelihood.bound import variational_bound
@@ -126,7 +128,8 @@ def bound_on_images(
         state_file=output_folder(config) / f"{name}.state",
         progress=True,
     )
-    report = replace(report, warnings=report.warnings + described_changes(data))
+    warnings = described_changes(data) + described_overlap(config.model, data)
+    report = replace(report, warnings=report.warnings + warnings)
     return MeasuredBound(report, data, weights_hash(pipeline.unet))
 
 
@@ -144,13 +147,17 @@ def _scheduler_and_chain(
 
 def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
     """Open the images, in random order or in that of the source, as many as are asked for."""
-    data = open_model_images(
-        config.data,
-        pipeline.unet,
-        split=config.split,
-        reading=config,
-        dataset_config_name=config.dataset_config_name,
-        cache_dir=config.cache_dir,
+    data = open_split(
+        config.model,
+        config.split,
+        lambda split: open_model_images(
+            config.data,
+            pipeline.unet,
+            split=split,
+            reading=config,
+            dataset_config_name=config.dataset_config_name,
+            cache_dir=config.cache_dir,
+        ),
     )
     count = len(data) if config.num_images is None else config.num_images
     if count > len(data):

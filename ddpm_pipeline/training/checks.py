@@ -106,6 +106,8 @@ _INTEGERS: dict[str, int] = {
             "ddpm_num_inference_steps",
             "num_classes",
             "checkpoints_total_limit",
+            "max_pixels",
+            "num_threads",
         ),
         1,
     ),
@@ -232,6 +234,17 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             lambda c: c.streaming and bool(c.validation_size),
             "validation_size cannot be taken from a stream; give validation_data_dir",
         ),
+        *(
+            _Conflict(
+                lambda c, name=name: c.streaming and getattr(c, name) is not None,
+                f"{name} has no meaning for streaming, where no epochs are known; give {steps}",
+            )
+            for name, steps in (
+                ("num_epochs", "max_train_steps"),
+                ("save_images_epochs", "save_images_steps"),
+                ("save_model_epochs", "save_model_steps"),
+            )
+        ),
         _Conflict(
             lambda c: c.streaming and c.value_range is not None,
             "value_range has no meaning for streaming",
@@ -244,11 +257,14 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "holds nothing of the data; use v_prediction or sample",
         ),
     ],
-    "length": [
+    "saving": [
         _Conflict(
-            lambda c: c.num_epochs is None and c.max_train_steps is None,
-            "give num_epochs or max_train_steps, got neither",
-        ),
+            lambda c, what=what: (
+                None not in {getattr(c, f"save_{what}_epochs"), getattr(c, f"save_{what}_steps")}
+            ),
+            f"give either save_{what}_epochs or save_{what}_steps, got both",
+        )
+        for what in ("images", "model")
     ],
     "sharding": [
         _Conflict(
@@ -270,7 +286,7 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "validate_bound_steps needs held-out images: give one of the validation options",
         ),
         _Conflict(
-            lambda c: c.ddpm_num_inference_steps > c.ddpm_num_steps,
+            lambda c: (c.ddpm_num_inference_steps or 0) > c.ddpm_num_steps,
             "ddpm_num_inference_steps must be at most ddpm_num_steps={config.ddpm_num_steps}, "
             "got {config.ddpm_num_inference_steps}",
         ),

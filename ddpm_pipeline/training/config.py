@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path, PurePath
@@ -20,6 +21,7 @@ from ddpm_pipeline.data import source_name
 from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.checks import check_options
+from ddpm_pipeline.training.given import in_place_of, without_leftovers
 
 __all__ = ["PRESETS", "TrainingConfig"]
 
@@ -87,6 +89,10 @@ class TrainingConfig:
     """Bring the shorter side to the resolution, or put black around smaller images."""
     center_crop: bool = True
     """Cut the longer side in its middle; otherwise at a place drawn anew each time."""
+    background: str | None = None
+    """Colour below transparent pixels and around padded images, such as "white" or "#80c0ff"."""
+    max_pixels: int | None = None
+    """Largest image that is read, in pixels; Pillow's limit unless given."""
     random_flip: bool = False
     """Mirror each image left to right with probability one half."""
 
@@ -132,8 +138,8 @@ class TrainingConfig:
     """Images of one process in one forward pass."""
     gradient_accumulation_steps: int = 1
     """Forward passes per update."""
-    num_epochs: int | None = 100
-    """Passes over the data; the run ends there or at max_train_steps, whichever is first."""
+    num_epochs: int | None = None
+    """Passes over the data; 100 unless this or max_train_steps is given. Of both, the first."""
     max_train_steps: int | None = None
     """Updates of the weights."""
     optimizer: OptimizerName = "auto"
@@ -145,10 +151,9 @@ class TrainingConfig:
     lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
     """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run.
 
-    On resuming, max_train_steps may change if at the checkpoint the cooldown of neither length has
-    begun."""
+    A larger max_train_steps goes on from the checkpoint that is kept from before the cooldown."""
     lr_warmup_steps: int | None = None
-    """Updates until the peak, at most half of the run; 25 with muon, 100 with adamw by default."""
+    """Updates until the peak; unless given, 25 with muon, 100 with adamw, at most half the run."""
     adam_beta1: float = 0.9
     """Decay of the gradient's average in AdamW."""
     adam_beta2: float = 0.99
@@ -182,6 +187,8 @@ class TrainingConfig:
     """Shard weights, gradients, AdamW's state and averages over the processes, for less memory."""
     allow_tf32: bool = True
     """TensorFloat-32 on GPUs."""
+    num_threads: int | None = None
+    """Threads on CPUs; unless given all, or fewer where a trial before the run finds it faster."""
     deterministic: bool = False
     """Only algorithms that give the same bits again; on GPUs slower, on CPUs all of them do."""
 
@@ -205,16 +212,16 @@ class TrainingConfig:
     """How many of the held-out images bits/dim is measured on."""
     eval_batch_size: int = 16
     """Images in a sample grid."""
-    ddpm_num_inference_steps: int = 25
-    """Reverse steps of a sample grid."""
+    ddpm_num_inference_steps: int | None = None
+    """Reverse steps of a sample grid; 25 unless given, or all if there are fewer."""
     preview_scheduler: Literal["ddim", "ddpm"] = "ddim"
     """How a sample grid is drawn."""
-    save_images_epochs: int = 10
-    """Epochs between sample grids; one is drawn at the end in any case."""
+    save_images_epochs: int | None = None
+    """Epochs between sample grids; 10 unless given. One is drawn at the end in any case."""
     save_images_steps: int | None = None
     """Updates between sample grids, in place of save_images_epochs."""
-    save_model_epochs: int = 10
-    """Epochs between savings of the model in output_dir; it is saved at the end in any case."""
+    save_model_epochs: int | None = None
+    """Epochs between savings of the model; 10 unless given. It is saved at the end in any case."""
     save_model_steps: int | None = None
     """Updates between savings of the model, in place of save_model_epochs."""
     checkpointing_steps: int = 500
@@ -239,8 +246,12 @@ class TrainingConfig:
         check_options(self)
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
-        """Change some options, and check all of them again."""
-        return dataclasses.replace(self, **changes)
+        """Change some options, and check all of them again.
+
+        An option takes the place of the one that it excludes, as save_images_steps of
+        save_images_epochs.
+        """
+        return dataclasses.replace(self, **in_place_of(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the options as JSON values, with local paths reduced to their last names."""
@@ -264,15 +275,15 @@ class TrainingConfig:
         if unknown := sorted(values.keys() - known.keys()):
             raise ValueError(f"unknown training options {unknown}")
         lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        return cls(**{**values, **lists})
+        return cls(**without_leftovers({**values, **lists}))
 
-    def save_json(self, path: str | Path) -> None:
-        """Write the options to a file."""
-        write_json(Path(path), self.to_dict())
+    def save_json(self, path: str | Path, *, derived: Collection[str] = ()) -> None:
+        """Write the options to a file, with the names of those that nobody gave."""
+        write_json(Path(path), self.to_dict() | ({"derived": list(derived)} if derived else {}))
 
     @classmethod
-    def from_json(cls, path: str | Path) -> TrainingConfig:
-        """Read a file that ``save_json`` wrote.
+    def from_json(cls, path: str | Path, *, derived: bool = True) -> TrainingConfig:
+        """Read a file that ``save_json`` wrote, with or without the options that nobody gave.
 
         Raises:
             ValueError: If it is another kind of file, or a value is not allowed.
@@ -283,7 +294,8 @@ class TrainingConfig:
             raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{str(path)!r} must hold an object of training options")
-        return cls.from_dict(values)
+        unknown = values.pop("derived", [])
+        return cls.from_dict({k: v for k, v in values.items() if derived or k not in unknown})
 
 
 _PATHS = ("cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")

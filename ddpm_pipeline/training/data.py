@@ -17,6 +17,7 @@ from ddpm_pipeline.data import (
     BatchSource,
     ImageData,
     ImageLoader,
+    KnownImages,
     ReadingOptions,
     class_counts,
     open_images,
@@ -26,6 +27,7 @@ from ddpm_pipeline.data import (
     without_gaps,
 )
 from ddpm_pipeline.networks import ModelFacts, listed
+from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class TrainingData:
         class_names: Names of the classes, or None where they are numbers.
         class_counts: Training images of each class, or None where that is not known.
         reading: How the images were read; None if they were open already.
+        train: The images to train on, unless they are a stream.
+        held_out: Whether the held-out images were drawn from the same source by validation_size.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -63,6 +67,8 @@ class TrainingData:
     class_names: tuple[str, ...] | None = None
     class_counts: tuple[int, ...] | None = None
     reading: ReadingOptions | None = None
+    train: ImageData | None = None
+    held_out: bool = False
 
     def facts(self, config: TrainingConfig) -> ModelFacts:
         """Give what a model that is trained on these images is to remember of them."""
@@ -92,6 +98,47 @@ class TrainingData:
             named["validation_data"] = self.validation.fingerprint
         return named
 
+    def known_images(self, config: TrainingConfig) -> KnownImages | None:
+        """Hash the images, so that the model's measurements know them again; not of a stream."""
+        if self.train is None:
+            return None
+        held_out = None
+        if self.held_out:
+            size, split = _held_out_size(config), config.train_split
+            held_out = {"size": size, "seed": config.seed, "split": split}
+        return KnownImages.of_training(self.train, self.validation, held_out)
+
+
+def _held_out_size(config: TrainingConfig) -> float:
+    """Give the share of images to hold out, or their number."""
+    size = config.validation_size
+    return size if size < 1 else int(size)
+
+
+def _check_held_out(config: TrainingConfig, count: int) -> None:
+    """Refuse to hold out all images, or none."""
+    size = _held_out_size(config)
+    held_out = round(size * count) if size < 1 else size
+    if not 0 < held_out < count:
+        raise ValueError(
+            f"validation_size={config.validation_size:g} of {count:,} images would hold out "
+            f"{held_out:,} and leave {max(0, count - held_out):,} to train on, and both need at "
+            f"least one: give validation_size from 1 to {count - 1:,}, or a fraction"
+        )
+
+
+def _check_batch(config: TrainingConfig, count: int, world_size: int) -> None:
+    """Refuse batches that are larger than the data."""
+    size = config.train_batch_size
+    if size * world_size > count:
+        processes = "" if world_size == 1 else f" on each of {world_size} processes"
+        fits = count // world_size
+        remedy = f"give train_batch_size={fits} or less" if fits else "use fewer processes"
+        raise ValueError(
+            f"train_batch_size={size}{processes} is more than the {count:,} images there are to "
+            f"train on; {remedy}"
+        )
+
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
     """Open the images that the config names.
@@ -107,11 +154,12 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 
 def _open_images(config: TrainingConfig) -> TrainingData:
     """Open images that are kept whole, and the held-out images among or beside them."""
-    train = _numbered(config, _open(config, _source(config), config.train_split))
+    with naming_options(_source_option(config), "train_split"):
+        train = _numbered(config, _open(config, _source(config), config.train_split))
     if config.validation_size:
-        size = config.validation_size
-        held_out = size if size < 1 else int(size)
-        return data_from_images(config, *split_validation(train, held_out, config.seed))
+        _check_held_out(config, len(train))
+        parts = split_validation(train, _held_out_size(config), config.seed)
+        return replace(data_from_images(config, *parts), held_out=True)
     return data_from_images(config, train, _open_validation(config, train.channels))
 
 
@@ -128,6 +176,7 @@ def data_from_images(
         validation = _with_classes(config, validation, train.class_names, train.num_classes)
 
     def loader(rank: int, world_size: int) -> ImageLoader:
+        _check_batch(config, len(train), world_size)
         return ImageLoader(
             train,
             batch_size=config.train_batch_size,
@@ -143,8 +192,9 @@ def data_from_images(
         train.num_classes,
         train.fingerprint,
         validation,
-        train.class_names,
-        class_counts(train),
+        class_names=train.class_names,
+        class_counts=class_counts(train),
+        train=train,
     )
 
 
@@ -180,24 +230,26 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     channels = config.channels or 3
 
     def loader(rank: int, world_size: int) -> BatchSource:
-        return open_stream(
-            _source(config),
-            resolution=config.resolution,
-            batch_size=config.train_batch_size,
-            channels=channels,
-            fit=config.fit,
-            crop=_crop(config),
-            split=config.train_split,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer=config.shuffle_buffer,
-            labels=config.class_conditional,
-            num_classes=config.num_classes,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            strict=config.strict_data,
-        )
+        with naming_options(_source_option(config), "train_split"):
+            return open_stream(
+                _source(config),
+                resolution=config.resolution,
+                batch_size=config.train_batch_size,
+                channels=channels,
+                fit=config.fit,
+                crop=_crop(config),
+                split=config.train_split,
+                seed=config.seed,
+                rank=rank,
+                world_size=world_size,
+                shuffle_buffer=config.shuffle_buffer,
+                labels=config.class_conditional,
+                num_classes=config.num_classes,
+                image_column=config.image_column,
+                label_column=config.label_column,
+                strict=config.strict_data,
+                **_newer_options(config),
+            )
 
     # Opened once to find the classes; each process then opens its own share.
     stream = loader(0, 1) if config.class_conditional else None
@@ -218,6 +270,17 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
 
 def _crop(config: TrainingConfig) -> str:
     return "center" if config.center_crop else "random"
+
+
+def _newer_options(config: TrainingConfig) -> dict[str, Any]:
+    """Give those options of reading that have no value of their own unless given."""
+    values = {"background": config.background, "max_pixels": config.max_pixels}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _source_option(config: TrainingConfig) -> str:
+    """Name the option that names the training images."""
+    return "dataset_name" if config.train_data_dir is None else "train_data_dir"
 
 
 def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
@@ -241,10 +304,12 @@ def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
 def _open_validation(config: TrainingConfig, channels: int) -> ImageData | None:
     """Open the held-out images that have a place of their own, if there are any."""
     if config.validation_data_dir is not None:
-        return _open(config, config.validation_data_dir, None, channels)
+        with naming_options("validation_data_dir", "validation_split"):
+            return _open(config, config.validation_data_dir, None, channels)
     if config.validation_split is not None:
         source = _source(config.replace(streaming=False, max_train_steps=1))
-        return _open(config, source, config.validation_split, channels)
+        with naming_options("validation_split", "validation_split"):
+            return _open(config, source, config.validation_split, channels)
     return None
 
 
@@ -270,4 +335,5 @@ def _open(
         label_column=config.label_column,
         strict=config.strict_data,
         cache_dir=config.cache_dir,
+        **_newer_options(config),
     )

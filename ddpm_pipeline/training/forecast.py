@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import UNet2DModel
@@ -28,7 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData
+from ddpm_pipeline.training.description import classes_of
 from ddpm_pipeline.training.optimizers import hidden_kernels
+from ddpm_pipeline.training.rehearsal import UpdateTime
 from ddpm_pipeline.training.setup import make_unet
 
 __all__ = ["DryRun", "describe_run"]
@@ -47,6 +49,8 @@ class DryRun:
         num_processes: How many processes train.
         num_images: Images in an epoch; None for a stream.
         num_validation_images: Held-out images.
+        classes: Their names and how many training images each has; None without classes.
+        update_time: How long an update takes here, if some were made.
     """
 
     config: TrainingConfig
@@ -56,6 +60,12 @@ class DryRun:
     num_processes: int
     num_images: int | None
     num_validation_images: int
+    classes: str | None = None
+    update_time: UpdateTime | None = None
+
+    def timed(self, update_time: UpdateTime) -> DryRun:
+        """Say how long an update takes."""
+        return replace(self, update_time=update_time)
 
     @property
     def images_per_update(self) -> int:
@@ -81,11 +91,35 @@ class DryRun:
         ]
         if self.num_images is not None:
             lines.append(f"epochs             {steps * batch / self.num_images:.2f}")
-        return "\n".join(lines)
+        if self.classes is not None:
+            lines.append(f"classes            {self.classes}")
+        return "\n".join(lines + self._times())
+
+    def _times(self) -> list[str]:
+        """Say how long the run would take, with the uncertainty of the measurement."""
+        time = self.update_time
+        if time is None:
+            return []
+        updates = self.config.max_train_steps
+        run, error = updates * time.seconds, updates * time.standard_error
+        spread = f"± {time.standard_error:.2g} s (measured on {time.count} updates)"
+        rest = "beside validation, sample grids and savings"
+        return [
+            f"time per update    {time.seconds:.3g} s {spread}",
+            f"time of the run    {_duration(run)} ± {_duration(error)}, {rest}",
+        ]
 
 
 def _mebibytes(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """Give a time in the unit that suits it."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int) -> DryRun:
@@ -123,6 +157,7 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         num_processes=num_processes,
         num_images=data.length,
         num_validation_images=0 if data.validation is None else len(data.validation),
+        classes=None if data.num_classes is None else classes_of(data),
     )
 
 

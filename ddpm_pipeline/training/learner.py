@@ -223,6 +223,16 @@ class Learner:
         self._remember(t, seen)
         return loss, self._apply(step)
 
+    def rehearse(self, batch: Batch) -> None:
+        """Compute what an update of one batch computes, and change nothing.
+
+        Arguments:
+            batch: Any images of the run's shape.
+        """
+        t = torch.zeros(len(batch.images), dtype=torch.int64)
+        self._micro_losses(0, 0, batch, t).mean().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _sync(self, *, last: bool) -> AbstractContextManager:
         """Have gradients averaged over processes after the last micro-step only."""
         if self.config.fsdp:

@@ -125,7 +125,10 @@ def tracker_options(config: TrainingConfig) -> dict[str, Any]:
         return {}
     if config.logger not in map(str, get_available_trackers()):
         raise ImportError(f"logger {config.logger!r} needs `pip install {config.logger}`")
-    return {"log_with": config.logger, "project_dir": Path(config.output_dir, config.logging_dir)}
+    return {
+        "log_with": config.logger,
+        "project_dir": Path(config.output_dir).expanduser() / config.logging_dir,
+    }
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int) -> None:

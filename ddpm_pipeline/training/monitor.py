@@ -18,6 +18,7 @@ import torch
 
 from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.data import image_grid
+from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
 from ddpm_pipeline.training.previews import draw_samples
 from ddpm_pipeline.training.validation import validation_bound, validation_loss
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Monitor"]
 
 
+_NONE = Callbacks()
+
+
 class Monitor:
     """Measures a run, and knows the last losses and the best average.
 
@@ -43,6 +47,7 @@ class Monitor:
         scheduler: What is trained for.
         learner: Whose weights are measured.
         folder: Where metrics and sample grids go.
+        callbacks: Are told of every entry.
     """
 
     def __init__(
@@ -52,7 +57,9 @@ class Monitor:
         scheduler: DDPMScheduler,
         learner: Learner,
         folder: RunFolder,
+        callbacks: Callbacks = _NONE,
     ) -> None:
+        self._callbacks = callbacks
         self._config, self._data, self._scheduler = config, data, scheduler
         self._learner, self._folder = learner, folder
         self._accelerator = learner.accelerator
@@ -126,6 +133,7 @@ class Monitor:
     def _record(self, step: int, **values: float) -> None:
         if self._accelerator.is_main_process:
             self._metrics.write({"step": step, **values})
+            self._callbacks.logged(step, values)
         self._accelerator.log(values, step=step)
 
     # Held-out images and samples.

@@ -46,6 +46,7 @@ __all__ = [
     "make_optimizer",
     "rates_depend_on_length",
     "set_learning_rate",
+    "steps_before_cooldown",
 ]
 
 
@@ -178,6 +179,15 @@ def rates_depend_on_length(name: str, num_updates: int, *, shortest: int) -> boo
     if name == "constant_with_cooldown":
         return num_updates - 1 > (1 - COOLDOWN) * shortest  # the last of them is update n - 1
     return name not in {"constant", "constant_with_warmup"}
+
+
+def steps_before_cooldown(num_updates: int) -> int:
+    """Count the first updates whose rates do not depend on how much longer the run is.
+
+    Arguments:
+        num_updates: Of a run with a cooldown.
+    """
+    return min(num_updates, int((1 - COOLDOWN) * num_updates) + 1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

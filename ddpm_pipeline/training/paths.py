@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["check_given_checkpoint", "check_sources", "check_start", "refuse_used_folder"]
 
 
+_SHARDS = (".tar", ".tar.gz", ".tgz")
+
+
 def check_sources(config: TrainingConfig) -> None:
     """Refuse a run without data, and paths that are not here; a stream's may be patterns.
 
@@ -30,11 +33,45 @@ def check_sources(config: TrainingConfig) -> None:
     if config.train_data_dir is None and config.dataset_name is None:
         raise ValueError("give train_data_dir or dataset_name, got neither")
     paths = {"validation_data_dir": config.validation_data_dir}
-    if not config.streaming:
+    if config.streaming:
+        _refuse_whole_files(config.train_data_dir)
+    else:
         paths["train_data_dir"] = config.train_data_dir
     for name, path in paths.items():
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
+            _refuse_shards(name, Path(path).expanduser())
+
+
+def _refuse_whole_files(path: str | None) -> None:
+    """Refuse to stream a file that is no shard.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    file = Path(path or "").expanduser()
+    if file.is_file() and not file.name.endswith((".tar", ".parquet")):
+        raise ValueError(
+            f"train_data_dir={path!r} is neither .tar nor .parquet shards, which are what "
+            "streaming=True reads; leave it out"
+        )
+
+
+def _refuse_shards(option: str, path: Path) -> None:
+    """Refuse .tar shards, which are only streamed.
+
+    Raises:
+        ValueError: If it is one, or a folder that holds nothing else.
+    """
+    names = [path.name] if path.is_file() else [p.name for p in path.iterdir() if p.is_file()]
+    holds_folders = path.is_dir() and any(p.is_dir() for p in path.iterdir())
+    if not names or holds_folders or not all(name.endswith(_SHARDS) for name in names):
+        return
+    if option == "validation_data_dir":
+        remedy = "held-out images must be files, arrays or a data set"
+    else:
+        remedy = "give streaming=True and max_train_steps to read them as they go"
+    raise ValueError(f"{option}={str(path)!r} holds .tar shards; {remedy}")
 
 
 def check_start(config: TrainingConfig) -> None:
@@ -45,11 +82,11 @@ def check_start(config: TrainingConfig) -> None:
         FileExistsError: If output_dir holds another run, and there is nothing to go on from.
         OSError: If output_dir cannot be a folder.
     """
-    check_output_folder("output_dir", config.output_dir)
+    check_output_folder("output_dir", Path(config.output_dir).expanduser())
     given = config.model_config_name_or_path
     if given is not None and not is_repo_id(given):
         check_exists("model_config_name_or_path", given)
-    resume, folder = config.resume_from_checkpoint, Path(config.output_dir)
+    resume, folder = config.resume_from_checkpoint, Path(config.output_dir).expanduser()
     if parse_hub_checkpoint(resume, config.hub_model_id) is not None:
         return
     if resume not in {"latest", "none"}:
@@ -66,7 +103,7 @@ def check_given_checkpoint(folder: str) -> None:
     Raises:
         FileNotFoundError: If there is no such folder.
     """
-    if not Path(folder).is_dir():
+    if not Path(folder).expanduser().is_dir():
         raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {folder!r}")
 
 
@@ -81,5 +118,5 @@ def refuse_used_folder(folder: Path, in_the_way: Sequence[str]) -> None:
     """
     raise FileExistsError(
         f"output_dir {str(folder)!r} holds another run ({', '.join(in_the_way)}); choose "
-        "another folder, or pass overwrite_output_dir to delete that run"
+        "another folder (overwrite_output_dir would delete that run and its weights)"
     )

@@ -17,7 +17,7 @@ from ddpm_pipeline.networks import attention_warning, computes_in_bfloat16
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["costly_resolution", "resolve"]
+__all__ = ["notices", "resolve"]
 
 
 class _Rate(NamedTuple):
@@ -27,6 +27,9 @@ class _Rate(NamedTuple):
     warmup: int
 
 
+_EPOCHS = 100  # of a run without a length
+_EPOCHS_BETWEEN = 10  # two sample grids, or two savings of the model
+_GRID_STEPS = 25  # of a sample grid
 _RATES = {"muon": _Rate(2e-3, 25), "adamw": _Rate(1e-3, 100)}
 
 
@@ -49,19 +52,26 @@ def resolve(
     precision = _precision(config.mixed_precision, device)
     optimizer = _optimizer(config, precision)
     rate = _RATES[optimizer]
-    warmup = _given(config.lr_warmup_steps, rate.warmup)
     zero_snr = config.rescale_betas_zero_snr
     return config.replace(
         max_train_steps=num_updates,
         rescale_betas_zero_snr=(
             config.prediction_type != "epsilon" if zero_snr == "auto" else zero_snr
         ),
-        save_images_steps=_given(config.save_images_steps, config.save_images_epochs * per_epoch),
-        save_model_steps=_given(config.save_model_steps, config.save_model_epochs * per_epoch),
+        save_images_steps=_given(
+            config.save_images_steps,
+            _given(config.save_images_epochs, _EPOCHS_BETWEEN) * per_epoch,
+        ),
+        save_model_steps=_given(
+            config.save_model_steps, _given(config.save_model_epochs, _EPOCHS_BETWEEN) * per_epoch
+        ),
         validation_steps=_given(config.validation_steps, per_epoch),
         optimizer=optimizer,
         learning_rate=_given(config.learning_rate, rate.peak),
-        lr_warmup_steps=min(warmup, num_updates // 2),
+        lr_warmup_steps=_given(config.lr_warmup_steps, min(rate.warmup, num_updates // 2)),
+        ddpm_num_inference_steps=_given(
+            config.ddpm_num_inference_steps, min(_GRID_STEPS, config.ddpm_num_steps)
+        ),
         mixed_precision=precision,
     )
 
@@ -73,9 +83,11 @@ def _given(value: float | None, default: float) -> float:
 
 def _num_updates(config: TrainingConfig, length: int | None, batch: int) -> int:
     """Count the updates until the epochs or the steps end, whichever is first."""
-    limits = [config.max_train_steps or math.inf]
-    if config.num_epochs is not None and length is not None:
-        limits.append(math.ceil(config.num_epochs * length / batch))
+    epochs, limits = config.num_epochs, [config.max_train_steps or math.inf]
+    if epochs is None and config.max_train_steps is None:
+        epochs = _EPOCHS
+    if epochs is not None and length is not None:
+        limits.append(math.ceil(epochs * length / batch))
     return int(min(limits))
 
 
@@ -99,7 +111,18 @@ def _precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def costly_resolution(config: TrainingConfig) -> str | None:
+def notices(config: TrainingConfig) -> list[str]:
+    """Warn of what a resolved config asks for and its user may not want."""
+    found = [_costly_resolution(config)]
+    if config.lr_warmup_steps > config.max_train_steps:
+        found.append(
+            f"lr_warmup_steps={config.lr_warmup_steps} is more than the run's "
+            f"{config.max_train_steps} updates: the peak of the learning rate is never reached"
+        )
+    return [notice for notice in found if notice is not None]
+
+
+def _costly_resolution(config: TrainingConfig) -> str | None:
     """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
     if config.model_config_name_or_path is not None or config.model_size == "ddpm":
         return None

@@ -10,22 +10,35 @@ run, or ``describe_run`` counts what it would cost.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from accelerate import Accelerator
+from torch import distributed
 
-from ddpm_pipeline.common import join_restarted_processes
-from ddpm_pipeline.networks import is_sharded_run, without_accelerates_own
+from ddpm_pipeline.common import on_main, stream_generator
+from ddpm_pipeline.data import Prefetcher
+from ddpm_pipeline.networks import is_sharded_run
+from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData, data_from_images, open_training_data
+from ddpm_pipeline.training.description import describe_data
 from ddpm_pipeline.training.forecast import DryRun, describe_run
-from ddpm_pipeline.training.log import tracker_options
-from ddpm_pipeline.training.resolving import costly_resolution, resolve
-from ddpm_pipeline.training.setup import use_backend_options
+from ddpm_pipeline.training.given import derived_options
+from ddpm_pipeline.training.learner import Learner
+from ddpm_pipeline.training.processes import own_accelerator
+from ddpm_pipeline.training.rehearsal import UpdateTime, measure_update, try_threads
+from ddpm_pipeline.training.resolving import notices, resolve
+from ddpm_pipeline.training.setup import make_scheduler, make_unet, use_backend_options
+from ddpm_pipeline.training.storage.folder import RunFolder
+from ddpm_pipeline.training.storage.longer import settled_as_before
 from ddpm_pipeline.training.trainer import Trainer, TrainingResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from accelerate import Accelerator
+
     from ddpm_pipeline.data import ImageData
 
 __all__ = ["dry_run", "train"]
@@ -38,28 +51,44 @@ def train(
     *,
     train_data: ImageData | None = None,
     validation_data: ImageData | None = None,
+    on_log: Callable[[int, dict[str, float]], object] | None = None,
+    on_save: Callable[[int, Path], object] | None = None,
+    should_stop: Callable[[int], bool] | None = None,
 ) -> TrainingResult:
     """Train a model, or continue the run that is in ``output_dir``.
 
     On SIGTERM or SIGINT the run ends its step, saves a checkpoint and returns. A push to the Hub
-    that fails is not an error; the result says why it failed.
+    that fails is not an error; the result says why it failed. An Accelerator that the process has
+    already is left as it is.
 
     Arguments:
         config: All options.
         train_data: Images that are open already, in place of those the config names.
         validation_data: Held-out images, with train_data.
+        on_log: f(step, values) after every entry of metrics.jsonl, on the main process.
+        on_save: f(step, folder) after the model or a checkpoint is saved there, on the main
+            process.
+        should_stop: f(step) after every update, on every process. If it is true on any, the run
+            ends as on a signal, and the same call goes on from there.
     Raises:
         ValueError: If an option or the data do not fit, or output_dir holds another run.
         FileExistsError: If output_dir holds a run that must not be overwritten.
         FloatingPointError: If the loss is not finite.
         OSError: If something cannot be read or written.
     """
-    accelerator, config, data = _prepare(config, train_data, validation_data)
-    if accelerator.is_main_process:
-        count = accelerator.num_processes
-        processes = "1 process" if count == 1 else f"{count} processes"
-        logger.info("training on %s (%s)", processes, accelerator.device.type)
-    return Trainer(config, accelerator, data).run()
+    keeps_group = distributed.is_initialized()
+    with own_accelerator(config) as accelerator:
+        run = _prepare(config, accelerator, train_data, validation_data, continues=True)
+        _announce(run, accelerator)
+        trainer = Trainer(
+            run.config,
+            accelerator,
+            run.data,
+            derived=run.derived,
+            callbacks=Callbacks(on_log=on_log, on_save=on_save, should_stop=should_stop),
+            keeps_group=keeps_group,
+        )
+        return trainer.run()
 
 
 def dry_run(
@@ -67,40 +96,94 @@ def dry_run(
     *,
     train_data: ImageData | None = None,
     validation_data: ImageData | None = None,
+    measure: bool = True,
 ) -> DryRun:
     """Count what ``train`` would do and need; write nothing but the image cache.
 
-    Arguments and Raises are those of ``train``.
+    Arguments:
+        config, train_data, validation_data: As for ``train``.
+        measure: Whether to make a few updates, whose time tells that of the run.
+    Raises:
+        ValueError, OSError: As ``train``.
     """
-    accelerator, config, data = _prepare(config, train_data, validation_data)
-    if data.length is not None:
-        data.loader(0, accelerator.num_processes)  # refuses batches that are larger than the data
-    return describe_run(config, data, accelerator.num_processes)
+    with own_accelerator(config) as accelerator:
+        run = _prepare(config, accelerator, train_data, validation_data)
+        if run.data.length is not None:
+            run.data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
+        numbers = describe_run(run.config, run.data, accelerator.num_processes)
+        return numbers.timed(_measure(run, accelerator)) if measure else numbers
+
+
+class _Run(NamedTuple):
+    """A resolved config, the options in it that nobody gave, and the images."""
+
+    config: TrainingConfig
+    derived: tuple[str, ...]
+    data: TrainingData
 
 
 def _prepare(
-    config: TrainingConfig, train_data: ImageData | None, validation_data: ImageData | None
-) -> tuple[Accelerator, TrainingConfig, TrainingData]:
-    """Meet the other processes, open the images, resolve the config, set torch's switches."""
-    join_restarted_processes()
-    with without_accelerates_own():
-        accelerator = Accelerator(
-            # Without `cpu`, accelerate does not see the processes that torchrun starts on CPUs.
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision="no",
-            **tracker_options(config),
-        )
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    train_data: ImageData | None,
+    validation_data: ImageData | None,
+    *,
+    continues: bool = False,
+) -> _Run:
+    """Open the images, resolve the config, and set torch's switches.
+
+    What nobody gave is settled as in the run that is gone on from, if there is one.
+    """
     if train_data is None:
         data = open_training_data(config)
     else:
         data = data_from_images(config, train_data, validation_data)
-    config = config.replace(fsdp=is_sharded_run(accelerator, asked=config.fsdp))
-    world_size, device = accelerator.num_processes, accelerator.device
-    config = resolve(config, length=data.length, world_size=world_size, device=device)
+    given = config.replace(fsdp=is_sharded_run(accelerator, asked=config.fsdp))
+    place = {
+        "length": data.length,
+        "world_size": accelerator.num_processes,
+        "device": accelerator.device,
+    }
+    config = resolve(given, **place)
+    derived = derived_options(given, config)
+    if continues:
+        folder = RunFolder(config.output_dir)
+        state = on_main(lambda: folder.last_state(config), accelerator)
+        if state is not None:
+            config = resolve(settled_as_before(given, derived, state), **place)
     use_backend_options(config)
-    if accelerator.is_main_process:
-        if warning := costly_resolution(config):
-            logger.warning(warning)
-        for note in data.notes():
-            logger.warning(note)
-    return accelerator, config, data
+    return _Run(config, derived, data)
+
+
+def _announce(run: _Run, accelerator: Accelerator) -> None:
+    """Say what a run is about to do, with what, on the main process."""
+    if not accelerator.is_main_process:
+        return
+    for notice in notices(run.config):
+        logger.warning(notice)
+    for note in run.data.notes():
+        logger.warning(note)
+    logger.info("%s", describe_data(run.config, run.data))
+    count = accelerator.num_processes
+    processes = "1 process" if count == 1 else f"{count} processes"
+    logger.info("training on %s (%s)", processes, accelerator.device.type)
+
+
+def _measure(run: _Run, accelerator: Accelerator) -> UpdateTime:
+    """Make a few updates of a network that is thrown away."""
+    config, data = run.config, run.data
+    torch.manual_seed(stream_generator("init", config.seed).initial_seed())
+    unet = make_unet(config, data.channels, data.num_classes)
+    learner = Learner(config, make_scheduler(config).schedule, unet, accelerator)
+    loader = data.loader(accelerator.process_index, accelerator.num_processes)
+    threads = torch.get_num_threads()
+    try:
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+        learner.unet.train()
+        try_threads(config, learner, data)
+        with Prefetcher(loader, accelerator.device) as batches:
+            return measure_update(config, learner, batches)
+    finally:
+        torch.set_num_threads(threads)
+        learner.unwrap()

@@ -70,7 +70,7 @@ def _fitting_config(
 
 def _read_config(model: type[UNet2DModel], name_or_path: str) -> dict[str, Any]:
     """Read a UNet's config from a file, a folder, or a model of the Hub."""
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     subfolder = "unet" if (path / "unet").is_dir() or not path.exists() else None

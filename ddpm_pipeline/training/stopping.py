@@ -18,12 +18,14 @@ from torch import distributed
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["StopSignals"]
+__all__ = ["ASKED", "StopSignals"]
 
 logger = logging.getLogger(__name__)
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ASKED = 1 << 16
+"""What stands for a caller who asked to stop, beside the numbers of signals."""
 
 
 class StopSignals:
@@ -52,13 +54,17 @@ class StopSignals:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         logger.warning("%s: saving after this step", signal.Signals(number).name)
 
-    def received(self) -> int:
-        """Give the signal that any process of the run got so far, or 0.
+    def received(self, *, asked: bool = False) -> int:
+        """Give the signal that any process of the run got so far, ASKED, or 0.
 
         Every process must call this after every step.
+
+        Arguments:
+            asked: Whether this process's caller asked to stop.
         """
+        mine = self._received or (ASKED if asked else 0)
         if self._alone:
-            return self._received
-        number = torch.tensor(self._received)
+            return mine
+        number = torch.tensor(mine)
         distributed.all_reduce(number, distributed.ReduceOp.MAX, group=self._group)
         return int(number)

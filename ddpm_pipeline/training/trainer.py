@@ -25,10 +25,13 @@ from tqdm.auto import tqdm
 from ddpm_pipeline.common import on_main, stream_generator
 from ddpm_pipeline.data import Prefetcher
 from ddpm_pipeline.networks import set_facts
+from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.monitor import Monitor
+from ddpm_pipeline.training.optimizers import steps_before_cooldown
+from ddpm_pipeline.training.rehearsal import try_threads
 from ddpm_pipeline.training.setup import make_scheduler, make_unet
-from ddpm_pipeline.training.stopping import StopSignals
+from ddpm_pipeline.training.stopping import ASKED, StopSignals
 from ddpm_pipeline.training.storage.folder import RunFolder
 from ddpm_pipeline.training.storage.identity import RunIdentity
 from ddpm_pipeline.training.storage.saving import RunSaver
@@ -77,12 +80,24 @@ class Trainer:
         config: Resolved.
         accelerator: The processes of the run, and this one's device.
         data: The images.
+        derived: The options of the config that nobody gave.
+        callbacks: What the caller wants to be told and asked.
+        keeps_group: Whether the processes had met before the run, and stay together after it.
     """
 
     def __init__(
-        self, config: TrainingConfig, accelerator: Accelerator, data: TrainingData
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        data: TrainingData,
+        *,
+        derived: tuple[str, ...] = (),
+        callbacks: Callbacks | None = None,
+        keeps_group: bool = False,
     ) -> None:
+        self._keeps_group = keeps_group
         self.config, self.accelerator, self.data = config, accelerator, data
+        self.callbacks = callbacks or Callbacks()
         self.step = 0
         self.folder = RunFolder(config.output_dir)
         scheduler = make_scheduler(config)
@@ -92,20 +107,23 @@ class Trainer:
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = Prefetcher(loader, accelerator.device)
-        self.monitor = Monitor(config, data, scheduler, self.learner, self.folder)
+        self.monitor = Monitor(config, data, scheduler, self.learner, self.folder, self.callbacks)
         self.saver = RunSaver(
-            RunIdentity(config, accelerator.num_processes, data.fingerprints),
+            RunIdentity(config, accelerator.num_processes, data.fingerprints, derived),
             self.folder,
             scheduler,
             self.learner,
             self.batches,
             self.monitor,
             num_images=data.length,
+            known_images=lambda: data.known_images(config),
+            callbacks=self.callbacks,
         )
 
     def run(self) -> TrainingResult:
         """Train until all updates are made or a signal comes."""
         on_main(self.folder.lock, self.accelerator)
+        threads = torch.get_num_threads()
         try:
             try:
                 with StopSignals(self.accelerator) as signals:
@@ -116,6 +134,7 @@ class Trainer:
                 self._release_processes()
             return replace(result, push_error=self.saver.finish_push())
         finally:
+            torch.set_num_threads(threads)
             self.folder.unlock()
 
     def _begin(self) -> None:
@@ -123,6 +142,12 @@ class Trainer:
         self.step, metrics = self.saver.begin()
         self.monitor.begin(self.step, metrics)
         self.learner.unet.train()
+        chosen = self.saver.chosen_threads
+        if self.config.num_threads is None and self.step == 0:
+            chosen = try_threads(self.config, self.learner, self.data)
+        self.saver.chosen_threads = chosen
+        if self.config.num_threads or chosen:
+            torch.set_num_threads(self.config.num_threads or chosen)
 
     def _train(self, signals: StopSignals) -> int:
         """Make updates until there are no more or a signal comes; give the signal, or 0."""
@@ -138,7 +163,7 @@ class Trainer:
             self.monitor.start_clock()
             while not (self._is_done or received):
                 self._advance(batches, bar)
-                received = signals.received()
+                received = signals.received(asked=self.callbacks.asks_to_stop(self.step))
             if received or self.config.checkpointing_steps:
                 self.saver.save_checkpoint(self.step)
         return received
@@ -186,6 +211,8 @@ class Trainer:
         pushes_checkpoint = checkpoints and saver.pushes_with("checkpoint") and not self._is_done
         if saves:
             saver.save_model(self.step)
+        if config.checkpointing_steps and self._ends_before_cooldown():
+            saver.keep_checkpoint(self.step)
         if checkpoints:
             saver.save_checkpoint(self.step)
         if pushes_checkpoint and not saves:
@@ -193,11 +220,17 @@ class Trainer:
         if pushes_checkpoint or (saves and saver.pushes_with("every_save")):
             saver.submit_push(self.step)
 
+    def _ends_before_cooldown(self) -> bool:
+        """Tell whether this update was the last that any longer run makes as well."""
+        length = self.config.max_train_steps
+        cools = self.config.lr_scheduler == "constant_with_cooldown" and not self._is_done
+        return cools and self.step == steps_before_cooldown(length)
+
     def _stop(self, received: int) -> TrainingResult:
         """Leave a run that a signal stopped, whose checkpoint is saved."""
         logger.warning(
             "stopped by %s after step %d; the same command goes on from there",
-            signal.Signals(received).name,
+            "should_stop" if received == ASKED else signal.Signals(received).name,
             self.step,
         )
         if self.saver.pushes_with("checkpoint"):
@@ -226,4 +259,8 @@ class Trainer:
         """
         self.learner.unwrap()
         self.accelerator.free_memory()
-        self.accelerator.end_training()
+        if not self._keeps_group:
+            self.accelerator.end_training()
+            return
+        for tracker in self.accelerator.trackers:
+            tracker.finish()

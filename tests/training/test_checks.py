@@ -37,8 +37,19 @@ from ddpm_pipeline.training.config import TrainingConfig
         ({"validation_size": 5, "validation_split": "test"}, "got several"),
         ({"dataset_config_name": "x"}, "needs dataset_name"),
         ({"num_classes": 3}, "num_classes=3 needs class_conditional"),
-        ({"num_epochs": None}, "got neither"),
-        ({"ddpm_num_steps": 10}, "ddpm_num_inference_steps must be at most ddpm_num_steps=10"),
+        (
+            {"save_images_epochs": 1, "save_images_steps": 5},
+            "give either save_images_epochs or save_images_steps, got both",
+        ),
+        (
+            {"ddpm_num_steps": 10, "ddpm_num_inference_steps": 25},
+            "ddpm_num_inference_steps must be at most ddpm_num_steps=10",
+        ),
+        ({"num_threads": 0}, "num_threads must be an integer of at least 1"),
+        (
+            {"streaming": True, "max_train_steps": 1, "num_epochs": 3},
+            "num_epochs has no meaning for streaming, where no epochs are known; give max_train",
+        ),
         ({"logging_dir": "../logs"}, "logging_dir must be a folder inside output_dir"),
         ({"logging_dir": "/logs"}, "logging_dir must be a folder inside output_dir"),
         ({"streaming": True}, "streaming needs max_train_steps"),

@@ -9,7 +9,7 @@ import torch
 from helpers.training_runs import a_learner, tiny_config
 
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.resolving import resolve
+from ddpm_pipeline.training.resolving import notices, resolve
 from ddpm_pipeline.training.run import train
 
 pytestmark = pytest.mark.usefixtures("random_last_layers")
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("random_last_layers")
 
 def test_stock_has_no_max_steps(tmp_path: Path) -> None:
     """Whichever of epochs and steps ends first; the learning rate ends there too."""
-    for epochs, steps, expected in [(1, None, 10), (1, 3, 3), (1, 30, 10), (None, 30, 30)]:
+    cases = [(1, None, 10), (1, 3, 3), (1, 30, 10), (None, 30, 30), (None, 2000, 2000)]
+    for epochs, steps, expected in [*cases, (None, None, 1000)]:
         learner = a_learner(tmp_path, num_epochs=epochs, max_train_steps=steps)
         assert learner.config.max_train_steps == expected
         assert learner.learning_rate(expected) == 0 < learner.learning_rate(expected - 1)
@@ -26,9 +27,14 @@ def test_stock_has_no_max_steps(tmp_path: Path) -> None:
 
 
 def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
-    config = TrainingConfig(lr_warmup_steps=100, max_train_steps=10)
+    """One that was given is taken as it is, and said to be too long."""
+    given = TrainingConfig(lr_warmup_steps=100, max_train_steps=10)
+    given = resolve(given, length=None, world_size=1, device=torch.device("cpu"))
+    assert given.lr_warmup_steps == 100
+    assert "lr_warmup_steps=100 is more than the run's 10 updates" in notices(given)[0]
+    config = TrainingConfig(max_train_steps=10)
     config = resolve(config, length=None, world_size=1, device=torch.device("cpu"))
-    assert config.lr_warmup_steps == 5
+    assert (config.lr_warmup_steps, notices(config)) == (5, [])
     assert resolve(config, length=None, world_size=1, device=torch.device("cpu")) == config
 
 

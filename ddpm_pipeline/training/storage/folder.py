@@ -2,9 +2,10 @@
 
 output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline saves it
              training_record.json, samples.png       how it was trained; the newest sample grid
+             training_images.safetensors             hashes, by which those images are known again
              training_config.json, metrics.jsonl
              samples/step-0000500.png
-             checkpoints/step-0000500/
+             checkpoints/step-0000500/               see longer.py for what lies beside them
              logs/
 """
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from ddpm_pipeline.common import discard_unfinished, write_aside, write_json
+from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
@@ -30,6 +32,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
     read_state,
 )
 from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields
+from ddpm_pipeline.training.storage.longer import earlier_start, set_aside_later
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines import DDPMPipeline
@@ -51,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(self, output_dir: str | Path) -> None:
-        self.path = Path(output_dir)
+        self.path = Path(output_dir).expanduser()
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
@@ -59,6 +62,7 @@ class RunFolder:
         self.model = self.path / "model_index.json"
         self.record = self.path / "training_record.json"
         self.picture = self.path / "samples.png"
+        self.images = self.path / TRAINING_IMAGES_NAME
         self._lock = FileLock(self.path / ".lock", timeout=0)
 
     def grid_path(self, step: int) -> Path:
@@ -111,6 +115,7 @@ class RunFolder:
         if path is None:
             self._check_unused(identity)
         else:
+            path = self._earlier(path, identity) or path
             state = read_state(path)
             identity.check_continues(state["identity"], path, step=state["step"])
             if state["step"] > config.max_train_steps:
@@ -122,8 +127,39 @@ class RunFolder:
                 path = adopt_checkpoint(path, self.checkpoints)
             logger.info("going on from %s", path)
         self.samples.mkdir(parents=True, exist_ok=True)
-        identity.config.save_json(self.identity)
+        identity.config.save_json(self.identity, derived=identity.derived)
         return path
+
+    def _earlier(self, newest: Path, identity: RunIdentity) -> Path | None:
+        """Find where a longer run goes on, if that is not the newest checkpoint of this folder.
+
+        What the shorter run made after that is moved aside.
+        """
+        if newest.parent != self.checkpoints:
+            return None
+        path = earlier_start(self.checkpoints, newest, identity)
+        if path is not None:
+            logger.info(
+                "max_train_steps=%d is longer than the run: going back to before its cooldown",
+                identity.config.max_train_steps,
+            )
+            set_aside_later(read_state(path)["step"], self.checkpoints, self.samples)
+        return path
+
+    def last_state(self, config: TrainingConfig) -> dict[str, Any] | None:
+        """Read the state of the checkpoint that a run would go on from; None if it is not here."""
+        if config.overwrite_output_dir:
+            return None
+        resume = config.resume_from_checkpoint
+        named = Path(resume).expanduser()
+        if resume in {"latest", "none"} or not named.is_dir():
+            named = max(self.checkpoints.glob("step-*"), default=None)
+        if resume == "none" or named is None:
+            return None
+        try:
+            return read_state(named)
+        except (OSError, ValueError):  # damaged; what looks for a whole one says so
+            return None
 
     def _find(self, config: TrainingConfig) -> Path | None:
         """Find the checkpoint that resume_from_checkpoint names, unless the Hub has it."""
@@ -133,8 +169,8 @@ class RunFolder:
         if resume == "none" or parse_hub_checkpoint(resume, config.hub_model_id) is not None:
             return None
         check_given_checkpoint(resume)
-        check_whole(Path(resume))
-        return Path(resume)
+        check_whole(Path(resume).expanduser())
+        return Path(resume).expanduser()
 
     def _check_unused(self, identity: RunIdentity) -> None:
         """Refuse to start from nothing in a folder that holds more than the start of this run.
@@ -160,7 +196,14 @@ class RunFolder:
         folders += [self.path / name for name in ("unet", "scheduler")]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.model, self.metrics, self.identity, self.record, self.picture):
+        for file in (
+            self.model,
+            self.metrics,
+            self.identity,
+            self.record,
+            self.picture,
+            self.images,
+        ):
             file.unlink(missing_ok=True)
 
     def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:

@@ -41,6 +41,7 @@ FREE_OPTIONS = {
     "save_model_epochs",
     "save_model_steps",
     "num_epochs",
+    "num_threads",  # the machine's own number counts for nothing either
     "push_to_hub",
     "hub_model_id",
     "hub_strategy",
@@ -58,11 +59,13 @@ class RunIdentity:
         config: Resolved.
         num_processes: How many processes train.
         data: Fingerprints of the images, by what they are for.
+        derived: The options that nobody gave, which were settled when the config was resolved.
     """
 
     config: TrainingConfig
     num_processes: int
     data: dict[str, str]
+    derived: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values, for a checkpoint's state."""
@@ -82,24 +85,39 @@ class RunIdentity:
         Raises:
             ValueError: If anything differs that may not; names it, with both values.
         """
+        differing = self.differing(state, step=step)
+        if not differing:
+            return
+        changes = ", ".join(f"{k}: {a!r} → {b!r}" for k, (a, b) in differing.items())
+        remedy = "use the same options to continue it, or another output_dir"
+        if "max_train_steps" in differing:
+            changes += f"; the learning rates of its {step} updates depend on its length"
+            if self.config.lr_scheduler == "constant_with_cooldown":
+                changes += (
+                    f", the last {float(COOLDOWN):.0%} of which cools down, and there is no "
+                    "checkpoint from before"
+                )
+            remedy += ", which leaves this run as it is"
+        raise ValueError(
+            f"the run in {str(where)!r} has another configuration ({changes}); {remedy}"
+        )
+
+    def differing(self, state: dict[str, Any], *, step: int) -> dict[str, tuple[Any, Any]]:
+        """Find what keeps this run from continuing one, with both values.
+
+        Arguments:
+            state: ``to_dict`` of the run that was interrupted.
+            step: The updates that it made.
+        """
         old = TrainingConfig.from_dict(state["config"])
-        differing: dict[str, Any] = dict(differing_fields(old, self.config, step=step))
+        differing = differing_fields(old, self.config, step=step)
         if state["num_processes"] != self.num_processes:
             differing["num_processes"] = (state["num_processes"], self.num_processes)
         for name in sorted(state["data"].keys() | self.data.keys()):
             before, after = state["data"].get(name), self.data.get(name)
             if before != after:
                 differing[name] = (before, after)
-        if differing:
-            changes = ", ".join(f"{k}: {a!r} → {b!r}" for k, (a, b) in differing.items())
-            if "max_train_steps" in differing:
-                changes += f"; the learning rates of its {step} updates depend on its length"
-                if self.config.lr_scheduler == "constant_with_cooldown":
-                    changes += f", the last {float(COOLDOWN):.0%} of which cools down"
-            raise ValueError(
-                f"the run in {str(where)!r} has another configuration ({changes}); use the same "
-                "options to continue it, another output_dir, or overwrite_output_dir"
-            )
+        return differing
 
 
 def differing_fields(

@@ -23,20 +23,23 @@ from ddpm_pipeline.common import on_main
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.pipelines import DDPMPipeline
+from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.storage.checkpoints import (
     Checkpoint,
     checkpoint_path,
     read_checkpoint,
     write_checkpoint,
 )
+from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.record import training_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from torch import Tensor
 
-    from ddpm_pipeline.data import Prefetcher
+    from ddpm_pipeline.data import KnownImages, Prefetcher
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.learner import Learner
     from ddpm_pipeline.training.monitor import Monitor
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training.storage.push import BackgroundPush
 
 __all__ = ["RunSaver"]
+
+
+_NONE = Callbacks()
 
 
 class RunSaver:
@@ -58,6 +64,8 @@ class RunSaver:
         batches: Its place in the data.
         monitor: Its losses and its best average, which is what becomes the model.
         num_images: Training images; None for a stream.
+        known_images: Hashes the images of the run, which is done once, at the first saving.
+        callbacks: Are told of every saving.
     """
 
     def __init__(
@@ -70,7 +78,11 @@ class RunSaver:
         monitor: Monitor,
         *,
         num_images: int | None,
+        known_images: Callable[[], KnownImages | None] = lambda: None,
+        callbacks: Callbacks = _NONE,
     ) -> None:
+        self._known_images: Callable[[], KnownImages | None] | None = known_images
+        self._callbacks = callbacks
         self._config, self._identity, self._folder = identity.config, identity, folder
         self._scheduler, self._learner = scheduler, learner
         self._batches, self._monitor = batches, monitor
@@ -79,6 +91,7 @@ class RunSaver:
         self._began, self._earlier_seconds = time.perf_counter(), 0.0
         self._first_checkpoint: Path | None = None
         self._first_step, self._saved_step = 0, -1
+        self.chosen_threads: int | None = None  # fewer than all, by a trial before the run
         self._push: BackgroundPush | None = None  # on the main process, if the config asks for it
 
     # The beginning.
@@ -117,6 +130,7 @@ class RunSaver:
         self._learner.scaler.load_state_dict(state["scaler"])
         self._batches.load_state_dict(mine["loader"])
         self._monitor.load(state, mine["losses"])
+        self.chosen_threads = state.get("num_threads")
         self._earlier_seconds = state.get("seconds", 0.0)
         self._first_step = self._saved_step = checkpoint.step
 
@@ -135,29 +149,46 @@ class RunSaver:
         """
         if self._saved_step == step:
             return
+        limit = self._config.checkpoints_total_limit
+        self._write_state(step, self._folder.checkpoints, limit=limit)
+        self._saved_step = step
+
+    def keep_checkpoint(self, step: int) -> None:
+        """Write a checkpoint beside the others, from which a longer run can go on.
+
+        Raises:
+            FloatingPointError, OSError: As ``save_checkpoint``.
+        """
+        self._write_state(step, self._folder.checkpoints / BEFORE_COOLDOWN, limit=1)
+
+    def _write_state(self, step: int, folder: Path, *, limit: int | None) -> None:
+        """Collect what all processes know, and have the main one write it."""
         self._monitor.check_losses(step)
         place = {"loader": self._batches.state_dict(), "losses": self._monitor.unread_losses()}
         processes = gather_object([place])
         tensors = self._learner.state()
-        on_main(lambda: self._write_checkpoint(step, processes, tensors), self._accelerator)
-        self._saved_step = step
 
-    def _write_checkpoint(
+        def write() -> None:
+            checkpoint = self._checkpoint(step, processes, tensors)
+            path = write_checkpoint(folder, checkpoint, limit=limit)
+            self._callbacks.saved(step, path)
+
+        on_main(write, self._accelerator)
+
+    def _checkpoint(
         self, step: int, processes: list[dict[str, Any]], tensors: dict[str, dict[str, Tensor]]
-    ) -> None:
+    ) -> Checkpoint:
+        """Put together what a run goes on from; on the main process."""
         state = {
             "identity": self._identity.to_dict(),
             "processes": processes,
             "scaler": self._learner.scaler.state_dict(),
             **self._monitor.state(),
             "seconds": self._seconds(),
+            "num_threads": self.chosen_threads,
         }
         files = {self._folder.metrics.name: self._folder.metrics.read_bytes()}
-        write_checkpoint(
-            self._folder.checkpoints,
-            Checkpoint(step, tensors, state, files),
-            limit=self._config.checkpoints_total_limit,
-        )
+        return Checkpoint(step, tensors, state, files)
 
     # The model.
 
@@ -177,6 +208,12 @@ class RunSaver:
         )
         pipeline = DDPMPipeline(_network(self._learner.unet, weights), self._scheduler)
         self._folder.save_model(pipeline, record)
+        if self._known_images is not None:
+            known = self._known_images()
+            if known is not None:
+                known.save(self._folder.images)
+            self._known_images = None
+        self._callbacks.saved(step, self._folder.path)
 
     def has_saved_model(self, step: int) -> bool:
         """Tell whether the folder holds the model of a run that has made no update since."""

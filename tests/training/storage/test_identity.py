@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from helpers.training_runs import blobs, outcome, run_forked, tiny_config
 
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.optimizers import learning_rates
-from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.run import train
 from ddpm_pipeline.training.storage.identity import differing_fields
 
@@ -48,19 +48,10 @@ def test_a_run_with_a_cooldown_may_change_its_length_until_the_rates_would_diffe
     assert (differing_fields(old, new, step=step) == {}) == (before == after)
 
 
-def test_a_longer_run_with_a_longer_warm_up_is_no_continuation() -> None:
-    cpu = torch.device("cpu")
-    short, longer = (
-        resolve(
-            TrainingConfig(
-                max_train_steps=steps, lr_scheduler="constant_with_warmup", lr_warmup_steps=7
-            ),
-            length=None,
-            world_size=1,
-            device=cpu,
-        )
-        for steps in (10, 20)
-    )
+def test_another_warm_up_that_was_given_is_no_continuation() -> None:
+    config = TrainingConfig(max_train_steps=10, lr_scheduler="constant_with_warmup")
+    short = config.replace(lr_warmup_steps=5)
+    longer = config.replace(lr_warmup_steps=7, max_train_steps=20)
     assert differing_fields(short, longer, step=0) == {"lr_warmup_steps": (5, 7)}
 
 
@@ -110,17 +101,21 @@ def test_more_steps_may_follow_where_the_learning_rate_allows(tmp_path: Path) ->
 
 
 def test_a_run_may_be_made_longer_until_its_cooldown_begins(tmp_path: Path) -> None:
+    """Elsewhere, from a checkpoint that is named; test_longer.py has it in the same folder."""
     short = tiny_config(
         tmp_path, max_train_steps=10, checkpointing_steps=8, checkpoints_total_limit=None
     )
     train(short)
+    start = tmp_path / "run" / "checkpoints" / "step-0000008"
+    shutil.copytree(start, kept := tmp_path / "step-0000008")
+    for path in (start, start.parent / "before-cooldown"):
+        shutil.rmtree(path)
     with pytest.raises(
         ValueError, match=r"max_train_steps: 10 → 20; .* of its 10 .*, the last 20% of which cools"
     ):
         train(short.replace(max_train_steps=20))
-    start = str(tmp_path / "run" / "checkpoints" / "step-0000008")
     longer = short.replace(max_train_steps=20, output_dir=str(tmp_path / "longer" / "run"))
-    train(longer.replace(resume_from_checkpoint=start))
+    train(longer.replace(resume_from_checkpoint=str(kept)))
     whole = short.replace(max_train_steps=20, output_dir=str(tmp_path / "whole" / "run"))
     train(whole)
     a, b = (outcome(tmp_path / name / "run")["model"] for name in ("longer", "whole"))

@@ -1,0 +1,229 @@
+"""The images that a model was trained on, known again by their content.
+
+    known = KnownImages.of_training(train, validation, held_out={"size": 0.1, "seed": 0})
+    known.save("model/training_images.safetensors")
+    data = open_split("model", "validation", open_data)     what training held out
+    training_overlap("model", data)                         how many of these it was trained on
+
+Of each image 64 bits of a hash of its bytes are kept, as the model sees it. Of more than 250,000
+images only those of the smallest hashes are, a random sample; numbers are then estimates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ddpm_pipeline.common import is_repo_id, write_bytes
+from ddpm_pipeline.data.images import ImageData, split_validation
+
+__all__ = [
+    "TRAINING_IMAGES_NAME",
+    "KnownImages",
+    "described_overlap",
+    "image_hashes",
+    "open_split",
+    "training_overlap",
+]
+
+logger = logging.getLogger(__name__)
+
+
+TRAINING_IMAGES_NAME = "training_images.safetensors"
+"""The file beside a model that tells its training images."""
+_HELD_OUT = "validation"
+_MOST_HASHES = 250_000
+_END = 2**64
+_BATCH = 1024
+
+
+def image_hashes(data: ImageData) -> np.ndarray:
+    """Hash the bytes of each image to 64 bits, uint64 (N,), in their order."""
+    hashes = np.empty(len(data), dtype=np.uint64)
+    for numbers in torch.arange(len(data)).split(_BATCH):
+        images = np.ascontiguousarray(data.batch(numbers).images.numpy())
+        for i, image in zip(numbers.tolist(), images, strict=True):
+            digest = hashlib.blake2b(image, digest_size=8, person=b"ddpm image")
+            hashes[i] = int.from_bytes(digest.digest(), "big")
+    return hashes
+
+
+@dataclass(frozen=True, eq=False)
+class _Sketch:
+    """The hashes of many images that are below a limit: all of them, or a random sample.
+
+    Arguments:
+        hashes: uint64, sorted.
+        limit: What they are below.
+        count: How many images there were.
+    """
+
+    hashes: np.ndarray
+    limit: int
+    count: int
+
+    @classmethod
+    def of(cls, data: ImageData) -> _Sketch:
+        hashes = np.sort(image_hashes(data))
+        limit = int(hashes[_MOST_HASHES]) if len(hashes) > _MOST_HASHES else _END
+        return cls(cls.below(hashes, limit), limit, len(data))
+
+    @staticmethod
+    def below(hashes: np.ndarray, limit: int) -> np.ndarray:
+        return hashes if limit >= _END else hashes[hashes < np.uint64(limit)]
+
+    def found_in(self, hashes: np.ndarray) -> int:
+        """Count how many of other images are among these; an estimate where these are a sample."""
+        comparable = self.below(hashes, self.limit)
+        found = int(np.isin(comparable, self.hashes).sum())
+        return round(found * len(hashes) / len(comparable)) if len(comparable) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class KnownImages:
+    """The training images of a model, and those that were held out of the same source.
+
+    Arguments:
+        train: The training images.
+        validation: The held-out ones, or None.
+        held_out: What ``split_validation`` was called with, and the split of the source that it
+            was called on: {"size": 0.1, "seed": 0, "split": None}; None if nothing was held out.
+    """
+
+    train: _Sketch
+    validation: _Sketch | None
+    held_out: dict[str, Any] | None
+
+    @classmethod
+    def of_training(
+        cls,
+        train: ImageData,
+        validation: ImageData | None = None,
+        held_out: dict[str, Any] | None = None,
+    ) -> KnownImages:
+        """Hash the images of a run."""
+        drawn = validation if held_out is not None else None
+        return cls(_Sketch.of(train), drawn and _Sketch.of(drawn), held_out)
+
+    def save(self, path: Path) -> None:
+        """Write them to a file, eight bytes for an image."""
+        parts = {"train": self.train} | ({_HELD_OUT: self.validation} if self.validation else {})
+        about = {
+            "held_out": self.held_out,
+            **{name: {"limit": part.limit, "count": part.count} for name, part in parts.items()},
+        }
+        tensors = {name: part.hashes for name, part in parts.items()}
+        write_bytes(Path(path), save(tensors, metadata={"about": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> KnownImages:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: If it is another kind of file.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()["about"])
+                parts = {
+                    name: _Sketch(file.get_tensor(name).astype(np.uint64), **about[name])
+                    for name in file.keys()  # noqa: SIM118 (it is no dict)
+                }
+            return cls(parts["train"], parts.get(_HELD_OUT), about["held_out"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} does not tell training images: {error}") from None
+
+    @classmethod
+    def of_model(cls, model: str | Path) -> KnownImages | None:
+        """Find those of a saved model; None if it does not say.
+
+        Arguments:
+            model: A folder, or a name of the Hub.
+        """
+        path = Path(model).expanduser() / TRAINING_IMAGES_NAME
+        if path.is_file():
+            return cls.load(path)
+        if path.parent.exists() or not is_repo_id(str(model)):
+            return None
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return cls.load(hf_hub_download(str(model), TRAINING_IMAGES_NAME))
+        except Exception:  # noqa: BLE001 (without a network, or on a model of others, it is unknown)
+            return None
+
+
+def open_split(
+    model: str | Path, split: str | None, open_data: Callable[[str | None], ImageData]
+) -> ImageData:
+    """Open a split of a source; "validation" is what the model's training held out of it.
+
+    Arguments:
+        model: A folder, or a name of the Hub.
+        split: The split that was asked for.
+        open_data: Opens a split of the source, as the model reads images.
+    Raises:
+        ValueError: If the source does not hold the images that were held out any more.
+    """
+    known = KnownImages.of_model(model) if split == _HELD_OUT else None
+    if known is None or known.held_out is None:
+        return open_data(split)
+    size, seed, own = (known.held_out[name] for name in ("size", "seed", "split"))
+    data = open_data(own)
+    found = _again(data, size, seed)
+    expected = known.validation
+    hashes = np.array([], np.uint64) if found is None else np.sort(image_hashes(found))
+    if len(hashes) != expected.count or not np.array_equal(
+        expected.below(hashes, expected.limit), expected.hashes
+    ):
+        there = expected.found_in(image_hashes(data))
+        raise ValueError(
+            f"split='validation' is what validation_size={size:g} held out when the model was "
+            f"trained, but these are not the same data, in the same order: {there:,} of "
+            f"{expected.count:,} held-out images are among these {len(data):,}; give the data "
+            "that the model was trained on, or leave split out to measure all of these"
+        )
+    logger.info("measuring the %d images that training held out", len(found))
+    return found
+
+
+def _again(data: ImageData, size: float, seed: int) -> ImageData | None:
+    """Hold out the same images again; None if there are too few for that."""
+    try:
+        return split_validation(data, size, seed)[1]
+    except ValueError:
+        return None
+
+
+def training_overlap(model: str | Path, data: ImageData) -> int | None:
+    """Count how many images a model was trained on; None if it does not tell its training images.
+
+    Arguments:
+        model: A folder, or a name of the Hub.
+        data: The images, opened as the model reads them.
+    """
+    known = KnownImages.of_model(model)
+    return None if known is None else known.train.found_in(image_hashes(data))
+
+
+def described_overlap(model: str | Path, data: ImageData) -> tuple[str, ...]:
+    """Warn of images that the model was trained on, in what was to be measured on others."""
+    count = training_overlap(model, data)
+    if not count:
+        return ()
+    message = (
+        f"{count:,} of these {len(data):,} images ({count / len(data):.0%}) are training images "
+        "of the model, so the number says how well it remembers them as well; held-out images "
+        "alone tell how good it is (--split validation, if the run held any out)"
+    )
+    return (message,)

@@ -1,0 +1,98 @@
+"""Going on from a run that was to be shorter, or that settled other defaults.
+
+    checkpoints/step-0001000/                  the rotation
+                before-cooldown/step-0000801/  kept beside it, for a larger max_train_steps
+                shorter/step-0001000/          what a longer run left behind
+
+Up to the cooldown a run makes the updates that any longer run makes, so a longer run goes on from
+there, bit for bit as if it had been as long from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.training.storage.checkpoints import check_whole, read_state
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.training.config import TrainingConfig
+    from ddpm_pipeline.training.storage.identity import RunIdentity
+
+__all__ = ["BEFORE_COOLDOWN", "earlier_start", "set_aside_later", "settled_as_before"]
+
+logger = logging.getLogger(__name__)
+
+
+BEFORE_COOLDOWN = "before-cooldown"
+_SHORTER = "shorter"
+_SETTLED = {"mixed_precision", "optimizer", "learning_rate", "lr_warmup_steps"}
+
+
+def settled_as_before(
+    given: TrainingConfig, derived: tuple[str, ...], state: dict[str, Any]
+) -> TrainingConfig:
+    """Settle what nobody gave as the run did that is gone on from.
+
+    Arguments:
+        given: The options as they were given.
+        derived: Those that nobody gave.
+        state: Of a checkpoint of the run.
+    """
+    old = state["identity"]["config"]
+    before = {name: old[name] for name in derived if name in _SETTLED & old.keys()}
+    warmup = given.lr_warmup_steps
+    if warmup is not None and old["lr_warmup_steps"] == min(warmup, old["max_train_steps"] // 2):
+        before["lr_warmup_steps"] = old["lr_warmup_steps"]  # as earlier versions cut it
+    return given.replace(**before)
+
+
+def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Path | None:
+    """Find the last whole checkpoint that a longer run can go on from, before the newest one.
+
+    Arguments:
+        checkpoints: The run's folder of them.
+        newest: Its newest.
+        identity: Of the longer run.
+    Returns:
+        The checkpoint; None if the newest differs in more than its length, or there is none.
+    """
+    state = read_state(newest)
+    differing = identity.differing(state["identity"], step=state["step"])
+    longer = identity.config.max_train_steps
+    if differing.keys() != {"max_train_steps"} or longer <= differing["max_train_steps"][0]:
+        return None
+    found = [*checkpoints.glob("step-*"), *checkpoints.glob(f"{BEFORE_COOLDOWN}/step-*")]
+    for path in sorted(found, key=lambda path: path.name, reverse=True):
+        try:
+            check_whole(path)
+        except ValueError:
+            continue
+        state = read_state(path)
+        if not identity.differing(state["identity"], step=state["step"]):
+            return path
+    return None
+
+
+def set_aside_later(step: int, checkpoints: Path, samples: Path) -> None:
+    """Move what a shorter run made after a step out of the way of a longer one.
+
+    Arguments:
+        step: Where the longer run goes on.
+        checkpoints, samples: The run's folders; what they hold of later steps is moved.
+    """
+    aside = checkpoints / _SHORTER
+    later = [
+        path
+        for path in (*checkpoints.glob("step-*"), *samples.glob("step-*.png"))
+        if int(path.stem.removeprefix("step-")) > step
+    ]
+    if not later:
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for path in later:
+        path.rename(aside / path.name)
+    logger.info("what the shorter run made after step %d is kept in %s", step, aside)

@@ -1,0 +1,119 @@
+"""Images are known again by content: what a model was trained on, and what was held out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.training_runs import blobs, image_data, tiny_config
+
+from ddpm_pipeline.data import training_images
+from ddpm_pipeline.data.images import ImageData, open_images, split_validation
+from ddpm_pipeline.data.training_images import (
+    KnownImages,
+    described_overlap,
+    image_hashes,
+    open_split,
+    training_overlap,
+)
+from ddpm_pipeline.likelihood import BoundConfig, bound_of_saved_model
+from ddpm_pipeline.training.run import train
+
+
+def remembered(folder: Path, data: ImageData, size: float = 0.25, seed: int = 3) -> ImageData:
+    """A model's folder that tells its images; what was held out."""
+    training, held_out = split_validation(data, size, seed)
+    about = {"size": size, "seed": seed, "split": None}
+    known = KnownImages.of_training(training, held_out, about)
+    known.save(folder / training_images.TRAINING_IMAGES_NAME)
+    return held_out
+
+
+def test_hashes_are_of_the_content_and_of_nothing_else(tmp_path: Path) -> None:
+    data = image_data()
+    hashes = image_hashes(data)
+    assert len(set(hashes.tolist())) == len(data)
+    assert (image_hashes(data.subset([5, 3])) == hashes[[5, 3]]).all()
+    np.save(tmp_path / "other.npy", blobs())
+    again = open_images(tmp_path / "other.npy", resolution=8, cache_dir=tmp_path, progress=False)
+    assert (image_hashes(again) == hashes).all()
+
+
+@pytest.mark.parametrize("size", [0.25, 7, 1])
+def test_what_was_held_out_can_be_named(tmp_path: Path, size: float) -> None:
+    data = image_data()
+    held_out = remembered(tmp_path, data, size)
+    splits: list[str | None] = []
+    found = open_split(tmp_path, "validation", lambda split: splits.append(split) or data)
+    assert (
+        found.batch(range(len(found))).images == held_out.batch(range(len(found))).images
+    ).all()
+    assert splits == [None]
+    assert training_overlap(tmp_path, found) == 0
+    assert training_overlap(tmp_path, data) == len(data) - len(held_out)
+    assert described_overlap(tmp_path, found) == ()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[::-1].copy(), lambda d: d[:-1], lambda d: np.concatenate([d, d[:1]])]
+)
+def test_other_data_are_refused(tmp_path: Path, change: object) -> None:
+    remembered(tmp_path, image_data())
+    other = open_images(change(blobs()), resolution=8, progress=False)
+    with pytest.raises(ValueError, match=r"split='validation' is what validation_size=0\.25 held"):
+        open_split(tmp_path, "validation", lambda _: other)
+
+
+def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None:
+    data = image_data()
+    for split in (None, "train", "test"):
+        remembered(tmp_path, data)
+        assert (
+            open_split(tmp_path, split, lambda got, asked=split: (got == asked) and data) is data
+        )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert open_split(empty, "validation", lambda split: split) == "validation"
+    assert training_overlap(empty, data) is None
+    assert described_overlap(empty, data) == ()
+
+
+def test_of_many_images_a_sample_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_images, "_MOST_HASHES", 100)
+    data = open_images(
+        np.random.default_rng(0).integers(0, 256, (1000, 2, 2, 3), dtype=np.uint8),
+        resolution=2,
+        progress=False,
+    )
+    held_out = remembered(tmp_path, data, 0.5)
+    path = tmp_path / training_images.TRAINING_IMAGES_NAME
+    assert path.stat().st_size < 2500
+    assert 400 < training_overlap(tmp_path, data) < 600
+    assert training_overlap(tmp_path, held_out) == 0
+    assert len(open_split(tmp_path, "validation", lambda _: data)) == 500
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / training_images.TRAINING_IMAGES_NAME).write_bytes(b"no")
+    with pytest.raises(ValueError, match="does not tell training images"):
+        KnownImages.of_model(tmp_path)
+
+
+def test_bits_per_dim_of_training_images_are_never_without_a_word(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, max_train_steps=2, validation_size=0.1)
+    train(config)
+    model, data = str(tmp_path / "run"), str(tmp_path / "images.npy")
+
+    def measure(**options: object) -> list[str]:
+        bound_of_saved_model(BoundConfig(model=model, data=data, **options))
+        return json.loads((tmp_path / "run" / "bound.json").read_text())["warnings"]
+
+    said = " ".join(measure())
+    assert "36 of these 40 images (90%) are training images of the model" in said
+    assert "training images" not in " ".join(measure(split="validation"))
+    np.save(tmp_path / "images.npy", blobs(seed=1))
+    assert "training images" not in " ".join(measure())
+    with pytest.raises(ValueError, match="0 of 4 held-out images are among these 40"):
+        measure(split="validation")
