@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data.sources.datasets import choose_split
 from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets, plain_path
-from ddpm_pipeline.data.sources.source import one_line
+from ddpm_pipeline.data.sources.source import one_line, refuse
 
 if TYPE_CHECKING:
     import datasets
@@ -67,12 +67,20 @@ def open_shards(
 
 
 def is_shards(source: object) -> bool:
-    """Tell whether a name is that of local shards: .tar files, a folder of them, or a pattern."""
+    """Tell whether a name is that of local shards: .tar files, a folder of them, or a pattern.
+
+    A folder is one of shards if no images and no folders are beside them, where a .tar file is
+    passed over.
+    """
     if not isinstance(source, str | os.PathLike):
         return False
     path = Path(source).expanduser()
+    if path.is_dir():
+        visible = [child for child in path.iterdir() if not child.name.startswith(".")]
+        suffixes = {child.suffix if child.is_file() else "/" for child in visible}
+        return ".tar" in suffixes and suffixes <= {".tar", ".json"}
     if path.exists():
-        return path.suffix == ".tar" or any(path.glob("*.tar")) or any(path.glob("*/*.tar"))
+        return path.suffix == ".tar"
     return path.suffix in _BUILDERS and any(c in str(path) for c in "{*?[")
 
 
@@ -86,6 +94,8 @@ def load_shards(source: str | os.PathLike, split: str | None = None) -> "dataset
     Raises:
         FileNotFoundError, ValueError: As ``open_shards``.
     """
+    if not Path(source).expanduser().is_dir():
+        refuse("shards that are named", split=split)
     library = import_datasets()
     shards = _find_shards(os.fspath(source), split)
     check_shards(shards)

@@ -6,10 +6,16 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.image_samples import write_tar
-from helpers.shards import COUNT, levels, opened, table, tar_files, write_shards
+from helpers.image_samples import flat, write_folder, write_tar
+from helpers.shards import COUNT, EACH, levels, opened, table, tar_files, write_shards
 
-from ddpm_pipeline.data.sources.shards import check_shards, open_shards
+from ddpm_pipeline.data.images import open_images
+from ddpm_pipeline.data.sources.shards import (
+    check_shards,
+    is_shards,
+    load_shards,
+    open_shards,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +38,42 @@ def test_shards_by_pattern_and_one_alone(tmp_path: Path) -> None:
     assert sorted([*chain(*levels(every, 6))][:COUNT]) == list(range(COUNT))
     alone = opened(tmp_path / "data" / "part-02.tar", shuffle_buffer=0)
     assert levels(alone, 1) == [[14, 15, 16, 17, 18]]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("data", 0), ("data/part-{00..03}.tar", 0), ("data/part-*.tar", 0), ("data/part-01.tar", 7)],
+)
+def test_shards_are_read_as_a_whole(tmp_path: Path, name: str, first: int) -> None:
+    write_shards("tar", tmp_path / "data")
+    (tmp_path / "data" / "sampling.json").write_text("{}")
+    source = str(tmp_path / name)
+    assert is_shards(source)
+    data = open_images(load_shards(source), resolution=8, labels=True, progress=False)
+    count = EACH if first else COUNT
+    images, labels = data.batch(range(count))
+    assert len(data) == count
+    assert images[:, 0, 0, 0].tolist() == list(range(first, first + count))
+    assert labels.tolist() == [i % 3 for i in range(first, first + count)]
+
+
+def test_a_split_of_shards_is_in_their_names(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", tar_files(0))
+    write_tar(tmp_path / "val-0.tar", tar_files(7))
+    data = open_images(load_shards(tmp_path, "val"), resolution=8, progress=False)
+    assert data.batch([0]).images[0, 0, 0, 0] == 7
+    with pytest.raises(ValueError, match="split='val' has no meaning for shards that are named"):
+        load_shards(tmp_path / "train-0.tar", "val")
+
+
+def test_what_is_no_folder_of_shards(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos", {"a.png": flat(0)})
+    write_tar(folder / "all.tar", tar_files(0))
+    assert not is_shards(folder)
+    assert not is_shards(tmp_path / "missing")
+    assert not is_shards(tmp_path / "missing.tar")
+    assert not is_shards(tmp_path)
+    assert not is_shards(table([0]))
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:
