@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Denoiser", "device_of", "evaluating", "run_denoiser"]
+__all__ = ["Denoiser", "device_of", "dtype_of", "evaluating", "run_denoiser"]
 
 
 Denoiser = Callable[..., object]
@@ -23,7 +23,7 @@ def device_of(model: Denoiser, default: torch.device) -> torch.device:
     return default if parameter is None else parameter.device
 
 
-def _dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
+def dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
     """Find the precision that the model says it has, or else that of its parameters."""
     dtype = getattr(model, "dtype", None)
     if not isinstance(dtype, torch.dtype):
@@ -58,7 +58,7 @@ def run_denoiser(
     if class_labels is None and getattr(config, "num_class_embeds", None) is not None:
         raise ValueError("class_labels must be given, one for each image: the model has classes")
     labels = {} if class_labels is None else {"class_labels": class_labels}
-    output = model(x_t.to(_dtype_of(model, x_t.dtype)), t, **labels)
+    output = model(x_t.to(dtype_of(model, x_t.dtype)), t, **labels)
     output = getattr(output, "sample", output)
     if not isinstance(output, Tensor):
         raise TypeError(
