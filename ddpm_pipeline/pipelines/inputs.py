@@ -27,6 +27,7 @@ from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = [
+    "MOST_CHANNELS",
     "Batch",
     "Labels",
     "check_call",
@@ -42,7 +43,8 @@ __all__ = [
 Labels = int | Sequence[int] | Tensor | None
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _ROWS, _LIST_ROWS = 256, 16
-_PICTURE_CHANNELS = 4
+MOST_CHANNELS = 4
+"""Of a picture."""
 # What becomes float32 without rounding.
 _NOISE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -97,10 +99,10 @@ def check_call(output_type: str, generator: Generators, batch_size: int, channel
         ValueError: If one is not; names it.
     """
     check_choice("output_type", output_type, OUTPUTS)
-    if output_type == "pil" and channels > _PICTURE_CHANNELS:
+    if output_type == "pil" and channels > MOST_CHANNELS:
         raise ValueError(
             f"output_type must be 'np' or 'pt' for images of {channels} channels, got 'pil': "
-            f"pictures have 1 to {_PICTURE_CHANNELS}"
+            f"pictures have 1 to {MOST_CHANNELS}"
         )
     if isinstance(generator, list):
         if len(generator) != batch_size:

@@ -31,6 +31,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
+from ddpm_pipeline.common import written_aside
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision
@@ -256,6 +257,8 @@ class DDPMPipeline(DiffusionPipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
 
+        What is there is replaced when all of it is written.
+
         Arguments:
             save_directory: Where to; created if it does not exist.
             kwargs: As for ``DiffusionPipeline.save_pretrained``; with push_to_hub=True also
@@ -273,9 +276,12 @@ class DDPMPipeline(DiffusionPipeline):
             )
         for component in self.components.values():
             forget_origin(component)
-        super().save_pretrained(os.fspath(save_directory), **kwargs)
-        for component in self.components:
-            drop_stale_weights(Path(save_directory, component))
+        if kwargs.get("is_main_process", True):
+            with written_aside(Path(save_directory)) as aside:
+                super().save_pretrained(os.fspath(aside), **kwargs)
+                written = {n: [f.name for f in (aside / n).iterdir()] for n in self.components}
+            for name, files in written.items():
+                drop_stale_weights(Path(save_directory, name), files)
         if is_pushed:
             repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training.config import PRESETS, TrainingConfig
     from ddpm_pipeline.training.paths import check_sources, check_start
     from ddpm_pipeline.training.run import dry_run, train
+    from ddpm_pipeline.training.storage.export import (
+        CheckpointModel,
+        export_checkpoint,
+        open_checkpoint,
+    )
     from ddpm_pipeline.training.trainer import TrainingResult
+    from ddpm_pipeline.training.unfinished import has_checkpoints_only
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -21,6 +27,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "config": "PRESETS TrainingConfig",
         "paths": "check_sources check_start",
         "run": "dry_run train",
+        "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "trainer": "TrainingResult",
+        "unfinished": "has_checkpoints_only",
     },
 )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import write_aside, write_json
+from ddpm_pipeline.common import write_json, write_picture
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.paths import check_given_checkpoint, refuse_used_folder
@@ -204,5 +204,4 @@ def _save_enlarged(picture: Path, path: Path) -> None:
     with Image.open(picture) as small:
         times = max(1, _WIDTH // small.width)
         large = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
-        with write_aside(path) as file:
-            large.save(file, "png")
+        write_picture(path, large)
