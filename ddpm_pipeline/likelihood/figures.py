@@ -121,7 +121,7 @@ def _draw_rate_distortion(axes: Axes, report: BoundReport) -> None:
 def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[str]) -> None:
     """Write one line for each image: its number, its name, and its bound with the parts.
 
-    Names are the bytes that they are on the disk; others are in UTF-8.
+    What is not UTF-8 in a name is escaped, as \\xe9 is, so that the file can be read as UTF-8.
 
     Arguments:
         report: Of the images.
@@ -139,5 +139,6 @@ def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[st
     writer = csv.writer(table)
     writer.writerow(["image", "name", *columns])
     for i, (name, row) in enumerate(zip(names, values, strict=True)):
-        writer.writerow([i, name, *(f"{value:.6f}" for value in row)])
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        writer.writerow([i, shown, *(f"{value:.6f}" for value in row)])
     write_text(Path(path), table.getvalue())

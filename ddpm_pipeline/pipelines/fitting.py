@@ -199,6 +199,11 @@ def _trial(scheduler: SchedulerMixin) -> str | None:
         if problem is None:
             return None
         problems.append(problem)
+    if _last_alpha_bar(scheduler) == 0:
+        return (
+            "alpha_bar is 0 at the last timestep (zero terminal SNR), where it divides by zero; "
+            "use DDPMScheduler or DDIMScheduler"
+        )
     return problems[0]
 
 
@@ -218,14 +223,7 @@ def _trial_of(scheduler: SchedulerMixin, K: int) -> str | None:
             )
         except Exception as error:  # noqa: BLE001 (whatever it is, images would fail at it too)
             return str(error).strip().partition("\n")[0] or type(error).__name__
-    if step.image.isfinite().all():
-        return None
-    if _last_alpha_bar(scheduler) == 0:
-        return (
-            "alpha_bar is 0 at the last timestep (zero terminal SNR), where it divides by zero; "
-            "use DDPMScheduler or DDIMScheduler"
-        )
-    return "its steps are not finite"
+    return None if step.image.isfinite().all() else "its steps are not finite"
 
 
 def _last_alpha_bar(scheduler: SchedulerMixin) -> float | None:

@@ -34,7 +34,7 @@ from torch import Tensor
 from ddpm_pipeline.common import written_aside
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
-from ddpm_pipeline.networks import FastForward, InferencePrecision
+from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
 from ddpm_pipeline.pipelines.denoising import Generators, Step
 from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
@@ -43,6 +43,8 @@ from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, st
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["DDPMPipeline"]
+
+_CPU = torch.device("cpu")
 
 Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -223,8 +225,10 @@ class DDPMPipeline(DiffusionPipeline):
 
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""
-        forward = self._fast or FastForward(self.unet)
-        return Call(self.unet, self.scheduler, forward, self._execution_device, request)
+        forward, device = self._fast or FastForward(self.unet), device_of(self.unet, _CPU)
+        if hasattr(self.unet, "device"):  # as diffusers' models have, also offloaded ones
+            device = self._execution_device
+        return Call(self.unet, self.scheduler, forward, device, request)
 
     def _ask(self, callback: StepCallback, step: Step) -> Tensor | None:
         """Call a user's callback and give back the image that it replaces x_s by, if any."""
