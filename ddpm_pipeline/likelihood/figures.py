@@ -7,7 +7,6 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +18,9 @@ from ddpm_pipeline.likelihood.report import BoundReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["check_can_draw", "rate_distortion", "save_figure", "save_scores", "term_profile"]
+__all__ = ["figure_class", "rate_distortion", "save_figure", "save_scores", "term_profile"]
 
 
 # Draws that a point of an estimated profile averages over, at least.
@@ -72,10 +72,7 @@ def save_figure(report: BoundReport, path: str | os.PathLike) -> None:
     Raises:
         ImportError: If matplotlib is missing; says what to install.
     """
-    check_can_draw()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = figure_class()(figsize=(10, 4), layout="constrained")
     terms, curve = figure.subplots(1, 2)
     _draw_terms(terms, report)
     _draw_rate_distortion(curve, report)
@@ -85,14 +82,17 @@ def save_figure(report: BoundReport, path: str | os.PathLike) -> None:
     write_figure(path if path.suffix else path.with_suffix(".png"), figure, dpi=120)
 
 
-def check_can_draw() -> None:
-    """Refuse to begin what ends in a figure without the library that draws it.
+def figure_class() -> type[Figure]:
+    """Import what draws figures, which is asked for before the work that ends in one.
 
     Raises:
         ImportError: If matplotlib is missing; says what to install.
     """
-    if find_spec("matplotlib") is None:
-        raise ImportError("the figure needs `pip install ddpm_pipeline[eval]`")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("the figure needs `pip install ddpm_pipeline[eval]`") from None
+    return Figure
 
 
 def _draw_terms(axes: Axes, report: BoundReport) -> None:

@@ -29,7 +29,7 @@ from ddpm_pipeline.data import (
 )
 from ddpm_pipeline.likelihood.bound import variational_bound
 from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
-from ddpm_pipeline.likelihood.figures import check_can_draw, save_figure
+from ddpm_pipeline.likelihood.figures import figure_class, save_figure
 from ddpm_pipeline.likelihood.report import BoundReport
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
@@ -57,7 +57,7 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
         OSError: If the model cannot be loaded.
     """
     check_results(config, "bound.json", "bound.png")
-    check_can_draw()
+    figure_class()  # is there, before what ends in a figure
     measured = bound_on_images(
         config,
         name="bound",

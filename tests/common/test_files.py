@@ -9,13 +9,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from ddpm_pipeline.common.files import (
     TEMPORARY_PATTERN,
     sync_path,
     write_aside,
     write_bytes,
+    write_figure,
+    write_picture,
     write_text,
+    written_aside,
 )
 
 if TYPE_CHECKING:
@@ -169,7 +173,7 @@ def test_figures_are_whole_or_what_they_were(tmp_path: Path, suffix: str) -> Non
     path = tmp_path / (f"a.{suffix}" if suffix else "a")
     path.write_text("old")
     broken = Figure()
-    broken.savefig = lambda file, **_: (file.write(b"half"), 1 / 0)  # ty: ignore
+    broken.savefig = lambda file, **_: (file.write(b"half"), 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_figure(path, broken)
     assert path.read_text() == "old"
