@@ -35,7 +35,10 @@ from ddpm_pipeline.common import (
     shared_accelerator,
     stream_generator,
     weights_hash,
+    write_figure,
     write_json,
+    write_picture,
+    written_aside,
 )
 from ddpm_pipeline.data import (
     ImageData,
@@ -97,9 +100,11 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     if state.is_main_process:
         _write(output, report, _described(config, pipe, data), scheduler.calibration)
         _draw(output, config, scheduler, report)
-        _reconstruct(pipe, scheduler, data, seed=config.seed).save(output / "progressive.png")
+        strip = _reconstruct(pipe, scheduler, data, seed=config.seed)
+        write_picture(output / "progressive.png", strip)
         if config.save:
-            scheduler.save_pretrained(Path(config.model) / "scheduler")
+            with written_aside(Path(config.model) / "scheduler") as aside:
+                scheduler.save_pretrained(aside)
     state.wait_for_everyone()
     return report
 
@@ -281,7 +286,7 @@ def _draw(
     if report.frechet_distance:
         figures["frechet_distance"] = cost_figure(report.frechet_distance, "Fréchet distance")
     for name, figure in figures.items():
-        figure.savefig(output / f"calibration_{name}.png")
+        write_figure(output / f"calibration_{name}.png", figure)
 
 
 def _reconstruct(

@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "score": "find the images that a model thinks least likely",
     "calibrate": "find a model's best variances and timesteps",
     "evaluate": "compare a model's images with real ones",
+    "export": "make a model of a training run's checkpoint",
     "push": "push a model to the Hub",
 }
 """The subcommands, and what each does."""
@@ -104,6 +105,8 @@ def _runner(name: str) -> Callable[[Sequence[str]], None]:
             from ddpm_pipeline.cli.calibrate import run
         case "evaluate":
             from ddpm_pipeline.cli.evaluate import run
+        case "export":
+            from ddpm_pipeline.cli.export import run
         case "push":
             from ddpm_pipeline.cli.push import run
     return run

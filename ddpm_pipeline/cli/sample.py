@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.inputs import require_model
 from ddpm_pipeline.common import check_output_file, check_output_folder
 from ddpm_pipeline.pipelines import SampleConfig, check_not_foreign, npz_manifest
+from ddpm_pipeline.training import has_checkpoints_only
 
 __all__ = ["PICTURE_SUFFIXES", "SampleArguments", "run"]
 
@@ -24,7 +28,10 @@ PICTURE_SUFFIXES = """
 
 @dataclass(frozen=True, kw_only=True)
 class SampleArguments(SampleConfig):
-    """Draw images from a saved model; `--model` may be left out before its name."""
+    """Draw images from a saved model; `--model` may be left out before its name.
+
+    Of a training run that has not saved its model yet the newest checkpoint is sampled.
+    """
 
     output: str = "samples.png"
     """A picture, for a grid of all images; a directory, or a .npz file."""
@@ -45,12 +52,25 @@ class SampleArguments(SampleConfig):
 def run(argv: Sequence[str]) -> None:
     """Draw images as the arguments say, and print where they are."""
     arguments = parse(SampleArguments, argv, prog="ddpm sample", positional=("model",))
-    require_model(arguments.model)
+    is_unfinished = has_checkpoints_only(arguments.model)
+    if not is_unfinished:
+        require_model(arguments.model)
     _check_output(arguments)
+    with _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as ready:
+        path = (_draw_grid if arguments.is_grid else _sample_images)(ready)
+    print(path)  # noqa: T201
 
-    from ddpm_pipeline.pipelines import sample_images
 
-    print((_draw_grid if arguments.is_grid else sample_images)(arguments))  # noqa: T201
+@contextmanager
+def _model_of_checkpoint(arguments: SampleArguments) -> Iterator[SampleArguments]:
+    """Put the model of the newest checkpoint in the place of a run that has none, and say so."""
+    from ddpm_pipeline.training import export_checkpoint
+
+    with TemporaryDirectory() as folder:
+        found = export_checkpoint(arguments.model, folder)
+        print(f"there is no saved model yet: sampling from {found}", file=sys.stderr)  # noqa: T201
+        # The arguments were checked, and a picture to be replaced is still there.
+        yield replace(arguments, model=folder, overwrite=True)
 
 
 def _check_output(arguments: SampleArguments) -> None:
@@ -69,11 +89,15 @@ def _check_output(arguments: SampleArguments) -> None:
 def _draw_grid(arguments: SampleArguments) -> Path:
     """Draw all images into one picture."""
     from ddpm_pipeline.common import process_state
-    from ddpm_pipeline.data import image_grid
-    from ddpm_pipeline.pipelines import load_image_sampler
+    from ddpm_pipeline.pipelines import draw_grid, load_image_sampler
 
     path = Path(arguments.output)
-    sampler = load_image_sampler(arguments, process_state().device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image_grid(sampler(range(arguments.num_images))).save(path)
+    draw_grid(load_image_sampler(arguments, process_state().device), arguments.num_images, path)
     return path
+
+
+def _sample_images(arguments: SampleArguments) -> Path:
+    """Draw every image into a file of its own, or all into one array."""
+    from ddpm_pipeline.pipelines import sample_images
+
+    return sample_images(arguments)

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
         sync_path,
         write_aside,
         write_bytes,
+        write_figure,
         write_json,
+        write_picture,
         write_text,
+        written_aside,
     )
     from ddpm_pipeline.common.fingerprints import (
         check_weights,
@@ -62,8 +65,8 @@ __getattr__, __dir__, __all__ = lazy_face(
             "draw_seed join_restarted_processes on_main process_state shared_accelerator"
         ),
         "files": (
-            "TEMPORARY_PATTERN discard_unfinished sync_path write_aside write_bytes write_json "
-            "write_text"
+            "TEMPORARY_PATTERN discard_unfinished sync_path write_aside write_bytes write_figure "
+            "write_json write_picture write_text written_aside"
         ),
         "fingerprints": (
             "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"

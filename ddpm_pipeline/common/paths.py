@@ -70,7 +70,9 @@ def check_saved_model(folder: str | os.PathLike) -> None:
     if not path.is_dir():
         raise NotADirectoryError(f"{name!r} is a file, not the folder of a saved model")
     if not (path / MODEL_INDEX).is_file():
-        raise FileNotFoundError(f"there is no saved model in {name!r}: no {MODEL_INDEX}")
+        is_run = (path / "checkpoints").is_dir() or (path / "state.json").is_file()
+        hint = f"; `ddpm export {name} --output DIR` makes one of its checkpoint" if is_run else ""
+        raise FileNotFoundError(f"there is no saved model in {name!r}: no {MODEL_INDEX}{hint}")
 
 
 def check_has_folder(model: str, needed: str) -> None:

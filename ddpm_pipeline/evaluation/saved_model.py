@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from ddpm_pipeline.common import process_state, stream_generator, write_aside, write_json
+from ddpm_pipeline.common import process_state, stream_generator, write_json, write_picture
 from ddpm_pipeline.data import ImageData, nearest_picture, source_name
 from ddpm_pipeline.evaluation.compared_images import open_reference, open_samples, read_manifest
 from ddpm_pipeline.evaluation.config import EvaluateConfig
@@ -133,8 +133,7 @@ def _show_nearest(
     distances, numbers = nearest_images(images, data, extractor)
     if process_state().is_main_process:
         neighbors = [data.batch(column).images for column in numbers.T]
-        with write_aside(_output(config) / _NEAREST_NAME) as file:
-            nearest_picture(images, neighbors).save(file, "png")
+        write_picture(_output(config) / _NEAREST_NAME, nearest_picture(images, neighbors))
     return [
         {"image": i, "nearest": numbers[i].tolist(), "distances": distances[i].tolist()}
         for i in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddpm_pipeline.common import write_figure, write_text
 from ddpm_pipeline.likelihood.report import BoundReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["rate_distortion", "save_figure", "save_scores", "term_profile"]
+__all__ = ["figure_class", "rate_distortion", "save_figure", "save_scores", "term_profile"]
 
 
 # Draws that a point of an estimated profile averages over, at least.
@@ -69,17 +72,27 @@ def save_figure(report: BoundReport, path: str | os.PathLike) -> None:
     Raises:
         ImportError: If matplotlib is missing; says what to install.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the figure needs `pip install ddpm_pipeline[eval]`") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = figure_class()(figsize=(10, 4), layout="constrained")
     terms, curve = figure.subplots(1, 2)
     _draw_terms(terms, report)
     _draw_rate_distortion(curve, report)
     title = f"{report.bits_per_dim:.4f} ± {report.standard_error:.4f} bits/dim"
     figure.suptitle(f"{title}, {report.num_images} images, {len(report.chain)} steps")
-    figure.savefig(path, dpi=120)
+    path = Path(path)
+    write_figure(path if path.suffix else path.with_suffix(".png"), figure, dpi=120)
+
+
+def figure_class() -> type[Figure]:
+    """Import what draws figures, which is asked for before the work that ends in one.
+
+    Raises:
+        ImportError: If matplotlib is missing; says what to install.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("the figure needs `pip install ddpm_pipeline[eval]`") from None
+    return Figure
 
 
 def _draw_terms(axes: Axes, report: BoundReport) -> None:
@@ -108,6 +121,8 @@ def _draw_rate_distortion(axes: Axes, report: BoundReport) -> None:
 def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[str]) -> None:
     """Write one line for each image: its number, its name, and its bound with the parts.
 
+    What is not UTF-8 in a name is escaped, as \\xe9 is, so that the file can be read as UTF-8.
+
     Arguments:
         report: Of the images.
         path: Of the CSV file.
@@ -120,8 +135,10 @@ def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[st
         "decoder": report.decoder_per_example,
     }
     values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "name", *columns])
-        for i, (name, row) in enumerate(zip(names, values, strict=True)):
-            writer.writerow([i, name, *(f"{value:.6f}" for value in row)])
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["image", "name", *columns])
+    for i, (name, row) in enumerate(zip(names, values, strict=True)):
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        writer.writerow([i, shown, *(f"{value:.6f}" for value in row)])
+    write_text(Path(path), table.getvalue())

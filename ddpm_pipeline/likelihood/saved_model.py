@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import (
+    check_output_file,
     process_state,
     shared_accelerator,
     stream_generator,
@@ -30,12 +31,18 @@ from ddpm_pipeline.data import (
 )
 from ddpm_pipeline.likelihood.bound import variational_bound
 from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
-from ddpm_pipeline.likelihood.figures import save_figure
+from ddpm_pipeline.likelihood.figures import figure_class, save_figure
 from ddpm_pipeline.likelihood.report import BoundReport
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["MeasuredBound", "bound_of_saved_model", "bound_on_images", "output_folder"]
+__all__ = [
+    "MeasuredBound",
+    "bound_of_saved_model",
+    "bound_on_images",
+    "check_results",
+    "output_folder",
+]
 
 
 def bound_of_saved_model(config: BoundConfig) -> BoundReport:
@@ -51,6 +58,8 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
+    check_results(config, "bound.json", "bound.png")
+    figure_class()  # is there, before what ends in a figure
     measured = bound_on_images(
         config,
         name="bound",
@@ -82,6 +91,16 @@ def output_folder(config: MeasureConfig) -> Path:
     folder = Path(config.output_dir or config.model)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_results(config: MeasureConfig, *names: str) -> None:
+    """Refuse an output folder where results of these names could not be written at the end.
+
+    Raises:
+        OSError: If one could not.
+    """
+    for name in names:
+        check_output_file("output_dir", Path(config.output_dir or config.model, name))
 
 
 class MeasuredBound(NamedTuple):

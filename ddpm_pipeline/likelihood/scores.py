@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import process_state
+from ddpm_pipeline.common import process_state, write_picture
 from ddpm_pipeline.data import (
     ImageData,
     contact_sheet,
@@ -22,7 +22,7 @@ from ddpm_pipeline.data import (
 from ddpm_pipeline.likelihood.config import ScoreConfig
 from ddpm_pipeline.likelihood.figures import save_scores
 from ddpm_pipeline.likelihood.report import BoundReport
-from ddpm_pipeline.likelihood.saved_model import bound_on_images, output_folder
+from ddpm_pipeline.likelihood.saved_model import bound_on_images, check_results, output_folder
 
 __all__ = ["scores_of_saved_model"]
 
@@ -40,6 +40,7 @@ def scores_of_saved_model(config: ScoreConfig) -> BoundReport:
         ValueError: If an option, the images or the model do not fit each other.
         OSError: If the model cannot be loaded.
     """
+    check_results(config, "scores.csv", "scores.png")
     report, data, _ = bound_on_images(config, name="scores", shuffled=False)
     if process_state().is_main_process:
         folder = output_folder(config)
@@ -67,4 +68,4 @@ def _save_extremes(report: BoundReport, data: ImageData, path: Path, count: int)
     shown = torch.cat([order[:count], order.flip(0)[:count]])
     images: Tensor = data.batch(shown).images
     bits = report.per_example[shown].tolist()
-    contact_sheet(images, bits, shown.tolist()).save(path)
+    write_picture(path, contact_sheet(images, bits, shown.tolist()))

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
         use_float32_attention,
         use_matrix_products,
     )
-    from ddpm_pipeline.networks.denoiser import Denoiser, device_of, evaluating, run_denoiser
+    from ddpm_pipeline.networks.denoiser import (
+        Denoiser,
+        device_of,
+        dtype_of,
+        evaluating,
+        run_denoiser,
+    )
     from ddpm_pipeline.networks.inference import (
         FastForward,
         InferencePrecision,
@@ -34,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "classes": "check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork",
         "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",
-        "denoiser": "Denoiser device_of evaluating run_denoiser",
+        "denoiser": "Denoiser device_of dtype_of evaluating run_denoiser",
         "inference": "FastForward InferencePrecision computes_in_bfloat16",
         "launching": "is_sharded_run without_accelerates_own",
         "model_facts": "ModelFacts facts_of set_facts",

@@ -23,9 +23,10 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
@@ -89,11 +90,14 @@ def use_matrix_products(network: nn.Module) -> None:
 class SwappedLayers:
     """The layers of a network that can be swapped, for the length of a block, and back.
 
-    Layers that somebody else replaced in the meantime are left alone.
+    Layers that somebody else replaced in the meantime are left alone. Of blocks in several threads
+    the first swaps them in and the last swaps them out.
     """
 
     attention: tuple[Attention, ...]
     convolutions: tuple[nn.Conv2d, ...]
+    _lock: Lock = field(default_factory=Lock)
+    _blocks: list[ExitStack] = field(default_factory=list)
 
     @classmethod
     def of(cls, network: nn.Module) -> SwappedLayers:
@@ -102,6 +106,22 @@ class SwappedLayers:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
+        """Have the faster layers in place, and diffusers' again when nobody needs them."""
+        with self._lock:
+            if not self._blocks:
+                self._blocks.append(ExitStack())
+                self._blocks[0].enter_context(self._swapped())
+            self._blocks.append(self._blocks[0])
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks.pop()
+                if len(self._blocks) == 1:
+                    self._blocks.pop().close()
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
         """Swap the faster layers in, and diffusers' back in at the end."""
         narrow = [m for m in self.attention if type(m.processor) in _OF_DIFFUSERS]
         attention = [(module, module.processor) for module in narrow]

@@ -5,13 +5,14 @@ object. What differs between them is settled here once: where it lives, in which
 computes, whether it takes class labels, and that dropout is off while it is measured.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Denoiser", "device_of", "evaluating", "run_denoiser"]
+__all__ = ["Denoiser", "device_of", "dtype_of", "evaluating", "run_denoiser"]
 
 
 Denoiser = Callable[..., object]
@@ -23,7 +24,7 @@ def device_of(model: Denoiser, default: torch.device) -> torch.device:
     return default if parameter is None else parameter.device
 
 
-def _dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
+def dtype_of(model: Denoiser, default: torch.dtype) -> torch.dtype:
     """Find the precision that the model says it has, or else that of its parameters."""
     dtype = getattr(model, "dtype", None)
     if not isinstance(dtype, torch.dtype):
@@ -50,15 +51,20 @@ def run_denoiser(
     Returns:
         Shape (B, C', *): the channels are for the caller to check.
     Raises:
-        TypeError: If the output is not a tensor.
+        TypeError: If the model cannot be called so, or the output is not a tensor.
         ValueError: If its shape differs from that of x_t in more than the channels, or a model
             with classes is given none.
     """
-    config = getattr(model, "config", None)
+    config = getattr(getattr(model, "module", model), "config", None)  # also of a wrapped one
     if class_labels is None and getattr(config, "num_class_embeds", None) is not None:
         raise ValueError("class_labels must be given, one for each image: the model has classes")
     labels = {} if class_labels is None else {"class_labels": class_labels}
-    output = model(x_t.to(_dtype_of(model, x_t.dtype)), t, **labels)
+    inputs = x_t.to(dtype_of(model, x_t.dtype)), t
+    try:
+        output = model(*inputs, **labels)
+    except TypeError:
+        _check_takes(model, *inputs, **labels)
+        raise
     output = getattr(output, "sample", output)
     if not isinstance(output, Tensor):
         raise TypeError(
@@ -71,6 +77,20 @@ def run_denoiser(
             f"{(*output.shape,)}"
         )
     return output.to(x_t.dtype)
+
+
+def _check_takes(model: Denoiser, *inputs: Tensor, **labels: Tensor) -> None:
+    """Raise TypeError if a model does not take such arguments; says what it must take."""
+    try:
+        signature = inspect.signature(getattr(model, "forward", model))
+        signature.bind(*inputs, **labels)
+    except TypeError as error:
+        wanted = ", ".join(["x_t", "t", *labels])
+        raise TypeError(
+            f"model must be called as model({wanted}), got a {type(model).__name__}: {error}"
+        ) from None
+    except ValueError:  # it does not tell its signature
+        return
 
 
 @contextmanager

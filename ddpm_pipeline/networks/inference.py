@@ -83,7 +83,8 @@ class FastForward:
     def __call__(self, image: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Compute the network's output."""
         with self._settings(image.device):
-            return self.network(image, t, class_labels=class_labels).sample
+            output = self.network(image, t, class_labels=class_labels)
+        return getattr(output, "sample", output)
 
     @contextmanager
     def _settings(self, device: torch.device) -> Iterator[None]:

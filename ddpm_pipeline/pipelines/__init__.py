@@ -6,6 +6,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
+    from ddpm_pipeline.pipelines.grids import draw_grid
     from ddpm_pipeline.pipelines.manifest import (
         MANIFEST_NAME,
         check_not_foreign,
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "config": "SampleConfig SamplingOptions",
+        "grids": "draw_grid",
         "manifest": "MANIFEST_NAME check_not_foreign npz_manifest",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",

@@ -50,7 +50,6 @@ class Step:
     predicted_x_0: Tensor | None
 
 
-@torch.no_grad()
 def denoise(
     network: Callable[[Tensor, Tensor], Tensor],
     scheduler: SchedulerMixin,
@@ -77,6 +76,19 @@ def denoise(
         ValueError: If eta is not allowed or the scheduler does not take it.
     """
     options = _step_options(scheduler, generator, eta)
+    return _walk(network, scheduler, image, timesteps, options, edit)
+
+
+@torch.no_grad()
+def _walk(
+    network: Callable[[Tensor, Tensor], Tensor],
+    scheduler: SchedulerMixin,
+    image: Tensor,
+    timesteps: Iterable[Tensor],
+    options: dict[str, Any],
+    edit: Callable[[Step], Tensor | None] | None,
+) -> Iterator[Step]:
+    """Take every step of ``denoise``, whose ``step`` gets these options."""
     for index, t in enumerate(timesteps):
         output = network(scheduler.scale_model_input(image, t), t)
         if not takes_variance(scheduler):

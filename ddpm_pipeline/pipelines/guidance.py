@@ -14,7 +14,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from ddpm_pipeline.networks import FastForward
+from ddpm_pipeline.networks import FastForward, dtype_of
 
 __all__ = ["GuidedNetwork"]
 
@@ -40,7 +40,7 @@ class GuidedNetwork:
 
     def __call__(self, image: Tensor, t: Tensor) -> Tensor:
         """Compute the output at x_t, in float32."""
-        image = image.to(self.unet.dtype)
+        image = image.to(dtype_of(self.unet, image.dtype))
         conditional = self._output(image, t, self.labels)
         if self.labels is None or self.guidance_scale == 1:
             return conditional

@@ -1,6 +1,7 @@
 """What callers of the pipeline pass, checked and in the form that the loop uses.
 
     check_fit(unet, scheduler)
+    batch_size = check_noise(None, unet, batch_size=2)
     choose_chain(scheduler, num_inference_steps=50, timesteps=None)
     labels = label_tensor(unet, class_labels=[0, 3], guidance_scale=1.0, batch_size=2)
     batches = split_request(2, generator, labels, max_batch_size=None)
@@ -28,10 +29,12 @@ from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = [
+    "MOST_CHANNELS",
     "Batch",
     "Labels",
     "check_call",
     "check_fit",
+    "check_noise",
     "choose_chain",
     "label_tensor",
     "split_request",
@@ -42,6 +45,10 @@ __all__ = [
 Labels = str | int | Sequence[str | int] | Tensor | None
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _ROWS, _LIST_ROWS = 256, 16
+MOST_CHANNELS = 4
+"""Of a picture."""
+# What becomes float32 without rounding.
+_NOISE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +60,14 @@ class Batch:
         generator: Source of their noise.
         labels: Their classes, shape (size,), or None.
         call_rows: Rows of every model call; None for ``size``.
+        noise: What they start from, (size, C, H, W); None draws it.
     """
 
     size: int
     generator: Generators
     labels: Tensor | None
     call_rows: int | None = None
+    noise: Tensor | None = None
 
 
 def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
@@ -81,14 +90,22 @@ def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         scheduler.check_weights(unet)
 
 
-def check_call(output_type: str, generator: Generators, batch_size: int) -> None:
-    """Refuse an output type, a number of images or generators that are not allowed.
+def check_call(output_type: str, generator: Generators, batch_size: int, channels: int) -> None:
+    """Refuse an output type or generators that are not allowed.
 
+    Arguments:
+        output_type, generator: As they were passed.
+        batch_size: Number of images.
+        channels: C, of the images.
     Raises:
         ValueError: If one is not; names it.
     """
     check_choice("output_type", output_type, OUTPUTS)
-    check_integer("batch_size", batch_size)
+    if output_type == "pil" and channels > MOST_CHANNELS:
+        raise ValueError(
+            f"output_type must be 'np' or 'pt' for images of {channels} channels, got 'pil': "
+            f"pictures have 1 to {MOST_CHANNELS}"
+        )
     if isinstance(generator, list):
         if len(generator) != batch_size:
             raise ValueError(
@@ -97,6 +114,39 @@ def check_call(output_type: str, generator: Generators, batch_size: int) -> None
             )
     elif not isinstance(generator, torch.Generator | None):
         raise ValueError(f"generator must be a torch.Generator or a list, got {generator!r}")
+
+
+def check_noise(noise: Tensor | None, unet: UNet2DModel, batch_size: int | None) -> int:
+    """Check the noise that a caller gives, and the size of images; give the number of images.
+
+    Arguments:
+        noise: What images start from, (N, C, H, W), or None.
+        unet: Whose images they are.
+        batch_size: N; None for as many as the noise has, or 1.
+    Raises:
+        ValueError: If the noise is not allowed, or nothing says how large the images are.
+    """
+    size = unet.config.sample_size
+    if noise is None:
+        if size is None:
+            raise ValueError(
+                "noise must be given, (N, C, H, W): the U-Net has no sample_size that says how "
+                "large images are; unet.register_to_config(sample_size=...) gives it one"
+            )
+        return 1 if batch_size is None else check_integer("batch_size", batch_size)
+    if not isinstance(noise, Tensor) or noise.dtype not in _NOISE_TYPES:
+        found = noise.dtype if isinstance(noise, Tensor) else type(noise).__name__
+        raise ValueError(f"noise must be a float32 tensor, got {found}")
+    sides = (size, size) if isinstance(size, int) else size
+    rows = "N" if batch_size is None else check_integer("batch_size", batch_size)
+    wanted = (rows, unet.config.in_channels, *(sides or ("H", "W")))
+    fits = [w == n or isinstance(w, str) for w, n in zip(wanted, noise.shape, strict=False)]
+    if noise.ndim != len(wanted) or not all(fits) or 0 in noise.shape:
+        shape = ", ".join(map(str, wanted))
+        raise ValueError(f"noise must be of shape ({shape}), got {(*noise.shape,)}")
+    if not noise.isfinite().all():
+        raise ValueError("noise must be finite, got NaN or infinity")
+    return len(noise)
 
 
 def choose_chain(
@@ -111,7 +161,7 @@ def choose_chain(
         T = scheduler.config.num_train_timesteps
         wanted = T if num_inference_steps is None else num_inference_steps
         K = check_integer("num_inference_steps", wanted, most=T)
-        scheduler.set_timesteps(K)
+        _set_timesteps(scheduler, K)
         if scheduler.timesteps.min() < 0:
             raise ValueError(
                 f"num_inference_steps={K} makes {type(scheduler).__name__} step below 0, "
@@ -127,6 +177,19 @@ def choose_chain(
         name = type(scheduler).__name__
         raise ValueError(f"timesteps cannot be chosen for a {name}; pass num_inference_steps")
     scheduler.set_timesteps(timesteps=timesteps)
+
+
+def _set_timesteps(scheduler: SchedulerMixin, K: int) -> None:
+    """Set K timesteps; name the option where a scheduler of others cannot make so many."""
+    try:
+        scheduler.set_timesteps(K)
+    except Exception as error:
+        if isinstance(scheduler, DDPMScheduler):
+            raise
+        said = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"num_inference_steps={K} is no chain of a {type(scheduler).__name__}: {said}"
+        ) from error
 
 
 def label_tensor(
@@ -187,7 +250,11 @@ def _label_numbers(unet: UNet2DModel, class_labels: Labels) -> Tensor:
 
 
 def split_request(
-    batch_size: int, generator: Generators, labels: Tensor | None, max_batch_size: int | None
+    batch_size: int,
+    generator: Generators,
+    labels: Tensor | None,
+    max_batch_size: int | None,
+    noise: Tensor | None = None,
 ) -> list[Batch]:
     """Split a request into batches, each of one model call at a time.
 
@@ -208,6 +275,7 @@ def split_request(
             generator=generator[part] if is_list else generator,
             labels=None if labels is None else labels[part],
             call_rows=rows if is_list else None,
+            noise=None if noise is None else noise[part],
         )
         for part in parts
     ]
@@ -216,7 +284,9 @@ def split_request(
 def starting_noise(
     unet: UNet2DModel, scheduler: SchedulerMixin, batch: Batch, device: torch.device
 ) -> Tensor:
-    """Draw the image that a chain starts from: normal noise at the scheduler's scale, float32."""
+    """Give the image that a chain starts from: normal noise at the scheduler's scale, float32."""
+    if batch.noise is not None:
+        return batch.noise.to(device, torch.float32) * scheduler.init_noise_sigma
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (batch.size, unet.config.in_channels, height, width)

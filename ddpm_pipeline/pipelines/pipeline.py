@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -31,25 +31,20 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
+from ddpm_pipeline.common import written_aside
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
-from ddpm_pipeline.networks import FastForward, InferencePrecision
-from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
-from ddpm_pipeline.pipelines.guidance import GuidedNetwork
-from ddpm_pipeline.pipelines.inputs import (
-    Batch,
-    Labels,
-    check_call,
-    check_fit,
-    choose_chain,
-    label_tensor,
-    split_request,
-    starting_noise,
-)
+from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
+from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
+from ddpm_pipeline.pipelines.denoising import Generators, Step
+from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
+from ddpm_pipeline.pipelines.inputs import Labels, check_fit
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["DDPMPipeline"]
+
+_CPU = torch.device("cpu")
 
 Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -60,10 +55,12 @@ class DDPMPipeline(DiffusionPipeline):
 
     Arguments:
         unet: Network on (B, C, H, W) in [-1, 1]; 2C output channels for learned variances.
-        scheduler: Any diffusers scheduler; a plain ``diffusers.DDPMScheduler`` is replaced by
-            ``ddpm_pipeline.DDPMScheduler`` with its config.
+        scheduler: Any diffusers scheduler of discrete timesteps (see ``fitting``); a plain
+            ``diffusers.DDPMScheduler`` is replaced by ours with its config.
     Raises:
-        ValueError: If the U-Net's channels do not fit the scheduler's variance type.
+        TypeError: If the network cannot be called as a ``UNet2DModel`` is.
+        ValueError: If the scheduler cannot take noise to images, or the U-Net's channels do not
+            fit its variance type; says why, and what works.
     Source: Ho et al. 2020 (arXiv:2006.11239), algorithm 2.
     """
 
@@ -73,15 +70,17 @@ class DDPMPipeline(DiffusionPipeline):
 
     def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
+        check_network(unet)
         scheduler = _upgraded(scheduler)
         check_fit(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Upgrade also a scheduler that is put in later; leave another U-Net unoptimized."""
-        super().__setattr__(name, _upgraded(value) if name == "scheduler" else value)
+        """Take another scheduler or U-Net if it works here; the U-Net is not optimized yet."""
         if name == "unet":
+            check_network(value)
             self._fast = None
+        super().__setattr__(name, _upgraded(value) if name == "scheduler" else value)
 
     def optimize(
         self,
@@ -119,10 +118,10 @@ class DDPMPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         generator: Generators = None,
         num_inference_steps: int | None = None,
-        output_type: Literal["pil", "np", "pt"] = "pil",
+        output_type: OutputType = "pil",
         return_dict: bool = True,
         *,
         timesteps: Sequence[int] | None = None,
@@ -130,18 +129,23 @@ class DDPMPipeline(DiffusionPipeline):
         class_labels: Labels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
+        noise: Tensor | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput | tuple[Images]:
         r"""Draw images.
 
+        A call has its own copy of the scheduler, so that calls in threads, in callbacks and beside
+        ``progressive`` do not disturb each other. ``pipe.scheduler`` stays as it is, its
+        ``timesteps`` too; the chain of a call is what its callback is told.
+
         Arguments:
-            batch_size: Number of images, at least 1.
+            batch_size: Number of images, at least 1; as many as noise has, or 1, by default.
             generator: Source of all noise; or a list of one for each image, which fixes image i
                 whatever else is drawn with it: every model call then has exactly max_batch_size
                 rows, since kernels for other batch sizes round differently.
             num_inference_steps: K; all T timesteps of the scheduler by default.
-            output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt" (the same as
-                (N, C, H, W), on the model's device).
+            output_type: "pil" (up to 4 channels), "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
+                (the same as (N, C, H, W), on the model's device).
             return_dict: Whether to return an object with ``images`` rather than a tuple.
             timesteps: The chain itself, strictly decreasing, instead of K.
             max_batch_size: Rows of one model call, which bounds the memory; larger requests are
@@ -150,6 +154,8 @@ class DDPMPipeline(DiffusionPipeline):
                 name, as in "cat", or the number of its embedding.
             guidance_scale: w; 1 is no guidance.
             eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
+            noise: Standard normal noise to start from, (N, C, H, W), instead of what the generator
+                would draw first; a model without a sample_size takes the size from it.
             callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the
                 tensors "image" (x_s) and, where the scheduler gives it, "pred_original_sample";
                 an "image" in the dict that it returns replaces x_s.
@@ -158,20 +164,24 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument is not allowed, or the images are not finite.
         """
-        generator = list(generator) if isinstance(generator, tuple) else generator
-        labels = self._check_inputs(
-            output_type, generator, batch_size, class_labels, guidance_scale
+        request = Request(
+            batch_size=batch_size,
+            generator=generator,
+            num_inference_steps=num_inference_steps,
+            output_type=output_type,
+            timesteps=timesteps,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            noise=noise,
+            max_batch_size=max_batch_size,
         )
-        set_chain = partial(choose_chain, self.scheduler, num_inference_steps, timesteps)
-        set_chain()
-        batches = split_request(int(batch_size), generator, labels, max_batch_size)
+        call = self._begin(request)
+        batches, finished = call.batches, []
         edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
-        finished = []
-        with self.progress_bar(total=len(batches) * len(self.scheduler.timesteps)) as bar:
+        with self.progress_bar(total=len(batches) * call.num_steps) as bar:
             for batch in batches:
-                if batch is not batches[0]:
-                    set_chain()  # anew: some schedulers count their steps
-                for step in self._denoise(batch, guidance_scale, eta, edit):
+                for step in call.steps(batch, edit):
                     image = step.image
                     bar.update()
                 finished.append(OUTPUTS[output_type](unit_range(image)))
@@ -181,64 +191,45 @@ class DDPMPipeline(DiffusionPipeline):
 
     def progressive(
         self,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         generator: Generators = None,
         num_inference_steps: int | None = None,
-        output_type: Literal["pil", "np", "pt"] = "pil",
+        output_type: OutputType = "pil",
         *,
         timesteps: Sequence[int] | None = None,
         class_labels: Labels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
+        noise: Tensor | None = None,
     ) -> Iterator[tuple[int, Images]]:
         """Draw images and yield (t, what x_t says of x_0) at every timestep on the way.
 
         Arguments, errors and the type of the images are those of a call, whose images come last;
-        the network sees all of batch_size at once.
+        the network sees all of batch_size at once. Other images may be drawn meanwhile.
 
         Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
         """
-        labels = self._check_inputs(
-            output_type, generator, batch_size, class_labels, guidance_scale
+        request = Request(
+            batch_size=batch_size,
+            generator=generator,
+            num_inference_steps=num_inference_steps,
+            output_type=output_type,
+            timesteps=timesteps,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            noise=noise,
         )
-        choose_chain(self.scheduler, num_inference_steps, timesteps)
-        steps = self._denoise(Batch(int(batch_size), generator, labels), guidance_scale, eta)
-        convert = OUTPUTS[output_type]
+        call = self._begin(request)
+        steps, convert = call.steps(call.whole), OUTPUTS[output_type]
         return ((int(step.t), convert(unit_range(_predicted_x_0(step)))) for step in steps)
 
-    def _check_inputs(
-        self,
-        output_type: str,
-        generator: Generators,
-        batch_size: int,
-        class_labels: Labels,
-        guidance_scale: float,
-    ) -> Tensor | None:
-        """Check what a call is given; give its labels back, on the model's device."""
-        check_call(output_type, generator, batch_size)
-        check_fit(self.unet, self.scheduler)
-        labels = label_tensor(self.unet, class_labels, guidance_scale, int(batch_size))
-        return None if labels is None else labels.to(self._execution_device)
-
-    def _denoise(
-        self,
-        batch: Batch,
-        guidance_scale: float,
-        eta: float | None,
-        edit: Callable[[Step], Tensor | None] | None = None,
-    ) -> Iterator[Step]:
-        """Take noise down the scheduler's chain and yield every step."""
-        scheduler, forward = self.scheduler, self._fast or FastForward(self.unet)
-        network = GuidedNetwork(self.unet, forward, batch.labels, guidance_scale, batch.call_rows)
-        yield from denoise(
-            network,
-            scheduler,
-            starting_noise(self.unet, scheduler, batch, self._execution_device),
-            scheduler.timesteps,
-            generator=batch.generator,
-            eta=eta,
-            edit=edit,
-        )
+    def _begin(self, request: Request) -> Call:
+        """Check a request, and give it what it works with."""
+        forward, device = self._fast or FastForward(self.unet), device_of(self.unet, _CPU)
+        if hasattr(self.unet, "device"):  # as diffusers' models have, also offloaded ones
+            device = self._execution_device
+        return Call(self.unet, self.scheduler, forward, device, request)
 
     def _ask(self, callback: StepCallback, step: Step) -> Tensor | None:
         """Call a user's callback and give back the image that it replaces x_s by, if any."""
@@ -271,6 +262,8 @@ class DDPMPipeline(DiffusionPipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
 
+        What is there is replaced when all of it is written.
+
         Arguments:
             save_directory: Where to; created if it does not exist.
             kwargs: As for ``DiffusionPipeline.save_pretrained``; with push_to_hub=True also
@@ -288,9 +281,12 @@ class DDPMPipeline(DiffusionPipeline):
             )
         for component in self.components.values():
             forget_origin(component)
-        super().save_pretrained(os.fspath(save_directory), **kwargs)
-        for component in self.components:
-            drop_stale_weights(Path(save_directory, component))
+        if kwargs.get("is_main_process", True):
+            with written_aside(Path(save_directory)) as aside:
+                super().save_pretrained(os.fspath(aside), **kwargs)
+                written = {n: [f.name for f in (aside / n).iterdir()] for n in self.components}
+            for name, files in written.items():
+                drop_stale_weights(Path(save_directory, name), files)
         if is_pushed:
             repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)
@@ -338,9 +334,10 @@ class DDPMPipeline(DiffusionPipeline):
 
 
 def _upgraded(component: object) -> object:
-    """Make a plain stock DDPMScheduler ours; leave anything else as it is."""
+    """Make a plain stock DDPMScheduler ours; give any other back if it works here."""
     if type(component) is diffusers.DDPMScheduler:
         return DDPMScheduler.from_config(component.config)
+    check_scheduler(component)
     return component
 
 

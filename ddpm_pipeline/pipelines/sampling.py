@@ -42,7 +42,7 @@ from ddpm_pipeline.common import (
 from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.networks import class_numbers
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.inputs import label_tensor
+from ddpm_pipeline.pipelines.inputs import MOST_CHANNELS, label_tensor
 from ddpm_pipeline.pipelines.manifest import (
     MANIFEST_NAME,
     check_manifest,
@@ -112,6 +112,22 @@ class ImageSampler:
         return None if labels is None else [labels[i % len(labels)] for i in indices]
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Give the shape of an image, (H, W, C).
+
+        Raises:
+            ValueError: If the U-Net does not say.
+        """
+        config = self.pipe.unet.config
+        size = config.sample_size
+        if size is None:
+            raise ValueError(
+                "the model has no sample_size that says how large its images are; "
+                "pipe.unet.register_to_config(sample_size=...) gives it one, to be saved"
+            )
+        return (*((size, size) if isinstance(size, int) else size), config.in_channels)
+
+    @property
     def num_steps(self) -> int:
         """K."""
         steps = self.options.num_inference_steps
@@ -155,6 +171,7 @@ def load_image_sampler(
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
     sampler = ImageSampler(pipe.to(device), options, saved)
+    sampler.image_shape  # noqa: B018 (refuses a model that does not tell it)
     _check_steps(sampler)
     _check_classes(sampler)
     return sampler
@@ -191,6 +208,7 @@ def sample_images(config: SampleConfig) -> Path:
     """
     state = process_state()
     sampler = load_image_sampler(config, state.device)
+    _check_format(config, sampler.image_shape[-1])
     output = Path(config.output)
     manifest = {
         **sampler.describe(),
@@ -214,6 +232,15 @@ def sample_images(config: SampleConfig) -> Path:
         join_parts(folder, shards, output, sampler.labels(range(total)), manifest)
     state.wait_for_everyone()
     return output
+
+
+def _check_format(config: SampleConfig, channels: int) -> None:
+    """Refuse a format of pictures for images that are none."""
+    if channels > MOST_CHANNELS and config.resolved_format != "npz":
+        raise ValueError(
+            f"format must be npz for images of {channels} channels, got "
+            f"{config.resolved_format!r}: pictures have 1 to {MOST_CHANNELS}"
+        )
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What makes a saved pipeline one that stock diffusers opens, with no trace of where it was made.
 
     forget_origin(component)               no local path in the config that will be saved
-    drop_stale_weights(folder / "unet")    one file, or shards and an index, and never both
+    drop_stale_weights(folder, written)    one file, or shards and an index, and never both
     stock_index(index)                     model_index.json names only classes of diffusers
 
 The first comes before diffusers saves, the second after it, the third while it does.
@@ -9,7 +9,8 @@ The first comes before diffusers saves, the second after it, the third while it 
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ __all__ = ["drop_stale_weights", "forget_origin", "stock_index"]
 
 
 _ORIGIN = "_name_or_path"
+# STEM[.VARIANT][-00001-of-00002].safetensors, and STEM.safetensors.index[.VARIANT].json.
+_WEIGHTS = re.compile(
+    r"([^.]+?)(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index(?:\.([^.]+))?\.json)?"
+)
 
 
 def forget_origin(component: object) -> None:
@@ -32,18 +37,26 @@ def forget_origin(component: object) -> None:
         component._internal_dict = FrozenDict(kept)  # noqa: SLF001
 
 
-def drop_stale_weights(folder: Path) -> None:
-    """Delete what diffusers leaves of older weights beside new ones in another layout.
+def drop_stale_weights(folder: Path, written: Collection[str]) -> None:
+    """Delete older weights of a folder in whose place new ones were written.
 
-    That is the index of shards that are gone, or a single file beside shards.
+    Those are a single file beside new shards, shards and their index beside a new single file, and
+    other shards beside new ones. Weights of another variant stay.
+
+    Arguments:
+        folder: Of a component.
+        written: The names of the new files in it.
     """
-    for index in folder.glob("*.safetensors.index*.json"):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if all((folder / shard).is_file() for shard in shards):
-            stem, variant = index.name.removesuffix(".json").split(".safetensors.index")
-            (folder / f"{stem}{variant}.safetensors").unlink(missing_ok=True)
-        else:
-            index.unlink()
+    replaced = {_weights_of(name) for name in written} - {None}
+    for path in list(folder.iterdir()) if replaced else ():
+        if path.name not in written and _weights_of(path.name) in replaced:
+            path.unlink()
+
+
+def _weights_of(name: str) -> tuple[str, str | None] | None:
+    """Tell the weights that a file is one of, by stem and variant; None if it is of none."""
+    found = _WEIGHTS.fullmatch(name)
+    return None if found is None else (found[1], found[2] or found[3])
 
 
 def stock_index(index: dict[str, Any]) -> dict[str, Any]:

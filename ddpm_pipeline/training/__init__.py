@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training.messages import as_typed
     from ddpm_pipeline.training.paths import check_sources, check_start
     from ddpm_pipeline.training.run import dry_run, train
+    from ddpm_pipeline.training.storage.export import (
+        CheckpointModel,
+        export_checkpoint,
+        open_checkpoint,
+    )
     from ddpm_pipeline.training.trainer import TrainingResult
+    from ddpm_pipeline.training.unfinished import has_checkpoints_only
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -25,6 +31,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "messages": "as_typed",
         "paths": "check_sources check_start",
         "run": "dry_run train",
+        "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "trainer": "TrainingResult",
+        "unfinished": "has_checkpoints_only",
     },
 )

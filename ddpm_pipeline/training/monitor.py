@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import write_aside
+from ddpm_pipeline.common import write_picture
 from ddpm_pipeline.data import image_grid
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
@@ -187,8 +187,7 @@ class Monitor:
             images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
         if images is not None:
             grid = image_grid(images)
-            with write_aside(self._folder.grid_path(step)) as file:
-                grid.save(file, "png")
+            write_picture(self._folder.grid_path(step), grid)
             track_image(self._accelerator, "samples", grid, step)
 
     # Checkpoints.

@@ -9,13 +9,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from ddpm_pipeline.common.files import (
     discard_unfinished,
     sync_path,
     write_aside,
     write_bytes,
+    write_figure,
+    write_picture,
     write_text,
+    written_aside,
 )
 
 if TYPE_CHECKING:
@@ -148,3 +152,63 @@ def test_files_and_folders_can_be_synced(path: Path) -> None:
     sync_path(path.parent)
     with pytest.raises(FileNotFoundError):
         sync_path(path.parent / "absent")
+
+
+# Names, pictures, folders.
+
+
+def test_a_name_of_any_length_and_bytes_can_be_written(tmp_path: Path) -> None:
+    for name in ("a" * 250, os.fsdecode(b"caf\xe9"), "[a] {b} c"):
+        write_text(tmp_path / name, "x")
+        assert (tmp_path / name).read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_names_in_text_are_the_bytes_that_they_are(tmp_path: Path) -> None:
+    write_text(tmp_path / "names", os.fsdecode(b"caf\xe9") + " ü")
+    assert (tmp_path / "names").read_bytes() == b"caf\xe9 " + "ü".encode()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", ""])
+def test_figures_are_whole_or_what_they_were(tmp_path: Path, suffix: str) -> None:
+    from matplotlib.figure import Figure
+
+    path = tmp_path / (f"a.{suffix}" if suffix else "a")
+    path.write_text("old")
+    broken = Figure()
+    broken.savefig = lambda file, **_: (file.write(b"half"), 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_figure(path, broken)
+    assert path.read_text() == "old"
+    write_figure(path, Figure())
+    assert path.stat().st_size > 100
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_pictures_are_png_whatever_they_are_called(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg", Image.new("RGBA", (2, 3)))
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert (picture.format, picture.size) == ("PNG", (2, 3))
+
+
+def test_a_folder_is_written_aside(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/kept").write_text("1")
+    (tmp_path / "old/a").write_text("1")
+
+    def write(*, fails: bool) -> None:
+        with written_aside(tmp_path / "old") as aside:
+            (aside / "sub").mkdir()
+            (aside / "sub/b").write_text("2")
+            (aside / "a").write_text("2")
+            if fails:
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(fails=True)
+    assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["a", "kept"]
+    assert (tmp_path / "old/a").read_text() == "1"
+    write(fails=False)
+    assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["a", "kept", "sub"]
+    assert (tmp_path / "old/a").read_text() == (tmp_path / "old/sub/b").read_text() == "2"
+    assert (tmp_path / "old/kept").read_text() == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,46 @@ def test_the_odd_image_is_found_by_name(setting: dict, tmp_path: Path) -> None:
     assert shown[18:90, 4:76].std() == 0
     assert shown[18 + 198 : 90 + 198, 4:76].std() > 100
     assert not list((tmp_path / "model").glob("*.state"))
+
+
+def test_names_in_any_bytes_are_written(setting: dict, tmp_path: Path) -> None:
+    """What is not UTF-8 in a name is escaped, so that every reader of UTF-8 reads the table."""
+    images = tmp_path / "images"
+    (images / "03.png").rename(images / os.fsdecode(b"caf\xe9.png"))
+    (images / "04.png").rename(images / 'a "b", ü.png')
+    scores_of_saved_model(ScoreConfig(**setting))
+    names = [row["name"] for row in rows_of(tmp_path / "model")]
+    assert len(names) == 13
+    assert {"caf\\xe9.png", 'a "b", ü.png', "sub/odd.png"} <= set(names)
+
+
+@pytest.mark.parametrize("result", ["scores.csv", "scores.png"])
+def test_results_that_could_not_be_written_are_refused_before_the_work(
+    setting: dict, tmp_path: Path, result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out" / result).mkdir(parents=True)
+    monkeypatch.setattr("ddpm_pipeline.likelihood.scores.bound_on_images", lambda *_, **__: 1 / 0)
+    with pytest.raises(IsADirectoryError, match=rf"output_dir=.*{result}' must be a file"):
+        scores_of_saved_model(ScoreConfig(**setting, output_dir=str(tmp_path / "out")))
+
+
+def test_old_scores_stay_until_the_new_ones_are_whole(
+    setting: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {name: f"old {name}" for name in ("scores.csv", "scores.png")}
+    for name, text in old.items():
+        (tmp_path / "model" / name).write_text(text)
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="disk full"):
+            scores_of_saved_model(ScoreConfig(**setting))
+    assert {name: (tmp_path / "model" / name).read_text() for name in old} == old
+    scores_of_saved_model(ScoreConfig(**setting))
+    assert len(rows_of(tmp_path / "model")) == 13
 
 
 def test_a_part_of_the_images_keeps_names_and_order(setting: dict, tmp_path: Path) -> None:

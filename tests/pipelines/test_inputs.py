@@ -31,13 +31,12 @@ def test_timesteps_can_be_chosen(tiny_unet: MakeUNet) -> None:
         1, timesteps=[900, 300, 20], callback_on_step_end=lambda _p, _i, t, _k: seen.append(int(t))
     )
     assert seen == [900, 300, 20]
-    assert pipe.scheduler.custom_timesteps
 
 
 def test_all_timesteps_are_the_default(tiny_unet: MakeUNet) -> None:
-    pipe = pipeline(tiny_unet(), num_train_timesteps=7)
-    pipe()
-    assert len(pipe.scheduler.timesteps) == 7
+    pipe, seen = pipeline(tiny_unet(), num_train_timesteps=7), []
+    pipe(callback_on_step_end=lambda _p, _i, t, _d: seen.append(int(t)))
+    assert seen == [6, 5, 4, 3, 2, 1, 0]
 
 
 def test_oblong_images(tiny_unet: MakeUNet) -> None:

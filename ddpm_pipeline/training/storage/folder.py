@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import discard_unfinished, write_aside, write_json
+from ddpm_pipeline.common import discard_unfinished, write_json, write_picture
 from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
@@ -249,5 +249,4 @@ def _save_enlarged(picture: Path, path: Path) -> None:
     with Image.open(picture) as small:
         times = max(1, _WIDTH // small.width)
         large = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
-        with write_aside(path) as file:
-            large.save(file, "png")
+        write_picture(path, large)

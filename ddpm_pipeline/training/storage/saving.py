@@ -15,9 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from accelerate.utils import gather_object
-from diffusers import UNet2DModel
 
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.hub import parse_hub_checkpoint
@@ -30,6 +28,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from ddpm_pipeline.training.storage.export import network_of
 from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.record import training_record
 
@@ -183,6 +182,7 @@ class RunSaver:
             "identity": self._identity.to_dict(),
             "processes": processes,
             "scaler": self._learner.scaler.state_dict(),
+            "unet": {k: v for k, v in self._learner.unet.config.items() if k != "_name_or_path"},
             **self._monitor.state(),
             "seconds": self._seconds(),
             "num_threads": self.chosen_threads,
@@ -206,7 +206,7 @@ class RunSaver:
             num_images=self._num_images,
             facts=facts_of(self._learner.unet),
         )
-        pipeline = DDPMPipeline(_network(self._learner.unet, weights), self._scheduler)
+        pipeline = DDPMPipeline(network_of(self._learner.unet.config, weights), self._scheduler)
         self._folder.save_model(pipeline, record)
         if self._known_images is not None:
             known = self._known_images()
@@ -238,12 +238,3 @@ class RunSaver:
     def finish_push(self) -> str | None:
         """Wait for the last push; say why it did not arrive, None if it did or none was asked."""
         return None if self._push is None else self._push.finish(self._config.hub_timeout)
-
-
-def _network(like: UNet2DModel, weights: dict[str, Tensor]) -> UNet2DModel:
-    """Make a network of these weights on the CPU, in plain memory order."""
-    with torch.device("meta"):
-        unet = UNet2DModel.from_config(like.config)
-    copies = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
-    unet.load_state_dict(copies, assign=True)
-    return unet

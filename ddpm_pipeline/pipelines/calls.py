@@ -1,0 +1,159 @@
+"""One call of the pipeline: what was asked for, checked, and the chain that is its own.
+
+    call = Call(unet, scheduler, forward, device, Request(batch_size=4, num_inference_steps=50))
+    for batch in call.batches:
+        for step in call.steps(batch):
+            step.image
+
+A call works with copies of the scheduler, one for each batch: whatever else is drawn meanwhile,
+in another thread, in a callback or by an iterator that is not finished, is drawn from other
+copies. The scheduler that the pipeline holds is only read.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.configuration_utils import FrozenDict
+from torch import Tensor
+
+from ddpm_pipeline.networks import FastForward
+from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
+from ddpm_pipeline.pipelines.guidance import GuidedNetwork
+from ddpm_pipeline.pipelines.inputs import (
+    Batch,
+    Labels,
+    check_call,
+    check_fit,
+    check_noise,
+    choose_chain,
+    label_tensor,
+    split_request,
+    starting_noise,
+)
+from ddpm_pipeline.schedulers import DDPMScheduler
+
+__all__ = ["Call", "OutputType", "Request", "own_scheduler"]
+
+
+OutputType = Literal["pil", "np", "pt"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Request:
+    """What a caller asks for, as it was passed: see ``DDPMPipeline.__call__``."""
+
+    batch_size: int | None
+    generator: Generators
+    num_inference_steps: int | None
+    output_type: OutputType
+    timesteps: Sequence[int] | None
+    class_labels: Labels
+    guidance_scale: float
+    eta: float | None
+    noise: Tensor | None
+    max_batch_size: int | None = None
+
+
+class Call:
+    """A request that was checked, with a scheduler of its own whose chain is chosen.
+
+    Arguments:
+        unet: The network.
+        scheduler: That of the pipeline, which stays as it is.
+        forward: How the network is called.
+        device: Where it is.
+        request: What is asked for.
+    Raises:
+        ValueError: If anything that was passed is not allowed.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        forward: FastForward,
+        device: torch.device,
+        request: Request,
+    ) -> None:
+        generator, noise = request.generator, request.noise
+        self._request, self._unet = request, unet
+        self._forward, self._device = forward, device
+        self._generator = list(generator) if isinstance(generator, tuple) else generator
+        self._size = check_noise(noise, unet, request.batch_size)
+        check_call(request.output_type, self._generator, self._size, unet.config.in_channels)
+        check_fit(unet, scheduler)
+        labels = label_tensor(unet, request.class_labels, request.guidance_scale, self._size)
+        self._labels = None if labels is None else labels.to(device)
+        self._scheduler = own_scheduler(scheduler)
+        choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """Split the request into batches of at most ``max_batch_size``."""
+        request = self._request
+        return split_request(
+            self._size, self._generator, self._labels, request.max_batch_size, request.noise
+        )
+
+    @property
+    def whole(self) -> Batch:
+        """Make one batch of the request, which the network sees at once."""
+        return Batch(self._size, self._generator, self._labels, noise=self._request.noise)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps a batch takes."""
+        return len(self._scheduler.timesteps)
+
+    def steps(
+        self, batch: Batch, edit: Callable[[Step], Tensor | None] | None = None
+    ) -> Iterator[Step]:
+        """Draw the noise of a batch, and take it down the chain step by step."""
+        request, scheduler = self._request, own_scheduler(self._scheduler)
+        network = GuidedNetwork(
+            self._unet, self._forward, batch.labels, request.guidance_scale, batch.call_rows
+        )
+        return denoise(
+            network,
+            scheduler,
+            starting_noise(self._unet, scheduler, batch, self._device),
+            scheduler.timesteps,
+            generator=batch.generator,
+            eta=request.eta,
+            edit=edit,
+        )
+
+
+def own_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
+    """Copy a scheduler with all that its steps may change.
+
+    Those of others keep a count of their steps and the last outputs of the network. Ours keeps
+    nothing, so that a copy shares its tables. A scheduler with methods that were replaced on the
+    object is given back as it is: those are bound to it.
+    """
+    if any(callable(v) and hasattr(type(scheduler), name) for name, v in vars(scheduler).items()):
+        return scheduler
+    own = copy.copy(scheduler)
+    if type(scheduler) is not DDPMScheduler:
+        memo = {id(scheduler): own}
+        vars(own).update({name: _copied(v, memo) for name, v in vars(scheduler).items()})
+    return own
+
+
+def _copied(value: object, memo: dict[int, object]) -> object:
+    """Copy a value that a scheduler keeps; of tensors without the graph that made them."""
+    if isinstance(value, FrozenDict):  # the config
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item, memo) for item in value)
+    if type(value) is dict:
+        return {key: _copied(item, memo) for key, item in value.items()}
+    return copy.deepcopy(value, memo)

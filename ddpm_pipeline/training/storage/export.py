@@ -1,0 +1,147 @@
+"""Models out of checkpoints: what a run that was stopped has learned.
+
+    found = open_checkpoint("runs/photos")              the newest; or of a step, or its folder
+    found.pipeline(batch_size=4)
+    export_checkpoint("runs/photos", "model", step=500)
+
+The weights are those of the average that was the best at the checkpoint, as in the model that the
+run itself saves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import UNet2DModel
+from safetensors.torch import load_file
+
+from ddpm_pipeline.common import check_output_folder, written_aside
+from ddpm_pipeline.pipelines import DDPMPipeline
+from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.setup import make_scheduler, make_unet
+from ddpm_pipeline.training.storage.checkpoints import (
+    check_whole,
+    checkpoint_path,
+    newest_checkpoint,
+    read_state,
+)
+from ddpm_pipeline.training.unfinished import CHECKPOINT_PATTERN, is_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CheckpointModel", "export_checkpoint", "network_of", "open_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointModel:
+    """The model of a checkpoint.
+
+    Arguments:
+        pipeline: With the weights of the best average.
+        path: The checkpoint.
+        step: Updates made.
+        decay: Of the average; None for the weights themselves.
+        config: Of the run, resolved.
+    """
+
+    pipeline: DDPMPipeline
+    path: Path
+    step: int
+    decay: float | None
+    config: TrainingConfig
+
+    def __str__(self) -> str:
+        weights = "weights" if self.decay is None else f"average of decay {self.decay}"
+        return f"the {weights} of checkpoint {self.path}, after update {self.step}"
+
+
+def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointModel:
+    """Open the model of a checkpoint.
+
+    Arguments:
+        folder: Of a run, or of a checkpoint.
+        step: Of the checkpoint, the newest whole one by default.
+    Raises:
+        FileNotFoundError: If there is none, or none of that step; names those there are.
+        ValueError: If it is damaged, or does not say what its network is.
+    """
+    path = _find(Path(folder), step)
+    check_whole(path)
+    state = read_state(path)
+    config = TrainingConfig.from_dict(state["identity"]["config"])
+    weights, decay = load_file(path / "model.safetensors"), state["best_decay"]
+    if decay is not None:
+        weights |= load_file(path / f"average-{decay}.safetensors")
+    unet = network_of(state.get("unet") or _config_of(config, weights), weights)
+    pipeline = DDPMPipeline(unet.eval(), make_scheduler(config))
+    return CheckpointModel(pipeline, path, state["step"], decay, config)
+
+
+def export_checkpoint(
+    folder: str | Path, output: str | Path, step: int | None = None
+) -> CheckpointModel:
+    """Save the model of a checkpoint as a run saves its own, with the options of the run.
+
+    Arguments:
+        folder, step: As for ``open_checkpoint``.
+        output: A new or empty folder.
+    Raises:
+        FileExistsError: If there is anything in output.
+        OSError, ValueError: As ``open_checkpoint``, or if it cannot be written.
+    """
+    check_output_folder("output", output)
+    output = Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"output {str(output)!r} is not empty; choose a new folder")
+    found = open_checkpoint(folder, step)
+    with written_aside(output) as aside:
+        found.pipeline.save_pretrained(aside)
+        found.config.save_json(aside / "training_config.json")
+    return found
+
+
+def _find(folder: Path, step: int | None) -> Path:
+    """Find the checkpoint that is asked for."""
+    if is_checkpoint(folder):
+        if step is not None and read_state(folder)["step"] != step:
+            raise FileNotFoundError(
+                f"checkpoint={step} is not the one in {str(folder)!r}, of update "
+                f"{read_state(folder)['step']}"
+            )
+        return folder
+    checkpoints = folder / "checkpoints"
+    there = sorted(path.name for path in checkpoints.glob(CHECKPOINT_PATTERN))
+    if not there:
+        raise FileNotFoundError(f"there is no checkpoint in {str(folder)!r}")
+    if step is None:
+        return newest_checkpoint(checkpoints)
+    path = checkpoint_path(checkpoints, step)
+    if not path.is_dir():
+        steps = ", ".join(str(int(name.rpartition("-")[2])) for name in there)
+        raise FileNotFoundError(f"checkpoint={step} is not in {str(folder)!r}, which has {steps}")
+    return path
+
+
+def _config_of(config: TrainingConfig, weights: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """Give the config of the network of a checkpoint that does not have it, by its weights."""
+    embeddings = weights.get("class_embedding.weight")
+    num_classes = None if embeddings is None else len(embeddings) - 1
+    with torch.device("meta"):
+        return make_unet(config, weights["conv_in.weight"].shape[1], num_classes).config
+
+
+def network_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet2DModel:
+    """Make a network of these weights on the CPU, in plain memory order."""
+    with torch.device("meta"):
+        unet = UNet2DModel.from_config(config)
+    copies = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
+    unet.load_state_dict(copies, assign=True)
+    return unet

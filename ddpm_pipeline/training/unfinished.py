@@ -1,0 +1,65 @@
+"""Runs that have no saved model yet, told apart before torch is imported.
+
+has_checkpoints_only("runs/photos")                         it was stopped before its first save
+has_checkpoints_only("runs/photos/checkpoints/step-0000500")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ddpm_pipeline.common import MODEL_INDEX
+from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["CHECKPOINT_PATTERN", "has_checkpoints_only", "is_checkpoint"]
+
+
+CHECKPOINT_PATTERN = "step-*"
+_CHECKPOINT_FILES = ("manifest.json", "state.json")
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """Tell whether a folder is a checkpoint of a run."""
+    return all(Path(folder, name).is_file() for name in _CHECKPOINT_FILES)
+
+
+def has_checkpoints_only(folder: str | Path) -> bool:
+    """Tell whether a folder is a checkpoint, or a run that has some and no saved model.
+
+    Raises:
+        FileNotFoundError: If it is a run with neither; says when the first will be there.
+    """
+    path = Path(folder)
+    if not path.is_dir() or (path / MODEL_INDEX).exists():
+        return False
+    if is_checkpoint(path) or any((path / "checkpoints").glob(CHECKPOINT_PATTERN)):
+        return True
+    if (path / "training_config.json").is_file():
+        raise FileNotFoundError(f"there is no model in {str(folder)!r} yet{_first_saves(path)}")
+    return False
+
+
+def _first_saves(run: Path) -> str:
+    """Say when a run saves first, and where it is."""
+    try:
+        config = TrainingConfig.from_json(run / "training_config.json")
+    except (OSError, ValueError):  # of another version
+        return ""
+    last = config.max_train_steps
+    model = min(n for n in (config.save_model_steps, last, float("inf")) if n)
+    saves = [f"its model is saved first after update {model}"]
+    if config.checkpointing_steps and config.checkpointing_steps < model:
+        saves.append(
+            f"a checkpoint, which can be sampled too, after update {config.checkpointing_steps}"
+        )
+    return f": {', and '.join(saves)}; {_progress(run)}"
+
+
+def _progress(run: Path) -> str:
+    """Say which update was logged last."""
+    try:
+        *_, line = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return f"update {json.loads(line)['step']} is the last that was logged"
+    except (OSError, ValueError, KeyError):
+        return "no update was logged so far"
