@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.common import (
+    accept_old_names,
+    check_at_least,
+    check_choice,
+    check_has_folder,
+    expand_home,
+)
 from ddpm_pipeline.diffusion import SPACINGS
 from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
 
@@ -53,6 +59,7 @@ def without_bound(samplers: Sequence[str]) -> list[str]:
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
+@accept_old_names(precision="target_standard_error")
 @dataclass(frozen=True, kw_only=True)
 class CalibrateConfig:
     """Measure what a model's best reverse variances and best steps follow from, and keep it.
@@ -71,7 +78,7 @@ class CalibrateConfig:
     """Scale images of another size to the model's, or put black around smaller ones."""
     num_forwards: int | None = None
     """Forward passes of one image each; 10 T unless given."""
-    precision: float | None = None
+    target_standard_error: float | None = None
     """Largest standard error of the bits per dimension; fail if there are too few images."""
     estimate: VarianceEstimate = "error"
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
@@ -93,10 +100,13 @@ class CalibrateConfig:
     """Features of Fréchet distances, as for `ddpm evaluate`; no distances unless given."""
     num_images: int = 10_000
     """Images to draw for each distance."""
-    variance_type: Literal["analytic", "as_saved"] = "analytic"
-    """What the model samples with from now on; models with learned variances keep theirs."""
+    variance_type: Literal["auto", "analytic", "as_saved"] = "auto"
+    """What the model samples with from now on; models with learned variances keep theirs.
+
+    "auto" changes it, and the spacing, to what features find better at every K, and to nothing
+    else: variances that are best for bits/dim can be worse for images."""
     timestep_spacing: str | None = None
-    """The model's spacing from now on; as it was unless given."""
+    """The model's spacing from now on; unless given, as for variance_type "auto"."""
     save: bool = True
     """Put the calibration into the model's scheduler, or write it to calibration.json alone."""
     output_dir: str | None = None
@@ -105,7 +115,10 @@ class CalibrateConfig:
     """The images, timesteps and noise follow from this number."""
 
     def __post_init__(self) -> None:
+        expand_home(self, "model", "data", "features", "output_dir")
         check_rows(self.samplers, self.spacings)
+        if self.timestep_spacing is not None:
+            check_choice("timestep_spacing", self.timestep_spacing, _ALL_SPACINGS)
         for name in ("samplers", "spacings"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be at least one, got none")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
 from ddpm_pipeline.common import check_output_folder
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.calibration.report import CalibrationReport
 
 __all__ = ["run"]
 
@@ -26,10 +30,10 @@ def run(argv: Sequence[str]) -> None:
 
     report = calibrate_saved_model(config)
     if process_state().is_main_process:
-        print(report.table(), *_notes(config), sep="\n\n")  # noqa: T201
+        print(report.table(), *_notes(config, report), sep="\n\n")  # noqa: T201
 
 
-def _notes(config: CalibrateConfig) -> Iterator[str]:
+def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
     """Yield what a reader of the tables should know."""
     if config.features is None:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
@@ -37,16 +41,19 @@ def _notes(config: CalibrateConfig) -> Iterator[str]:
             note += f" No bits/dim for {', '.join(left_out)}: the bound of DDIM is infinite."
         yield note
     written = f"calibration.json and plots are in {config.output_dir or config.model}"
-    yield f"{_saved(config)}; {written}." if config.save else f"The model is as it was; {written}."
+    saved = _saved(config, report) if config.save else "The model is as it was"
+    yield f"{saved}; {written}."
 
 
-def _saved(config: CalibrateConfig) -> str:
+def _saved(config: CalibrateConfig, report: CalibrationReport) -> str:
     """Say how the model samples from now on."""
-    from ddpm_pipeline.schedulers import DDPMScheduler
-
-    folder = Path(config.model) / "scheduler"
-    scheduler = DDPMScheduler.from_pretrained(folder)
-    return (
-        f"{folder} has the calibration and samples with variance_type "
-        f"{scheduler.variance_type} and timestep_spacing {scheduler.timestep_spacing} from now on"
+    text = (
+        f"{Path(config.model) / 'scheduler'} has the calibration and samples with variance_type "
+        f"{report.variance_type} and timestep_spacing {report.timestep_spacing} from now on"
     )
+    if config.variance_type == "auto" and config.features is None:
+        text += (
+            " (--variance_type and --timestep_spacing change that, or --features if it draws "
+            "better images)"
+        )
+    return text

@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
     require_features(config.features)
     if config.samples is not None:
         check_exists("samples", config.samples, "; `ddpm sample` draws them")
-    check_output_folder("output", config.output or config.model)
+    check_output_folder("output_dir", config.output_dir or config.model)
 
     from ddpm_pipeline.common import process_state
     from ddpm_pipeline.evaluation import evaluate

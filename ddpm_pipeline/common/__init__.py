@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         check_integer,
         is_integer,
     )
+    from ddpm_pipeline.common.config_key import PRIVATE_KEY
     from ddpm_pipeline.common.distributed import (
         draw_seed,
         join_restarted_processes,
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
         check_output_file,
         check_output_folder,
         check_saved_model,
+        expand_home,
         is_repo_id,
     )
     from ddpm_pipeline.common.precision import precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
+    from ddpm_pipeline.common.renaming import accept_old_names, old_names
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.version import __version__
 
@@ -55,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "checks": "check_at_least check_choice check_integer is_integer",
+        "config_key": "PRIVATE_KEY",
         "distributed": (
             "draw_seed join_restarted_processes on_main process_state shared_accelerator"
         ),
@@ -64,10 +68,11 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "
-            "check_output_file check_output_folder check_saved_model is_repo_id"
+            "check_output_file check_output_folder check_saved_model expand_home is_repo_id"
         ),
         "precision": "precise_dtype",
         "randomness": "stream_generator stream_key",
+        "renaming": "accept_old_names old_names",
         "state_file": "StateFile",
         "version": "__version__",
     },

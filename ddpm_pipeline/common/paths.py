@@ -4,6 +4,7 @@
     check_model("alice/digits")                      may be on the Hub, which nobody asks here
     check_data("data", "photos/")                    files here, or the name of a data set
     check_output_folder("output_dir", "runs/new")    can be made, or is there
+    expand_home(options, "data", "output_dir")       ~/photos becomes /home/me/photos
 
 A name here is a path before it is a name of the Hub. A model of the Hub is called OWNER/NAME: a
 word without an owner is taken for a folder that is missing, not for one of the old names that the
@@ -28,6 +29,7 @@ __all__ = [
     "check_output_file",
     "check_output_folder",
     "check_saved_model",
+    "expand_home",
     "is_repo_id",
 ]
 
@@ -35,6 +37,22 @@ MODEL_INDEX = "model_index.json"
 """The file that makes a folder a saved model."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 _FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
+
+
+def expand_home(options: object, *names: str) -> None:
+    """Put home folders in place of ~ and ~USER at the beginning of paths.
+
+    A shell does so in ``--output_dir ~/model`` and not in ``--output_dir=~/model``, and nobody
+    does in Python, where a folder called ~ would be made.
+
+    Arguments:
+        options: An instance of a dataclass, frozen or not, which is changed.
+        names: Its fields that hold paths, or names that are no path, or None.
+    """
+    for name in names:
+        path = getattr(options, name)
+        if path is not None and os.fspath(path).startswith("~"):
+            object.__setattr__(options, name, type(path)(os.path.expanduser(path)))  # noqa: PTH111
 
 
 def is_repo_id(name: str) -> bool:

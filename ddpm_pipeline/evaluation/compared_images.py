@@ -1,6 +1,7 @@
 """The two sets of images that an evaluation compares: the reference, and samples drawn before.
 
     data  = open_reference(config, sampler)                 in the size that the model makes
+    classes = choose_classes(config, sampler)               of what is to be drawn
     drawn = open_samples("samples/", data)                  what `ddpm sample` wrote, complete
     read_manifest(Path("samples/"))                         what determined them
 
@@ -18,10 +19,17 @@ import torch
 
 from ddpm_pipeline.common import check_integer, stream_generator
 from ddpm_pipeline.data import ImageData, check_unchanged_size, open_images, open_model_images
+from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, npz_manifest
 
-__all__ = ["open_reference", "open_samples", "random_subset", "read_manifest"]
+__all__ = [
+    "choose_classes",
+    "open_reference",
+    "open_samples",
+    "random_subset",
+    "read_manifest",
+]
 
 
 def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
@@ -39,6 +47,28 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
         labels=False,
     )
     return random_subset(data, config.num_reference, "num_reference")
+
+
+def choose_classes(config: EvaluateConfig, sampler: ImageSampler) -> ChosenClasses | None:
+    """Choose the classes of the images to draw: as often as the reference images have them.
+
+    Returns:
+        A class for each image; None for a model without classes, or if the options choose them.
+    Raises:
+        ValueError: If the reference images have no classes, or others than the model.
+    """
+    if config.class_labels is not None or sampler.pipe.unet.config.num_class_embeds is None:
+        return None
+    try:
+        data = open_model_images(
+            config.data, sampler.pipe.unet.config, split=config.split, labels=True
+        )
+    except ValueError as error:
+        raise ValueError(
+            "class_labels must be given: how often each class of the model is to be drawn cannot "
+            f"be read from data={config.data!r}: {error}"
+        ) from error
+    return classes_as_often(data, sampler.pipe.unet.config, config.num_images, seed=config.seed)
 
 
 def random_subset(data: ImageData, count: int | None, name: str) -> ImageData:

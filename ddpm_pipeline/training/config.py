@@ -15,7 +15,7 @@ from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ddpm_pipeline.common import write_json
+from ddpm_pipeline.common import expand_home, write_json
 from ddpm_pipeline.data import source_name
 from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
@@ -236,6 +236,7 @@ class TrainingConfig:
     """Seconds to wait at the end until the last push is done."""
 
     def __post_init__(self) -> None:
+        expand_home(self, *_PATHS, *SOURCES)
         check_options(self)
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
