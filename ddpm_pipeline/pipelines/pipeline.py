@@ -294,7 +294,13 @@ class DDPMPipeline(DiffusionPipeline):
             repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)
 
-    def push_to_hub(self, repo_id: str, **options: object) -> PushResult:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,  # noqa: A002 (the Hub's word)
+        **options: object,
+    ) -> PushResult:
         """Push the pipeline and a card in one commit, or change nothing.
 
         What an earlier push brought beside the model, such as the configuration of the training
@@ -302,6 +308,7 @@ class DDPMPipeline(DiffusionPipeline):
 
         Arguments:
             repo_id: OWNER/NAME, or NAME for one of the token's user; made if it is missing.
+            license: The Hub's name of a licence; the one on the card unless given.
             options: Those of ``PushOptions``: revision, private, commit_message, token,
                 create_pr, timeout.
         Returns:
@@ -312,7 +319,7 @@ class DDPMPipeline(DiffusionPipeline):
         PushOptions(**options)  # refuses what there is not before anything is saved
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return push_model(folder, repo_id, is_whole=False, **options)
+            return push_model(folder, repo_id, is_whole=False, license=license, **options)
 
     def to_json_string(self) -> str:
         """Give the content of model_index.json, which names only classes of diffusers."""

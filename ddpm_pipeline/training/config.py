@@ -232,6 +232,8 @@ class TrainingConfig:
     """Push at the end only, at every saving of the model, or at every checkpoint, with it."""
     hub_private: bool = False
     """Make the repository a private one, if it has to be made."""
+    hub_license: str | None = None
+    """What the Hub calls the model's licence, such as apache-2.0; none on the card unless given."""
     hub_timeout: float = 600.0
     """Seconds to wait at the end until the last push is done."""
 

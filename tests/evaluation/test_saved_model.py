@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,9 +197,11 @@ def test_classes_are_drawn_as_often_as_the_data_have_them(
     classes: dict[str, object], tmp_path: Path
 ) -> None:
     report = evaluate(EvaluateConfig(**classes, seed=3))
-    assert report.class_counts == {"0": 30, "2": 10}
+    assert report.class_counts == {"0": 29, "2": 11}
     assert report.sampler["class_labels"] == "as often as in the data"
-    assert "classes            as often as in the data: 0 30, 2 10" in report.table()
+    assert re.search(
+        "^classes +as often as in the data: 0 29, 2 11$", report.table(), re.MULTILINE
+    )
     assert evaluate(EvaluateConfig(**classes, seed=3)).frechet_distance == report.frechet_distance
     drawn = sample_images(
         SampleConfig(
@@ -218,7 +221,10 @@ def test_classes_are_drawn_as_often_as_the_data_have_them(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": "data.npz"}, r"class_labels must be given: how often each class .*: labels missing"),
+        (
+            {"data": "data.npz"},
+            r"class_labels must be given: how often each class .*: labels missing",
+        ),
         ({"class_labels": (0, 7)}, r"class_labels must lie in \[0, 3\]"),
         ({"eta": 2.0}, "eta"),
         ({"bound_images": 81}, "bound_images must be an integer from 1 to 80"),
