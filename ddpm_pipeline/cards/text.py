@@ -82,7 +82,7 @@ class CardFacts:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes, as training keeps them in the network's config; None if unknown."""
+        """Names of the classes, from the network's config; None if it knows none."""
         names = (self.unet.get(PRIVATE_KEY) or {}).get("class_names")
         return names if isinstance(names, list) and len(names) == self.num_classes else None
 

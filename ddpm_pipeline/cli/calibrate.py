@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
 from ddpm_pipeline.common import check_output_folder
-
-if TYPE_CHECKING:
-    from ddpm_pipeline.calibration.report import CalibrationReport
 
 __all__ = ["run"]
 
@@ -30,30 +25,23 @@ def run(argv: Sequence[str]) -> None:
 
     report = calibrate_saved_model(config)
     if process_state().is_main_process:
-        print(report.table(), *_notes(config, report), sep="\n\n")  # noqa: T201
+        notes = _notes(config, report.variance_type, report.timestep_spacing)
+        print(report.table(), *notes, sep="\n\n")  # noqa: T201
 
 
-def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
-    """Yield what a reader of the tables should know."""
+def _notes(config: CalibrateConfig, variance_type: str, timestep_spacing: str) -> Iterator[str]:
+    """Yield what a reader of the tables should know, with what the model samples with now."""
     if config.features is None:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
         if left_out := without_bound(config.samplers):
             note += f" No bits/dim for {', '.join(left_out)}: the bound of DDIM is infinite."
         yield note
-    written = f"calibration.json and plots are in {config.output_dir or config.model}"
-    saved = _saved(config, report) if config.save else "The model is as it was"
-    yield f"{saved}; {written}."
-
-
-def _saved(config: CalibrateConfig, report: CalibrationReport) -> str:
-    """Say how the model samples from now on."""
-    text = (
-        f"{Path(config.model) / 'scheduler'} has the calibration and samples with variance_type "
-        f"{report.variance_type} and timestep_spacing {report.timestep_spacing} from now on"
-    )
-    if config.variance_type == "auto" and config.features is None:
-        text += (
-            " (--variance_type and --timestep_spacing change that, or --features if it draws "
-            "better images)"
+    saved = "The model is as it was"
+    if config.save:
+        saved = (
+            f"{Path(config.model) / 'scheduler'} has the calibration and samples with "
+            f"variance_type {variance_type} and timestep_spacing {timestep_spacing} from now on"
         )
-    return text
+    if config.save and config.variance_type == "auto" and config.features is None:
+        saved += ", as before: --variance_type and --timestep_spacing change that"
+    yield f"{saved}; calibration.json and plots are in {config.output_dir or config.model}."

@@ -233,7 +233,7 @@ class TrainingConfig:
     hub_private: bool = False
     """Make the repository a private one, if it has to be made."""
     hub_license: str | None = None
-    """What the Hub calls the model's licence, such as apache-2.0; none on the card unless given."""
+    """What the Hub calls the licence of the model, such as apache-2.0."""
     hub_timeout: float = 600.0
     """Seconds to wait at the end until the last push is done."""
 

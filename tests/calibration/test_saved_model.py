@@ -134,7 +134,7 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     few = [*arguments[:-1], "--num_inference_steps", "4"]
     run([str(saved / "model"), *few])
     assert (
-        "samples with variance_type fixed_small and timestep_spacing trailing from now on ("
+        "samples with variance_type fixed_small and timestep_spacing trailing from now on, as before"
         in (capsys.readouterr().out)
     )
     run([str(saved / "model"), *few, *spacing, "--variance_type", "analytic"])
