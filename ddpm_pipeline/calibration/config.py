@@ -117,6 +117,9 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         expand_home(self, "model", "data", "features", "output_dir")
         check_rows(self.samplers, self.spacings)
+        error = self.target_standard_error
+        if error is not None and not error > 0:
+            raise ValueError(f"target_standard_error must be above 0, got {error}")
         if self.timestep_spacing is not None:
             check_choice("timestep_spacing", self.timestep_spacing, _ALL_SPACINGS)
         for name in ("samplers", "spacings"):

@@ -146,5 +146,9 @@ def _message(box: str) -> str:
             break
         if not set(text) <= set("─-"):
             words.append(text)
+    text = " ".join(words)
+    if found := re.match(r"Missing from [^:]*: ", text):
+        names = dict.fromkeys(re.findall(r"(--\w+) ", text))
+        return found[0] + ", ".join(names)
     # A dataclass that refuses a value says all there is to say.
-    return re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(words).rstrip("."))
+    return re.sub(r"^Error parsing (?!--)[^:]*: ", "", text.rstrip("."))

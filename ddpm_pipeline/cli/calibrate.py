@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
-from ddpm_pipeline.common import check_output_folder
+from ddpm_pipeline.common import check_output_folder, no_empty_folder
 
 __all__ = ["run"]
 
@@ -18,12 +19,14 @@ def run(argv: Sequence[str]) -> None:
     require_model(config.model)
     require_data(data=config.data)
     require_features(config.features)
-    check_output_folder("output_dir", config.output_dir or config.model)
+    output = config.output_dir or config.model
+    check_output_folder("output_dir", output)
 
     from ddpm_pipeline.calibration import calibrate_saved_model
     from ddpm_pipeline.common import process_state
 
-    report = calibrate_saved_model(config)
+    with no_empty_folder(output):
+        report = calibrate_saved_model(config)
     if process_state().is_main_process:
         notes = _notes(config, report.variance_type, report.timestep_spacing)
         print(report.table(), *notes, sep="\n\n")  # noqa: T201

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         check_saved_model,
         expand_home,
         is_repo_id,
+        no_empty_folder,
     )
     from ddpm_pipeline.common.precision import precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
@@ -68,7 +69,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "
-            "check_output_file check_output_folder check_saved_model expand_home is_repo_id"
+            "check_output_file check_output_folder check_saved_model expand_home is_repo_id "
+            "no_empty_folder"
         ),
         "precision": "precise_dtype",
         "randomness": "stream_generator stream_key",

@@ -16,8 +16,11 @@ mistake before it imports what it needs for its work.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "check_saved_model",
     "expand_home",
     "is_repo_id",
+    "no_empty_folder",
 ]
 
 MODEL_INDEX = "model_index.json"
@@ -81,6 +85,7 @@ def check_saved_model(folder: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError: If there is no such folder, or no saved model in it.
         NotADirectoryError: If it is a file.
+        ValueError: If one of its configs is damaged.
     """
     path, name = Path(folder), os.fspath(folder)
     if not path.exists():
@@ -89,6 +94,19 @@ def check_saved_model(folder: str | os.PathLike) -> None:
         raise NotADirectoryError(f"{name!r} is a file, not the folder of a saved model")
     if not (path / MODEL_INDEX).is_file():
         raise FileNotFoundError(f"there is no saved model in {name!r}: no {MODEL_INDEX}")
+    for part in (MODEL_INDEX, "unet/config.json", "scheduler/scheduler_config.json"):
+        if (path / part).is_file():
+            _check_object(path / part, f"the saved model in {name!r} is damaged: {part}")
+
+
+def _check_object(path: Path, begin: str) -> None:
+    """Refuse a file that holds no object of JSON."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # of JSON, or of the encoding
+        raise ValueError(f"{begin} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{begin} holds no object of JSON")
 
 
 def check_has_folder(model: str, needed: str) -> None:
@@ -146,6 +164,20 @@ def check_output_folder(option: str, folder: str | os.PathLike) -> None:
         PermissionError: If this user may not write there.
     """
     _check_room(option, folder, Path(folder))
+
+
+@contextmanager
+def no_empty_folder(folder: str | os.PathLike) -> Iterator[None]:
+    """Take away, when the block fails, folders that it made on the way to one and left empty."""
+    path = Path(folder).absolute()
+    missing = [part for part in (path, *path.parents) if not part.exists()]
+    try:
+        yield
+    except BaseException:
+        for part in missing:
+            if part.is_dir() and not any(part.iterdir()):
+                part.rmdir()
+        raise
 
 
 def check_output_file(option: str, file: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def _webdataset(folder: Path) -> Any:  # noqa: ANN401 (a datasets.Dataset, which
         raise ImportError(
             "reading .tar shards needs datasets: pip install ddpm_pipeline[train]"
         ) from error
-    return load_dataset("webdataset", data_files=[str(path) for path in shards], split="train")
+    return load_dataset(
+        "webdataset", data_files=[escape(str(path)) for path in shards], split="train"
+    )
 
 
 def read_manifest(samples: Path) -> dict[str, Any]:

@@ -133,10 +133,8 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
     few = [*arguments[:-1], "--num_inference_steps", "4"]
     run([str(saved / "model"), *few])
-    assert (
-        "samples with variance_type fixed_small and timestep_spacing trailing from now on, as before"
-        in (capsys.readouterr().out)
-    )
+    said = "with variance_type fixed_small and timestep_spacing trailing from now on, as before"
+    assert said in capsys.readouterr().out
     run([str(saved / "model"), *few, *spacing, "--variance_type", "analytic"])
     assert (
         "samples with variance_type analytic and timestep_spacing optimal_samples from now on"

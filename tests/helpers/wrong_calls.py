@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
     from diffusers import UNet2DModel
 
-__all__ = ["make_place"]
+__all__ = ["WORKING_FEATURES", "make_place"]
 
+WORKING_FEATURES = (
+    "import torch\n\n\nclass Means(torch.nn.Module):\n    def forward(self, images):\n"
+    "        values = images.float().flatten(1)\n"
+    "        return torch.stack([values.mean(1), values.std(1)], 1)\n\n\n"
+    "def feature_extractor():\n    return Means()\n"
+)
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 
 
@@ -165,12 +171,7 @@ def _save_arrays(root: Path) -> None:
 
 def _save_features(root: Path) -> None:
     """Feature extractors, one of which works."""
-    works = (
-        "import torch\n\n\nclass Means(torch.nn.Module):\n    def forward(self, images):\n"
-        "        values = images.float().flatten(1)\n"
-        "        return torch.stack([values.mean(1), values.std(1)], 1)\n\n\n"
-        "def feature_extractor():\n    return Means()\n"
-    )
+    works = WORKING_FEATURES
     for name, text in (
         ("means", works),
         ("syntax", "def feature_extractor(:\n"),
