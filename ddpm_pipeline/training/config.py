@@ -281,7 +281,7 @@ class TrainingConfig:
             ValueError: If it is another kind of file, or a value is not allowed.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
         if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Paths are paths: every command reads and writes folders of any name, and ~ is the user's home."""
+"""Paths are paths: every command takes folders of any name, and ~ is the user's home."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ NAMES = [
     "ünïcode 🎲",
     os.fsdecode(b"caf\xe9"),
 ]
+TINY = (
+    "--train_data_dir={}/photos --validation_data_dir={}/photos --resolution=8 "
+    "--train_batch_size=4 --ddpm_num_inference_steps=1 --ddpm_num_steps=20 "
+    "--lr_scheduler=constant --model_config_name_or_path={}/model --cache_dir={}/cache"
+)
 # The options of every command that name paths; NAME is the folder, {} its content.
 CALLS = {
-    "train": "train --train_data_dir={}/photos --validation_data_dir={}/photos --resolution=8 "
-    "--max_train_steps=1 --train_batch_size=4 --ddpm_num_inference_steps=1 --ddpm_num_steps=20 "
-    "--model_config_name_or_path={}/model --output_dir={}/run --cache_dir={}/cache",
-    "resume": "train --train_data_dir={}/images.npy --resolution=8 --max_train_steps=2 "
-    "--train_batch_size=4 --ddpm_num_inference_steps=1 --ddpm_num_steps=20 --lr_scheduler=constant "
-    "--config={}/run/training_config.json --model_config_name_or_path={}/model "
-    "--resume_from_checkpoint={}/run/checkpoints/step-0000001 --output_dir={}/resumed "
-    "--cache_dir={}/cache --validation_data_dir={}/photos",
+    "train": f"train {TINY} --max_train_steps=1 --output_dir={{}}/run",
+    "resume": f"train {TINY} --max_train_steps=2 --output_dir={{}}/resumed "
+    "--config={}/run/training_config.json "
+    "--resume_from_checkpoint={}/run/checkpoints/step-0000001",
     "grid": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/new/a.png",
     "files": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/drawn",
     "npz": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/a.npz",
@@ -134,8 +135,7 @@ def test_home_is_home_in_every_option(
     [
         (
             TrainingConfig,
-            "train_data_dir validation_data_dir cache_dir output_dir model_config_name_or_path "
-            "resume_from_checkpoint",
+            "train_data_dir validation_data_dir cache_dir output_dir resume_from_checkpoint",
         ),
         (SampleArguments, "model output"),
         (BoundConfig, "model data output_dir"),
@@ -162,9 +162,9 @@ def test_home_is_home_in_python(
 
 def test_a_name_that_is_no_utf_8_is_printed_as_it_is(inputs: Path, tmp_path: Path) -> None:
     name = b"caf\xe9"
+    command = [sys.executable, "-m", "ddpm_pipeline.cli", "sample", str(inputs / "model")]
     run = subprocess.run(
-        [sys.executable, "-m", "ddpm_pipeline.cli", "sample", str(inputs / "model")]
-        + ["--num_images", "1", "--num_inference_steps", "1", "--output", name + b".png"],
+        [*command, "--num_images", "1", "--num_inference_steps", "1", "--output", name + b".png"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONIOENCODING": "utf-8", "DDPM_PIPELINE_CACHE": str(tmp_path / "c")},
         capture_output=True,
