@@ -94,34 +94,9 @@ def tiny_unet() -> Callable[..., UNet2DModel]:
 
     ``tiny_unet(channels=3, out_channels=6, sample_size=16, num_class_embeds=10)``
     """
-    from diffusers import UNet2DModel
+    from helpers.unets import make_tiny_unet
 
-    def make(
-        channels: int = 1,
-        *,
-        out_channels: int | None = None,
-        sample_size: int = 8,
-        seed: int = 0,
-        **config: object,
-    ) -> UNet2DModel:
-        defaults = {
-            "layers_per_block": 1,
-            "block_out_channels": (8, 16),
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            "norm_num_groups": 4,
-        }
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            unet = UNet2DModel(
-                sample_size=sample_size,
-                in_channels=channels,
-                out_channels=out_channels or channels,
-                **(defaults | config),
-            )
-        return unet.eval()
-
-    return make
+    return make_tiny_unet
 
 
 @pytest.fixture

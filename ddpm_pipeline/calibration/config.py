@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.common import (
+    accept_old_names,
+    check_at_least,
+    check_choice,
+    check_has_folder,
+    expand_home,
+)
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import SPACINGS
 from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
@@ -54,6 +60,7 @@ def without_bound(samplers: Sequence[str]) -> list[str]:
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
+@accept_old_names(precision="target_standard_error")
 @dataclass(frozen=True, kw_only=True)
 class _Calibrated:
     """A model, and the images that it is calibrated on."""
@@ -80,7 +87,7 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
     num_forwards: int | None = None
     """Forward passes of one image each; 10 T unless given."""
-    precision: float | None = None
+    target_standard_error: float | None = None
     """Largest standard error of the bits per dimension; fail if there are too few images."""
     estimate: VarianceEstimate = "error"
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
@@ -104,10 +111,13 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """Images to draw for each distance."""
     class_labels: tuple[str | int, ...] | None = None
     """Classes of these images, by name or number, in turn; all that were trained unless given."""
-    variance_type: Literal["analytic", "as_saved"] = "analytic"
-    """What the model samples with from now on; models with learned variances keep theirs."""
+    variance_type: Literal["auto", "analytic", "as_saved"] = "auto"
+    """What the model samples with from now on; models with learned variances keep theirs.
+
+    "auto" changes it, and the spacing, to what features find better at every K, and to nothing
+    else: variances that are best for bits/dim can be worse for images."""
     timestep_spacing: str | None = None
-    """The model's spacing from now on; as it was unless given."""
+    """The model's spacing from now on; unless given, as for variance_type "auto"."""
     save: bool = True
     """Put the calibration into the model's scheduler, or write it to calibration.json alone."""
     output_dir: str | None = None
@@ -117,7 +127,13 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_home(self, "model", "data", "features", "output_dir")
         check_rows(self.samplers, self.spacings)
+        error = self.target_standard_error
+        if error is not None and not error > 0:
+            raise ValueError(f"target_standard_error must be above 0, got {error}")
+        if self.timestep_spacing is not None:
+            check_choice("timestep_spacing", self.timestep_spacing, _ALL_SPACINGS)
         for name in ("samplers", "spacings"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be at least one, got none")

@@ -123,6 +123,12 @@ def calibrate(
     measured = run.sum_forwards(
         model, x_0_batches, accelerator=accelerator, state=state, progress=progress
     )
+    if not measured.sums.error.isfinite().all():
+        raise ValueError(
+            "the model's output is not finite at "
+            f"{int((~measured.sums.error.isfinite()).sum())} of {T} timesteps: its weights are "
+            "damaged, or it was not trained to this end"
+        )
     made = _calibration(run, measured, estimate, hashes)
     _check_precision(precision, made.standard_error, made.num_images)
     return made
@@ -194,9 +200,8 @@ def _check_precision(precision: float | None, standard_error: float, num_images:
     if precision is not None and not standard_error <= precision:
         needed = math.ceil(num_images * (standard_error / precision) ** 2)
         raise ValueError(
-            f"x_0_batches must hold about {needed} images, with num_forwards as many, for a "
-            f"precision of {precision:g} bits per dimension; {num_images} images give "
-            f"{standard_error:.2g}"
+            f"a standard error of {precision:g} bits per dimension takes about {needed} images, "
+            f"with num_forwards as many; {num_images} images give {standard_error:.2g}"
         )
 
 

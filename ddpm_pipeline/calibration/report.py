@@ -50,6 +50,9 @@ class CalibrationReport:
     num_images: int
     num_forwards: int
     features: str | None
+    variance_type: str
+    """What the model samples with from now on, if the calibration is saved with it."""
+    timestep_spacing: str
     data: str
     """Hash of the images."""
 

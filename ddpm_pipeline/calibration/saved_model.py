@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ddpm_pipeline.calibration.choice import sampling_options
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.figures import (
     cost_figure,
@@ -53,6 +54,7 @@ from ddpm_pipeline.diffusion import LEARNED_VARIANCES, spaced_timesteps
 from ddpm_pipeline.evaluation import (
     FeatureExtractor,
     check_count,
+    classes_as_often,
     frechet_distance,
     load_features,
     reference_statistics,
@@ -86,7 +88,8 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     state = process_state()
     pipe = DDPMPipeline.from_pretrained(config.model).to(state.device)
     pipe.set_progress_bar_config(disable=True)
-    scheduler = _own_scheduler(config, pipe)
+    scheduler = _analytic_scheduler(pipe)
+    _check_features(config, scheduler)
     steps = _steps(config, len(scheduler))
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
@@ -96,7 +99,8 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     output.mkdir(parents=True, exist_ok=True)
     scheduler.set_calibration(_calibrate(config, pipe, scheduler, data, output))
     distances = _distances(config, pipe, scheduler, data, extractor, steps)
-    report = _report(config, scheduler, data, extractor, steps, distances)
+    kept = _kept_scheduler(config, pipe.scheduler, scheduler.calibration, distances)
+    report = _report(config, scheduler, data, extractor, steps, distances, kept)
     if state.is_main_process:
         _write(output, report, _described(config, pipe, data), scheduler.calibration)
         _draw(output, config, scheduler, report)
@@ -104,7 +108,7 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
         write_picture(output / "progressive.png", strip)
         if config.save:
             with written_aside(Path(config.model) / "scheduler") as aside:
-                scheduler.save_pretrained(aside)
+                kept.save_pretrained(aside)
     state.wait_for_everyone()
     return report
 
@@ -122,7 +126,7 @@ def _calibrate(
         ModelBatches(data, config.batch_size),
         generator=stream_generator("calibration_noise", config.seed),
         num_forwards=config.num_forwards,
-        precision=config.precision,
+        precision=config.target_standard_error,
         estimate=config.estimate,
         accelerator=shared_accelerator(),
         state_file=output / "calibration.state",
@@ -137,6 +141,7 @@ def _report(
     extractor: FeatureExtractor | None,
     steps: Sequence[int],
     distances: dict[str, dict[int, float]],
+    kept: DDPMScheduler,
 ) -> CalibrationReport:
     calibration = scheduler.calibration
     return CalibrationReport(
@@ -149,6 +154,8 @@ def _report(
         num_images=calibration.num_images,
         num_forwards=calibration.num_forwards,
         features=None if extractor is None else extractor.name,
+        variance_type=kept.variance_type,
+        timestep_spacing=kept.timestep_spacing,
         data=data.fingerprint,
     )
 
@@ -165,22 +172,34 @@ def _described(config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData) -> 
     }
 
 
-def _own_scheduler(config: CalibrateConfig, pipe: DDPMPipeline) -> DDPMScheduler:
-    """Give the model's scheduler with the options that it is to be saved with."""
+def _analytic_scheduler(pipe: DDPMPipeline) -> DDPMScheduler:
+    """Give the model's scheduler, with analytic variances unless they are learned."""
     scheduler = pipe.scheduler
     if not isinstance(scheduler, DDPMScheduler):
         raise ValueError(
             f"the model's scheduler must be a DDPMScheduler, got {type(scheduler).__name__}"
         )
-    options = {}
-    if scheduler.variance_type in LEARNED_VARIANCES:
-        if config.features is not None:
-            raise ValueError("features cannot be given for a model with learned variances")
-    elif config.variance_type == "analytic":
-        options["variance_type"] = "analytic"
-    if config.timestep_spacing is not None:
-        options["timestep_spacing"] = config.timestep_spacing
+    is_learned = scheduler.variance_type in LEARNED_VARIANCES
+    options = {} if is_learned else {"variance_type": "analytic"}
     return DDPMScheduler.from_config(scheduler.config, **options)
+
+
+def _check_features(config: CalibrateConfig, scheduler: DDPMScheduler) -> None:
+    if config.features is not None and scheduler.variance_type in LEARNED_VARIANCES:
+        raise ValueError("features cannot be given for a model with learned variances")
+
+
+def _kept_scheduler(
+    config: CalibrateConfig,
+    saved: DDPMScheduler,
+    calibration: Calibration,
+    distances: dict[str, dict[int, float]],
+) -> DDPMScheduler:
+    """Give the scheduler that the model is saved with: its own, calibrated, and no worse."""
+    options = sampling_options(config, saved, distances)
+    kept = DDPMScheduler.from_config(saved.config, **options)
+    kept.set_calibration(calibration, last_noise_levels=saved.last_noise_levels)
+    return kept
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:
@@ -227,9 +246,13 @@ def _distances(
         return {}
     real = reference_statistics(data, extractor)
     check_count(min(config.num_images, len(data)), real.moments.dim)
-    labels = config.class_labels or trained_classes(pipe.unet)
-    if labels is None and data.num_classes is not None:
-        labels = tuple(range(data.num_classes))
+    labels = config.class_labels
+    if labels is None and data.labels is not None:
+        labels = classes_as_often(
+            data, pipe.unet.config, config.num_images, seed=config.seed
+        ).labels
+    elif labels is None:
+        labels = trained_classes(pipe.unet)
 
     def distance(sampler: str, spacing: str, K: int) -> float:
         variance_type, eta = SAMPLERS[sampler]

@@ -57,7 +57,8 @@ def renew_card(
             `ddpm calibrate` wrote into it. Nothing in it is changed.
         repo_id: Where the model is on the Hub, for the code on the card.
         existing: The present card; unless given, README.md in the folder, if there is one.
-        license: The Hub's name of a licence, such as "apache-2.0"; the present one unless given.
+        license: The Hub's name of a licence, such as "apache-2.0"; unless given, the present one
+            or that of the training config.
         data: What the training images are called; unless given, as the training config says.
         tags: More tags.
     Returns:
@@ -77,6 +78,8 @@ def renew_card(
         metadata.get("model-index"), read_results(folder, weights), weights, model_name=name
     )
     facts = _gather_facts(folder, weights, repo_id=repo_id, results=index.ours, data=data)
+    if license is None and "license" not in metadata:
+        license = (facts.training or {}).get("hub_license")  # noqa: A001
     ours = ModelCardData(
         library_name="diffusers", pipeline_tag=TASK, license=license, tags=[*_TAGS, *tags]
     ).to_dict()

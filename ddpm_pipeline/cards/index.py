@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from ddpm_pipeline.cards.results import COMMANDS, MARK, ModelWeights
+from ddpm_pipeline.cards.results import COMMANDS, MARK, ModelWeights, one_bound
 
 __all__ = ["CardIndex", "renew_index"]
 
@@ -46,11 +46,12 @@ def renew_index(
     """
     entries, older = _without_ours(copy.deepcopy(index or []))
     replaced = {_key(result) for result in fresh}
-    ours = [
+    older = [
         result
         for result in older
         if _key(result) not in replaced and weights.have_hash(result.metric_args["weights"])
-    ] + fresh
+    ]
+    ours = one_bound(fresh, older, weights)
     if ours:
         entries = entries or [{"name": model_name, "results": []}]
         name = entries[0]["name"]

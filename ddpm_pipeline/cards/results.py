@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from huggingface_hub import EvalResult
 from safetensors.torch import load_file
 
-from ddpm_pipeline.common import tensors_hash
+from ddpm_pipeline.common import PRIVATE_KEY, tensors_hash
 
 __all__ = [
     "BITS_PER_DIM",
@@ -28,6 +28,7 @@ __all__ = [
     "MARK",
     "TASK",
     "ModelWeights",
+    "one_bound",
     "read_calibration",
     "read_results",
 ]
@@ -73,6 +74,24 @@ class ModelWeights:
             self._hashes[dtype] = tensors_hash(self._tensors, dtype)
         return self._hashes[dtype]
 
+    @cached_property
+    def _reverse_process(self) -> dict[str, Any]:
+        """What a bound depends on beside the weights, as results have it in their arguments."""
+        path = self._folder.parent / "scheduler" / "scheduler_config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        options = (config.get(PRIVATE_KEY) or {}).get("options", {})
+        own = {name: option["value"] for name, option in options.items()}
+        names = ("variance_type", "prediction_type", "num_train_timesteps")
+        return {name: value for name, value in (config | own).items() if name in names}
+
+    def are_bound_by(self, result: EvalResult) -> bool:
+        """Tell whether a bound is that of the model with the reverse moves that it is saved with.
+
+        Calibrating a model, for one, changes the variances of its moves and so its bound.
+        """
+        given = self._reverse_process
+        return all(result.metric_args.get(name, value) == value for name, value in given.items())
+
     @property
     def as_saved(self) -> str:
         """The ``weights_hash`` in the precision that they are saved in."""
@@ -92,6 +111,46 @@ def read_results(folder: Path, weights: ModelWeights) -> list[EvalResult]:
         for name, read in readers.items()
         for result in _read_file(folder, name, read, weights)
     ]
+
+
+def one_bound(
+    results: Sequence[EvalResult], older: Sequence[EvalResult], weights: ModelWeights
+) -> list[EvalResult]:
+    """Keep one bits/dim of several, that of the model as it is saved, and all other results.
+
+    Of those that are valid a fresh one comes before an older one, the full chain before others,
+    the discretized decoder before others, `ddpm bound` before `ddpm evaluate`, and then the one
+    with the least standard error.
+
+    Arguments:
+        results: Read from the model's folder; a warning tells of those that are not valid.
+        older: That a card has.
+        weights: The model's.
+    """
+    bounds = [r for r in (*results, *older) if r.metric_type == BITS_PER_DIM]
+    valid = [result for result in bounds if weights.are_bound_by(result)]
+    for result in results:
+        if result.metric_type == BITS_PER_DIM and result not in valid:
+            logger.warning(
+                "the bits/dim of %s is left out of the card: it is of other variances (%s) than "
+                "the model samples with; measure again",
+                result.metric_args[MARK],
+                result.metric_args.get("variance_type"),
+            )
+    kept = sorted(valid, key=lambda result: (result not in results, *_rank(result)))[:1]
+    return [r for r in (*older, *results) if r.metric_type != BITS_PER_DIM or r in kept]
+
+
+def _rank(result: EvalResult) -> tuple[bool, bool, bool, float]:
+    """Order bounds of one model, the most telling first."""
+    args = result.metric_args
+    error = args.get("standard_error")
+    return (
+        args.get("num_inference_steps") != args.get("num_train_timesteps"),
+        args.get("decoder") != "discretized" or args.get("clip_x_0") is not None,
+        args.get(MARK) != _BOUND,
+        math.inf if error is None else error,
+    )
 
 
 def read_calibration(folder: Path, weights: ModelWeights) -> dict[str, Any] | None:

@@ -35,19 +35,31 @@ def results_text(results: Sequence[EvalResult]) -> str | None:
     return "\n\n".join(parts) or None
 
 
-def calibration_text(calibration: dict[str, Any] | None) -> str | None:
-    """Write the tables over K of a calibration.json, and what they were measured on."""
+def calibration_text(
+    calibration: dict[str, Any] | None, results: Sequence[EvalResult] = ()
+) -> str | None:
+    """Write the tables over K of a calibration.json, and what they were measured on.
+
+    The full chain's bits/dim are left out where results hold a bits/dim, which was measured
+    without the calibration's approximations: a model has one.
+    """
     if calibration is None:
         return None
     report, measured = calibration["report"], calibration["measured"]
     split = "" if measured["split"] is None else f", split {plain(measured['split'])}"
     data = f"{plain(measured['data'])}{split}{_changed(measured['changes'])}"
+    rows = report["bits_per_dim"]
+    if any(result.metric_type == BITS_PER_DIM for result in results):
+        full = max((int(K) for row in rows.values() for K in row), default=0)
+        rows = {
+            name: {K: v for K, v in row.items() if int(K) < full} for name, row in rows.items()
+        }
     text = (
         f"Of `ddpm calibrate`, from {report['num_forwards']:,} forward passes over "
         f"{report['num_images']:,} images of {data}; seed {measured['seed']}. Bits/dim "
         f"(discretized decoder; standard error {report['standard_error']:.2g} at K = T):"
     )
-    parts = [text, _table_over_steps(report["bits_per_dim"], ".3f")]
+    parts = [text, _table_over_steps(rows, ".3f")]
     if report["frechet_distance"]:
         text = (
             f"Fréchet distance of {report['num_frechet_images']:,} samples to these images; "
@@ -121,9 +133,14 @@ def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
         f"features {plain(get('features'))} ({size} dimensions; resize: {plain(get('resize'))})",
         chain + ("" if eta is None else f", eta = {_number(eta, 'g')}"),
         *([] if guidance == 1 else [f"guidance {_number(guidance, 'g')}"]),
-        *([] if labels is None else [f"classes {plain(labels)} in turn"]),
+        *([] if labels is None else [_classes(labels)]),
         *([] if precision == "float32" else [plain(precision)]),
     ]
+
+
+def _classes(labels: object) -> str:
+    """Say of which classes images were drawn: of those that were given, or in words."""
+    return f"classes {plain(labels)}" + (" in turn" if isinstance(labels, list) else "")
 
 
 def _changed(changes: object) -> str:

@@ -27,8 +27,8 @@ __all__ = ["HEADINGS", "CardFacts", "section_parts"]
 
 HEADINGS = ("", "Samples", "Use", "Results", "Fewer steps", "Training")
 _COLORS = {1: "grey", 3: "RGB", 4: "RGBA"}
-_NAMED_CLASSES = 100
 _SHOWN_STEPS = (50, 40, 25, 20, 10)
+_SHOWN_CLASSES = 100
 _DDPM_SCHEDULER = "DDPMScheduler"
 
 
@@ -80,6 +80,12 @@ class CardFacts:
         return None if embeddings is None else max(embeddings - 1, 1)
 
     @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, from the network's config; None if it knows none."""
+        names = (self.unet.get(PRIVATE_KEY) or {}).get("class_names")
+        return names if isinstance(names, list) and len(names) == self.num_classes else None
+
+    @property
     def own_options(self) -> dict[str, dict[str, str]]:
         """Options of the scheduler that stock diffusers does not know, with its substitutes."""
         return self.scheduler.get(PRIVATE_KEY, {}).get("options", {})
@@ -97,7 +103,7 @@ def section_parts(facts: CardFacts) -> dict[str, str]:
         _samples(facts),
         _usage(facts),
         results_text(facts.results),
-        calibration_text(facts.calibration),
+        calibration_text(facts.calibration, facts.results),
         _training(facts),
     )
     parts = zip(HEADINGS, texts, strict=True)
@@ -114,22 +120,20 @@ def _description(facts: CardFacts) -> str:
     count = facts.num_classes
     classes = "" if count is None else f" of {count} classes"
     predicted = facts.scheduler.get("prediction_type", "epsilon")
+    names = "" if facts.class_names is None else f" {_named_classes(facts.class_names)}"
     return (
         f"A denoising diffusion model (DDPM) of {height}×{width} {color} images{classes}: a "
         f"`{facts.unet['_class_name']}` of {facts.num_parameters:,} parameters that predicts "
         f"`{predicted}`, with T = {facts.num_train_timesteps} steps. Saved with diffusers "
-        f"{plain(facts.diffusers_version)}; this section is by ddpm_pipeline {__version__}."
-        f"{_class_names(facts)}"
+        f"{plain(facts.diffusers_version)}; this section is by ddpm_pipeline {__version__}.{names}"
     )
 
 
-def _class_names(facts: CardFacts) -> str:
-    """Name the classes, the first few of many, in the order of their numbers."""
-    names = (facts.unet.get(PRIVATE_KEY) or {}).get("class_names") or []
-    if not names:
-        return ""
-    more = f", ... ({len(names)} in all)" if len(names) > _NAMED_CLASSES else ""
-    return f" Classes: {', '.join(plain(name) for name in names[:_NAMED_CLASSES])}{more}."
+def _named_classes(names: Sequence[str]) -> str:
+    """List the classes with their numbers, the first of many."""
+    shown = [f"{number} {plain(name)}" for number, name in enumerate(names[:_SHOWN_CLASSES])]
+    more = len(names) - len(shown)
+    return f"Classes: {', '.join(shown)}" + (f" and {more:,} more." if more else ".")
 
 
 def _samples(facts: CardFacts) -> str | None:
@@ -146,12 +150,20 @@ def _caption(facts: CardFacts) -> str:
     step = _step_in(facts.picture) or record.get("samples_step")
     after = "" if step is None else f" after {step:,} updates"
     weights = "the averaged weights" if config["use_ema"] else "the weights"
-    classes = "" if facts.num_classes is None else f", image i of class i mod {facts.num_classes}"
+    classes = _caption_of_classes(facts.num_classes, config["eval_batch_size"])
     return (
         f"{config['eval_batch_size']} samples{after}, not selected: {weights}, "
         f"{config['preview_scheduler'].upper()} with K = {config['ddpm_num_inference_steps']} "
         f"steps, seed {config['seed']}{classes}."
     )
+
+
+def _caption_of_classes(num_classes: int | None, count: int) -> str:
+    """Say of which class each image of a sample grid is."""
+    if num_classes is None:
+        return ""
+    has_rows = num_classes <= count
+    return ", a row for each class" if has_rows else f", image i of class i mod {num_classes}"
 
 
 def _step_in(picture: str) -> int | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import TypeVar, get_type_hints
+
+from ddpm_pipeline.common import old_names
 
 __all__ = ["complain", "parse"]
 
@@ -29,6 +31,7 @@ def parse(
     prog: str,
     positional: Sequence[str] = (),
     default: T | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> T:
     """Make an instance of a dataclass from the command line; its field docs are the help.
 
@@ -40,6 +43,7 @@ def parse(
         prog: How the command is called.
         positional: Fields that the first arguments stand for, as far as these are no options.
         default: What options are unless given.
+        aliases: Options by other names that are taken for them; so are the dataclass's old names.
     Raises:
         SystemExit: After --help, with code 0; after a mistake and one line, with code 2.
         ValueError, OSError: If the dataclass refuses a value.
@@ -49,7 +53,8 @@ def parse(
         import tyro
     except ImportError:
         raise ImportError("the command line needs `pip install ddpm_pipeline[train]`") from None
-    argv = list(_answered(arguments, _named(argv, positional)))
+    names = old_names(arguments) | dict(aliases or {})
+    argv = list(_answered(arguments, _renamed(list(_named(argv, positional)), names)))
     options = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:
@@ -100,13 +105,38 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
+def _renamed(argv: list[str], names: Mapping[str, str]) -> list[str]:
+    """Put options' names in place of other names that they are taken for.
+
+    Raises:
+        ValueError: If an option is given by two names.
+    """
+    words, by_option = [], {}
+    for word in argv:
+        given, equals, value = word.partition("=")
+        option = _underscored(given)
+        if not option.startswith("--"):
+            words.append(word)
+            continue
+        name = f"--{names.get(option[2:], option[2:])}"
+        if by_option.setdefault(name, option) != option:
+            raise ValueError(f"{by_option[name]} and {option} are one option: give one of them")
+        words.append(word if name == option else f"{name}{equals}{value}")
+    return words
+
+
+def _underscored(option: str) -> str:
+    """Write an option's name with underscores, between which and hyphens nothing is told."""
+    return option.replace("-", "_").replace("__", "--", 1)
+
+
 def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
     """Name the options that there are not, each with the nearest that there is."""
     known = {f"--{name}" for name in _option_names(arguments)} | {"--help"}
     unknown = []
     for argument in argv:
         option = argument.partition("=")[0]
-        name = option.replace("-", "_").replace("__", "--", 1)
+        name = _underscored(option)
         if option.startswith("--") and name not in known:
             near = get_close_matches(name, known, n=1)
             unknown.append(option + (f" (did you mean {near[0]}?)" if near else ""))
@@ -134,5 +164,9 @@ def _message(box: str) -> str:
             break
         if not set(text) <= set("─-"):
             words.append(text)
+    text = " ".join(words)
+    if found := re.match(r"Missing from [^:]*: ", text):
+        names = dict.fromkeys(re.findall(r"(--\w+) ", text))
+        return found[0] + ", ".join(names)
     # A dataclass that refuses a value says all there is to say.
-    return re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(words).rstrip("."))
+    return re.sub(r"^Error parsing (?!--)[^:]*: ", "", text.rstrip("."))

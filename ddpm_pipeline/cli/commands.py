@@ -15,10 +15,12 @@ set; for the last nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 from ddpm_pipeline.cli.arguments import complain
 
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # Names of files may hold bytes that are no UTF-8; they are printed as they are.
+    if getattr(sys.stdout, "errors", "") == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         try:
             return _run(list(sys.argv[1:] if argv is None else argv))
@@ -74,8 +79,12 @@ def _run(argv: list[str]) -> int:
         print(_overview())  # noqa: T201
         return 0 if name else 2
     if name not in COMMANDS:
-        complain("ddpm", f"no subcommand {name!r}; there are {', '.join(COMMANDS)}")
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        complain("ddpm", f"no subcommand {name!r}{hint}; there are {', '.join(COMMANDS)}")
         return 2
+    # It logs what it then raises, and that is said in one line here.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     try:
         _runner(name)(rest)
     except Exception as error:  # whatever it is, a user gets one line

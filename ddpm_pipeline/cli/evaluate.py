@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
-from ddpm_pipeline.common import check_exists, check_output_folder
+from ddpm_pipeline.common import check_exists, check_output_folder, no_empty_folder
 from ddpm_pipeline.evaluation import EvaluateConfig
 
 __all__ = ["run"]
@@ -20,11 +20,13 @@ def run(argv: Sequence[str]) -> None:
     require_features(config.features)
     if config.samples is not None:
         check_exists("samples", config.samples, "; `ddpm sample` draws them")
-    check_output_folder("output", config.output or config.model)
+    output = config.output_dir or config.model
+    check_output_folder("output_dir", output)
 
     from ddpm_pipeline.common import process_state
     from ddpm_pipeline.evaluation import evaluate
 
-    report = evaluate(config)
+    with no_empty_folder(output):
+        report = evaluate(config)
     if process_state().is_main_process:
         print(report.table())  # noqa: T201

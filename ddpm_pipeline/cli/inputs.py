@@ -21,6 +21,7 @@ def require_model(model: str) -> None:
     Raises:
         FileNotFoundError: If there is no such folder, or no saved model in it.
         NotADirectoryError: If it is a file.
+        ValueError: If one of its configs is damaged.
         HubError: If its name can be one of the Hub, which does not know it or cannot be reached.
     """
     check_model(model)

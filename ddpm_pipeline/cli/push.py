@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.common import check_saved_model
+from ddpm_pipeline.common import check_saved_model, expand_home
+from ddpm_pipeline.hub import check_license
 
 __all__ = ["PushArguments", "run"]
 
@@ -30,8 +31,15 @@ class PushArguments:
     """Let a repository that is made be private."""
     commit_message: str | None = None
     """Title of the commit."""
+    license: str | None = None
+    """What the Hub calls the model's licence, such as apache-2.0; as on the card unless given."""
     create_pr: bool = False
     """Open a pull request instead of committing to the branch."""
+
+    def __post_init__(self) -> None:
+        expand_home(self, "model")
+        if self.license is not None:
+            check_license(self.license, "license")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -48,5 +56,6 @@ def run(argv: Sequence[str]) -> None:
         private=arguments.private or None,
         commit_message=arguments.commit_message,
         create_pr=arguments.create_pr,
+        license=arguments.license,
     )
     print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201

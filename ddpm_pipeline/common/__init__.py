@@ -49,10 +49,13 @@ if TYPE_CHECKING:
         check_output_file,
         check_output_folder,
         check_saved_model,
+        expand_home,
         is_repo_id,
+        no_empty_folder,
     )
     from ddpm_pipeline.common.precision import precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
+    from ddpm_pipeline.common.renaming import accept_old_names, old_names
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.version import __version__
 
@@ -73,10 +76,12 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "
-            "check_output_file check_output_folder check_saved_model is_repo_id"
+            "check_output_file check_output_folder check_saved_model expand_home is_repo_id "
+            "no_empty_folder"
         ),
         "precision": "precise_dtype",
         "randomness": "stream_generator stream_key",
+        "renaming": "accept_old_names old_names",
         "state_file": "StateFile",
         "version": "__version__",
     },

@@ -4,6 +4,7 @@
     check_model("alice/digits")                      may be on the Hub, which nobody asks here
     check_data("data", "photos/")                    files here, or the name of a data set
     check_output_folder("output_dir", "runs/new")    can be made, or is there
+    expand_home(options, "data", "output_dir")       ~/photos becomes /home/me/photos
 
 A name here is a path before it is a name of the Hub. A model of the Hub is called OWNER/NAME: a
 word without an owner is taken for a folder that is missing, not for one of the old names that the
@@ -15,8 +16,11 @@ mistake before it imports what it needs for its work.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -28,13 +32,31 @@ __all__ = [
     "check_output_file",
     "check_output_folder",
     "check_saved_model",
+    "expand_home",
     "is_repo_id",
+    "no_empty_folder",
 ]
 
 MODEL_INDEX = "model_index.json"
 """The file that makes a folder a saved model."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 _FILE_SUFFIXES = {".npy", ".npz", ".gz", ".zip", ".tar", ".parquet", ".png", ".jpg"}
+
+
+def expand_home(options: object, *names: str) -> None:
+    """Put home folders in place of ~ and ~USER at the beginning of paths.
+
+    A shell does so in ``--output_dir ~/model`` and not in ``--output_dir=~/model``, and nobody
+    does in Python, where a folder called ~ would be made.
+
+    Arguments:
+        options: An instance of a dataclass, frozen or not, which is changed.
+        names: Its fields that hold paths, or names that are no path, or None.
+    """
+    for name in names:
+        path = getattr(options, name)
+        if path is not None and os.fspath(path).startswith("~"):
+            object.__setattr__(options, name, type(path)(os.path.expanduser(path)))  # noqa: PTH111
 
 
 def is_repo_id(name: str) -> bool:
@@ -63,6 +85,7 @@ def check_saved_model(folder: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError: If there is no such folder, or no saved model in it.
         NotADirectoryError: If it is a file.
+        ValueError: If one of its configs is damaged.
     """
     path, name = Path(folder), os.fspath(folder)
     if not path.exists():
@@ -73,6 +96,19 @@ def check_saved_model(folder: str | os.PathLike) -> None:
         is_run = (path / "checkpoints").is_dir() or (path / "state.json").is_file()
         hint = f"; `ddpm export {name} --output DIR` makes one of its checkpoint" if is_run else ""
         raise FileNotFoundError(f"there is no saved model in {name!r}: no {MODEL_INDEX}{hint}")
+    for part in (MODEL_INDEX, "unet/config.json", "scheduler/scheduler_config.json"):
+        if (path / part).is_file():
+            _check_object(path / part, f"the saved model in {name!r} is damaged: {part}")
+
+
+def _check_object(path: Path, begin: str) -> None:
+    """Refuse a file that holds no object of JSON."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # of JSON, or of the encoding
+        raise ValueError(f"{begin} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{begin} holds no object of JSON")
 
 
 def check_has_folder(model: str, needed: str) -> None:
@@ -135,6 +171,20 @@ def check_output_folder(option: str, folder: str | os.PathLike) -> None:
         PermissionError: If this user may not write there.
     """
     _check_room(option, folder, Path(folder))
+
+
+@contextmanager
+def no_empty_folder(folder: str | os.PathLike) -> Iterator[None]:
+    """Take away, when the block fails, folders that it made on the way to one and left empty."""
+    path = Path(folder).absolute()
+    missing = [part for part in (path, *path.parents) if not part.exists()]
+    try:
+        yield
+    except BaseException:
+        for part in missing:
+            if part.is_dir() and not any(part.iterdir()):
+                part.rmdir()
+        raise
 
 
 def check_output_file(option: str, file: str | os.PathLike) -> None:

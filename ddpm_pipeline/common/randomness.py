@@ -42,6 +42,7 @@ STREAMS: dict[str, int] = {
     "reference_features": 22,
     "evaluated_subset": 23,
     "evaluated_bound": 24,
+    "evaluated_classes": 25,
     "measured_order": 31,
     "measured_noise": 32,
     "calibration_order": 41,

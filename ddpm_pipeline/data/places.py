@@ -12,4 +12,5 @@ __all__ = ["default_cache_dir"]
 
 def default_cache_dir() -> Path:
     """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
-    return Path(os.environ.get("DDPM_PIPELINE_CACHE") or Path(HF_HOME, "ddpm_pipeline", "images"))
+    given = os.environ.get("DDPM_PIPELINE_CACHE")
+    return Path(given).expanduser() if given else Path(HF_HOME, "ddpm_pipeline", "images")

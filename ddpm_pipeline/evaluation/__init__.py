@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.evaluation.class_frequencies import classes_as_often
     from ddpm_pipeline.evaluation.config import EvaluateConfig
     from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
     from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "class_frequencies": "classes_as_often",
         "config": "EvaluateConfig",
         "features": "FeatureExtractor load_features",
         "metrics": "check_count frechet_distance",

@@ -1,6 +1,7 @@
 """The two sets of images that an evaluation compares: the reference, and samples drawn before.
 
     data  = open_reference(config, sampler)                 in the size that the model makes
+    classes = choose_classes(config, sampler)               of what is to be drawn
     drawn = open_samples("samples/", data)                  what `ddpm sample` wrote, complete
     read_manifest(Path("samples/"))                         what determined them
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,17 @@ from ddpm_pipeline.data import (
     open_model_images,
     open_split,
 )
+from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, npz_manifest
 
-__all__ = ["open_reference", "open_samples", "random_subset", "read_manifest"]
+__all__ = [
+    "choose_classes",
+    "open_reference",
+    "open_samples",
+    "random_subset",
+    "read_manifest",
+]
 
 
 def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
@@ -51,6 +60,28 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
         ),
     )
     return random_subset(data, config.num_reference, "num_reference")
+
+
+def choose_classes(config: EvaluateConfig, sampler: ImageSampler) -> ChosenClasses | None:
+    """Choose the classes of the images to draw: as often as the reference images have them.
+
+    Returns:
+        A class for each image; None for a model without classes, or if the options choose them.
+    Raises:
+        ValueError: If the reference images have no classes, or others than the model.
+    """
+    if config.class_labels is not None or sampler.pipe.unet.config.num_class_embeds is None:
+        return None
+    try:
+        data = open_model_images(
+            config.data, sampler.pipe.unet.config, split=config.split, labels=True
+        )
+    except ValueError as error:
+        raise ValueError(
+            "class_labels must be given: how often each class of the model is to be drawn cannot "
+            f"be read from data={config.data!r}: {error}"
+        ) from error
+    return classes_as_often(data, sampler.pipe.unet.config, config.num_images, seed=config.seed)
 
 
 def random_subset(data: ImageData, count: int | None, name: str) -> ImageData:
@@ -109,7 +140,9 @@ def _webdataset(folder: Path) -> Any:  # noqa: ANN401 (a datasets.Dataset, which
         raise ImportError(
             "reading .tar shards needs datasets: pip install ddpm_pipeline[train]"
         ) from error
-    return load_dataset("webdataset", data_files=[str(path) for path in shards], split="train")
+    return load_dataset(
+        "webdataset", data_files=[escape(str(path)) for path in shards], split="train"
+    )
 
 
 def read_manifest(samples: Path) -> dict[str, Any]:

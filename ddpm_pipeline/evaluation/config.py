@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.common import accept_old_names, check_at_least, check_has_folder, expand_home
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.pipelines import SamplingOptions
 
 __all__ = ["EvaluateConfig"]
 
 
+@accept_old_names(output="output_dir")
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Options of `evaluate`."""
@@ -54,16 +55,19 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Images for bits/dim, drawn at random; 256 or all if fewer unless given, 0 leaves it out."""
     bound_timesteps: int = 10
     """Timesteps drawn for each of them; the bound is that of the full chain of DDPM."""
-    output: str | None = None
-    """Directory for evaluation.json and nearest.png; the model's unless given."""
+    output_dir: str | None = None
+    """Folder for evaluation.json and nearest.png; the model's unless given."""
     cache_dir: str | None = None
-    """Where decoded images and statistics of the reference are kept; $DDPM_PIPELINE_CACHE or below
-    $HF_HOME unless given."""
+    """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    statistics_dir: str | None = None
+    """Where statistics of reference images are kept; beside the decoded images unless given."""
 
     def __post_init__(self) -> None:
         ReadingOptions.__post_init__(self)
         SamplingOptions.__post_init__(self)
+        expand_home(self, "data", "samples", "features", "bound_data")
+        expand_home(self, "output_dir", "cache_dir", "statistics_dir")
         check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
         check_at_least(self, num_nearest=0, bound_timesteps=1)
-        if self.output is None:
-            check_has_folder(self.model, "output must be given")
+        if self.output_dir is None:
+            check_has_folder(self.model, "output_dir must be given")

@@ -85,7 +85,7 @@ def load_features(source: str | Path, device: torch.device | str = "cpu") -> Fea
         ImportError: If the library it needs is not installed; names what to install.
         ValueError: If it is none of these.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if str(source) == "inception":
         extractor = _inception()
     elif path.suffix == ".py":
@@ -228,7 +228,12 @@ def _from_file(path: Path) -> FeatureExtractor:
         raise ValueError(f"features={str(path)!r} does not exist")
     spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever it does
+        raise ValueError(
+            f"features={str(path)!r} cannot be run: {type(error).__name__}: {error}"
+        ) from error
     factory = getattr(module, FACTORY_NAME, None)
     if not callable(factory):
         raise ValueError(f"features={str(path)!r} must define {FACTORY_NAME}()")

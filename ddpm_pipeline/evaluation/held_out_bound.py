@@ -1,6 +1,7 @@
 """Bits per dimension of held-out images, for the report of an evaluation.
 
-    measure_bound(config, sampler)            {"bits_per_dim": ..., "standard_error": ..., ...}
+    data = open_held_out(config, sampler)
+    measure_bound(config, sampler, data)      {"bits_per_dim": ..., "standard_error": ..., ...}
 
 It is the bound of the model's full chain of T steps, whatever the images are drawn with.
 """
@@ -24,21 +25,27 @@ from ddpm_pipeline.likelihood import variational_bound
 from ddpm_pipeline.pipelines import ImageSampler
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["measure_bound"]
+__all__ = ["measure_bound", "open_held_out"]
 
 _NUM_IMAGES = 256
 
 
-def measure_bound(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, Any] | None:
-    """Measure the bound, and say on what, as JSON values; None if it is not asked for.
+def open_held_out(config: EvaluateConfig, sampler: ImageSampler) -> ImageData | None:
+    """Open the images that the bound is measured on; give None if it is not asked for.
 
     Raises:
         ValueError: If the images do not fit the model's, or are fewer than asked for.
     """
     if config.bound_images == 0:
         return None
+    return _open_held_out(config, sampler, *_held_out(config))
+
+
+def measure_bound(
+    config: EvaluateConfig, sampler: ImageSampler, data: ImageData
+) -> dict[str, Any]:
+    """Measure the bound on the held-out images, and say on what, as JSON values."""
     source, split = _held_out(config)
-    data = _open_held_out(config, sampler, source, split)
     images, classes = data.batch(range(len(data)))
     scheduler = sampler.saved_scheduler
     if not isinstance(scheduler, DDPMScheduler):
@@ -61,6 +68,8 @@ def measure_bound(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, An
         **{key: value for key, value in report.to_dict().items() if not isinstance(value, list)},
         "transitions": report.transitions.sum().item(),
         "warnings": [*report.warnings, *described_overlap(config.model, data)],
+        "seed": config.seed,
+        "noise_seed": report.settings.seed,
     }
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ddpm_pipeline.evaluation.class_frequencies import AS_OFTEN
+
 __all__ = ["EvaluationReport"]
+
+_SHOWN_CLASSES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class EvaluationReport:
     """How many reference images were resized, cropped or converted."""
     sampler: dict[str, Any]
     """Weights, scheduler, K, seed and all else that determines the images."""
+    class_counts: dict[str, int] | None = None
+    """Images drawn of each class, by name or number; None if the options or nobody chose them."""
     nearest: list[dict[str, Any]]
     """For some images, the reference images nearest in the features, and their distances."""
     device: str
@@ -71,6 +77,8 @@ class EvaluationReport:
             "resize": self.resize,
             "sampler": _sampler_text(self.sampler),
         }
+        if self.class_counts is not None:
+            rows["classes"] = _classes_text(self.class_counts)
         width = max(map(len, rows))
         lines = [f"{key:{width}}  {value}" for key, value in rows.items()]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
@@ -80,6 +88,13 @@ def _bound_text(bound: dict[str, Any]) -> str:
     value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
     data = " ".join(filter(None, [bound["data"], bound["split"]]))
     return f"{value} on {bound['num_images']:,} images of {data}"
+
+
+def _classes_text(counts: dict[str, int]) -> str:
+    """Say how many images of which classes were drawn, of the first if there are many."""
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_SHOWN_CLASSES]]
+    more = len(counts) - len(shown)
+    return f"{AS_OFTEN}: {', '.join(shown)}" + (f" and {more:,} more classes" if more else "")
 
 
 def _sampler_text(sampler: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ above the reference images nearest to them, so that a person sees whether the mo
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,16 @@ from accelerate.utils import broadcast_object_list
 
 from ddpm_pipeline.common import process_state, stream_generator, write_json, write_picture
 from ddpm_pipeline.data import ImageData, nearest_picture, source_name
-from ddpm_pipeline.evaluation.compared_images import open_reference, open_samples, read_manifest
+from ddpm_pipeline.evaluation.class_frequencies import AS_OFTEN, ChosenClasses
+from ddpm_pipeline.evaluation.compared_images import (
+    choose_classes,
+    open_reference,
+    open_samples,
+    read_manifest,
+)
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
-from ddpm_pipeline.evaluation.held_out_bound import measure_bound
+from ddpm_pipeline.evaluation.held_out_bound import measure_bound, open_held_out
 from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance, kid, precision_recall
 from ddpm_pipeline.evaluation.nearest import nearest_images
 from ddpm_pipeline.evaluation.report import EvaluationReport
@@ -36,8 +42,6 @@ from ddpm_pipeline.evaluation.statistics import (
 from ddpm_pipeline.pipelines import ImageSampler, load_image_sampler
 
 __all__ = ["evaluate"]
-
-logger = logging.getLogger(__name__)
 
 _REPORT_NAME = "evaluation.json"
 _NEAREST_NAME = "nearest.png"
@@ -63,27 +67,49 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     extractor = load_features(config.features, state.device)
     data = open_reference(config, sampler)
     drawn = None if config.samples is None else open_samples(config.samples, data)
+    held_out = open_held_out(config, sampler)
     count = config.num_images if drawn is None else len(drawn)
     _check_numbers(config, min(count, len(data), config.num_kept), count)
+    check_count(min(count, len(data)), extractor(data.batch(range(1)).images).shape[1])
+    chosen = None if drawn is not None else choose_classes(config, sampler)
+    if drawn is None:
+        sampler = _try_sampler(sampler, chosen)
+    bound = None if held_out is None else measure_bound(config, sampler, held_out)
     real = reference_statistics(
-        data, extractor, num_kept=config.num_kept, cache_dir=config.cache_dir
+        data, extractor, num_kept=config.num_kept, cache_dir=_statistics_dir(config)
     )
-    check_count(min(count, len(data)), real.moments.dim)
     generated = _generated_statistics(config, sampler, drawn, extractor)
     nearest = _show_nearest(config, sampler, drawn, data, extractor)
-    bound = measure_bound(config, sampler)
     report = [None]
     if state.is_main_process:
         report = [
             EvaluationReport(
                 **_compare(config, generated, real),
                 **_describe(config, sampler, extractor, data, generated),
+                class_counts=None if chosen is None else chosen.counts,
                 bound=bound,
                 nearest=nearest,
             )
         ]
-        _write(report[0], _output(config))
+        write_json(_output(config) / _REPORT_NAME, report[0].to_dict())
     return broadcast_object_list(report)[0]
+
+
+def _try_sampler(sampler: ImageSampler, chosen: ChosenClasses | None) -> ImageSampler:
+    """Give a sampler the classes of its images, and draw one of every class to see that it can.
+
+    One chain is walked with all its steps, the others in one: whatever drawing refuses is refused
+    here, in seconds.
+    """
+    options = sampler.options
+    if chosen is None:
+        count = 1 if options.class_labels is None else len(options.class_labels)
+        short = replace(options, num_inference_steps=1)
+        replace(sampler, options=short)(range(count))
+    else:
+        sampler = replace(sampler, options=replace(options, class_labels=chosen.labels))
+    replace(sampler, options=replace(sampler.options, batch_size=1))(range(1))
+    return sampler
 
 
 def _check_numbers(config: EvaluateConfig, kept: int, num_images: int) -> None:
@@ -186,11 +212,21 @@ def _describe(
         "reference_data": source_name(config.data),
         "reference_split": config.split,
         "reference_changes": data.changes,
-        "sampler": sampler.describe() if from_model else read_manifest(Path(config.samples)),
+        "sampler": _described(config, sampler),
         "device": process_state().device.type,
         "versions": {name: version(name) for name in ("torch", "diffusers")},
         "warnings": [*_warnings(count, len(data)), *_changes(data)],
     }
+
+
+def _described(config: EvaluateConfig, sampler: ImageSampler) -> dict[str, Any]:
+    """Say what determines the images; their classes in words unless they were given."""
+    if config.samples is not None:
+        return read_manifest(Path(config.samples))
+    described = sampler.describe()
+    if config.class_labels is None and sampler.options.class_labels is not None:
+        described["class_labels"] = AS_OFTEN
+    return described
 
 
 def _warnings(num_images: int, num_reference: int) -> list[str]:
@@ -211,13 +247,14 @@ def _changes(data: ImageData) -> list[str]:
     return [f"the reference images were changed to those that the model could make ({counts})"]
 
 
-def _write(report: EvaluationReport, folder: Path) -> None:
-    for warning in report.warnings:
-        logger.warning(warning)
-    write_json(folder / _REPORT_NAME, report.to_dict())
+def _statistics_dir(config: EvaluateConfig) -> Path | None:
+    """Where statistics of the reference are kept; None where decoded images are by default."""
+    if config.statistics_dir is None and config.cache_dir is not None:
+        return Path(config.cache_dir, "statistics")
+    return None if config.statistics_dir is None else Path(config.statistics_dir)
 
 
 def _output(config: EvaluateConfig) -> Path:
-    folder = Path(config.output or config.model)
+    folder = Path(config.output_dir or config.model)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -15,6 +15,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -106,6 +107,10 @@ class SmallFeatures(nn.Module):
             raise ValueError(
                 f"features={str(directory)!r} is neither a SmallFeatures network nor a vision "
                 "model of transformers"
+            ) from error
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"features={str(directory)!r} is damaged, {_WEIGHTS_NAME}: {error}"
             ) from error
         return network.eval()
 

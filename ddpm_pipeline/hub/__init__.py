@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from ddpm_pipeline.hub.files import model_files
     from ddpm_pipeline.hub.loading import load
     from ddpm_pipeline.hub.lookup import check_on_hub
-    from ddpm_pipeline.hub.names import HubCheckpoint, check_repo_id, parse_hub_checkpoint
+    from ddpm_pipeline.hub.names import (
+        HubCheckpoint,
+        check_license,
+        check_repo_id,
+        parse_hub_checkpoint,
+    )
     from ddpm_pipeline.hub.publishing import push_model
     from ddpm_pipeline.hub.push import PresentCard, PushOptions, PushResult, push_folder
     from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
@@ -21,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "files": "model_files",
         "loading": "load",
         "lookup": "check_on_hub",
-        "names": "HubCheckpoint check_repo_id parse_hub_checkpoint",
+        "names": "HubCheckpoint check_license check_repo_id parse_hub_checkpoint",
         "publishing": "push_model",
         "push": "PresentCard PushOptions PushResult push_folder",
         "requests": "REQUEST_TIMEOUT time_limit",

@@ -44,6 +44,7 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
     Raises:
         ValueError: If options ask for code from a repository.
         HubError: If it cannot be loaded from the Hub, or only by running code.
+        OSError: If its files here are damaged.
     """
     for option in _CODE_OPTIONS:
         if options.get(option):
@@ -59,10 +60,22 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
         except Exception as error:
             if said := _refusal(error, name, options):
                 raise HubError(said) from error
+            if _is_damage(error, name):
+                raise OSError(
+                    f"cannot load {name!r}, which is damaged or of another kind: {error}; save "
+                    "or download it again"
+                ) from error
             if not is_transient(error) or time.monotonic() - began > _QUICK:
                 raise
         time.sleep(PAUSES[0])
         return ask()
+
+
+def _is_damage(error: Exception, name: str) -> bool:
+    """Tell whether files in a folder here are at fault, of which errors speak in code's words."""
+    kinds = (KeyError, TypeError, AttributeError, RuntimeError)
+    is_here = os.path.isdir(name)  # noqa: PTH112 (a name is a path only if it is there)
+    return is_here and (type(error) is OSError or isinstance(error, kinds))
 
 
 def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | None:

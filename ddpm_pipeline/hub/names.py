@@ -2,20 +2,23 @@
 
     parse_hub_checkpoint("hub:alice/digits@v1", None)     of a repository at a revision
     check_repo_id("digits", "hub_model_id")               a ValueError: there is no owner
+    check_license("Apache 2.0", "license")                a ValueError: it is called apache-2.0
 
 They ask nobody, and cost nothing to import.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ddpm_pipeline.common import is_repo_id
 
-__all__ = ["HubCheckpoint", "check_repo_id", "parse_hub_checkpoint"]
+__all__ = ["HubCheckpoint", "check_license", "check_repo_id", "parse_hub_checkpoint"]
 
 
 _WORD = "hub"
+_LICENSE = re.compile(r"[a-z0-9]+([.+-][a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,19 @@ def parse_hub_checkpoint(resume: str, hub_model_id: str | None) -> HubCheckpoint
     repo_id, _, revision = resume.removeprefix(f"{_WORD}:").partition("@")
     check_repo_id(repo_id, f"the repository in resume_from_checkpoint={resume!r}")
     return HubCheckpoint(repo_id, revision or None, is_own=False)
+
+
+def check_license(license_name: str, name: str) -> None:
+    """Refuse what cannot be one of the Hub's names of licences.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not _LICENSE.fullmatch(license_name):
+        raise ValueError(
+            f"{name} must be what the Hub calls a licence, such as apache-2.0, mit or cc-by-4.0, "
+            f"got {license_name!r}"
+        )
 
 
 def check_repo_id(repo_id: str, name: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ddpm_pipeline.cards import card_picture, renew_card
 from ddpm_pipeline.hub.files import model_files
+from ddpm_pipeline.hub.names import check_license
 from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
 
 __all__ = ["push_model"]
@@ -25,6 +26,7 @@ def push_model(
     repo_id: str,
     *,
     is_whole: bool = True,
+    license: str | None = None,  # noqa: A002 (the Hub's word)
     **options: object,
 ) -> PushResult:
     """Push a saved model, with all that belongs to it and a card, in one commit.
@@ -32,6 +34,8 @@ def push_model(
     Arguments:
         folder: Where the model is; nothing in it is changed.
         repo_id, is_whole: As for ``push_folder``.
+        license: The Hub's name of a licence, such as "apache-2.0"; the one on the card, or in the
+            training config, unless given.
         options: Those of ``PushOptions``.
     Returns:
         Where it is.
@@ -40,7 +44,9 @@ def push_model(
         FileNotFoundError: If there is no saved model in the folder.
         HubError: If the push failed; the branch is whole.
     """
-    folder = Path(folder)
+    if license is not None:
+        check_license(license, "license")
+    folder = Path(folder).expanduser()
     files = set(model_files(folder))
     if picture := card_picture(folder):
         files.add(picture)
@@ -49,23 +55,22 @@ def push_model(
         repo_id,
         files=sorted(files),
         is_whole=is_whole,
-        card=partial(_renewed_card, folder),
+        card=partial(_renewed_card, folder, license),
         **options,
     )
 
 
-def _renewed_card(folder: Path, present: PresentCard) -> str:
+def _renewed_card(folder: Path, license_name: str | None, present: PresentCard) -> str:
     """Renew the card: the Hub's if somebody wrote on it there, and the folder's otherwise."""
     path = folder / "README.md"
     own = path.read_text(encoding="utf-8") if path.is_file() else None
     if own is None or present.is_ours:
-        return renew_card(
-            folder, repo_id=present.repo_id, existing=present.text if own is None else own
-        )
+        text = present.text if own is None else own
+        return renew_card(folder, repo_id=present.repo_id, existing=text, license=license_name)
     if own != present.text:
         logger.warning(
             "the card of %r was changed on the Hub: its text is kept, and that of README.md here "
             "is not pushed; change it there",
             present.repo_id,
         )
-    return renew_card(folder, repo_id=present.repo_id, existing=present.text)
+    return renew_card(folder, repo_id=present.repo_id, existing=present.text, license=license_name)

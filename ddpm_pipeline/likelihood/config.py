@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ddpm_pipeline.common import check_at_least, check_has_folder
+from ddpm_pipeline.common import check_at_least, check_has_folder, expand_home
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import Decoder
 
@@ -68,6 +68,7 @@ class MeasureConfig(ReadingOptions, _Measured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_home(self, "model", "data", "output_dir")
         check_at_least(self, num_images=1, num_timestep_samples=0, batch_size=1)
         if self.output_dir is None:
             check_has_folder(self.model, "output_dir must be given")

@@ -83,7 +83,8 @@ def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]
         "changes": measured.data.changes,
     }
     versions = {name: version(name) for name in ("torch", "diffusers")}
-    return {"data": data, "weights": measured.weights, "versions": versions}
+    seeds = {"seed": config.seed, "noise_seed": measured.report.settings.seed}
+    return {"data": data, "weights": measured.weights, "versions": versions, **seeds}
 
 
 def output_folder(config: MeasureConfig) -> Path:

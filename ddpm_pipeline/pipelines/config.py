@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.common import check_at_least
+from ddpm_pipeline.common import check_at_least, expand_home
 
 __all__ = ["Format", "Precision", "SampleConfig", "SamplingOptions", "SchedulerName"]
 
@@ -49,6 +49,7 @@ class SamplingOptions:
     """Number type of the network."""
 
     def __post_init__(self) -> None:
+        expand_home(self, "model")
         check_at_least(self, seed=0, batch_size=1)
         if isinstance(self.class_labels, str | int):
             object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
@@ -71,6 +72,7 @@ class SampleConfig(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_home(self, "output")
         check_at_least(self, num_images=1, shard_size=1)
         if (Path(self.output).suffix == ".npz") != (self.resolved_format == "npz"):
             raise ValueError(

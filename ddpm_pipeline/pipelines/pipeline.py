@@ -300,6 +300,7 @@ class DDPMPipeline(DiffusionPipeline):
         commit_message: str | None = None,
         token: str | bool | None = None,
         create_pr: bool = False,
+        license: str | None = None,  # noqa: A002 (the Hub's word)
     ) -> PushResult:
         """Push the pipeline and a card in one commit, or change nothing.
 
@@ -309,6 +310,7 @@ class DDPMPipeline(DiffusionPipeline):
         Arguments:
             repo_id: OWNER/NAME, or NAME for one of the token's user; made if it is missing.
             revision, private, commit_message, token, create_pr: As in ``PushOptions``.
+            license: The Hub's name of a licence; the one on the card unless given.
         Returns:
             Where it is.
         Raises:
@@ -325,6 +327,7 @@ class DDPMPipeline(DiffusionPipeline):
                 commit_message=commit_message,
                 token=token,
                 create_pr=create_pr,
+                license=license,
             )
 
     def to_json_string(self) -> str:

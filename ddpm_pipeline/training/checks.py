@@ -27,7 +27,7 @@ from typing import (
 
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
-from ddpm_pipeline.hub import check_repo_id, parse_hub_checkpoint
+from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -55,6 +55,8 @@ def check_options(config: TrainingConfig) -> None:
     check_loss(config.loss, config.variance_type, config.loss_weighting)
     if config.hub_model_id is not None:
         check_repo_id(config.hub_model_id, "hub_model_id")
+    if config.hub_license is not None:
+        check_license(config.hub_license, "hub_license")
     parse_hub_checkpoint(config.resume_from_checkpoint, config.hub_model_id)
     for conflict in chain.from_iterable(_CONFLICTS.values()):
         if conflict.is_in(config):

@@ -16,7 +16,7 @@ from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ddpm_pipeline.common import write_json
+from ddpm_pipeline.common import expand_home, write_json
 from ddpm_pipeline.data import source_name
 from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
@@ -239,10 +239,13 @@ class TrainingConfig:
     """Push at the end only, at every saving of the model, or at every checkpoint, with it."""
     hub_private: bool = False
     """Make the repository a private one, if it has to be made."""
+    hub_license: str | None = None
+    """What the Hub calls the licence of the model, such as apache-2.0."""
     hub_timeout: float = 600.0
     """Seconds to wait at the end until the last push is done."""
 
     def __post_init__(self) -> None:
+        expand_home(self, *_PATHS, *SOURCES)
         check_options(self)
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
@@ -289,7 +292,7 @@ class TrainingConfig:
             ValueError: If it is another kind of file, or a value is not allowed.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
         if not isinstance(values, dict):

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_pipeline.common import write_picture
-from ddpm_pipeline.data import image_grid
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
-from ddpm_pipeline.training.previews import draw_samples
+from ddpm_pipeline.training.previews import draw_samples, sample_grid
 from ddpm_pipeline.training.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
@@ -186,7 +185,8 @@ class Monitor:
         with learner.evaluating(self.best_decay), learner.autocast():
             images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
         if images is not None:
-            grid = image_grid(images)
+            embeddings = learner.unet.config.num_class_embeds
+            grid = sample_grid(images, None if embeddings is None else embeddings - 1)
             write_picture(self._folder.grid_path(step), grid)
             track_image(self._accelerator, "samples", grid, step)
 

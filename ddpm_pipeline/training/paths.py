@@ -105,6 +105,8 @@ def check_given_checkpoint(folder: str) -> None:
     """
     if not Path(folder).expanduser().is_dir():
         raise FileNotFoundError(f"resume_from_checkpoint: there is no folder {folder!r}")
+    if not (Path(folder) / "manifest.json").is_file():
+        raise ValueError(f"resume_from_checkpoint: {folder!r} is no checkpoint: no manifest.json")
 
 
 def refuse_used_folder(folder: Path, in_the_way: Sequence[str]) -> None:

@@ -13,17 +13,21 @@ import numpy as np
 from accelerate.utils import gather_object
 
 from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.data import image_grid
 from ddpm_pipeline.networks import trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import UNet2DModel
+    from PIL import Image
 
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["draw_samples"]
+__all__ = ["draw_samples", "sample_grid"]
+
+_BLANK = 128  # the grey between the images
 
 
 def draw_samples(
@@ -54,6 +58,22 @@ def draw_samples(
     if not accelerator.is_main_process:
         return None
     return np.stack([drawn[i] for i in range(config.eval_batch_size)])
+
+
+def sample_grid(images: np.ndarray, num_classes: int | None) -> Image.Image:
+    """Lay out a grid's samples: a row for each class, if there are no more classes than samples.
+
+    Arguments:
+        images: uint8 (N, H, W, C), image i of class i mod ``num_classes``.
+        num_classes: How many classes there are; None without classes.
+    """
+    if num_classes is None or num_classes > len(images):
+        return image_grid(images)
+    columns = math.ceil(len(images) / num_classes)
+    missing = columns * num_classes - len(images)
+    blank = np.full((missing, *images.shape[1:]), _BLANK, np.uint8)
+    by_class = np.concatenate([images, blank]).reshape(columns, num_classes, *images.shape[1:])
+    return image_grid(by_class.swapaxes(0, 1).reshape(-1, *images.shape[1:]), columns)
 
 
 def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:

@@ -63,6 +63,7 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
             samplers=("fixed_small", "analytic", "ddim"),
             spacings=("linspace", "optimal"),
             timestep_spacing="optimal",
+            variance_type="analytic",
         )
     )
     model = saved / "model"
@@ -130,7 +131,11 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     assert "No bits/dim for ddim" in table
     assert "The model is as it was; calibration.json and plots are in" in table
     spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
-    run([str(saved / "model"), *arguments[:-1], "--num_inference_steps", "4", *spacing])
+    few = [*arguments[:-1], "--num_inference_steps", "4"]
+    run([str(saved / "model"), *few])
+    said = "with variance_type fixed_small and timestep_spacing trailing from now on, as before"
+    assert said in capsys.readouterr().out
+    run([str(saved / "model"), *few, *spacing, "--variance_type", "analytic"])
     assert (
         "samples with variance_type analytic and timestep_spacing optimal_samples from now on"
         in capsys.readouterr().out

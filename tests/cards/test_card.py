@@ -94,7 +94,7 @@ def test_a_hand_edited_card_keeps_its_text_and_its_metadata(run: Path, line_brea
     assert name == "my model"
     assert (results[0].metric_type, results[0].metric_value) == ("inception_score", 8.1)
     assert "mine: 1" in text
-    assert len(results) == 7
+    assert len(results) == 6
 
     edited = text.replace("## Results", "## Lies") + "After." + line_break
     again = renew_card(run, repo_id=REPO, existing=edited)

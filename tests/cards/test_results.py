@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from helpers.cards import REPO, results_on
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
+from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cards.card import renew_card
 
 
@@ -24,7 +25,6 @@ def test_every_number_is_the_reports_and_says_how_it_was_obtained(run: Path) -> 
         ("ddpm evaluate", "kid"): evaluation["kid"],
         ("ddpm evaluate", "precision"): evaluation["precision"],
         ("ddpm evaluate", "recall"): evaluation["recall"],
-        ("ddpm evaluate", "bits_per_dim"): evaluation["bound"]["bits_per_dim"],
         ("ddpm bound", "bits_per_dim"): bound["bits_per_dim"],
     }
     always = {"num_images", "seed", "weights", "versions"}
@@ -40,6 +40,69 @@ def test_every_number_is_the_reports_and_says_how_it_was_obtained(run: Path) -> 
     kid = found["ddpm evaluate", "kid"].metric_args
     assert (kid["seed"], kid["num_inference_steps"], kid["eta"]) == (5, 4, 0.0)
     assert kid["standard_error"] == evaluation["kid_standard_error"]
+
+
+def test_the_seed_is_the_users(run: Path) -> None:
+    bound = json.loads((run / "bound.json").read_text())
+    assert (bound["seed"], bound["noise_seed"] > 0) == (0, True)
+    (result,) = [r for r in results_on(renew_card(run, repo_id=REPO)) if is_bound(r)]
+    assert result.metric_args["seed"] == 0
+    (run / "bound.json").unlink()
+    (result,) = [r for r in results_on(renew_card(run, repo_id=REPO)) if is_bound(r)]
+    assert result.metric_args["seed"] == 5
+
+
+def is_bound(result: EvalResult) -> bool:
+    return result.metric_type == "bits_per_dim"
+
+
+def change_scheduler(run: Path, **options: object) -> None:
+    scheduler = DDPMPipeline.from_pretrained(run).scheduler
+    DDPMScheduler.from_config(scheduler.config, **options).save_pretrained(run / "scheduler")
+
+
+def test_the_one_bits_per_dim_is_that_of_the_model_as_pushed(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = json.loads((run / "bound.json").read_text())
+    before = renew_card(run, repo_id=REPO)
+    (shown,) = [r for r in results_on(before) if is_bound(r)]
+    assert shown.metric_args["measured_with"] == "ddpm bound"
+    assert "K = 20" not in before.partition("## Fewer steps")[2]  # T: another number for the chain
+
+    # Fewer steps, and other decoders, are bounds too, but not the ones to compare models by.
+    (run / "bound.json").write_text(json.dumps({**bound, "chain": bound["chain"][::2]}))
+    (shown,) = [r for r in results_on(renew_card(run, repo_id=REPO)) if is_bound(r)]
+    assert shown.metric_args["measured_with"] == "ddpm evaluate"
+    (run / "bound.json").write_text(json.dumps(bound))
+
+    # Other variances have another bound: neither that of the files nor the card's is shown.
+    change_scheduler(run, variance_type="fixed_large")
+    after = renew_card(run, repo_id=REPO, existing=before)
+    assert not [r for r in results_on(after) if is_bound(r)]
+    assert (
+        "bits/dim of ddpm bound is left out of the card: it is of other variances" in caplog.text
+    )
+    (run / "bound.json").write_text(json.dumps({**bound, "variance_type": "fixed_large"}))
+    (shown,) = [r for r in results_on(renew_card(run, repo_id=REPO)) if is_bound(r)]
+    assert shown.metric_value == bound["bits_per_dim"]
+
+
+def test_a_bits_per_dim_on_the_card_gives_way_to_a_newer_one(run: Path) -> None:
+    bound = json.loads((run / "bound.json").read_text())
+    before = renew_card(run, repo_id=REPO)
+    bound["data"] |= {"name": "others"}
+    (run / "bound.json").write_text(json.dumps(bound))
+    (shown,) = [
+        r for r in results_on(renew_card(run, repo_id=REPO, existing=before)) if is_bound(r)
+    ]
+    assert shown.dataset_name == "others"
+    for name in ("bound.json", "evaluation.json"):
+        (run / name).unlink()
+    (shown,) = [
+        r for r in results_on(renew_card(run, repo_id=REPO, existing=before)) if is_bound(r)
+    ]
+    assert shown.dataset_name == "images.npy"
 
 
 @pytest.mark.parametrize("missing", ["reference", "sampler", "num_images", "features"])

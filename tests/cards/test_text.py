@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from helpers.training_runs import tiny_config
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from ddpm_pipeline import DDPMScheduler
+from ddpm_pipeline import DDPMScheduler, TrainingConfig
 from ddpm_pipeline.cards.card import card_picture, renew_card
 from ddpm_pipeline.cli.train import parse_arguments
 
@@ -44,7 +45,8 @@ def test_the_newest_grid_is_shown_with_how_it_was_drawn(run: Path) -> None:
         Image.open(run / "samples.png") as shown,
         Image.open(run / "samples" / "step-0000004.png") as grid,
     ):
-        times = 320 // grid.width
+        times = math.ceil(512 / grid.width)
+        assert max(shown.size) >= 512
         assert shown.size == (times * grid.width, times * grid.height)
         assert np.array_equal(np.asarray(shown)[::times, ::times], np.asarray(grid))
     text = renew_card(run, repo_id=REPO)
@@ -92,10 +94,37 @@ def test_the_code_on_the_card_runs(
     assert ("passes no class labels" in text) == ("num_class_embeds" in unet)
 
 
-def test_what_stock_does_otherwise_is_said(run: Path) -> None:
-    text = renew_card(run, repo_id=REPO)  # ddpm calibrate made its variance analytic
-    assert "`variance_type` is `analytic`, which stock diffusers does not know" in text
-    assert "it samples with `fixed_small`" in text
+def test_what_stock_does_otherwise_is_said(tiny_unet: Callable, tmp_path: Path) -> None:
+    scheduler = DDPMScheduler(12, timestep_spacing="quadratic")
+    text = renew_card(saved(tiny_unet(), scheduler, tmp_path / "model"), repo_id=REPO)
+    assert "`timestep_spacing` is `quadratic`, which stock diffusers does not know" in text
+    assert "it samples with `trailing`" in text
+
+
+def test_classes_are_named(tiny_unet: Callable, tmp_path: Path) -> None:
+    unet = tiny_unet(num_class_embeds=3)
+    folder = saved(unet, DDPMScheduler(12), tmp_path / "model")
+    assert "Classes:" not in renew_card(folder, repo_id=REPO)
+    unet.register_to_config(_ddpm_pipeline={"class_names": ["cat", "d_g"]})
+    folder = saved(unet, DDPMScheduler(12), tmp_path / "named")
+    assert "Classes: 0 cat, 1 d\\_g." in renew_card(folder, repo_id=REPO)
+
+
+@pytest.mark.parametrize("given", ["push", "training", "card"])
+def test_the_licence_is_the_one_that_was_given(
+    tiny_unet: Callable, tmp_path: Path, given: str
+) -> None:
+    folder = saved(tiny_unet(), DDPMScheduler(12), tmp_path / "model")
+    license_name = None
+    if given == "training":
+        TrainingConfig(hub_license="mit").save_json(folder / "training_config.json")
+    elif given == "card":
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+        TrainingConfig(hub_license="gpl-3.0").save_json(folder / "training_config.json")
+    else:
+        license_name = "mit"
+    text = renew_card(folder, repo_id=REPO, license=license_name)
+    assert ModelCard(text).data.license == "mit"
 
 
 def without_options(run: Path) -> None:

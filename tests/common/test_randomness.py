@@ -35,6 +35,7 @@ PINNED = {
     "reference_features": (22, 376904619),
     "evaluated_subset": (23, 2081241303),
     "evaluated_bound": (24, 1498947190),
+    "evaluated_classes": (25, 1108450406),
     "measured_order": (31, 797944309),
     "measured_noise": (32, 893581225),
     "calibration_order": (41, 1284813505),

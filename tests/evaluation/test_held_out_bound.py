@@ -15,7 +15,7 @@ from ddpm_pipeline import DDPMPipeline, DDPMScheduler, variational_bound
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.evaluation.config import EvaluateConfig
-from ddpm_pipeline.evaluation.held_out_bound import measure_bound
+from ddpm_pipeline.evaluation.held_out_bound import measure_bound, open_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,11 @@ def options(folder: Path, **more: object) -> EvaluateConfig:
     return EvaluateConfig(**{"model": str(folder), "data": str(folder / "data.npz")} | more)
 
 
+def measured(config: EvaluateConfig, sampler: SimpleNamespace) -> dict[str, object] | None:
+    data = open_held_out(config, sampler)
+    return None if data is None else measure_bound(config, sampler, data)
+
+
 @pytest.mark.parametrize(
     ("more", "name", "split", "count"),
     [
@@ -64,17 +69,18 @@ def test_the_images_are_held_out_ones_or_else_the_reference(
     split: str | None,
     count: int,
 ) -> None:
-    found = measure_bound(options(folder, **more), sampler)
+    found = measured(options(folder, **more), sampler)
     assert (found["data"], found["split"]) == (f"{name}.npz", split)
     assert found["num_images"] == count
     if "bound_images" not in more:
         expected = open_images(folder / f"{name}.npz", resolution=8, split=split, progress=False)
         assert found["fingerprint"] == expected.subset(range(count)).fingerprint
+    assert found["seed"] == 0
     assert found == json.loads(json.dumps(found))
 
 
 def test_no_images_leave_it_out(sampler: SimpleNamespace, folder: Path) -> None:
-    assert measure_bound(options(folder, bound_images=0), sampler) is None
+    assert measured(options(folder, bound_images=0), sampler) is None
 
 
 def test_a_scheduler_of_diffusers_is_measured_as_its_own_chain(
@@ -83,7 +89,7 @@ def test_a_scheduler_of_diffusers_is_measured_as_its_own_chain(
     """All timesteps of all images, so that the number is the whole bound and not an estimate."""
     ours = sampler.saved_scheduler
     sampler.saved_scheduler = diffusers.DDIMScheduler.from_config(ours.config)
-    found = measure_bound(options(folder, bound_timesteps=19, seed=4), sampler)
+    found = measured(options(folder, bound_timesteps=19, seed=4), sampler)
     images = open_images(folder / "data.npz", resolution=8, progress=False).batch(range(6)).images
     expected = variational_bound(
         sampler.pipe.unet,
@@ -100,8 +106,8 @@ def test_a_scheduler_of_diffusers_is_measured_as_its_own_chain(
 def test_images_of_another_shape_are_refused(sampler: SimpleNamespace, folder: Path) -> None:
     np.savez(folder / "large.npz", images=np.zeros((3, 16, 16), np.uint8))
     with pytest.raises(ValueError, match="another size than the model's 8×8; fit='resize'"):
-        measure_bound(options(folder, bound_data="large"), sampler)
-    found = measure_bound(options(folder, bound_data="large", fit="resize"), sampler)
+        measured(options(folder, bound_data="large"), sampler)
+    found = measured(options(folder, bound_data="large", fit="resize"), sampler)
     assert found["changes"] == {"resized": 3}
     with pytest.raises(ValueError, match=r"bound_images must be an integer from 1 to 6, .* got 7"):
-        measure_bound(options(folder, bound_images=7), sampler)
+        measured(options(folder, bound_images=7), sampler)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 _GRID = "step-"
-_WIDTH = 320  # of samples.png, up to which small grids are enlarged
+_SIDE = 512  # of samples.png, up to which small grids are enlarged
 
 
 class RunFolder:
@@ -247,6 +248,6 @@ class RunFolder:
 def _save_enlarged(picture: Path, path: Path) -> None:
     """Copy a picture, with its pixels repeated if it is too small to look at."""
     with Image.open(picture) as small:
-        times = max(1, _WIDTH // small.width)
+        times = math.ceil(_SIDE / max(small.size))
         large = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
         write_picture(path, large)

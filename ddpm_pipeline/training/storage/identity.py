@@ -46,6 +46,7 @@ FREE_OPTIONS = {
     "hub_model_id",
     "hub_strategy",
     "hub_private",
+    "hub_license",
     "hub_timeout",
 }
 """What may differ between a run and its continuation: none of it touches the weights."""

@@ -1,0 +1,174 @@
+"""Paths are paths: every command takes folders of any name, and ~ is the user's home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.unets import make_tiny_unet
+from helpers.wrong_calls import WORKING_FEATURES
+from PIL import Image
+
+from ddpm_pipeline import DDPMPipeline, DDPMScheduler, TrainingConfig
+from ddpm_pipeline.calibration import CalibrateConfig
+from ddpm_pipeline.cli.commands import main
+from ddpm_pipeline.cli.push import PushArguments
+from ddpm_pipeline.cli.sample import SampleArguments
+from ddpm_pipeline.evaluation import EvaluateConfig
+from ddpm_pipeline.likelihood import BoundConfig, ScoreConfig
+
+NAMES = [
+    "plain",
+    "with space",
+    "[brackets]",
+    "{a,b}",
+    "st*r?",
+    "-dash",
+    "a::b",
+    "50%",
+    "ünïcode 🎲",
+    os.fsdecode(b"caf\xe9"),
+]
+TINY = (
+    "--train_data_dir={}/photos --validation_data_dir={}/photos --resolution=8 "
+    "--train_batch_size=4 --ddpm_num_inference_steps=1 --ddpm_num_steps=20 "
+    "--lr_scheduler=constant --model_config_name_or_path={}/model --cache_dir={}/cache"
+)
+# The options of every command that name paths; NAME is the folder, {} its content.
+CALLS = {
+    "train": f"train {TINY} --max_train_steps=1 --output_dir={{}}/run",
+    "resume": f"train {TINY} --max_train_steps=2 --output_dir={{}}/resumed "
+    "--config={}/run/training_config.json "
+    "--resume_from_checkpoint={}/run/checkpoints/step-0000001",
+    "grid": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/new/a.png",
+    "files": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/drawn",
+    "npz": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/a.npz",
+    "tar": "sample --model={}/model --num_images=4 --num_inference_steps=2 --output={}/shards "
+    "--format=webdataset",
+    "bound": "bound --model={}/model --data={}/photos --num_timestep_samples=1 --output_dir={}/b",
+    "score": "score --model={}/model --data={}/photos --num_timestep_samples=1 --output_dir={}/s",
+    "calibrate": "calibrate --model={}/model --data={}/images.npy --num_forwards=20 "
+    "--num_inference_steps=4 --output_dir={}/c --no_save --features={}/means.py --num_images=4",
+    **{
+        f"evaluate {samples}": "evaluate --model={}/model --data={}/photos --features={}/means.py "
+        f"--kid_subsets=2 --num_nearest=2 --samples={{}}/{samples} --bound_data={{}}/images.npy "
+        "--output_dir={}/e --statistics_dir={}/statistics --neighbors=1"
+        for samples in ("drawn", "a.npz", "shards")
+    },
+}
+WRITTEN = (
+    "run/model_index.json",
+    "resumed/model_index.json",
+    "new/a.png",
+    "drawn/000003.png",
+    "a.npz",
+    "shards/000000-000003.tar",
+    "b/bound.json",
+    "s/scores.csv",
+    "s/scores.png",
+    "c/calibration.json",
+    "e/evaluation.json",
+    "e/nearest.png",
+    "statistics",
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    DDPMPipeline(make_tiny_unet(), DDPMScheduler(20)).save_pretrained(folder / "model")
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
+    np.save(folder / "images.npy", images)
+    (folder / "photos").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / "photos" / f"{i} [x].png")
+    (folder / "means.py").write_text(WORKING_FEATURES)
+    return folder
+
+
+def run_all(name: str) -> None:
+    for call in CALLS.values():
+        words = [word.replace("{}", name) for word in call.split()]
+        assert main(words) == 0, words
+
+
+def check_written(folder: Path) -> None:
+    assert [name for name in WRITTEN if not (folder / name).exists()] == []
+    rows = (folder / "s" / "scores.csv").read_text(errors="surrogateescape").splitlines()
+    assert len(rows) == 9
+    assert "0 [x].png" in rows[1]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_every_command_takes_every_name(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "images"))
+    shutil.copytree(inputs, tmp_path / name)
+    run_all(name)
+    check_written(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "images"}
+
+
+def test_home_is_home_in_every_option(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", "~/images")
+    shutil.copytree(inputs, tmp_path / "home")
+    run_all("~")
+    check_written(tmp_path / "home")
+    assert list((tmp_path / "work").iterdir()) == []
+    assert (tmp_path / "home" / "images").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (
+            TrainingConfig,
+            "train_data_dir validation_data_dir cache_dir output_dir resume_from_checkpoint",
+        ),
+        (SampleArguments, "model output"),
+        (BoundConfig, "model data output_dir"),
+        (ScoreConfig, "model data output_dir"),
+        (CalibrateConfig, "model data features output_dir"),
+        (
+            EvaluateConfig,
+            "model data samples features bound_data output_dir statistics_dir",
+        ),
+        (PushArguments, "model"),
+    ],
+)
+def test_home_is_home_in_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: type, names: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    needed = {"model": "~", "data": "d", "repo_id": "a/b"}
+    known = config.__dataclass_fields__
+    for name in names.split():
+        values = {key: value for key, value in needed.items() if key in known}
+        made = config(**values | {name: "~/x" if name != "model" else "~"})
+        assert getattr(made, name) == str(tmp_path) + ("/x" if name != "model" else "")
+
+
+def test_a_name_that_is_no_utf_8_is_printed_as_it_is(inputs: Path, tmp_path: Path) -> None:
+    name = b"caf\xe9"
+    command = [sys.executable, "-m", "ddpm_pipeline.cli", "sample", str(inputs / "model")]
+    run = subprocess.run(
+        [*command, "--num_images", "1", "--num_inference_steps", "1", "--output", name + b".png"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8", "DDPM_PIPELINE_CACHE": str(tmp_path / "c")},
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, name + b".png")
