@@ -17,7 +17,7 @@ from ddpm_pipeline.networks import attention_warning, computes_in_bfloat16
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["notices", "resolve"]
+__all__ = ["costly_resolution", "notices", "resolve"]
 
 
 class _Rate(NamedTuple):
@@ -113,7 +113,7 @@ def _precision(wanted: str, device: torch.device) -> str:
 
 def notices(config: TrainingConfig) -> list[str]:
     """Warn of what a resolved config asks for and its user may not want."""
-    found = [_costly_resolution(config)]
+    found = [costly_resolution(config)]
     if config.lr_warmup_steps > config.max_train_steps:
         found.append(
             f"lr_warmup_steps={config.lr_warmup_steps} is more than the run's "
@@ -122,7 +122,7 @@ def notices(config: TrainingConfig) -> list[str]:
     return [notice for notice in found if notice is not None]
 
 
-def _costly_resolution(config: TrainingConfig) -> str | None:
+def costly_resolution(config: TrainingConfig) -> str | None:
     """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
     if config.model_config_name_or_path is not None or config.model_size == "ddpm":
         return None
