@@ -245,7 +245,7 @@ def open_images(
     if not isinstance(labels, bool):
         found = with_labels(found, labels)
     count = count_classes(found, num_classes)
-    report_unread(found, strict)
+    report_unread(found.unread, strict)
     pixels = prepare(
         found,
         settings,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,8 +43,10 @@ from ddpm_pipeline.data.sources.columns import (
     image_kind,
     select_encoded,
 )
+from ddpm_pipeline.data.sources.finding import report_unread
+from ddpm_pipeline.data.sources.folders import check_folder
 from ddpm_pipeline.data.sources.library import share_of_rows
-from ddpm_pipeline.data.sources.shards import open_shards
+from ddpm_pipeline.data.sources.shards import is_folder, open_shards
 
 if TYPE_CHECKING:
     import datasets
@@ -115,6 +118,8 @@ def open_stream(
     check_integer("shuffle_buffer", shuffle_buffer, least=0)
     settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     dataset, shards = open_shards(source, split)
+    if split is None and not shards and is_folder(source):
+        report_unread(check_folder(Path(source).expanduser()), strict)
     kind = image_kind(dataset.features, find_image_column(dataset.features, image_column))
     check_range(kind.dtype, value_range)
     classes = None

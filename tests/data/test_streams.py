@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers.image_samples import encoded, noise, write_tar
+from helpers.image_samples import encoded, flat, noise, write_folder, write_tar
 from helpers.shards import COUNT, EACH, levels, opened, table, tar_files, write_shards
 
 from ddpm_pipeline.data.loader import Prefetcher
@@ -297,3 +297,19 @@ def test_options_of_reading(tmp_path: Path) -> None:
     assert (next(stream).images == 10).all()
     with pytest.raises(ValueError, match="none of the"):
         next(opened(tmp_path / "clear.tar", max_pixels=15, **options))
+
+
+def test_folders_follow_the_rules_of_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {f"{part}/{k}/0.png": flat(1) for part in ("train", "test") for k in "ab"}
+    folder = write_folder(tmp_path / "data", files | {"train/a/1.heic": b"ftypheic"})
+    options = {"resolution": 8, "batch_size": 2, "labels": True}
+    stream = open_stream(folder, **options)
+    assert stream.class_names == ("a", "b")
+    assert "1 files are not read, " in caplog.text
+    with pytest.raises(ValueError, match=r"1 \.heic \(a/1\.heic\); strict refuses that"):
+        open_stream(folder, strict=True, **options)
+    write_folder(folder, {"cats/0.png": flat(2)})
+    with pytest.raises(ValueError, match="holds images in test, train and in cats/"):
+        open_stream(folder, **options)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from ddpm_pipeline.data.findings import describe_named, printable
+from ddpm_pipeline.data.findings import Named, describe_named, printable
 from ddpm_pipeline.data.sources.arrays import (
     array_source,
     file_source,
@@ -86,14 +86,14 @@ def count_classes(found: Source, num_classes: int | None) -> int | None:
     return num_classes or named or seen
 
 
-def report_unread(found: Source, strict: bool) -> None:
+def report_unread(unread: Mapping[str, Named], strict: bool) -> None:
     """Warn of files that may be images and are not read, or refuse them."""
-    if not found.unread:
+    if not unread:
         return
-    count = sum(named.count for named in found.unread.values())
+    count = sum(named.count for named in unread.values())
     report = (
         f"{count} files are not read, as their suffixes are none that Pillow knows: "
-        f"{describe_named(found.unread)}"
+        f"{describe_named(unread)}"
     )
     if strict:
         raise ValueError(f"{report}; strict refuses that")

@@ -9,7 +9,7 @@ read, because of their suffix, are counted and named.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from ddpm_pipeline.data.sources.metadata import METADATA_NAMES, metadata_labels
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
 
-__all__ = ["folder_source"]
+__all__ = ["check_folder", "folder_source"]
 
 # Suffixes of what lies beside images and is none.
 _TEXT = ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .log .ini .toml .cfg"
@@ -85,6 +85,18 @@ def folder_source(
         other_files=found.others,
         labels_from=labels_from,
     )
+
+
+def check_folder(root: Path) -> Mapping[str, Named]:
+    """Give the files in a folder that may be images and are not read, by suffix.
+
+    Raises:
+        ValueError: As ``folder_source`` if it is not clear which split is to be read.
+    """
+    root, _ = choose_split_folder(root, None, is_image_name)
+    found = _scan(root)
+    check_nested_splits(root, found.folders)
+    return found.unread
 
 
 @dataclass

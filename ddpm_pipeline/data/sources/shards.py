@@ -20,7 +20,7 @@ from ddpm_pipeline.data.sources.source import one_line, refuse
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["check_shards", "is_shards", "load_shards", "open_shards"]
+__all__ = ["check_shards", "is_folder", "is_shards", "load_shards", "open_shards"]
 
 _BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -64,6 +64,11 @@ def open_shards(
             "pass it unshuffled and set shuffle_buffer"
         )
     return data, shards
+
+
+def is_folder(source: object) -> bool:
+    """Tell whether a source is a folder here."""
+    return isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir()
 
 
 def is_shards(source: object) -> bool:
