@@ -278,18 +278,24 @@ def test_options_are_checked_at_once() -> None:
         EvaluateConfig(model=".", data="data", bound_timesteps=0)
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((90, 16, 16), r"another size than the model's 8×8; fit='resize' scales and crops them"),
-        ((90, 8, 8, 3), r"has images of 3 channel\(s\), the model makes images of 1"),
-    ],
-)
-def test_a_reference_of_another_shape_is_refused(
-    setting: dict[str, object], tmp_path: Path, shape: tuple[int, ...], message: str
+def test_a_reference_of_other_channels_is_converted_and_that_is_said(
+    setting: dict[str, object], tmp_path: Path
 ) -> None:
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "other.npz", images=images)
+    report = evaluate(EvaluateConfig(**{**setting, "data": str(tmp_path / "other.npz")}))
+    assert report.reference_changes == {"RGB to L": 90}
+    said = "the reference images were changed to those that the model could make (90 RGB to L)"
+    assert said in report.warnings
+    assert said in report.table()
+
+
+def test_a_reference_of_another_size_is_refused(
+    setting: dict[str, object], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (90, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "other.npz", images=images)
+    message = "another size than the model's 8×8; fit='resize' scales and crops them"
     with pytest.raises(ValueError, match=message):
         evaluate(EvaluateConfig(**{**setting, "data": str(tmp_path / "other.npz")}))
 
