@@ -121,9 +121,9 @@ def _check_held_out(config: TrainingConfig, count: int) -> None:
     held_out = round(size * count) if size < 1 else size
     if not 0 < held_out < count:
         raise ValueError(
-            f"validation_size={config.validation_size:g} of {count:,} images would hold out "
-            f"{held_out:,} and leave {max(0, count - held_out):,} to train on, and both need at "
-            f"least one: give validation_size from 1 to {count - 1:,}, or a fraction"
+            f"validation_size={config.validation_size:g} of {count:,} images leaves "
+            f"{max(0, count - held_out):,} for training and {held_out:,} for validation; both "
+            f"need at least one: give validation_size from 1 to {count - 1:,}, or a fraction"
         )
 
 
@@ -135,8 +135,8 @@ def _check_batch(config: TrainingConfig, count: int, world_size: int) -> None:
         fits = count // world_size
         remedy = f"give train_batch_size={fits} or less" if fits else "use fewer processes"
         raise ValueError(
-            f"train_batch_size={size}{processes} is more than the {count:,} images there are to "
-            f"train on; {remedy}"
+            f"train_batch_size={size}{processes} is larger than the data: {count:,} images; "
+            f"{remedy}"
         )
 
 

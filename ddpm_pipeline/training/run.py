@@ -152,6 +152,9 @@ def _prepare(
         if state is not None:
             config = resolve(settled_as_before(given, derived, state), **place)
     use_backend_options(config)
+    if accelerator.is_main_process:
+        for notice in (*notices(config), *data.notes()):
+            logger.warning(notice)
     return _Run(config, derived, data)
 
 
@@ -159,10 +162,6 @@ def _announce(run: _Run, accelerator: Accelerator) -> None:
     """Say what a run is about to do, with what, on the main process."""
     if not accelerator.is_main_process:
         return
-    for notice in notices(run.config):
-        logger.warning(notice)
-    for note in run.data.notes():
-        logger.warning(note)
     logger.info("%s", describe_data(run.config, run.data))
     count = accelerator.num_processes
     processes = "1 process" if count == 1 else f"{count} processes"
