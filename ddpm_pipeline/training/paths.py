@@ -33,14 +33,14 @@ def check_sources(config: TrainingConfig) -> None:
     if config.train_data_dir is None and config.dataset_name is None:
         raise ValueError("give train_data_dir or dataset_name, got neither")
     paths = {"validation_data_dir": config.validation_data_dir}
-    if config.streaming:
-        _refuse_whole_files(config.train_data_dir)
-    else:
+    if not config.streaming:
         paths["train_data_dir"] = config.train_data_dir
     for name, path in paths.items():
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
             _refuse_shards(name, Path(path).expanduser())
+    if config.streaming:
+        _refuse_whole_files(config.train_data_dir)
 
 
 def _refuse_whole_files(path: str | None) -> None:

@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--train_data_dir x.npy", ["--train_batch_size=64", "16 images", "=16 or less"]),
         ("--train_data_dir x.npy --train_batch_size 0", ["--train_batch_size", "at least 1"]),
         ("--train_data_dir x.npy --validation_size 16", ["--validation_size=16", "1 to 15"]),
-        ("--train_data_dir x.npy --validation_size 0.01", ["--validation_size=0.01", "0 for validation"]),
+        ("--train_data_dir x.npy --validation_size 0.01", ["_size=0.01", "0 for validation"]),
         ("--train_data_dir shards", ["--train_data_dir", "--streaming and --max_train_steps"]),
         ("--train_data_dir shards/a.tar", ["--streaming and --max_train_steps"]),
         ("--train_data_dir empty", ["--train_data_dir", "holds no images"]),
