@@ -111,7 +111,7 @@ def test_images_of_another_size_are_measured_with_a_warning(setting: dict, tmp_p
     small = {**setting, "data": str(tmp_path / "small"), "fit": "pad"}
     (warning,) = bound_of_saved_model(BoundConfig(**small)).warnings
     assert "(2 padded)" in warning
-    assert "a black border costs almost nothing" in warning
+    assert "a border of one colour costs almost nothing" in warning
 
 
 def test_a_conditional_model_is_given_the_labels_of_its_images(
