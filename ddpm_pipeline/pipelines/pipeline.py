@@ -31,6 +31,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
+from ddpm_pipeline.common import utf8_alias
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision
@@ -265,7 +266,9 @@ class DDPMPipeline(DiffusionPipeline):
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         name = os.fspath(pretrained_model_name_or_path)
-        return load(partial(super().from_pretrained, name, **kwargs), name, kwargs)
+        ask = super().from_pretrained
+        with utf8_alias(name) as found:
+            return load(partial(ask, found, **kwargs), name, kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
