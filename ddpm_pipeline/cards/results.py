@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult
-from safetensors.torch import load_file
 
-from ddpm_pipeline.common import PRIVATE_KEY, tensors_hash
+from ddpm_pipeline.common import PRIVATE_KEY, load_tensors, tensors_hash
 
 __all__ = [
     "BITS_PER_DIM",
@@ -63,7 +62,7 @@ class ModelWeights:
             files = [self._folder / name for name in sorted(names)]
         else:
             files = [whole] if whole.is_file() else sorted(self._folder.glob("*.safetensors"))
-        return {name: value for file in files for name, value in load_file(file).items()}
+        return {name: value for file in files for name, value in load_tensors(file).items()}
 
     def have_hash(self, expected: str) -> bool:
         """Tell whether these weights, in one of the precisions, have that ``weights_hash``."""

@@ -95,7 +95,8 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
     hints = get_type_hints(arguments) if is_dataclass(arguments) else {}
     names = {f"--{name}": name for name, hint in hints.items() if hint == bool | None}
     argv = list(argv)
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    for i, argument in enumerate(argv):
+        following = argv[i + 1] if i + 1 < len(argv) else ""
         option = argument.replace("-", "_").replace("__", "--", 1)
         if option in names:
             yield from (option,) if following in {"True", "False", "None"} else (option, "True")

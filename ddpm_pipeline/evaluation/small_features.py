@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from ddpm_pipeline.common import write_bytes, write_text
+from ddpm_pipeline.common import load_tensors, write_bytes, write_text
 
 __all__ = ["SmallFeatures", "SmallFeaturesConfig", "read_config"]
 
@@ -102,7 +102,7 @@ class SmallFeatures(nn.Module):
         config = read_config(Path(directory))
         try:
             network = cls(SmallFeaturesConfig(**{**config, "widths": tuple(config["widths"])}))
-            network.load_state_dict(load_file(Path(directory, _WEIGHTS_NAME)))
+            network.load_state_dict(load_tensors(Path(directory, _WEIGHTS_NAME)))
         except (KeyError, TypeError, FileNotFoundError) as error:
             raise ValueError(
                 f"features={str(directory)!r} is neither a SmallFeatures network nor a vision "

@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.common import process_state, stream_generator, write_aside
+from ddpm_pipeline.common import load_tensors, process_state, stream_generator, write_aside
 from ddpm_pipeline.data import ImageData, default_cache_dir
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import Moments
@@ -207,7 +207,7 @@ def _load(path: Path) -> ImageStatistics | None:
     if not path.exists():
         return None
     try:
-        tensors = load_file(path)
+        tensors = load_tensors(path)
     except SafetensorError:
         logger.warning("%s is damaged; the statistics are computed again", path)
         return None

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_eta
 
-__all__ = ["DDPM_SCHEDULERS", "Generators", "Step", "denoise", "takes_variance"]
+__all__ = ["DDPM_SCHEDULERS", "Generators", "Step", "denoise", "known_x_0", "takes_variance"]
 
 
 DDPM_SCHEDULERS = (diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler)
@@ -120,3 +120,14 @@ def _step_options(
         raise ValueError(f"eta cannot be chosen for a {name}, got {eta}; use a DDIMScheduler")
     check_eta(eta)  # DDIMScheduler takes any
     return {**options, "eta": eta}
+
+
+def known_x_0(step: Step) -> Tensor:
+    """Give what a step says of x_0.
+
+    Raises:
+        ValueError: If its scheduler gives no such prediction.
+    """
+    if step.predicted_x_0 is None:
+        raise ValueError("progressive needs a scheduler that gives its predicted x_0")
+    return step.predicted_x_0

@@ -31,12 +31,12 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
-from ddpm_pipeline.common import written_aside
+from ddpm_pipeline.common import utf8_alias, written_aside
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
-from ddpm_pipeline.pipelines.denoising import Generators, Step
+from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
 from ddpm_pipeline.pipelines.inputs import Labels, check_fit
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
@@ -222,7 +222,7 @@ class DDPMPipeline(DiffusionPipeline):
         )
         call = self._begin(request)
         steps, convert = call.steps(call.whole), OUTPUTS[output_type]
-        return ((int(step.t), convert(unit_range(_predicted_x_0(step)))) for step in steps)
+        return ((int(step.t), convert(unit_range(known_x_0(step)))) for step in steps)
 
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""
@@ -257,7 +257,9 @@ class DDPMPipeline(DiffusionPipeline):
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         name = os.fspath(pretrained_model_name_or_path)
-        return load(partial(super().from_pretrained, name, **kwargs), name, kwargs)
+        ask = super().from_pretrained
+        with utf8_alias(name) as found:
+            return load(partial(ask, found, **kwargs), name, kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
@@ -342,9 +344,3 @@ def _upgraded(component: object) -> object:
         return DDPMScheduler.from_config(component.config)
     check_scheduler(component)
     return component
-
-
-def _predicted_x_0(step: Step) -> Tensor:
-    if step.predicted_x_0 is None:
-        raise ValueError("progressive needs a scheduler that gives its predicted x_0")
-    return step.predicted_x_0

@@ -78,3 +78,29 @@ def test_a_missing_tyro_says_what_to_install(
     code, printed = error_of(capsys, "train")
     assert code == 1
     assert "pip install ddpm_pipeline[train]" in printed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    strict: bool | None = None
+    """Left to a default."""
+    save: bool = True
+    """Plain."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "strict"),
+    [
+        ([], None),
+        (["--strict"], True),
+        (["--no-strict"], False),
+        (["--no_strict", "--save"], False),
+        (["--strict", "--no_save"], True),
+        (["--strict", "False"], False),
+        (["--strict", "None"], None),
+    ],
+)
+def test_a_switch_may_be_left_to_a_default(argv: list[str], strict: bool | None) -> None:
+    found = parse(Switches, argv, prog="ddpm test")
+    assert found.strict is strict
+    assert found.save is ("--no_save" not in argv)

@@ -57,7 +57,7 @@ CALLS = {
     **{
         f"evaluate {samples}": "evaluate --model={}/model --data={}/photos --features={}/means.py "
         f"--kid_subsets=2 --num_nearest=2 --samples={{}}/{samples} --bound_data={{}}/images.npy "
-        "--output_dir={}/e --statistics_dir={}/statistics --neighbors=1"
+        "--output_dir={}/e --statistics_dir={}/statistics --neighbors=1 --num_inference_steps=2"
         for samples in ("drawn", "a.npz", "shards")
     },
 }

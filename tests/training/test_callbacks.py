@@ -28,7 +28,7 @@ def test_entries_and_savings_are_told(tmp_path: Path) -> None:
         (4, checkpoints / "step-0000004"),
         (6, run),
         (8, checkpoints / "step-0000008"),
-        (10, checkpoints / "before-cooldown" / "step-0000010"),
+        (10, run / "before-cooldown" / "step-0000010"),
         (12, checkpoints / "step-0000012"),
         (12, run),
     ]

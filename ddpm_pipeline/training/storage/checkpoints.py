@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from ddpm_pipeline.common import file_hash, sync_path, write_bytes, write_text
+from ddpm_pipeline.common import file_hash, load_tensors, sync_path, write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,7 +216,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     others = [p for p in path.iterdir() if p.name not in known and p.suffix != ".safetensors"]
     return Checkpoint(
         step=state.pop("step"),
-        tensors={p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))},
+        tensors={p.stem: load_tensors(p) for p in sorted(path.glob("*.safetensors"))},
         state=state,
         files={p.name: p.read_bytes() for p in others},
     )

@@ -33,7 +33,12 @@ from ddpm_pipeline.training.storage.checkpoints import (
     read_state,
 )
 from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields
-from ddpm_pipeline.training.storage.longer import earlier_start, set_aside_later
+from ddpm_pipeline.training.storage.longer import (
+    BEFORE_COOLDOWN,
+    SHORTER,
+    earlier_start,
+    set_aside_later,
+)
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines import DDPMPipeline
@@ -194,7 +199,7 @@ class RunFolder:
         if not self.identity.exists():
             return
         folders = [self.samples, self.checkpoints, self.path / logging_dir]
-        folders += [self.path / name for name in ("unet", "scheduler")]
+        folders += [self.path / name for name in ("unet", "scheduler", BEFORE_COOLDOWN, SHORTER)]
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         for file in (

@@ -1,8 +1,8 @@
 """Going on from a run that was to be shorter, or that settled other defaults.
 
-    checkpoints/step-0001000/                  the rotation
-                before-cooldown/step-0000801/  kept beside it, for a larger max_train_steps
-                shorter/step-0001000/          what a longer run left behind
+    output_dir/checkpoints/step-0001000/       the rotation
+               before-cooldown/step-0000801/   kept beside it, for a larger max_train_steps
+               shorter-run/step-0001000/       what a longer run left behind
 
 Up to the cooldown a run makes the updates that any longer run makes, so a longer run goes on from
 there, bit for bit as if it had been as long from the start.
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
     from ddpm_pipeline.training.storage.identity import RunIdentity
 
-__all__ = ["BEFORE_COOLDOWN", "earlier_start", "set_aside_later", "settled_as_before"]
+__all__ = ["BEFORE_COOLDOWN", "SHORTER", "earlier_start", "set_aside_later", "settled_as_before"]
 
 logger = logging.getLogger(__name__)
 
 
 BEFORE_COOLDOWN = "before-cooldown"
-_SHORTER = "shorter"
+SHORTER = "shorter-run"
 _SETTLED = {"mixed_precision", "optimizer", "learning_rate", "lr_warmup_steps"}
 
 
@@ -64,7 +64,7 @@ def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Pat
     longer = identity.config.max_train_steps
     if differing.keys() != {"max_train_steps"} or longer <= differing["max_train_steps"][0]:
         return None
-    found = [*checkpoints.glob("step-*"), *checkpoints.glob(f"{BEFORE_COOLDOWN}/step-*")]
+    found = [*checkpoints.glob("step-*"), *checkpoints.parent.glob(f"{BEFORE_COOLDOWN}/step-*")]
     for path in sorted(found, key=lambda path: path.name, reverse=True):
         try:
             check_whole(path)
@@ -83,7 +83,7 @@ def set_aside_later(step: int, checkpoints: Path, samples: Path) -> None:
         step: Where the longer run goes on.
         checkpoints, samples: The run's folders; what they hold of later steps is moved.
     """
-    aside = checkpoints / _SHORTER
+    aside = checkpoints.parent / SHORTER
     later = [
         path
         for path in (*checkpoints.glob("step-*"), *samples.glob("step-*.png"))

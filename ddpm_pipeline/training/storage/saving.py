@@ -158,7 +158,7 @@ class RunSaver:
         Raises:
             FloatingPointError, OSError: As ``save_checkpoint``.
         """
-        self._write_state(step, self._folder.checkpoints / BEFORE_COOLDOWN, limit=1)
+        self._write_state(step, self._folder.path / BEFORE_COOLDOWN, limit=1)
 
     def _write_state(self, step: int, folder: Path, *, limit: int | None) -> None:
         """Collect what all processes know, and have the main one write it."""

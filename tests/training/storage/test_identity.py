@@ -108,7 +108,7 @@ def test_a_run_may_be_made_longer_until_its_cooldown_begins(tmp_path: Path) -> N
     train(short)
     start = tmp_path / "run" / "checkpoints" / "step-0000008"
     shutil.copytree(start, kept := tmp_path / "step-0000008")
-    for path in (start, start.parent / "before-cooldown"):
+    for path in (start, tmp_path / "run" / "before-cooldown"):
         shutil.rmtree(path)
     with pytest.raises(
         ValueError, match=r"max_train_steps: 10 → 20; .* of its 10 .*, the last 20% of which cools"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("random_last_layers")
 
 
 def checkpoints(run: Path) -> list[str]:
-    return sorted(p.relative_to(run).as_posix() for p in (run / "checkpoints").rglob("step-*"))
+    return sorted(p.relative_to(run).as_posix() for p in run.rglob("step-*") if p.is_dir())
 
 
 @pytest.mark.parametrize("limit", [1, 2, None])
@@ -26,7 +26,7 @@ def test_a_longer_run_goes_on_from_before_the_cooldown(
 ) -> None:
     short = tiny_config(tmp_path, checkpoints_total_limit=limit, save_images_steps=0)
     train(short)
-    assert "checkpoints/before-cooldown/step-0000010" in checkpoints(tmp_path / "run")
+    assert "before-cooldown/step-0000010" in checkpoints(tmp_path / "run")
     seen: list[int] = []
     result = train(
         short.replace(max_train_steps=steps), should_stop=lambda step: bool(seen.append(step))
@@ -47,10 +47,10 @@ def test_what_the_shorter_run_made_is_kept_aside(tmp_path: Path) -> None:
     train(config)
     train(config.replace(max_train_steps=40), should_stop=lambda step: step == 11)
     found = checkpoints(tmp_path / "run")
-    assert "checkpoints/shorter/step-0000012" in found
+    assert "shorter-run/step-0000012" in found
     assert "checkpoints/step-0000011" in found
     assert "checkpoints/step-0000012" not in found
-    assert (tmp_path / "run/checkpoints/shorter/step-0000012.png").exists()
+    assert (tmp_path / "run/shorter-run/step-0000012.png").exists()
     assert train(config.replace(max_train_steps=40)).finished
 
 
@@ -60,7 +60,7 @@ def test_a_run_that_grew_grows_again(tmp_path: Path) -> None:
         train(config.replace(max_train_steps=steps))
     train(tiny_config(tmp_path / "whole", max_train_steps=33, save_images_steps=0))
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole" / "run"))
-    kept = tmp_path / "run/checkpoints/before-cooldown"
+    kept = tmp_path / "run/before-cooldown"
     assert [path.name for path in kept.iterdir()] == [f"step-{steps_before_cooldown(33):07d}"]
 
 
