@@ -3,14 +3,15 @@
     ddpm train  --train_data_dir photos/ --output_dir model
     ddpm sample model --num_images 16 --output samples.png
 
-A subcommand is a line in COMMANDS and a file of its name beside this one with ``run(argv)``. That
-file parses the arguments and looks whether the model, the data and the output can be what they
-name, and only then imports what it needs for its work: help and mistakes are answered at once.
+A subcommand is a line in COMMANDS, a case in ``_runner`` and a file of its name beside this one
+with ``run(argv)``. That file parses the arguments and looks whether the model, the data and the
+output can be what they name, and only then imports what it needs for its work: help and mistakes
+are answered at once.
 
 Exit codes: 0 for success, 2 for a mistake in the arguments or the data, 1 for a failure, 3 if
 training succeeded and its push to the Hub did not, 130 after Ctrl-C, 141 if nobody read all that
-was printed. For all but success one line is printed, and no traceback unless DDPM_TRACEBACK is
-set; for the last nothing.
+was printed. Training that Ctrl-C stops saves a checkpoint first, and then ends with 0. For all but
+success one line is printed, and no traceback unless DDPM_TRACEBACK is set; for the last nothing.
 """
 
 from __future__ import annotations

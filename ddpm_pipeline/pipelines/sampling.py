@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import (
     discard_unfinished,
+    on_main,
     process_state,
     stream_generator,
     weights_hash,
@@ -222,15 +223,13 @@ def sample_images(config: SampleConfig) -> Path:
         check_manifest(manifest, npz_manifest(output), output)
         shutil.rmtree(folder, ignore_errors=True)  # a run was killed between joining and this
         return output
-    if state.is_main_process:
-        _claim(folder, manifest)
-    state.wait_for_everyone()
+    on_main(lambda: _claim(folder, manifest), state)
     size, total = config.shard_size, config.num_images
     shards = [range(i, min(i + size, total)) for i in range(0, total, size)]
     _write_shards(sampler, FORMATS[config.resolved_format], folder, shards, state)
-    if is_npz and state.is_main_process:
-        join_parts(folder, shards, output, sampler.labels(range(total)), manifest)
-    state.wait_for_everyone()
+    if is_npz:
+        labels = sampler.labels(range(total))
+        on_main(lambda: join_parts(folder, shards, output, labels, manifest), state)
     return output
 
 
