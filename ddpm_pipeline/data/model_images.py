@@ -159,9 +159,9 @@ def _open(
         fewer = replace(options, **{error.option: None})
         return _open(source, given, options=fewer, labels=labels, **more)
     except ValueError as error:
-        if given.value_range is None and str(error).endswith("outside value_range"):
+        if given.value_range is None and "outside value_range" in str(error):
             raise ValueError(
-                f"{error}={options.value_range}, that of the training images; give value_range"
+                f"{error}; that is the range of the training images: give the value_range of these"
             ) from error
         raise
 

@@ -104,4 +104,4 @@ def test_they_are_pushed_to_the_hub(unet: diffusers.UNet2DModel, tmp_path: Path,
     hub.python(code, str(tmp_path / "model"))
     config = json.loads(hub.content("alice/pets", "unet/config.json"))
     assert ModelFacts.from_dict(config["_ddpm_pipeline"]) == FACTS
-    assert "cat, dog, ä b" in hub.content("alice/pets", "README.md").decode()
+    assert "Classes: 0 cat, 1 dog, 2 ä b." in hub.content("alice/pets", "README.md").decode()
