@@ -60,7 +60,6 @@ def without_bound(samplers: Sequence[str]) -> list[str]:
     return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
 
 
-@accept_old_names(precision="target_standard_error")
 @dataclass(frozen=True, kw_only=True)
 class _Calibrated:
     """A model, and the images that it is calibrated on."""
@@ -75,6 +74,7 @@ class _Calibrated:
     """Which configuration of a data set of the Hub."""
 
 
+@accept_old_names(precision="target_standard_error")
 @dataclass(frozen=True, kw_only=True)
 class CalibrateConfig(ReadingOptions, _Calibrated):
     """Measure what a model's best reverse variances and best steps follow from, and keep it.

@@ -10,7 +10,7 @@ Names of files are bytes, and Python keeps those that are no UTF-8 as surrogates
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,10 +34,16 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 @contextmanager
-def utf8_alias(path: str | os.PathLike) -> Iterator[str]:
-    """Give a path by which libraries find what is at it: the path itself wherever it is UTF-8."""
+def utf8_alias(path: str | os.PathLike, *, special: Iterable[str] = ()) -> Iterator[str]:
+    """Give a path by which libraries find what is at it.
+
+    Arguments:
+        path: That is given itself wherever it is UTF-8 and holds nothing special.
+        special: What a library reads as more than a part of a name.
+    """
     name = os.fspath(path)
-    if _is_utf8(name) or not Path(name).exists():
+    is_plain = _is_utf8(name) and not any(part in name for part in special)
+    if is_plain or not Path(name).exists():
         yield name
         return
     with TemporaryDirectory() as folder:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_pipeline.common import check_integer, stream_generator
+from ddpm_pipeline.common import check_integer, stream_generator, utf8_alias
 from ddpm_pipeline.data import (
     ImageData,
     check_unchanged_size,
@@ -37,6 +36,9 @@ __all__ = [
     "random_subset",
     "read_manifest",
 ]
+
+
+_PATTERNS = ("*", "?", "[", "{", "::")  # in the paths that `datasets` takes
 
 
 def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
@@ -140,9 +142,9 @@ def _webdataset(folder: Path) -> Any:  # noqa: ANN401 (a datasets.Dataset, which
         raise ImportError(
             "reading .tar shards needs datasets: pip install ddpm_pipeline[train]"
         ) from error
-    return load_dataset(
-        "webdataset", data_files=[escape(str(path)) for path in shards], split="train"
-    )
+    with utf8_alias(folder, special=_PATTERNS) as name:
+        files = [str(Path(name, path.name)) for path in shards]
+        return load_dataset("webdataset", data_files=files, split="train")
 
 
 def read_manifest(samples: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from ddpm_pipeline.common import write_picture
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
-from ddpm_pipeline.training.previews import draw_samples, sample_grid
+from ddpm_pipeline.training.previews import draw_samples, drawn_classes, sample_grid
 from ddpm_pipeline.training.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
@@ -185,8 +185,8 @@ class Monitor:
         with learner.evaluating(self.best_decay), learner.autocast():
             images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
         if images is not None:
-            embeddings = learner.unet.config.num_class_embeds
-            grid = sample_grid(images, None if embeddings is None else embeddings - 1)
+            classes = drawn_classes(learner.unet)
+            grid = sample_grid(images, None if classes is None else len(classes))
             write_picture(self._folder.grid_path(step), grid)
             track_image(self._accelerator, "samples", grid, step)
 

@@ -18,6 +18,8 @@ from ddpm_pipeline.networks import trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from accelerate import Accelerator
     from diffusers import UNet2DModel
     from PIL import Image
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["draw_samples", "sample_grid"]
+__all__ = ["draw_samples", "drawn_classes", "sample_grid"]
 
 _BLANK = 128  # the grey between the images
 
@@ -76,13 +78,16 @@ def sample_grid(images: np.ndarray, num_classes: int | None) -> Image.Image:
     return image_grid(by_class.swapaxes(0, 1).reshape(-1, *images.shape[1:]), columns)
 
 
+def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:
+    """Give the classes that a grid shows in turn: those with training images; None without any."""
+    embeddings = unet.config.num_class_embeds
+    return None if embeddings is None else trained_classes(unet) or range(embeddings - 1)
+
+
 def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
     """Draw the images of these numbers."""
-    device, embeddings = pipeline.unet.device, pipeline.unet.config.num_class_embeds
-    labels = None
-    if embeddings is not None:
-        drawn = trained_classes(pipeline.unet) or range(embeddings - 1)
-        labels = [drawn[i % len(drawn)] for i in numbers]
+    device, drawn = pipeline.unet.device, drawn_classes(pipeline.unet)
+    labels = None if drawn is None else [drawn[i % len(drawn)] for i in numbers]
     images = pipeline(
         batch_size=len(numbers),
         generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],

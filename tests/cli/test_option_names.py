@@ -30,6 +30,7 @@ COMMANDS = {
 SHARED = {
     "background": "the colour for transparency and padding",
     "batch_size": "rows of one call of the network",
+    "cache_dir": "where decoded images are kept",
     "center_crop": "where the longer side is cut",
     "channels": "of the images",
     "class_labels": "the classes that are drawn",
@@ -47,6 +48,7 @@ SHARED = {
     "num_timestep_samples": "timesteps drawn for each image",
     "checkpoint": "of a run",
     "clip_x_0": "where the predicted x_0 is clamped",
+    "dataset_config_name": "which configuration of a data set",
     "decoder": "of the bound",
     "output_dir": "the folder of results",
     "precision": "the number type of the network",
@@ -109,9 +111,8 @@ def test_one_thing_has_one_name() -> None:
         assert set(names[stock]) == {"train"}
         assert "train" not in names.get(ours, {})
     gone = {old for config in COMMANDS.values() for old in old_names(config)}
-    assert gone == {"output", "cache_dir", "precision"}
+    assert gone == {"output", "precision"}
     assert set(names["output"]) == {"sample"}
-    assert set(names["cache_dir"]) == {"train"}
     assert set(names["precision"]) == {"sample", "evaluate"}
 
 
@@ -119,7 +120,6 @@ def test_one_thing_has_one_name() -> None:
     ("command", "old", "new", "value"),
     [
         ("evaluate", "output", "output_dir", "report"),
-        ("evaluate", "cache_dir", "statistics_dir", "kept"),
         ("calibrate", "precision", "target_standard_error", 0.5),
     ],
 )

@@ -214,7 +214,7 @@ def _by_hand() -> Iterator[str]:
         "--kid_subsets 1", "--kid_subsets 4", "--neighbors 0", "--neighbors 6",
         "--num_nearest 7", "--num_nearest -1", "--num_kept 0", "--bound_images 13",
         "--bound_timesteps 0", "--bound_data nowhere/", "--bound_data large", "--data large",
-        "--data rgb", "--bound_split nosuch", "--samples nowhere", "--samples empty",
+        "--bound_split nosuch", "--samples nowhere", "--samples empty",
         "--samples rgb", "--samples large", "--samples cut.npz", "--samples one", "--eta 7",
         "--class_labels 1", "--guidance_scale 3", "--num_inference_steps 21",
         "--output new --output_dir new2", "--scheduler euler",

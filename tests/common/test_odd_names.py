@@ -22,6 +22,16 @@ def test_tensors_are_read_in_folders_of_any_name(tmp_path: Path, name: str) -> N
     assert load_tensors(path)["a"].tolist() == [0, 1, 2]
 
 
+def test_what_means_more_to_a_library_has_an_alias(tmp_path: Path) -> None:
+    folder = tmp_path / "a::b"
+    folder.mkdir()
+    with utf8_alias(folder) as name:
+        assert name == str(folder)
+    with utf8_alias(folder, special=("::", "*")) as name:
+        assert "::" not in name
+        assert Path(name).samefile(folder)
+
+
 def test_an_alias_is_the_folder_and_goes_afterwards(tmp_path: Path) -> None:
     with utf8_alias(tmp_path) as name:
         assert name == str(tmp_path)

@@ -196,7 +196,7 @@ def go_on_training(folder: Path, name: str) -> dict[str, Any]:
     result = train(config)
     run = folder / name
     (checkpoint,) = (run / "checkpoints").iterdir()
-    grid = np.asarray(Image.open(run / "samples" / "step-0000012.png"))
+    grid = _in_one_layout(np.asarray(Image.open(run / "samples" / "step-0000012.png")))
     lines = (run / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) for line in lines]
     for entry in metrics:
@@ -211,6 +211,18 @@ def go_on_training(folder: Path, name: str) -> dict[str, Any]:
         "samples": hashlib.sha256(grid.tobytes()).hexdigest(),
         "metrics": metrics,
     }
+
+
+def _in_one_layout(grid: np.ndarray) -> np.ndarray:
+    """The two images of a grid side by side, as they were before classes had rows of their own."""
+    if grid.shape[0] < grid.shape[1]:
+        return grid
+    side = grid.shape[1] - 2
+    beside = np.full((side + 2, 2 * side + 3, *grid.shape[2:]), grid[0, 0], grid.dtype)
+    for i in range(2):
+        start = 1 + i * (side + 1)
+        beside[1:-1, start : start + side] = grid[start : start + side, 1:-1]
+    return beside
 
 
 def final_weights(run: Path) -> dict[str, Tensor]:
@@ -289,4 +301,8 @@ def go_on_with_command(folder: Path, name: str) -> dict[str, Any]:
     written = STATES[name].replace(".state", ".json")
     values = json.loads((folder / "plain" / written).read_text(encoding="utf-8"))
     values.pop("versions", None)
+    # Reports say more by now: the seed that was given, and what the model samples with.
+    values |= {"seed": values.pop("noise_seed")} if "noise_seed" in values else {}
+    for added in ("variance_type", "timestep_spacing"):
+        values.get("report", {}).pop(added, None)
     return values
