@@ -41,6 +41,7 @@ def test_the_model_arrives_with_its_card_and_nothing_else(
         "samples.png",
         "scheduler/scheduler_config.json",
         "training_config.json",
+        "training_images.safetensors",
         "training_record.json",
         "unet/config.json",
         WEIGHTS,
