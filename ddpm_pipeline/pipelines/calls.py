@@ -44,7 +44,7 @@ __all__ = ["Call", "OutputType", "Request", "own_scheduler"]
 OutputType = Literal["pil", "np", "pt"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """What a caller asks for, as it was passed: see ``DDPMPipeline.__call__``."""
 

@@ -164,19 +164,9 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument is not allowed, or the images are not finite.
         """
-        request = Request(
-            batch_size=batch_size,
-            generator=generator,
-            num_inference_steps=num_inference_steps,
-            output_type=output_type,
-            timesteps=timesteps,
-            class_labels=class_labels,
-            guidance_scale=guidance_scale,
-            eta=eta,
-            noise=noise,
-            max_batch_size=max_batch_size,
-        )
-        call = self._begin(request)
+        asked = (batch_size, generator, num_inference_steps, output_type, timesteps)
+        steered = (class_labels, guidance_scale, eta, noise, max_batch_size)
+        call = self._begin(Request(*asked, *steered))
         batches, finished = call.batches, []
         edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
         with self.progress_bar(total=len(batches) * call.num_steps) as bar:
@@ -209,18 +199,8 @@ class DDPMPipeline(DiffusionPipeline):
 
         Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
         """
-        request = Request(
-            batch_size=batch_size,
-            generator=generator,
-            num_inference_steps=num_inference_steps,
-            output_type=output_type,
-            timesteps=timesteps,
-            class_labels=class_labels,
-            guidance_scale=guidance_scale,
-            eta=eta,
-            noise=noise,
-        )
-        call = self._begin(request)
+        asked = (batch_size, generator, num_inference_steps, output_type, timesteps)
+        call = self._begin(Request(*asked, class_labels, guidance_scale, eta, noise))
         steps, convert = call.steps(call.whole), OUTPUTS[output_type]
         return ((int(step.t), convert(unit_range(known_x_0(step)))) for step in steps)
 

@@ -10,7 +10,7 @@ run itself saves.
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointModel", "export_checkpoint", "network_of", "open_checkpoint"]
 
-logger = logging.getLogger(__name__)
+_OPTIONS = "training_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +104,16 @@ def export_checkpoint(
     found = open_checkpoint(folder, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
-        found.config.save_json(aside / "training_config.json")
+        found.config.save_json(aside / _OPTIONS, derived=_derived(found.path))
     return found
+
+
+def _derived(checkpoint: Path) -> list[str]:
+    """Name the options of a checkpoint's run that nobody gave, as far as the run is there."""
+    options = checkpoint.parent.parent / _OPTIONS
+    if not options.is_file():
+        return []
+    return json.loads(options.read_text(encoding="utf-8")).get("derived", [])
 
 
 def _find(folder: Path, step: int | None) -> Path:
