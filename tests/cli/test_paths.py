@@ -104,6 +104,7 @@ def check_written(folder: Path) -> None:
     assert "0 [x].png" in rows[1]
 
 
+@pytest.mark.slow  # a minute; under xdist one name ends its worker
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_every_command_takes_every_name(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
