@@ -22,15 +22,15 @@ def test_the_overview_names_every_subcommand(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["trian"], "no subcommand 'trian'; there are train, sample"),
+        (["trian"], "no subcommand 'trian' (did you mean train?); there are train, sample"),
         (
             ["train", "--resolutionn", "8"],
             "Unrecognized options: --resolutionn (did you mean --re",
         ),
         (["train", "--resolution", "x"], "Error parsing --resolution: invalid literal"),
-        (["train", "--resolution", "0"], "train: error: resolution must be an integer"),
+        (["train", "--resolution", "0"], "train: error: --resolution must be an integer"),
         (["train", "--prediction_type", "eps"], "invalid choice 'eps'"),
-        (["train"], "give train_data_dir or dataset_name, got neither"),
+        (["train"], "give --train_data_dir or --dataset_name, got neither"),
         (["train", "--train_data_dir", "no/such/folder"], "no/such/folder"),
         (["train", "--config", "no.json"], "no.json"),
         (["train", "--config"], "Missing value for argument '--config'"),
