@@ -65,6 +65,8 @@ def test_a_report_is_text_and_json() -> None:
         num_images=900,
         num_forwards=10_000,
         features="features/",
+        variance_type="analytic",
+        timestep_spacing="trailing",
         data="abc",
     )
     lines = report.table().splitlines()
