@@ -86,6 +86,9 @@ def use_matrix_products(network: nn.Module) -> None:
         module.forward = partial(_pointwise, module)
 
 
+_SWAPPING = Lock()  # of all, for layers that are swapped must be copied and pickled
+
+
 @dataclass(frozen=True, eq=False)
 class SwappedLayers:
     """The layers of a network that can be swapped, for the length of a block, and back.
@@ -96,7 +99,6 @@ class SwappedLayers:
 
     attention: tuple[Attention, ...]
     convolutions: tuple[nn.Conv2d, ...]
-    _lock: Lock = field(default_factory=Lock)
     _blocks: list[ExitStack] = field(default_factory=list)
 
     @classmethod
@@ -107,7 +109,7 @@ class SwappedLayers:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Have the faster layers in place, and diffusers' again when nobody needs them."""
-        with self._lock:
+        with _SWAPPING:
             if not self._blocks:
                 self._blocks.append(ExitStack())
                 self._blocks[0].enter_context(self._swapped())
@@ -115,7 +117,7 @@ class SwappedLayers:
         try:
             yield
         finally:
-            with self._lock:
+            with _SWAPPING:
                 self._blocks.pop()
                 if len(self._blocks) == 1:
                     self._blocks.pop().close()

@@ -108,8 +108,6 @@ def dry_run(
     """
     with own_accelerator(config) as accelerator:
         run = _prepare(config, accelerator, train_data, validation_data)
-        if run.data.length is not None:
-            run.data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
         numbers = describe_run(run.config, run.data, accelerator.num_processes)
         return numbers.timed(_measure(run, accelerator)) if measure else numbers
 
@@ -152,6 +150,8 @@ def _prepare(
         if state is not None:
             config = resolve(settled_as_before(given, derived, state), **place)
     use_backend_options(config)
+    if data.length is not None:
+        data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
     if accelerator.is_main_process:
         for notice in (*notices(config), *data.notes()):
             logger.warning(notice)

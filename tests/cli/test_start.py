@@ -79,7 +79,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("calibrate model --data photos --features no.py", "features='no.py' does not exist"),
     ("evaluate model --data photos --samples no", "samples='no' does not exist"),
     ("evaluate model --data photos --bound_data ./no", "bound_data='./no' does not exist"),
-    ("train", "give train_data_dir or dataset_name, got neither"),
+    ("train", "give --train_data_dir or --dataset_name, got neither"),
     ("train --train_data_dir no", "train_data_dir='no' does not exist"),
     ("train --train_data_dir photos --validation_data_dir no", "validation_data_dir='no'"),
     ("train --train_data_dir photos --output_dir run", "holds another run (model_index.json)"),

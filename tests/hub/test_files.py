@@ -14,7 +14,7 @@ def test_a_model_is_its_parts_and_what_was_measured(tmp_path: Path) -> None:
     others = ["notes.txt", ".env", "unet/.cache/x", "checkpoints/step-1/state.json", "vae/x"]
     for name in (*files, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("{}")
     parts = '{"_class_name": "DDPMPipeline", "unet": ["diffusers", "x"], "vae": [null, null]}'
     (tmp_path / "model_index.json").write_text(parts)
     assert model_files(tmp_path) == sorted(files)

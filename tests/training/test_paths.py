@@ -17,6 +17,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     for name in ("model", "run"):
         (tmp_path / name / "model_index.json").write_text("{}")
+    (tmp_path / "run/checkpoints/step-0000001/manifest.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -142,7 +142,8 @@ def test_a_hub_that_is_down_or_hangs_costs_no_training(
     assert same.code == 0, same.log
     # It only starts, finds all trained and pushes: what a process costs on this machine now.
     waited = failed.seconds - record["seconds"] - same.seconds
-    assert waited < (timeout if mode == "hang" else 8)
+    # The limit, and once more for what two processes differ in on a busy machine.
+    assert waited < (2 * timeout if mode == "hang" else 8)
     assert hub.content(fresh(mode), WEIGHTS) == (folder / "run" / WEIGHTS).read_bytes()
 
 
