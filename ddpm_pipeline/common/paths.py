@@ -4,7 +4,7 @@
     check_model("alice/digits")                      may be on the Hub, which nobody asks here
     check_data("data", "photos/")                    files here, or the name of a data set
     check_output_folder("output_dir", "runs/new")    can be made, or is there
-    expand_home(options, "data", "output_dir")       ~/photos becomes /home/me/photos
+    expand_home(options, "data", "output_dir")       ~ is the home of the user
 
 A name here is a path before it is a name of the Hub. A model of the Hub is called OWNER/NAME: a
 word without an owner is taken for a folder that is missing, not for one of the old names that the
