@@ -44,8 +44,7 @@ from ddpm_pipeline.common import (
 from ddpm_pipeline.data import (
     ImageData,
     ModelBatches,
-    open_model_images,
-    open_split,
+    open_measured,
     reconstruction_strip,
     source_name,
     to_model_range,
@@ -211,18 +210,7 @@ def _steps(config: CalibrateConfig, T: int) -> list[int]:
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
     """Open the images in random order, and warn if they had to be changed."""
-    data = open_split(
-        config.model,
-        config.split,
-        lambda split: open_model_images(
-            config.data,
-            pipe.unet,
-            split=split,
-            reading=config,
-            dataset_config_name=config.dataset_config_name,
-            cache_dir=config.cache_dir,
-        ),
-    )
+    data = open_measured(config, pipe.unet)
     if data.changes:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         ModelBatches,
         check_unchanged_size,
         described_changes,
-        open_model_images,
+        open_measured,
     )
     from ddpm_pipeline.data.options import ReadingOptions
     from ddpm_pipeline.data.pictures import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         TRAINING_IMAGES_NAME,
         KnownImages,
         described_overlap,
-        open_split,
         training_overlap,
     )
 
@@ -51,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "classes": "class_counts with_classes without_gaps",
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
-        "model_images": "ModelBatches check_unchanged_size described_changes open_model_images",
+        "model_images": "ModelBatches check_unchanged_size described_changes open_measured",
         "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
@@ -63,8 +62,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.folders": "folder_source",
         "sources.names": "source_name",
         "streams": "ImageStream open_stream",
-        "training_images": (
-            "TRAINING_IMAGES_NAME KnownImages described_overlap open_split training_overlap"
-        ),
+        "training_images": ("TRAINING_IMAGES_NAME KnownImages described_overlap training_overlap"),
     },
 )

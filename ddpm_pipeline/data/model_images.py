@@ -1,5 +1,6 @@
 """The images that a saved model is measured on: of its size and channels, batch by batch.
 
+    data = open_measured(config, pipeline.unet)             what a command is given
     data = open_model_images("photos/", pipeline.unet, split="test")
     for x_0, labels in ModelBatches(data): ...              x_0 in [-1, 1], (B, C, H, W)
     described_changes(data)                                 what must be said beside the number
@@ -30,9 +31,16 @@ from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.shards import is_shards, load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+from ddpm_pipeline.data.training_images import open_split
 from ddpm_pipeline.networks import ModelFacts, facts_of
 
-__all__ = ["ModelBatches", "check_unchanged_size", "described_changes", "open_model_images"]
+__all__ = [
+    "ModelBatches",
+    "check_unchanged_size",
+    "described_changes",
+    "open_measured",
+    "open_model_images",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +58,35 @@ class UNetConfig(Protocol):
     sample_size: int | tuple[int, int]
     in_channels: int
     num_class_embeds: int | None
+
+
+class _Measured(Protocol):
+    """The options of a command that say what it measures, beside those of ``ReadingOptions``."""
+
+    model: str
+    data: str
+    split: str | None
+    dataset_config_name: str | None
+    cache_dir: str | None
+
+
+def open_measured(config: _Measured, unet: Any, **more: Any) -> ImageData:  # noqa: ANN401
+    """Open the images that a command measures a saved model on.
+
+    Arguments:
+        config: The command's options.
+        unet: The model's UNet.
+        more: Options of ``open_model_images`` in the place of the config's; ``source`` and
+            ``split`` too, where "validation" is what the model's training held out.
+    Raises:
+        ValueError, FileNotFoundError: As ``open_model_images`` and ``open_split``.
+    """
+    own = {name: getattr(config, name) for name in ("dataset_config_name", "cache_dir")}
+    options = {"source": config.data, "split": config.split, "reading": config, **own, **more}
+    source, split = options.pop("source"), options.pop("split")
+    return open_split(
+        config.model, split, lambda part: open_model_images(source, unet, split=part, **options)
+    )
 
 
 def open_model_images(

@@ -22,8 +22,7 @@ from ddpm_pipeline.data import (
     ImageData,
     check_unchanged_size,
     open_images,
-    open_model_images,
-    open_split,
+    open_measured,
 )
 from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
 from ddpm_pipeline.evaluation.config import EvaluateConfig
@@ -47,20 +46,7 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     Raises:
         ValueError: If they do not fit the model's images, or are fewer than that.
     """
-    data = open_split(
-        config.model,
-        config.split,
-        lambda split: open_model_images(
-            config.data,
-            sampler.pipe.unet,
-            split=split,
-            reading=config,
-            default_fit="exact",
-            labels=False,
-            dataset_config_name=config.dataset_config_name,
-            cache_dir=config.cache_dir,
-        ),
-    )
+    data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=False)
     return random_subset(data, config.num_reference, "num_reference")
 
 
@@ -75,9 +61,7 @@ def choose_classes(config: EvaluateConfig, sampler: ImageSampler) -> ChosenClass
     if config.class_labels is not None or sampler.pipe.unet.config.num_class_embeds is None:
         return None
     try:
-        data = open_model_images(
-            config.data, sampler.pipe.unet.config, split=config.split, labels=True
-        )
+        data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=True)
     except ValueError as error:
         raise ValueError(
             "class_labels must be given: how often each class of the model is to be drawn cannot "

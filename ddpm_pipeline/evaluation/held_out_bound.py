@@ -14,8 +14,7 @@ from ddpm_pipeline.common import shared_accelerator, stream_generator
 from ddpm_pipeline.data import (
     ImageData,
     described_overlap,
-    open_model_images,
-    open_split,
+    open_measured,
     source_name,
     to_model_range,
 )
@@ -83,19 +82,15 @@ def _held_out(config: EvaluateConfig) -> tuple[str, str | None]:
 def _open_held_out(
     config: EvaluateConfig, sampler: ImageSampler, source: str, split: str | None
 ) -> ImageData:
-    data = open_split(
-        config.model,
-        split,
-        lambda split: open_model_images(
-            source,
-            sampler.pipe.unet,
-            split=split,
-            reading=config,
-            default_fit="exact",
-            dataset_config_name=config.dataset_config_name if source == config.data else None,
-            cache_dir=config.cache_dir,
-            name="data" if config.bound_data is None else "bound_data",
-        ),
+    own = source == config.data
+    data = open_measured(
+        config,
+        sampler.pipe.unet,
+        source=source,
+        split=split,
+        default_fit="exact",
+        dataset_config_name=config.dataset_config_name if own else None,
+        name="data" if config.bound_data is None else "bound_data",
     )
     count = min(_NUM_IMAGES, len(data)) if config.bound_images is None else config.bound_images
     return random_subset(data, count, "bound_images")

@@ -25,8 +25,7 @@ from ddpm_pipeline.data import (
     ModelBatches,
     described_changes,
     described_overlap,
-    open_model_images,
-    open_split,
+    open_measured,
     source_name,
 )
 from ddpm_pipeline.likelihood.bound import variational_bound
@@ -167,18 +166,7 @@ def _scheduler_and_chain(
 
 def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
     """Open the images, in random order or in that of the source, as many as are asked for."""
-    data = open_split(
-        config.model,
-        config.split,
-        lambda split: open_model_images(
-            config.data,
-            pipeline.unet,
-            split=split,
-            reading=config,
-            dataset_config_name=config.dataset_config_name,
-            cache_dir=config.cache_dir,
-        ),
-    )
+    data = open_measured(config, pipeline.unet)
     count = len(data) if config.num_images is None else config.num_images
     if count > len(data):
         raise ValueError(f"num_images must be at most {len(data)}, the images there are")
