@@ -12,6 +12,7 @@ from helpers.image_samples import encoded, flat, noise, write_folder, write_tar
 
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.evaluation.compared_images import (
+    choose_classes,
     open_reference,
     open_samples,
     random_subset,
@@ -144,3 +145,16 @@ def test_samples_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "samples", {"0.png": flat(1), "1.png": flat(1)[:-30]})
     with pytest.raises(ValueError, match=r"1\.png.* cannot be read; strict refuses that"):
         open_samples(str(tmp_path / "samples"), numbered())
+
+
+def test_classes_are_chosen_from_data_that_are_read_as_the_options_say(
+    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).random((8, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 2)
+    sampler = SimpleNamespace(pipe=SimpleNamespace(unet=tiny_unet(num_class_embeds=3)))
+    options = {"model": str(tmp_path), "data": str(tmp_path / "data.npz"), "num_images": 6}
+    chosen = choose_classes(EvaluateConfig(**options, value_range=(0.0, 1.0)), sampler)
+    assert sorted(chosen.numbers) == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(ValueError, match="class_labels must be given: .*value_range"):
+        choose_classes(EvaluateConfig(**options), sampler)
