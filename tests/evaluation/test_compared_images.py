@@ -156,5 +156,5 @@ def test_classes_are_chosen_from_data_that_are_read_as_the_options_say(
     options = {"model": str(tmp_path), "data": str(tmp_path / "data.npz"), "num_images": 6}
     chosen = choose_classes(EvaluateConfig(**options, value_range=(0.0, 1.0)), sampler)
     assert sorted(chosen.numbers) == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(ValueError, match="class_labels must be given: .*value_range"):
+    with pytest.raises(ValueError, match=r"class_labels must be given: .*value_range"):
         choose_classes(EvaluateConfig(**options), sampler)
