@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ddpm_pipeline.common import (
-    accept_old_names,
     check_at_least,
     check_choice,
     check_has_folder,
@@ -74,7 +73,6 @@ class _Calibrated:
     """Which configuration of a data set of the Hub."""
 
 
-@accept_old_names(precision="target_standard_error")
 @dataclass(frozen=True, kw_only=True)
 class CalibrateConfig(ReadingOptions, _Calibrated):
     """Measure what a model's best reverse variances and best steps follow from, and keep it.

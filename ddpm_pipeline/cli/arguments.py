@@ -8,15 +8,13 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import TypeVar, get_type_hints
 
-from ddpm_pipeline.common import old_names
-
-__all__ = ["complain", "parse"]
+__all__ = ["complain", "parse", "underscored"]
 
 
 T = TypeVar("T")
@@ -31,7 +29,6 @@ def parse(
     prog: str,
     positional: Sequence[str] = (),
     default: T | None = None,
-    aliases: Mapping[str, str] | None = None,
 ) -> T:
     """Make an instance of a dataclass from the command line; its field docs are the help.
 
@@ -43,7 +40,6 @@ def parse(
         prog: How the command is called.
         positional: Fields that the first arguments stand for, as far as these are no options.
         default: What options are unless given.
-        aliases: Options by other names that are taken for them; so are the dataclass's old names.
     Raises:
         SystemExit: After --help, with code 0; after a mistake and one line, with code 2.
         ValueError, OSError: If the dataclass refuses a value.
@@ -53,8 +49,7 @@ def parse(
         import tyro
     except ImportError:
         raise ImportError("the command line needs `pip install ddpm_pipeline[train]`") from None
-    names = old_names(arguments) | dict(aliases or {})
-    argv = list(_answered(arguments, _renamed(list(_named(argv, positional)), names)))
+    argv = list(_answered(arguments, _named(argv, positional)))
     options = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:
@@ -97,7 +92,7 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
     argv = list(argv)
     for i, argument in enumerate(argv):
         following = argv[i + 1] if i + 1 < len(argv) else ""
-        option = argument.replace("-", "_").replace("__", "--", 1)
+        option = underscored(argument)
         if option in names:
             yield from (option,) if following in {"True", "False", "None"} else (option, "True")
         elif option.replace("--no_", "--", 1) in names:
@@ -106,29 +101,9 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
-def _renamed(argv: list[str], names: Mapping[str, str]) -> list[str]:
-    """Put options' names in place of other names that they are taken for.
-
-    Raises:
-        ValueError: If an option is given by two names.
-    """
-    words, by_option = [], {}
-    for word in argv:
-        given, equals, value = word.partition("=")
-        option = _underscored(given)
-        if not option.startswith("--"):
-            words.append(word)
-            continue
-        name = f"--{names.get(option[2:], option[2:])}"
-        if by_option.setdefault(name, option) != option:
-            raise ValueError(f"{by_option[name]} and {option} are one option: give one of them")
-        words.append(word if name == option else f"{name}{equals}{value}")
-    return words
-
-
-def _underscored(option: str) -> str:
+def underscored(word: str) -> str:
     """Write an option's name with underscores, between which and hyphens nothing is told."""
-    return option.replace("-", "_").replace("__", "--", 1)
+    return word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
 
 
 def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
@@ -137,7 +112,7 @@ def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
     unknown = []
     for argument in argv:
         option = argument.partition("=")[0]
-        name = _underscored(option)
+        name = underscored(option)
         if option.startswith("--") and name not in known:
             near = get_close_matches(name, known, n=1)
             unknown.append(option + (f" (did you mean {near[0]}?)" if near else ""))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.cli.arguments import complain, parse
+from ddpm_pipeline.cli.arguments import complain, parse, underscored
 from ddpm_pipeline.cli.inputs import require_data
 from ddpm_pipeline.common import check_exists
 from ddpm_pipeline.training import (
@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     Raises:
         SystemExit, ValueError, ImportError: As ``arguments.parse``.
     """
-    argv = [_STOCK_NAMES.get(_underscored(word), word) for word in argv]
+    argv = [_STOCK_NAMES.get(underscored(word), word) for word in argv]
     chosen = _first_look(argv)
     defaults = PRESETS.get(chosen.preset, PRESETS["default"])
     if chosen.config is not None:
@@ -134,14 +134,10 @@ def _config_of(path: str) -> TrainingConfig:
         raise ValueError(f"--config={path!r}: {error}") from None
 
 
-def _underscored(word: str) -> str:
-    return word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
-
-
 def _typed_names(argv: Sequence[str]) -> set[str]:
     """Find the options of training that are on the command line."""
     known = TrainingConfig.__dataclass_fields__
-    words = {_underscored(word.partition("=")[0]) for word in argv if word.startswith("--")}
+    words = {underscored(word.partition("=")[0]) for word in argv if word.startswith("--")}
     names = {word.removeprefix("--") for word in words}
     negated = {name.removeprefix("no_") for name in names if name.startswith("no_")}
     return {name for name in names | negated if name in known}

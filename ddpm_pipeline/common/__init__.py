@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.common.precision import precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
-    from ddpm_pipeline.common.renaming import accept_old_names, old_names
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.version import __version__
 
@@ -83,7 +82,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "precision": "precise_dtype",
         "randomness": "stream_generator stream_key",
-        "renaming": "accept_old_names old_names",
         "state_file": "StateFile",
         "version": "__version__",
     },

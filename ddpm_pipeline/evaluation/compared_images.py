@@ -26,7 +26,7 @@ from ddpm_pipeline.data import (
 )
 from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
 from ddpm_pipeline.evaluation.config import EvaluateConfig
-from ddpm_pipeline.pipelines import MANIFEST_NAME, ImageSampler, npz_manifest
+from ddpm_pipeline.pipelines import SAMPLES_MANIFEST, ImageSampler, npz_manifest
 
 __all__ = [
     "choose_classes",
@@ -133,10 +133,10 @@ def _webdataset(folder: Path) -> Any:  # noqa: ANN401 (a datasets.Dataset, which
 
 def read_manifest(samples: Path) -> dict[str, Any]:
     """Read what determined images that `ddpm sample` drew; empty for those of other programs."""
-    if (samples / MANIFEST_NAME).is_file():
-        return json.loads((samples / MANIFEST_NAME).read_text())
+    if (samples / SAMPLES_MANIFEST).is_file():
+        return json.loads((samples / SAMPLES_MANIFEST).read_text())
     if samples.suffix == ".npz":
         with zipfile.ZipFile(samples) as archive:
-            if MANIFEST_NAME in archive.namelist():
+            if SAMPLES_MANIFEST in archive.namelist():
                 return npz_manifest(samples)
     return {}

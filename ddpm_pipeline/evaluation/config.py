@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ddpm_pipeline.common import accept_old_names, check_at_least, check_has_folder, expand_home
+from ddpm_pipeline.common import check_at_least, check_has_folder, expand_home
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.pipelines import SamplingOptions
 
 __all__ = ["EvaluateConfig"]
 
 
-@accept_old_names(output="output_dir")
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Options of `evaluate`."""

@@ -21,7 +21,7 @@ __all__ = [
     "PICKLE_SUFFIXES",
     "RECORD_NAME",
     "Hashes",
-    "Plan",
+    "PushPlan",
     "checked_contents",
     "model_files",
     "plan_push",
@@ -60,7 +60,7 @@ class Hashes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PushPlan:
     """A commit on top of a head.
 
     Arguments:
@@ -128,7 +128,7 @@ def plan_push(
     *,
     is_whole: bool,
     theirs: Collection[str] = (),
-) -> Plan:
+) -> PushPlan:
     """Find what to add to a tree, and to delete from it, so that it holds these contents.
 
     Arguments:
@@ -157,7 +157,7 @@ def plan_push(
         files[RECORD_NAME] = _hashes(text)
         if RECORD_NAME not in tree or not files[RECORD_NAME].are_of(tree[RECORD_NAME]):
             additions[RECORD_NAME] = text
-    return Plan(head, files, additions, sorted(gone - {RECORD_NAME}))
+    return PushPlan(head, files, additions, sorted(gone - {RECORD_NAME}))
 
 
 def _is_weights(path: str, contents: Iterable[str]) -> bool:

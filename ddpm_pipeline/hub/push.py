@@ -42,7 +42,7 @@ from ddpm_pipeline.hub.errors import (
 from ddpm_pipeline.hub.files import (
     RECORD_NAME,
     Hashes,
-    Plan,
+    PushPlan,
     checked_contents,
     model_files,
     plan_push,
@@ -202,7 +202,7 @@ def _present_card(
     return PresentCard(target.repo_id, target.text(head, CARD), is_ours)
 
 
-def _commit(target: Target, plan: Plan, message: str, *, create_pr: bool) -> CommitInfo:
+def _commit(target: Target, plan: PushPlan, message: str, *, create_pr: bool) -> CommitInfo:
     """Upload what is new, then commit; again if it failed for a moment and did not land."""
     additions = [CommitOperationAdd(name, content) for name, content in plan.additions.items()]
     operations = [*additions, *(CommitOperationDelete(name) for name in plan.deletions)]
@@ -250,7 +250,7 @@ def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: b
         )
 
 
-def _landed(target: Target, plan: Plan, message: str) -> CommitInfo | None:
+def _landed(target: Target, plan: PushPlan, message: str) -> CommitInfo | None:
     """Look whether the branch now holds what was planned; give its commit if it does."""
     head = target.head()
     tree = target.tree(head)

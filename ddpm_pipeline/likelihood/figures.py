@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["figure_class", "rate_distortion", "save_figure", "save_scores", "term_profile"]
+__all__ = [
+    "figure_class",
+    "measured_rate_distortion",
+    "save_figure",
+    "save_scores",
+    "term_profile",
+]
 
 
 # Draws that a point of an estimated profile averages over, at least.
@@ -40,7 +46,7 @@ def term_profile(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array(points).reshape(-1, 2).T)
 
 
-def rate_distortion(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
+def measured_rate_distortion(report: BoundReport) -> tuple[np.ndarray, np.ndarray]:
     """Give the rate in bits per dimension and the distortion in 0 … 255, down the chain.
 
     Averaged as in ``term_profile``; the last point is that of the decoder.
@@ -108,7 +114,7 @@ def _draw_terms(axes: Axes, report: BoundReport) -> None:
 
 
 def _draw_rate_distortion(axes: Axes, report: BoundReport) -> None:
-    axes.plot(*rate_distortion(report), lw=1.2)
+    axes.plot(*measured_rate_distortion(report), lw=1.2)
     axes.set(
         xlabel="rate: bits/dim in the terms above t",
         ylabel=r"distortion: RMSE of $\hat x_0$ in 0 … 255",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
     from ddpm_pipeline.pipelines.grids import draw_grid
     from ddpm_pipeline.pipelines.manifest import (
-        MANIFEST_NAME,
+        SAMPLES_MANIFEST,
         check_not_foreign,
         npz_manifest,
     )
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "config": "SampleConfig SamplingOptions",
         "grids": "draw_grid",
-        "manifest": "MANIFEST_NAME check_not_foreign npz_manifest",
+        "manifest": "SAMPLES_MANIFEST check_not_foreign npz_manifest",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
     },

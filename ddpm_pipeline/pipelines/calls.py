@@ -1,11 +1,11 @@
 """One call of the pipeline: what was asked for, checked, and the chain that is its own.
 
     call = Call(unet, scheduler, forward, device, Request(batch_size=4, num_inference_steps=50))
-    for batch in call.batches:
-        for step in call.steps(batch):
+    for share in call.shares:
+        for step in call.steps(share):
             step.image
 
-A call works with copies of the scheduler, one for each batch: whatever else is drawn meanwhile,
+A call works with copies of the scheduler, one for each share: whatever else is drawn meanwhile,
 in another thread, in a callback or by an iterator that is not finished, is drawn from other
 copies. The scheduler that the pipeline holds is only read.
 """
@@ -26,8 +26,8 @@ from ddpm_pipeline.networks import FastForward
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
 from ddpm_pipeline.pipelines.guidance import GuidedNetwork
 from ddpm_pipeline.pipelines.inputs import (
-    Batch,
-    Labels,
+    ClassLabels,
+    Share,
     check_call,
     check_fit,
     check_noise,
@@ -44,7 +44,7 @@ __all__ = ["Call", "OutputType", "Request", "own_scheduler"]
 OutputType = Literal["pil", "np", "pt"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
     """What a caller asks for, as it was passed: see ``DDPMPipeline.__call__``."""
 
@@ -53,7 +53,7 @@ class Request:
     num_inference_steps: int | None
     output_type: OutputType
     timesteps: Sequence[int] | None
-    class_labels: Labels
+    class_labels: ClassLabels
     guidance_scale: float
     eta: float | None
     noise: Tensor | None
@@ -94,37 +94,37 @@ class Call:
         choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
 
     @property
-    def batches(self) -> list[Batch]:
-        """Split the request into batches of at most ``max_batch_size``."""
+    def shares(self) -> list[Share]:
+        """Split the request into shares of at most ``max_batch_size`` images."""
         request = self._request
         return split_request(
             self._size, self._generator, self._labels, request.max_batch_size, request.noise
         )
 
     @property
-    def whole(self) -> Batch:
-        """Make one batch of the request, which the network sees at once."""
-        return Batch(self._size, self._generator, self._labels, noise=self._request.noise)
+    def whole(self) -> Share:
+        """Make one share of the request, which the network sees at once."""
+        return Share(self._size, self._generator, self._labels, noise=self._request.noise)
 
     @property
     def num_steps(self) -> int:
-        """How many steps a batch takes."""
+        """Count the steps that a share takes."""
         return len(self._scheduler.timesteps)
 
     def steps(
-        self, batch: Batch, edit: Callable[[Step], Tensor | None] | None = None
+        self, share: Share, edit: Callable[[Step], Tensor | None] | None = None
     ) -> Iterator[Step]:
-        """Draw the noise of a batch, and take it down the chain step by step."""
+        """Draw the noise of a share, and take it down the chain step by step."""
         request, scheduler = self._request, own_scheduler(self._scheduler)
         network = GuidedNetwork(
-            self._unet, self._forward, batch.labels, request.guidance_scale, batch.call_rows
+            self._unet, self._forward, share.labels, request.guidance_scale, share.call_rows
         )
         return denoise(
             network,
             scheduler,
-            starting_noise(self._unet, scheduler, batch, self._device),
+            starting_noise(self._unet, scheduler, share, self._device),
             scheduler.timesteps,
-            generator=batch.generator,
+            generator=share.generator,
             eta=request.eta,
             edit=edit,
         )

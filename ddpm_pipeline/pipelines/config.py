@@ -13,11 +13,11 @@ from typing import Literal
 
 from ddpm_pipeline.common import check_at_least, expand_home
 
-__all__ = ["Format", "Precision", "SampleConfig", "SamplingOptions", "SchedulerName"]
+__all__ = ["Format", "NumberType", "SampleConfig", "SamplingOptions", "SchedulerName"]
 
 
 Format = Literal["png", "npz", "webdataset"]
-Precision = Literal["float32", "bfloat16", "float16"]
+NumberType = Literal["float32", "bfloat16", "float16"]
 SchedulerName = Literal["as_saved", "ddpm", "ddim"]
 
 
@@ -45,7 +45,7 @@ class SamplingOptions:
     """Classifier-free guidance; 1 is none."""
     batch_size: int = 16
     """Rows of one model call. Another number changes images by rounding errors only."""
-    precision: Precision = "float32"
+    precision: NumberType = "float32"
     """Number type of the network."""
 
     def __post_init__(self) -> None:

@@ -4,8 +4,8 @@
     batch_size = check_noise(None, unet, batch_size=2)
     choose_chain(scheduler, num_inference_steps=50, timesteps=None)
     labels = label_tensor(unet, class_labels=[0, 3], guidance_scale=1.0, batch_size=2)
-    batches = split_request(2, generator, labels, max_batch_size=None)
-    noise = starting_noise(unet, scheduler, batches[0], device)
+    shares = split_request(2, generator, labels, max_batch_size=None)
+    noise = starting_noise(unet, scheduler, shares[0], device)
 
 Mistakes are ValueErrors that name the argument, its value and what is allowed.
 """
@@ -30,8 +30,8 @@ from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = [
     "MOST_CHANNELS",
-    "Batch",
-    "Labels",
+    "ClassLabels",
+    "Share",
     "check_call",
     "check_fit",
     "check_noise",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-Labels = str | int | Sequence[str | int] | Tensor | None
+ClassLabels = str | int | Sequence[str | int] | Tensor | None
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _ROWS, _LIST_ROWS = 256, 16
 MOST_CHANNELS = 4
@@ -52,8 +52,8 @@ _NOISE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Images that are drawn together.
+class Share:
+    """A share of a request: images that are drawn together.
 
     Arguments:
         size: How many.
@@ -193,7 +193,7 @@ def _set_timesteps(scheduler: SchedulerMixin, K: int) -> None:
 
 
 def label_tensor(
-    unet: UNet2DModel, class_labels: Labels, guidance_scale: float, batch_size: int
+    unet: UNet2DModel, class_labels: ClassLabels, guidance_scale: float, batch_size: int
 ) -> Tensor | None:
     """Make labels of shape (batch_size,), int64; None for a model without classes.
 
@@ -235,7 +235,7 @@ def _missing_labels(unet: UNet2DModel) -> str:
     )
 
 
-def _label_numbers(unet: UNet2DModel, class_labels: Labels) -> Tensor:
+def _label_numbers(unet: UNet2DModel, class_labels: ClassLabels) -> Tensor:
     """Make a tensor of labels that are numbers or names, one or several.
 
     A tensor or an array of numbers is taken as it is, for the network's own.
@@ -255,8 +255,8 @@ def split_request(
     labels: Tensor | None,
     max_batch_size: int | None,
     noise: Tensor | None = None,
-) -> list[Batch]:
-    """Split a request into batches, each of one model call at a time.
+) -> list[Share]:
+    """Split a request into shares, each of one model call at a time.
 
     With a generator for each image, every call has the same number of rows, so that an image does
     not depend on what else is drawn with it.
@@ -270,7 +270,7 @@ def split_request(
         rows = check_integer("max_batch_size", max_batch_size)
     parts = [slice(i, min(i + rows, batch_size)) for i in range(0, batch_size, rows)]
     return [
-        Batch(
+        Share(
             size=part.stop - part.start,
             generator=generator[part] if is_list else generator,
             labels=None if labels is None else labels[part],
@@ -282,13 +282,13 @@ def split_request(
 
 
 def starting_noise(
-    unet: UNet2DModel, scheduler: SchedulerMixin, batch: Batch, device: torch.device
+    unet: UNet2DModel, scheduler: SchedulerMixin, share: Share, device: torch.device
 ) -> Tensor:
     """Give the image that a chain starts from: normal noise at the scheduler's scale, float32."""
-    if batch.noise is not None:
-        return batch.noise.to(device, torch.float32) * scheduler.init_noise_sigma
+    if share.noise is not None:
+        return share.noise.to(device, torch.float32) * scheduler.init_noise_sigma
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    shape = (batch.size, unet.config.in_channels, height, width)
-    noise = randn_tensor(shape, generator=batch.generator, device=device, dtype=torch.float32)
+    shape = (share.size, unet.config.in_channels, height, width)
+    noise = randn_tensor(shape, generator=share.generator, device=device, dtype=torch.float32)
     return noise * scheduler.init_noise_sigma

@@ -16,10 +16,10 @@ from typing import Any
 
 from ddpm_pipeline.common import TEMPORARY_PATTERN
 
-__all__ = ["MANIFEST_NAME", "check_manifest", "check_not_foreign", "npz_manifest"]
+__all__ = ["SAMPLES_MANIFEST", "check_manifest", "check_not_foreign", "npz_manifest"]
 
 
-MANIFEST_NAME = "sampling.json"
+SAMPLES_MANIFEST = "sampling.json"
 
 
 def check_not_foreign(folder: Path) -> None:
@@ -28,7 +28,7 @@ def check_not_foreign(folder: Path) -> None:
     Raises:
         ValueError: If it is not empty, and has no manifest.
     """
-    if not folder.exists() or (folder / MANIFEST_NAME).exists():
+    if not folder.exists() or (folder / SAMPLES_MANIFEST).exists():
         return
     # The manifest may be being written, by the main process of several.
     if any(not fnmatch(path.name, TEMPORARY_PATTERN) for path in folder.iterdir()):
@@ -43,7 +43,7 @@ def npz_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(MANIFEST_NAME))
+            return json.loads(archive.read(SAMPLES_MANIFEST))
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"output {str(path)!r} exists and was not made by sample_images"

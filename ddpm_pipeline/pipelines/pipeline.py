@@ -38,7 +38,7 @@ from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
 from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
-from ddpm_pipeline.pipelines.inputs import Labels, check_fit
+from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -126,7 +126,7 @@ class DDPMPipeline(DiffusionPipeline):
         *,
         timesteps: Sequence[int] | None = None,
         max_batch_size: int | None = None,
-        class_labels: Labels = None,
+        class_labels: ClassLabels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
         noise: Tensor | None = None,
@@ -164,14 +164,24 @@ class DDPMPipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument is not allowed, or the images are not finite.
         """
-        asked = (batch_size, generator, num_inference_steps, output_type, timesteps)
-        steered = (class_labels, guidance_scale, eta, noise, max_batch_size)
-        call = self._begin(Request(*asked, *steered))
-        batches, finished = call.batches, []
+        request = Request(
+            batch_size=batch_size,
+            generator=generator,
+            num_inference_steps=num_inference_steps,
+            output_type=output_type,
+            timesteps=timesteps,
+            max_batch_size=max_batch_size,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            noise=noise,
+        )
+        call = self._begin(request)
+        shares, finished = call.shares, []
         edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
-        with self.progress_bar(total=len(batches) * call.num_steps) as bar:
-            for batch in batches:
-                for step in call.steps(batch, edit):
+        with self.progress_bar(total=len(shares) * call.num_steps) as bar:
+            for share in shares:
+                for step in call.steps(share, edit):
                     image = step.image
                     bar.update()
                 finished.append(OUTPUTS[output_type](unit_range(image)))
@@ -187,7 +197,7 @@ class DDPMPipeline(DiffusionPipeline):
         output_type: OutputType = "pil",
         *,
         timesteps: Sequence[int] | None = None,
-        class_labels: Labels = None,
+        class_labels: ClassLabels = None,
         guidance_scale: float = 1.0,
         eta: float | None = None,
         noise: Tensor | None = None,
@@ -199,8 +209,19 @@ class DDPMPipeline(DiffusionPipeline):
 
         Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
         """
-        asked = (batch_size, generator, num_inference_steps, output_type, timesteps)
-        call = self._begin(Request(*asked, class_labels, guidance_scale, eta, noise))
+        call = self._begin(
+            Request(
+                batch_size=batch_size,
+                generator=generator,
+                num_inference_steps=num_inference_steps,
+                output_type=output_type,
+                timesteps=timesteps,
+                class_labels=class_labels,
+                guidance_scale=guidance_scale,
+                eta=eta,
+                noise=noise,
+            )
+        )
         steps, convert = call.steps(call.whole), OUTPUTS[output_type]
         return ((int(step.t), convert(unit_range(known_x_0(step)))) for step in steps)
 

@@ -45,7 +45,7 @@ from ddpm_pipeline.networks import class_numbers
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
 from ddpm_pipeline.pipelines.inputs import MOST_CHANNELS, label_tensor
 from ddpm_pipeline.pipelines.manifest import (
-    MANIFEST_NAME,
+    SAMPLES_MANIFEST,
     check_manifest,
     check_not_foreign,
     npz_manifest,
@@ -244,7 +244,7 @@ def _check_format(config: SampleConfig, channels: int) -> None:
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest into a new folder; refuse a folder that has another one."""
-    path = folder / MANIFEST_NAME
+    path = folder / SAMPLES_MANIFEST
     if path.exists():
         check_manifest(manifest, json.loads(path.read_text()), folder)
         discard_unfinished(folder)

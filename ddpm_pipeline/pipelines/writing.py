@@ -24,14 +24,14 @@ from PIL import Image
 
 from ddpm_pipeline.common import write_aside
 from ddpm_pipeline.pipelines.config import Format
-from ddpm_pipeline.pipelines.manifest import MANIFEST_NAME
+from ddpm_pipeline.pipelines.manifest import SAMPLES_MANIFEST
 
 __all__ = ["FORMATS", "Format", "ShardFormat", "join_parts"]
 
 logger = logging.getLogger(__name__)
 
 
-Labels = Sequence[int] | None
+ClassNumbers = Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ShardFormat:
     """
 
     names: Callable[[range], list[str]]
-    write: Callable[[Path, range, np.ndarray, Labels], None]
+    write: Callable[[Path, range, np.ndarray, ClassNumbers], None]
 
     def is_finished(self, folder: Path, shard: range) -> bool:
         """Tell whether all files of a shard are there and none is empty."""
@@ -67,7 +67,7 @@ def _png_bytes(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _write_png(folder: Path, shard: range, images: np.ndarray, labels: Labels) -> None:
+def _write_png(folder: Path, shard: range, images: np.ndarray, labels: ClassNumbers) -> None:
     del labels  # PNG files have no place for them; image i is of class i mod their count
     for name, image in zip(_png_files(shard), images, strict=True):
         with write_aside(folder / name, sync=False) as file:
@@ -78,7 +78,7 @@ def _tar_files(shard: range) -> list[str]:
     return [f"{shard.start:06d}-{shard.stop - 1:06d}.tar"]
 
 
-def _write_tar(folder: Path, shard: range, images: np.ndarray, labels: Labels) -> None:
+def _write_tar(folder: Path, shard: range, images: np.ndarray, labels: ClassNumbers) -> None:
     with (
         write_aside(folder / _tar_files(shard)[0]) as file,
         tarfile.open(fileobj=file, mode="w") as tar,
@@ -99,7 +99,7 @@ def _npy_files(shard: range) -> list[str]:
     return [f"{shard.start:06d}.npy"]
 
 
-def _write_npy(folder: Path, shard: range, images: np.ndarray, labels: Labels) -> None:
+def _write_npy(folder: Path, shard: range, images: np.ndarray, labels: ClassNumbers) -> None:
     del labels  # they are written when the parts are joined
     with write_aside(folder / _npy_files(shard)[0]) as file:
         np.save(file, images)
@@ -113,7 +113,7 @@ FORMATS: dict[Format, ShardFormat] = {
 
 
 def join_parts(
-    folder: Path, shards: Sequence[range], output: Path, labels: Labels, manifest: dict
+    folder: Path, shards: Sequence[range], output: Path, labels: ClassNumbers, manifest: dict
 ) -> None:
     """Join the .npy files of all shards to one .npz, one at a time, and remove them."""
     parts = [np.load(folder / _npy_files(shard)[0], mmap_mode="r") for shard in shards]
@@ -127,5 +127,5 @@ def join_parts(
         if labels is not None:
             with archive.open("labels.npy", "w") as entry:
                 np.save(entry, np.array(labels))
-        archive.writestr(MANIFEST_NAME, json.dumps(manifest))
+        archive.writestr(SAMPLES_MANIFEST, json.dumps(manifest))
     shutil.rmtree(folder)

@@ -27,10 +27,10 @@ from ddpm_pipeline.diffusion import (
     posterior_variance,
 )
 
-__all__ = ["Chain", "Step", "StepTable", "check_timestep", "moves", "tabulate"]
+__all__ = ["Chain", "StepTable", "TabulatedStep", "check_timestep", "moves", "tabulate"]
 
 
-class Step(NamedTuple):
+class TabulatedStep(NamedTuple):
     """A reverse move ready for use: floats, or tensors that broadcast against the sample."""
 
     move: ReverseMove
@@ -64,11 +64,11 @@ class Chain:
 class StepTable(NamedTuple):
     """All steps of a chain: on the host, as columns (T, 8), and the columns on other devices."""
 
-    steps: list[Step]
+    steps: list[TabulatedStep]
     columns: Tensor
     on_device: dict[tuple[torch.device, torch.dtype], Tensor]
 
-    def step(self, t: int | Tensor, sample: Tensor) -> Step:
+    def step(self, t: int | Tensor, sample: Tensor) -> TabulatedStep:
         """Look up the step from t, an int or int64 of shape () or (B,), without a synchronisation.
 
         Raises:
@@ -86,7 +86,7 @@ class StepTable(NamedTuple):
             self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
         rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
         columns = [broadcast(column, sample) for column in rows.unbind(1)]
-        return Step(ReverseMove(*columns[:-2]), *columns[-2:])
+        return TabulatedStep(ReverseMove(*columns[:-2]), *columns[-2:])
 
 
 def moves(
@@ -126,7 +126,7 @@ def tabulate(
     has_noise = (chain.landing >= 0) & (std > 0)
     std = has_noise * std
     rows = map(ReverseMove, *(column.tolist() for column in move))
-    steps = list(map(Step, rows, std.tolist(), has_noise.tolist()))
+    steps = list(map(TabulatedStep, rows, std.tolist(), has_noise.tolist()))
     return StepTable(steps, torch.stack([*move, std, has_noise.to(std)], dim=1), {})
 
 

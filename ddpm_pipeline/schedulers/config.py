@@ -22,7 +22,7 @@ __all__ = [
     "STOCK_OPTIONS",
     "UNCOMMON_SCHEDULES",
     "build_schedule",
-    "check_options",
+    "check_scheduler_options",
     "default_config",
     "keys_at_default",
     "private_config",
@@ -74,7 +74,7 @@ def build_schedule(
     return NoiseSchedule.from_betas(trained_betas)
 
 
-def check_options(config: dict[str, Any]) -> None:
+def check_scheduler_options(config: dict[str, Any]) -> None:
     """Refuse an option of the scheduler's config that is not allowed.
 
     Raises:

@@ -40,8 +40,8 @@ from ddpm_pipeline.schedulers.calibrated import CalibratedScheduler
 from ddpm_pipeline.schedulers.calibration import needed_calibration
 from ddpm_pipeline.schedulers.chain import (
     Chain,
-    Step,
     StepTable,
+    TabulatedStep,
     check_timestep,
     moves,
     tabulate,
@@ -49,7 +49,7 @@ from ddpm_pipeline.schedulers.chain import (
 from ddpm_pipeline.schedulers.config import (
     UNCOMMON_SCHEDULES,
     build_schedule,
-    check_options,
+    check_scheduler_options,
     default_config,
     keys_at_default,
 )
@@ -107,7 +107,7 @@ class DDPMScheduler(CalibratedScheduler):
             num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
         )
         self.schedule = schedule.zero_terminal_snr() if rescale_betas_zero_snr else schedule
-        check_options(self.config)
+        check_scheduler_options(self.config)
         check_prediction_type(self.schedule, prediction_type)
         self.variance_type = variance_type
         self.timestep_spacing = timestep_spacing
@@ -298,7 +298,7 @@ class DDPMScheduler(CalibratedScheduler):
         output, log_var_output = split_output(model_output, x_t, self.variance_type)
         return self._constrain(reverse_x_0(move, output, x_t)), log_var_output
 
-    def _std(self, step: Step, log_var_output: Tensor | None) -> float | Tensor:
+    def _std(self, step: TabulatedStep, log_var_output: Tensor | None) -> float | Tensor:
         if log_var_output is None:
             return step.std
         log_var = reverse_log_var(step.move, log_var_output, self.variance_type)

@@ -6,13 +6,9 @@ from collections import defaultdict
 from dataclasses import fields
 from typing import get_args, get_type_hints
 
-import pytest
-
 from ddpm_pipeline.calibration import CalibrateConfig
-from ddpm_pipeline.cli.arguments import parse
 from ddpm_pipeline.cli.push import PushArguments
 from ddpm_pipeline.cli.sample import SampleArguments
-from ddpm_pipeline.common import old_names
 from ddpm_pipeline.evaluation import EvaluateConfig
 from ddpm_pipeline.likelihood import BoundConfig, ScoreConfig
 from ddpm_pipeline.training import TrainingConfig
@@ -110,27 +106,5 @@ def test_one_thing_has_one_name() -> None:
     for stock, ours in STOCK.items():
         assert set(names[stock]) == {"train"}
         assert "train" not in names.get(ours, {})
-    gone = {old for config in COMMANDS.values() for old in old_names(config)}
-    assert gone == {"output", "precision"}
     assert set(names["output"]) == {"sample"}
     assert set(names["precision"]) == {"sample", "evaluate"}
-
-
-@pytest.mark.parametrize(
-    ("command", "old", "new", "value"),
-    [
-        ("evaluate", "output", "output_dir", "report"),
-        ("calibrate", "precision", "target_standard_error", 0.5),
-    ],
-)
-def test_old_names_go_on(command: str, old: str, new: str, value: object) -> None:
-    config, needed = COMMANDS[command], {"model": ".", "data": "d"}
-    words = [word for name, value in needed.items() for word in (f"--{name}", value)]
-    for given in ([f"--{old}", str(value)], [f"--{old}={value}"]):
-        made = parse(config, [*words, *given], prog=f"ddpm {command}")
-        assert getattr(made, new) == value
-    assert getattr(config(**needed, **{old: value}), new) == value
-    with pytest.raises(TypeError, match=f"{old} is the old name of {new}"):
-        config(**needed, **{old: value, new: value})
-    with pytest.raises(ValueError, match="are one option: give one of them"):
-        parse(config, [*words, f"--{old}=1", f"--{new}=1"], prog="ddpm")

@@ -19,7 +19,7 @@ from ddpm_pipeline.evaluation.compared_images import (
     read_manifest,
 )
 from ddpm_pipeline.evaluation.config import EvaluateConfig
-from ddpm_pipeline.pipelines.writing import MANIFEST_NAME
+from ddpm_pipeline.pipelines.writing import SAMPLES_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_a_manifest_says_how_many_there_must_be(tmp_path: Path) -> None:
     write_folder(tmp_path / "samples", {f"{i}.png": flat(i) for i in range(5)})
-    manifest = tmp_path / "samples" / MANIFEST_NAME
+    manifest = tmp_path / "samples" / SAMPLES_MANIFEST
     manifest.write_text(json.dumps({"num_images": 5, "seed": 3}))
     assert read_manifest(tmp_path / "samples") == {"num_images": 5, "seed": 3}
     assert len(open_samples(str(tmp_path / "samples"), numbered())) == 5

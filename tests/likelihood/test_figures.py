@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
 from ddpm_pipeline.likelihood.figures import (
-    rate_distortion,
+    measured_rate_distortion,
     save_figure,
     save_scores,
     term_profile,
@@ -40,7 +40,7 @@ def test_an_exact_profile_is_every_term() -> None:
     t, bits = term_profile(report)
     assert t.tolist() == list(report.chain[:-1])
     assert bits.tolist() == report.transitions.tolist()
-    rate, distortion = rate_distortion(report)
+    rate, distortion = measured_rate_distortion(report)
     np.testing.assert_allclose(rate, report.rate)
     np.testing.assert_allclose(distortion, report.distortion)
 
@@ -52,7 +52,7 @@ def test_an_estimated_profile_is_the_exact_one_smoothed() -> None:
     expected = np.interp(-t, -np.array(exact.chain[:-1]), exact.transitions)
     inner = slice(1, -1)
     np.testing.assert_allclose(bits[inner], expected[inner], rtol=0.4)
-    rate, distortion = rate_distortion(some)
+    rate, distortion = measured_rate_distortion(some)
     assert len(rate) == len(t) + 1
     np.testing.assert_allclose(
         distortion[inner], np.interp(rate[inner], exact.rate, exact.distortion), rtol=0.2
