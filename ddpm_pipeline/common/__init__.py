@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         is_repo_id,
         no_empty_folder,
     )
-    from ddpm_pipeline.common.precision import precise_dtype
+    from ddpm_pipeline.common.precision import float32_arithmetic, precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.version import __version__
@@ -80,7 +80,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "check_output_file check_output_folder check_saved_model expand_home is_repo_id "
             "no_empty_folder"
         ),
-        "precision": "precise_dtype",
+        "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key",
         "state_file": "StateFile",
         "version": "__version__",

@@ -28,7 +28,7 @@ from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.processes import own_accelerator
 from ddpm_pipeline.training.rehearsal import UpdateTime, measure_update, try_threads
 from ddpm_pipeline.training.resolving import notices, resolve
-from ddpm_pipeline.training.setup import make_scheduler, make_unet, use_backend_options
+from ddpm_pipeline.training.setup import backend_options, make_scheduler, make_unet
 from ddpm_pipeline.training.storage.folder import RunFolder
 from ddpm_pipeline.training.storage.longer import settled_as_before
 from ddpm_pipeline.training.trainer import Trainer, TrainingResult
@@ -88,7 +88,8 @@ def train(
             callbacks=Callbacks(on_log=on_log, on_save=on_save, should_stop=should_stop),
             keeps_group=keeps_group,
         )
-        return trainer.run()
+        with backend_options(run.config):
+            return trainer.run()
 
 
 def dry_run(
@@ -109,7 +110,10 @@ def dry_run(
     with own_accelerator(config) as accelerator:
         run = _prepare(config, accelerator, train_data, validation_data)
         numbers = describe_run(run.config, run.data, accelerator.num_processes)
-        return numbers.timed(_measure(run, accelerator)) if measure else numbers
+        if not measure:
+            return numbers
+        with backend_options(run.config):
+            return numbers.timed(_measure(run, accelerator))
 
 
 class _Run(NamedTuple):
@@ -128,7 +132,7 @@ def _prepare(
     *,
     continues: bool = False,
 ) -> _Run:
-    """Open the images, resolve the config, and set torch's switches.
+    """Open the images and resolve the config.
 
     What nobody gave is settled as in the run that is gone on from, if there is one.
     """
@@ -149,7 +153,6 @@ def _prepare(
         state = on_main(lambda: folder.last_state(config), accelerator)
         if state is not None:
             config = resolve(settled_as_before(given, derived, state), **place)
-    use_backend_options(config)
     if data.length is not None:
         data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
     if accelerator.is_main_process:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import PRIVATE_KEY
+from ddpm_pipeline.common import PRIVATE_KEY, float32_arithmetic
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
 from ddpm_pipeline.networks import fresh_unet, unet_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from diffusers import UNet2DModel
 
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["make_scheduler", "make_unet", "use_backend_options"]
+__all__ = ["backend_options", "deterministic_algorithms", "make_scheduler", "make_unet"]
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
@@ -91,9 +95,34 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
     )
 
 
-def use_backend_options(config: TrainingConfig) -> None:
-    """Set torch's process-wide switches as the config says."""
-    torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
-    torch.backends.cudnn.allow_tf32 = config.allow_tf32
-    if config.deterministic:
+@contextmanager
+def backend_options(config: TrainingConfig) -> Iterator[None]:
+    """Set torch's process-wide switches as the config says, for the length of a run.
+
+    Arguments:
+        config: Of the run.
+    """
+    deterministic = deterministic_algorithms() if config.deterministic else nullcontext()
+    with float32_arithmetic(tf32=config.allow_tf32), deterministic:
+        yield
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Use only algorithms that give the same bits again, for the length of a block."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+    # cuBLAS reads it when it is first used in a process, which may be after this block.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
         torch.use_deterministic_algorithms(True)
+        # Nothing here reads what it has not written, and filling costs a pass over each tensor.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        yield
+    finally:
+        enabled, warn_only, fills = before
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
