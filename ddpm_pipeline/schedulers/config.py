@@ -147,8 +147,8 @@ def restored_config(
     for key, option in private.get("options", {}).items():
         if key not in overrides and config.get(key) == option["stock"]:
             restored[key] = option["value"]
-    # diffusers drops the keys that it lists as defaulted.
-    config["_use_default_values"] = [key for key in defaulted if key not in restored]
+    if "_use_default_values" in config:  # diffusers drops the keys that it lists
+        config["_use_default_values"] = [key for key in defaulted if key not in restored]
     return {**config, **restored}, private.get("calibration")
 
 

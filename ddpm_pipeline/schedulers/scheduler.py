@@ -122,8 +122,9 @@ class DDPMScheduler(CalibratedScheduler):
             self.register_to_config(trained_betas=betas.tolist())
         elif betas is None and self.config.beta_schedule in UNCOMMON_SCHEDULES:
             self.register_to_config(trained_betas=schedule.betas.tolist())
-        not_given = keys_at_default(self.config, default_config(type(self)))
-        self.register_to_config(_use_default_values=not_given)
+        if "_use_default_values" in self.config:  # diffusers sets it unless all keys are given
+            not_given = keys_at_default(self.config, default_config(type(self)))
+            self.register_to_config(_use_default_values=not_given)
         self._register_extras()
 
     def _set_attributes_of_stock(self) -> None:
