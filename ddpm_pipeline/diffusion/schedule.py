@@ -177,7 +177,7 @@ class NoiseSchedule:
 
     def one_minus_alpha_bar(self, t: Timestep) -> Tensor:
         """Variance share of the noise at t, in [0, 1], without cancellation."""
-        return -torch.expm1(self._log_alpha_bar(t))
+        return 0 - torch.expm1(self._log_alpha_bar(t))  # never -0, which would make SNR -infinite
 
     def snr(self, t: Timestep) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at -1."""

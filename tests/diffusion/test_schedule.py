@@ -112,6 +112,10 @@ def test_no_time_passes_from_t_to_t() -> None:
     assert schedule.alpha(9, 9) == 1
 
 
+def test_the_snr_of_the_data_is_infinite() -> None:
+    assert NoiseSchedule.linear(10).snr(-1) == float("inf")
+
+
 def test_shapes_follow_the_timesteps() -> None:
     schedule = NoiseSchedule.linear(10)
     assert schedule.alpha_bar(3).shape == ()
