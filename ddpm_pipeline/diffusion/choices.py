@@ -15,6 +15,7 @@ __all__ = [
     "LEARNED_VARIANCES",
     "LOSSES",
     "LOSS_WEIGHTINGS",
+    "MULTISTEP_KINDS",
     "PREDICTION_TYPES",
     "SPACINGS",
     "TIMESTEP_SAMPLERS",
@@ -22,6 +23,7 @@ __all__ = [
     "Decoder",
     "Loss",
     "LossWeighting",
+    "MultistepKind",
     "PredictionType",
     "Spacing",
     "TimestepSamplerName",
@@ -49,6 +51,10 @@ LEARNED_VARIANCES = ("learned", "learned_range")
 Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 """Which K of the T timesteps a chain has: see spacing.py."""
+
+MultistepKind = Literal["bh1", "bh2"]
+MULTISTEP_KINDS: tuple[str, ...] = get_args(MultistepKind)
+"""B(h) of steps of high order, h or 1 - exp(-h): see multistep.py."""
 
 Decoder = Literal["discretized", "continuous", "discretized_tanh"]
 DECODERS: tuple[str, ...] = get_args(Decoder)
