@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         step_costs,
         wiener_error,
     )
+    from ddpm_pipeline.diffusion.dct import FrequencyBasis, dct_matrix, frequency_bands, pool
     from ddpm_pipeline.diffusion.ddim import check_eta, ddim_coefficients
     from ddpm_pipeline.diffusion.decoder_costs import (
         DECODER_RATIOS,
@@ -81,6 +82,14 @@ if TYPE_CHECKING:
         shortest_paths,
         spaced_timesteps,
     )
+    from ddpm_pipeline.diffusion.spectral import (
+        NUM_KNOTS,
+        BasisGaussian,
+        ErrorSpectrum,
+        knots_around,
+        linear_errors,
+        spectral_move_costs,
+    )
     from ddpm_pipeline.diffusion.tensors import add_scaled_, broadcast, sum_elements
     from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
 
@@ -96,6 +105,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "
             "prior_cost step_costs wiener_error"
         ),
+        "dct": "FrequencyBasis dct_matrix frequency_bands pool",
         "ddim": "check_eta ddim_coefficients",
         "decoder_costs": "DECODER_RATIOS continuous_decoder_costs decoder_costs_at fit_through",
         "forward_process": "forward marginal posterior posterior_variance",
@@ -111,6 +121,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "schedule": "NoiseSchedule",
         "spacing": "ShortestPaths check_chain shortest_paths spaced_timesteps",
+        "spectral": (
+            "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors spectral_move_costs"
+        ),
         "tensors": "add_scaled_ broadcast sum_elements",
         "timesteps": "low_discrepancy_timesteps make_timestep_sampler",
     },
