@@ -131,7 +131,7 @@ class MomentSums:
         *,
         seed: int,
         forwards: Tensor,
-    ) -> None:
+    ) -> Tensor:
         """Add one forward for each image.
 
         Arguments:
@@ -141,6 +141,8 @@ class MomentSums:
             t: Their timesteps, int64, shape (B,).
             seed: Of all noise.
             forwards: Numbers of the forwards, int64, shape (B,).
+        Returns:
+            x_0 - x_0_hat, in the shape of x_0.
         """
         eps = keyed_normal(seed, forwards, t, x_0.shape[1:]).to(x_0.dtype)
         x_t = marginal(schedule, x_0, t).reparameterize(eps)
@@ -167,6 +169,7 @@ class MomentSums:
         if self.residuals.numel():
             bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
             self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
+        return residual
 
     def _add_images(self, x_0: Tensor) -> None:
         """Add what does not depend on the network: power, mean and spectrum of the images."""

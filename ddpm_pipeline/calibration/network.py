@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_pipeline.calibration.run import CalibrationRun, Measured, own_state_file
+from ddpm_pipeline.calibration.spectrum import measured_spectrum
 from ddpm_pipeline.calibration.tables import estimate_x_0_variance, measured_tables
 from ddpm_pipeline.common import StateFile, check_choice, check_integer, draw_seed, weights_hashes
 from ddpm_pipeline.data import Batches
@@ -165,8 +166,12 @@ def _calibration(
         tables["decoder_variance"] = x_0_variance
     # Forwards of one image at several timesteps are not independent: count the images.
     repeats = run.num_forwards / measured.num_images
+    spectrum = None
+    if measured.spectrum is not None:
+        spectrum = measured_spectrum(run.schedule, measured.sums, measured.spectrum)
     return Calibration(
         **tables,
+        spectrum=spectrum,
         x_0_variance=x_0_variance,
         alpha_bar=schedule_fingerprint(run.schedule),
         second_moment=second_moment,

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.calibration.moments import MomentSums, stratified_timesteps
+from ddpm_pipeline.calibration.spectrum import SpectrumSums, has_spectrum
 from ddpm_pipeline.common import StateFile
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import NoiseSchedule, PredictionType, VarianceType, split_output
@@ -34,11 +35,23 @@ _BATCHES_PER_SAVE = 50
 
 
 class Measured(NamedTuple):
-    """Sums over all forwards, the number of different images, and the shape of one."""
+    """Sums over all forwards, the number of different images, and the shape of one.
+
+    There are none for the spectrum if the images have no axes or too many channels for one, or if
+    a part of the forwards was made by a version that knew no spectrum.
+    """
 
     sums: MomentSums
+    spectrum: SpectrumSums | None
     num_images: int
     image_shape: tuple[int, ...]
+
+
+class _Sums(NamedTuple):
+    """What every forward is added to."""
+
+    moments: MomentSums
+    spectrum: SpectrumSums | None
 
 
 class _NumberedBatch(NamedTuple):
@@ -102,8 +115,12 @@ class CalibrationRun:
         shape = first.x_0.shape[1:]
         _check_resolution(model, shape)
         device = accelerator.device if accelerator else device_of(model, first.x_0.device)
-        sums = MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete)
-        done, num_images = self._restore(sums, state, shape), 0
+        sums = _Sums(
+            MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete),
+            SpectrumSums.zeros(shape, device) if has_spectrum(shape) else None,
+        )
+        done, sums = self._restore(sums, state, shape)
+        num_images = 0
         rank = accelerator.process_index if accelerator else 0
         mine = slice(rank, None, accelerator.num_processes if accelerator else 1)
         with evaluating(model), self._progress_bar(progress and rank == 0) as bar:
@@ -116,37 +133,41 @@ class CalibrationRun:
                 if i % _BATCHES_PER_SAVE == 0:
                     self._save(sums, state, shape, batch.stop)
         if accelerator is not None:
-            for name, value in sums.tensors().items():
-                setattr(sums, name, accelerator.reduce(value, "sum"))
+            for part in filter(None, sums):
+                for name, value in part.tensors().items():
+                    setattr(part, name, accelerator.reduce(value, "sum"))
         state.delete()
-        return Measured(sums, num_images, (*shape,))
+        return Measured(*sums, num_images, (*shape,))
 
     def _progress_bar(self, shown: bool) -> tqdm:
         return tqdm(
             total=self.num_forwards, desc="calibrating", unit=" forwards", disable=not shown
         )
 
-    def _add(self, sums: MomentSums, model: Denoiser, batch: _NumberedBatch, mine: slice) -> None:
+    def _add(self, sums: _Sums, model: Denoiser, batch: _NumberedBatch, mine: slice) -> None:
         """Add the forwards of this process's rows of a batch."""
         forwards = torch.arange(batch.start, batch.stop)[mine]
         if not len(forwards):
             return
-        device = sums.count.device
+        device = sums.moments.count.device
         labels = None if batch.labels is None else batch.labels[mine].to(device)
         t = stratified_timesteps(self.schedule, forwards, self.seed / 2**63)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return split_output(run_denoiser(model, x_t, t, labels), x_t, self.variance_type)[0]
 
-        sums.add(
+        x_0, t = batch.x_0[mine].to(device), t.to(device)
+        residual = sums.moments.add(
             denoise,
             self.schedule,
             self.prediction_type,
-            batch.x_0[mine].to(device),
-            t.to(device),
+            x_0,
+            t,
             seed=self.seed,
             forwards=forwards.to(device),
         )
+        if sums.spectrum is not None:
+            sums.spectrum.add(self.schedule, x_0, residual, t)
 
     def _numbered(self, batches: Batches) -> Iterator[_NumberedBatch]:
         """Give all batches up to num_forwards rows, again and again if they can be read again."""
@@ -173,24 +194,29 @@ class CalibrationRun:
                     f"is {self.num_forwards}; pass a list, a DataLoader, or more images"
                 )
 
-    def _restore(self, sums: MomentSums, state: StateFile, shape: torch.Size) -> int:
-        """Fill in the sums of an interrupted run; give how many rows they hold."""
+    def _restore(self, sums: _Sums, state: StateFile, shape: torch.Size) -> tuple[int, _Sums]:
+        """Fill in the sums of an interrupted run; give how many rows they hold, and the sums."""
         saved = state.load()
         if saved is None:
-            return 0
+            return 0, sums
         if saved["settings"] != self._settings(shape):
             raise ValueError(
                 f"state_file {state.path} is of a calibration with other settings, another "
                 "schedule, seed or shape of images, or of another version of ddpm_pipeline; "
                 "delete it, or repeat them"
             )
-        for name, value in sums.tensors().items():
-            value.copy_(saved["sums"][name])
-        return saved["done"]
+        if "spectrum" not in saved:
+            sums = sums._replace(spectrum=None)
+        for part, name in zip(sums, ("sums", "spectrum"), strict=True):
+            for key, value in ({} if part is None else part.tensors()).items():
+                value.copy_(saved[name][key])
+        return saved["done"], sums
 
-    def _save(self, sums: MomentSums, state: StateFile, shape: torch.Size, done: int) -> None:
+    def _save(self, sums: _Sums, state: StateFile, shape: torch.Size, done: int) -> None:
         own = {"settings": self._settings(shape), "seed": self.seed, "done": done}
-        state.save({**own, "sums": sums.tensors()})
+        if sums.spectrum is not None:
+            own["spectrum"] = sums.spectrum.tensors()
+        state.save({**own, "sums": sums.moments.tensors()})
 
     def _settings(self, shape: torch.Size) -> str:
         """Describe all that the sums depend on; a run goes on only from the same."""

@@ -23,7 +23,7 @@ _DEGREES_OF_FREEDOM_COST = 1.4
 
 
 class SmoothFit(NamedTuple):
-    """A curve f = basis @ gain @ y at the places of y, shapes (T, J) and (J, T)."""
+    """A curve f = basis @ gain @ y at the places of y, shapes (T, J) and (J, T); or many."""
 
     values: Tensor
     basis: Tensor
@@ -48,29 +48,30 @@ def smooth_fit(x: Tensor, y: Tensor, weights: Tensor, *, knot_spacing: float = 0
 
     Arguments:
         x: Where, float64, shape (T,).
-        y: Values, shape (T,); what stands where the weight is 0 does not matter.
+        y: Values, shape (T,), or (T, N) for N curves of one stiffness; what stands where the
+            weight is 0 does not matter.
         weights: Inverse variances up to a factor, at least 0 and somewhere above, shape (T,).
         knot_spacing: Distance of the knots, above 0: finer detail is never followed.
     Returns:
-        The curve at x.
+        The curve at x, or the curves.
     Source: Eilers & Marx 1996, eq. 5 and 14.
     """
     weights = weights / weights.max()
-    y = torch.where(weights > 0, y, 0.0)
+    y = torch.where((weights > 0).reshape(-1, *[1] * (y.ndim - 1)), y, 0.0)
     basis = _cubic_splines(x, knot_spacing)
-    count = (weights > 0).sum()
+    count, columns = (weights > 0).sum(), y.reshape(len(y), -1)
     gram = basis.T @ (weights[:, None] * basis)
     roughness = torch.eye(len(gram), dtype=x.dtype).diff(n=2, dim=0)
     penalty, identity = roughness.T @ roughness, torch.eye(len(gram), dtype=x.dtype)
-    moments = torch.cat([gram, (basis.T @ (weights * y))[:, None]], dim=1)
+    moments = torch.cat([gram, basis.T @ (weights[:, None] * columns)], dim=1)
     best, best_score = None, torch.inf
     for strength in _PENALTIES:
         # A trace of ridge keeps the system regular where fewer than two places have weight.
         system = gram + strength * penalty + 1e-10 * strength.clamp(min=1) * identity
         solved = torch.linalg.solve(system, moments)
-        residuals = y - basis @ solved[:, -1]
+        residuals = columns - basis @ solved[:, len(gram) :]
         left = (count - _DEGREES_OF_FREEDOM_COST * solved.trace()).clamp(min=1e-9)
-        score = (weights * residuals.square()).sum() / left.square()
+        score = (weights @ residuals.square()).sum() / left.square()
         if score < best_score:
             best, best_score = system, score
     gain = torch.linalg.solve(best, basis.T * weights)

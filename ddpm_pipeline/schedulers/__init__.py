@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         timesteps_of,
     )
     from ddpm_pipeline.schedulers.scheduler import DDPMScheduler
+    from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -30,5 +31,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "choices": "CALIBRATED_SPACINGS VARIANCE_ESTIMATES VarianceEstimate",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
+        "spectrum": "MeasuredSpectrum",
     },
 )

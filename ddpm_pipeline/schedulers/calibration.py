@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddpm_pipeline.diffusion import DECODER_RATIOS, NoiseSchedule
 from ddpm_pipeline.schedulers.choices import VarianceEstimate
+from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 __all__ = [
     "MEASURED_TABLES",
@@ -30,7 +31,8 @@ __all__ = [
 ]
 
 
-_VERSION = 2
+# Of calibrations without and with a spectrum; versions before the spectrum read the former.
+_VERSION, _SPECTRAL_VERSION = 2, 3
 MEASURED_TABLES = (
     "m",
     "m_standard_error",
@@ -61,6 +63,7 @@ class Calibration:
             continuous decoder, whose cost follows from x_0_error.
         wiener_error: W_t, the error of Wiener's filter by the data's power spectrum, shape (T,);
             None where that is unknown.
+        spectrum: How x_0's error is spread over frequencies; None if that is unknown.
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
             shape (7, T); (0, T) for a continuous decoder.
         alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
@@ -84,6 +87,7 @@ class Calibration:
     second_moment: float
     decoder_cost: Tensor | None = None
     wiener_error: Tensor | None = None
+    spectrum: MeasuredSpectrum | None = None
     standard_error: float = 0.0
     num_images: int = 0
     num_forwards: int = 0
@@ -145,6 +149,9 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; tables as text, numbers in digits that give them back."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        version, spectrum = _VERSION, values.pop("spectrum")
+        if spectrum is not None:
+            version, values["spectrum"] = _SPECTRAL_VERSION, spectrum.to_dict()
         tables = {name: _text(values.pop(name)) for name in _TABLES}
         decoder = [_text(row) for row in values.pop("decoder")]
         for name in OPTIONAL_TABLES:
@@ -152,7 +159,7 @@ class Calibration:
         values["alpha_bar"] = list(self.alpha_bar)
         values["image_shape"] = list(self.image_shape)
         values["weights"] = None if self.weights is None else dict(self.weights)
-        return {"version": _VERSION, **values, **tables, "decoder": decoder}
+        return {"version": version, **values, **tables, "decoder": decoder}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -163,15 +170,19 @@ class Calibration:
         """
         values = dict(values)
         version = values.pop("version", None)
-        if version != _VERSION:
+        if version not in (_VERSION, _SPECTRAL_VERSION):
             raise ValueError(
-                f"the calibration's version must be {_VERSION}, got {version!r}; a newer "
-                "ddpm_pipeline may read it, or calibrate again"
+                f"the calibration's version must be {_VERSION} or {_SPECTRAL_VERSION}, got "
+                f"{version!r}; a newer ddpm_pipeline may read it, or calibrate again"
             )
+        if version == _VERSION:
+            values["spectrum"] = None
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
         for name in (*_TABLES, *OPTIONAL_TABLES):
             values[name] = None if values[name] is None else _table(values[name])
+        if values["spectrum"] is not None:
+            values["spectrum"] = MeasuredSpectrum.from_dict(values["spectrum"])
         T = len(values["x_0_error"])
         decoder = [_table(row) for row in values["decoder"]]
         values["decoder"] = torch.stack(decoder) if decoder else torch.zeros(0, T).double()

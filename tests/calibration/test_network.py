@@ -44,9 +44,13 @@ def measured(
 
 
 def is_same(first: Calibration, second: Calibration, rtol: float = 0.0) -> bool:
+    spectra = first.spectrum, second.spectrum
     return all(
         torch.allclose(getattr(first, name), getattr(second, name), rtol=rtol, atol=1e-8 * rtol)
         for name in TABLES
+    ) and all(
+        torch.allclose(*(getattr(spectrum, name) for spectrum in spectra), rtol=1e-3, atol=1e-3)
+        for name in ("channels", "data_variance", "log_ratio")
     )
 
 

@@ -47,6 +47,8 @@ def test_json_gives_back_every_bit() -> None:
     for field in fields(Calibration):
         first, second = getattr(before, field.name), getattr(after, field.name)
         assert first is not None
+        if field.name == "spectrum":
+            first, second = first.to_dict(), second.to_dict()
         assert torch.equal(first, second) if isinstance(first, Tensor) else first == second
     assert json.dumps(after.to_dict()) == text
     assert len(text) < 20 * 14 * 200  # 14 tables
@@ -55,8 +57,10 @@ def test_json_gives_back_every_bit() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=3), "version must be 2, got 3"),
+        (lambda d: d.update(version=4), "version must be 2 or 3, got 4"),
         (lambda d: d.pop("decoder_variance"), "lacks decoder_variance"),
+        (lambda d: d.pop("spectrum"), "lacks spectrum"),
+        (lambda d: d["spectrum"].pop("channels"), "spectrum lacks channels"),
         (lambda d: d.pop("second_moment"), "lacks second_moment"),
         (lambda d: d.update(m="1.0 2.0"), r"m must be float64 of shape \(200,\), got"),
         (lambda d: d["decoder"].pop(), "decoder must have 7 or no rows, got 6"),
@@ -70,6 +74,14 @@ def test_what_is_not_a_calibration_is_refused(
     change(values)
     with pytest.raises(ValueError, match=message):
         Calibration.from_dict(values)
+
+
+def test_without_a_spectrum_it_is_written_as_before_there_was_one() -> None:
+    values = replace(full(), spectrum=None).to_dict()
+    assert values["version"] == 2
+    assert "spectrum" not in values
+    assert Calibration.from_dict(values).spectrum is None
+    assert full().to_dict()["version"] == 3
 
 
 def test_it_is_shown_in_a_line() -> None:
