@@ -38,15 +38,34 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
         Four int64 tensors in [0, 2³²).
     Source: Salmon et al. 2011, section 3.3.
     """
-    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
-    keys = seed & _MASK, seed >> 32
-    for i in range(_ROUNDS):
-        k0, k1 = ((k + i * step) & _MASK for k, step in zip(keys, _KEY_STEPS, strict=True))
-        # The products wrap around in int64, which leaves their 64 bits as they should be.
-        p0, p2 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1 = (p2 >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0), p2 & _MASK
-        c2, c3 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1), p0 & _MASK
-    return [c0, c1, c2, c3]
+    shape = torch.broadcast_shapes(*(c.shape for c in counter))
+    factors, words, products = torch.empty(
+        3, 2, *shape, dtype=torch.int64, device=counter[0].device
+    ).unbind()
+    # Both lanes of a round share their kernels, but for the products that change places.
+    lanes, result, spare = factors.unbind(), words.unbind(), products.unbind()
+    for lane, c in zip([*lanes, *result], [*counter[::2], *counter[1::2]], strict=True):
+        lane.copy_(c)
+    for keys in _round_keys(seed, factors):
+        # They wrap around in int64, which leaves their 64 bits as they should be.
+        torch.mul(lanes[0], _MULTIPLIERS[0], out=spare[1])
+        torch.mul(lanes[1], _MULTIPLIERS[1], out=spare[0])
+        torch.bitwise_right_shift(products, 32, out=factors)
+        # What stands above the lower 32 bits is cut off here, and of the words at the end.
+        factors.bitwise_xor_(words).bitwise_xor_(keys).bitwise_and_(_MASK)
+        words, products, result, spare = products, words, spare, result
+    words.bitwise_and_(_MASK)
+    return [lanes[0], result[0], lanes[1], result[1]]
+
+
+def _round_keys(seed: int, like: Tensor) -> tuple[Tensor, ...]:
+    """Give the two keys of each round, made where they are used: (2, 1, ...), of int64."""
+    starts = seed & _MASK, seed >> 32
+    keys = [
+        torch.arange(start, start + _ROUNDS * step, step, device=like.device)
+        for start, step in zip(starts, _KEY_STEPS, strict=True)
+    ]
+    return torch.stack(keys).reshape(2, _ROUNDS, *[1] * (like.ndim - 1)).unbind(1)
 
 
 def keyed_uniform(seed: int, examples: Tensor, timesteps: Tensor, count: int) -> Tensor:
@@ -79,5 +98,5 @@ def keyed_normal(seed: int, examples: Tensor, timesteps: Tensor, shape: Sequence
     half = -(-size // 2)
     u, v = keyed_uniform(seed, examples, timesteps, 2 * half).split(half, dim=1)
     radius, angle = u.log().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-    normal = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+    normal = torch.cat([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=1)
     return normal[:, :size].reshape(-1, *shape)

@@ -25,6 +25,31 @@ def test_philox_gives_the_published_words(counter: list[int], key: int, words: l
     assert [int(w) for w in philox([torch.tensor(c) for c in counter], key)] == words
 
 
+def _philox_in_integers(counter: list[int], key: int) -> list[int]:
+    """Follow the paper's figure with Python's integers, one word at a time."""
+    right, left = counter[::2], counter[1::2]
+    keys = [key % 2**32, key // 2**32]
+    for _ in range(10):
+        (high_0, low_0), (high_1, low_1) = (
+            divmod(r * m, 2**32) for r, m in zip(right, (0xD2511F53, 0xCD9E8D57), strict=True)
+        )
+        right = [high_1 ^ left[0] ^ keys[0], high_0 ^ left[1] ^ keys[1]]
+        left = [low_1, low_0]
+        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
+    return [right[0], left[0], right[1], left[1]]
+
+
+@pytest.mark.parametrize("key", [0, 2**32 - 1, 2**63 + 5, 2**64 - 1])
+def test_broadcast_counters_give_the_words_of_single_ones(key: int) -> None:
+    columns = torch.tensor([0, 1, 2**31, 2**32 - 1])
+    rows = torch.randint(2**32, (3, 2, 1))
+    words = torch.stack(philox((columns, rows[:, 0], rows[:, 1], columns[:1]), key), dim=-1)
+    assert words.shape == (3, 4, 4)
+    for i, j in torch.cartesian_prod(torch.arange(3), torch.arange(4)).tolist():
+        counter = [int(columns[j]), *rows[i, :, 0].tolist(), 0]
+        assert words[i, j].tolist() == _philox_in_integers(counter, key)
+
+
 def test_uniforms_and_normals_pass_kolmogorov_smirnov() -> None:
     examples, timesteps = torch.arange(2000), torch.arange(2000) % 7
     uniform = keyed_uniform(3, examples, timesteps, 33)
