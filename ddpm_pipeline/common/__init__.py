@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.common.precision import float32_arithmetic, precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key
     from ddpm_pipeline.common.state_file import StateFile
+    from ddpm_pipeline.common.transfers import moved
     from ddpm_pipeline.common.version import __version__
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -85,6 +86,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key",
         "state_file": "StateFile",
+        "transfers": "moved",
         "version": "__version__",
     },
 )

@@ -177,7 +177,9 @@ def _open_posterior_log_var(
     A chain of one step has nothing above t: there it is log beta_{t|-1}.
     """
     t, s = torch.as_tensor(t), torch.as_tensor(s)
-    above = t + 1 if above is None else torch.as_tensor(above, device=t.device)
+    above = t + 1 if above is None else above
+    if isinstance(above, Tensor):  # a number stays one: a copy to a device would wait for it
+        above = above.to(t.device)
     is_last = s < 0
     has_above = is_last & (above < len(schedule)) & (above > t)
     upper = torch.where(has_above, above, t)

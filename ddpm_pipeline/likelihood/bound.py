@@ -23,7 +23,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.common import check_choice, check_integer, draw_seed, precise_dtype
+from ddpm_pipeline.common import (
+    check_choice,
+    check_integer,
+    draw_seed,
+    float32_arithmetic,
+    precise_dtype,
+)
 from ddpm_pipeline.data import Batches
 from ddpm_pipeline.diffusion import DECODERS, Decoder, ReverseProcess, check_chain
 from ddpm_pipeline.likelihood.blocks import BoundData
@@ -133,7 +139,7 @@ def variational_bound(
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
     estimator = _estimator(model, scheduler, settings, variances, batch_size, device, accelerator)
-    with evaluating(model):
+    with evaluating(model), float32_arithmetic(tf32=False):
         totals = _sum_blocks(estimator, data, totals, target_standard_error, saved, progress)
     saved.delete()
     return summarize(totals, settings, _warn(totals, settings))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved, precise_dtype
 from ddpm_pipeline.diffusion import (
     Gaussian,
     ReverseProcess,
@@ -21,7 +22,6 @@ from ddpm_pipeline.diffusion import (
     keyed_normal,
     marginal,
     prior_nats,
-    sum_elements,
     transition_nats,
 )
 from ddpm_pipeline.likelihood.blocks import Block
@@ -44,6 +44,18 @@ class _Rows(NamedTuple):
     t: Tensor
     s: Tensor
     output: Tensor
+
+
+class _Share(NamedTuple):
+    """Rows of one call of the network, on the host: examples at steps of the chain.
+
+    For transitions also which draw of its example each is, and its weight.
+    """
+
+    examples: Tensor
+    steps: Tensor
+    draws: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,36 +97,60 @@ class BoundEstimator:
         return torch.tensor([*self.settings.chain, -1], device=self.device)
 
     def __call__(self, block: Block) -> BoundTotals:
-        """Sum the terms of a block, over all processes; the sums may be infinite or NaN."""
-        block = Block(block.first, *(b if b is None else b.to(self.device) for b in block[1:]))
-        sums = BoundTotals.zeros(
-            len(block.x_0),
-            len(self.settings.chain),
-            self.rows_per_example - 1,
-            device=self.device,
-            dtype=sum_elements(block.x_0[:1]).dtype,
-        )
-        if self.processes[0] == 0:
-            sums.prior.copy_(prior_nats(self.process.schedule, block.x_0, self._chain[0]))
-            sums.off_grid.copy_(block.off_grid())
-        self._add_decoder(sums, block)
-        self._add_transitions(sums, block)
+        """Sum the terms of a block, over all processes; the sums may be infinite or NaN.
+
+        The device computes a number for each row, all of them are read at once, and the sums are
+        made on the host, in the order of the rows: they have the same digits every time, which
+        those of a GPU's atomic additions do not.
+        """
+        size = len(block.x_0)
+        shares = [*self._decoder_shares(size), *self._transition_shares(block.first, size)]
+        sums = BoundTotals.zeros(size, len(self.settings.chain), self.rows_per_example - 1)
+        for share, nats, errors in self._measured(block, shares, sums):
+            if share.draws is None:
+                self._add_decoder(sums, share, nats, errors)
+            else:
+                _add_transitions(sums, share, nats, errors)
         values = sums.flatten()
         if self.processes[1] > 1:
-            values = self.accelerator.reduce(values, reduction="sum")
+            precise = precise_dtype(self.device)
+            values = self.accelerator.reduce(values.to(self.device, precise), reduction="sum")
         return sums.unflatten(values)
 
-    def _add_decoder(self, sums: BoundTotals, block: Block) -> None:
-        last = len(self.settings.chain) - 1
-        for share in self._shares(len(block.x_0)):
-            rows = self._forward(block, share, torch.full_like(share, last))
-            i = share.to(self.device)
-            error = self.process.squared_error(rows.output, rows.x_0, rows.x_t, rows.t, rows.s)
-            sums.last_error.index_add_(0, i, error)
-            sums.step_errors[last] += error.sum()
-            sums.step_counts[last] += len(i)
-            if self.settings.decoder_variance != "best":
-                sums.decoder.index_add_(0, i, self._decoder_nats(rows))
+    def _measured(
+        self, block: Block, shares: list[_Share], sums: BoundTotals
+    ) -> Iterator[tuple[_Share, Tensor, Tensor]]:
+        """Give the nats and the squared error of every row of every share, on the host.
+
+        What needs no forward is written into the sums.
+        """
+        is_first = self.processes[0] == 0
+        rows = [torch.stack([share.examples, share.steps]) for share in shares]
+        block = Block(block.first, *(b if b is None else self._move(b) for b in block[1:]))
+        places = self._move(torch.cat(rows, dim=1)).split([row.shape[1] for row in rows], dim=1)
+        found = [prior_nats(self.process.schedule, block.x_0, self._chain[0])]
+        found.append(block.off_grid().to(found[0]))
+        for share, place in zip(shares, places, strict=True):
+            found += self._terms(self._forward(block, *place), is_last=share.draws is None)
+        lengths = [len(part) for part in found]
+        prior, off_grid, *found = torch.cat(found).cpu().double().split(lengths)
+        if is_first:
+            sums.prior.copy_(prior)
+            sums.off_grid.copy_(off_grid)
+        return zip(shares, found[::2], found[1::2], strict=True)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return moved(tensor, self.device)
+
+    def _terms(self, rows: _Rows, *, is_last: bool) -> tuple[Tensor, Tensor]:
+        """Give the nats and the squared error of every row, (B,) each."""
+        error = self.process.squared_error(rows.output, rows.x_0, rows.x_t, rows.t, rows.s)
+        if not is_last:
+            move = rows.output, rows.x_0, rows.x_t, rows.t, rows.s
+            return transition_nats(self.process, *move), error
+        if self.settings.decoder_variance == "best":  # of all examples, when they are summed up
+            return torch.zeros_like(error), error
+        return self._decoder_nats(rows), error
 
     def _decoder_nats(self, rows: _Rows) -> Tensor:
         chain, variance = self.settings.chain, self.settings.decoder_variance
@@ -124,24 +160,23 @@ class BoundEstimator:
             p = Gaussian(p.mean, torch.full_like(p.mean[:1], variance).log())
         return decoder_nats(p, rows.x_0, self.settings.decoder)
 
-    def _add_transitions(self, sums: BoundTotals, block: Block) -> None:
-        size, draws = len(block.x_0), self.rows_per_example - 1
-        examples = torch.arange(block.first, block.first + size)
-        steps, weights = self.sampler.draw(self.settings.seed, examples)
+    def _decoder_shares(self, size: int) -> Iterator[_Share]:
+        for i in self._shares(size):
+            yield _Share(i, torch.full_like(i, len(self.settings.chain) - 1))
+
+    def _transition_shares(self, first: int, size: int) -> Iterator[_Share]:
+        draws = self.rows_per_example - 1
+        steps, weights = self.sampler.draw(self.settings.seed, torch.arange(first, first + size))
         for row in self._shares(size * draws):
             i, j = row // draws, row % draws
-            k = steps[i, j]
-            rows = self._forward(block, i, k)
-            nats = transition_nats(self.process, rows.output, rows.x_0, rows.x_t, rows.t, rows.s)
-            error = self.process.squared_error(rows.output, rows.x_0, rows.x_t, rows.t, rows.s)
-            weighted = nats * weights[i, j].to(nats)
-            i, j, k = i.to(self.device), j.to(self.device), k.to(self.device)
-            sums.transitions.index_add_(0, i, weighted)
-            sums.step_nats.index_add_(0, k, weighted)
-            sums.stratum_nats.index_add_(0, j, weighted)
-            sums.squares.add_(weighted.square().sum())
-            sums.step_errors.index_add_(0, k, error)
-            sums.step_counts.index_add_(0, k, torch.ones_like(error))
+            yield _Share(i, steps[i, j], j, weights[i, j])
+
+    def _add_decoder(self, sums: BoundTotals, share: _Share, nats: Tensor, errors: Tensor) -> None:
+        last = len(self.settings.chain) - 1
+        sums.last_error.index_add_(0, share.examples, errors)
+        sums.step_errors[last] += errors.sum()
+        sums.step_counts[last] += len(errors)
+        sums.decoder.index_add_(0, share.examples, nats)
 
     def _shares(self, count: int) -> Iterator[Tensor]:
         """Give the rows of this process among ``count``, in even parts of at most batch_size.
@@ -156,12 +191,11 @@ class BoundEstimator:
         return itertools.chain(parts, itertools.repeat(mine[:0], most - calls))
 
     def _forward(self, block: Block, i: Tensor, k: Tensor) -> _Rows:
-        """Run the network on examples i at steps k of the chain; int64, shape (B,), on the CPU."""
+        """Run the network on examples i at steps k of the chain; int64, (B,), on the device."""
         if len(i) == 0:
             # A sharded network computes on all processes or on none.
-            one = self._forward(block, *torch.zeros(2, 1, dtype=torch.int64))
+            one = self._forward(block, *i.new_zeros(2, 1))
             return _Rows(*(part[:0] for part in one))
-        i, k = i.to(self.device), k.to(self.device)
         x_0, t, s = block.x_0[i], self._chain[k], self._chain[k + 1]
         eps = keyed_normal(self.settings.seed, block.first + i, t, x_0.shape[1:])
         x_t = marginal(self.process.schedule, x_0, t).reparameterize(eps.to(x_0))
@@ -177,8 +211,18 @@ class BoundEstimator:
         )
         name = f"image {one.first}"
         for k in range(len(self.settings.chain)):
-            rows = self._forward(one, torch.zeros(1, dtype=torch.int64), torch.tensor([k]))
+            rows = self._forward(one, *torch.tensor([[0], [k]], device=self.device))
             if not rows.output.isfinite().all():
                 found = "NaN" if rows.output.isnan().any() else "infinite"
                 return f"the model's output is {found} for {name} at timestep {int(rows.t)}"
         return f"the bound is not finite for {name}, although the model's output is"
+
+
+def _add_transitions(sums: BoundTotals, share: _Share, nats: Tensor, errors: Tensor) -> None:
+    weighted = nats * share.weights
+    sums.transitions.index_add_(0, share.examples, weighted)
+    sums.step_nats.index_add_(0, share.steps, weighted)
+    sums.stratum_nats.index_add_(0, share.draws, weighted)
+    sums.squares.add_(weighted.square().sum())
+    sums.step_errors.index_add_(0, share.steps, errors)
+    sums.step_counts.index_add_(0, share.steps, torch.ones_like(errors))

@@ -50,15 +50,7 @@ class BoundTotals:
     squares: Tensor
 
     @classmethod
-    def zeros(
-        cls,
-        num_examples: int,
-        num_steps: int,
-        num_draws: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-    ) -> "BoundTotals":
+    def zeros(cls, num_examples: int, num_steps: int, num_draws: int) -> "BoundTotals":
         """Give sums of nothing, for N examples, K steps and n draws."""
         shapes = [
             *[(num_examples,)] * len(_PER_EXAMPLE),
@@ -68,7 +60,7 @@ class BoundTotals:
             (num_draws,),
             (),
         ]
-        return cls(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
     def __len__(self) -> int:
         return len(self.prior)
