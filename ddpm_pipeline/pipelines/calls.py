@@ -22,6 +22,7 @@ from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import FastForward
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
 from ddpm_pipeline.pipelines.guidance import GuidedNetwork
@@ -89,7 +90,7 @@ class Call:
         check_call(request.output_type, self._generator, self._size, unet.config.in_channels)
         check_fit(unet, scheduler)
         labels = label_tensor(unet, request.class_labels, request.guidance_scale, self._size)
-        self._labels = None if labels is None else labels.to(device)
+        self._labels = None if labels is None else moved(labels, device)
         self._scheduler = own_scheduler(scheduler)
         choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
 

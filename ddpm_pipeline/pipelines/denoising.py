@@ -24,6 +24,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_eta
 
 __all__ = ["DDPM_SCHEDULERS", "Generators", "Step", "denoise", "known_x_0", "takes_variance"]
@@ -63,8 +64,8 @@ def denoise(
     """Take an image down a chain and yield every step.
 
     Arguments:
-        network: From x_t, scaled as the scheduler wants it, and t to the U-Net's output in
-            float32, (B, C, H, W) or (B, 2C, H, W).
+        network: From x_t, scaled as the scheduler wants it, and t, of shape () on its device, to
+            the U-Net's output in float32, (B, C, H, W) or (B, 2C, H, W).
         scheduler: Whose ``set_timesteps`` was called; its ``step`` is called once for each t.
         image: x_t at the first of the timesteps, (B, C, H, W), in float32.
         timesteps: ``scheduler.timesteps``, or the rest of them from any timestep on.
@@ -89,8 +90,11 @@ def _walk(
     edit: Callable[[Step], Tensor | None] | None,
 ) -> Iterator[Step]:
     """Take every step of ``denoise``, whose ``step`` gets these options."""
-    for index, t in enumerate(timesteps):
-        output = network(scheduler.scale_model_input(image, t), t)
+    timesteps = list(timesteps)
+    # Schedulers look their tables up by a t on the host, which networks would wait for.
+    on_device = moved(torch.stack(timesteps), image.device).unbind() if timesteps else ()
+    for index, (t, device_t) in enumerate(zip(timesteps, on_device, strict=True)):
+        output = network(scheduler.scale_model_input(image, t), device_t)
         if not takes_variance(scheduler):
             output = output[:, : image.shape[1]]
         result = scheduler.step(output, t, image, **options)

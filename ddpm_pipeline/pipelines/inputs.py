@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.common import check_choice, check_integer, moved
 from ddpm_pipeline.data import OUTPUTS
 from ddpm_pipeline.networks import check_trained, class_numbers, listed, trained_classes
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
-from ddpm_pipeline.schedulers import DDPMScheduler
+from ddpm_pipeline.schedulers import DDPMScheduler, standard_normal
 
 __all__ = [
     "MOST_CHANNELS",
@@ -286,9 +285,9 @@ def starting_noise(
 ) -> Tensor:
     """Give the image that a chain starts from: normal noise at the scheduler's scale, float32."""
     if share.noise is not None:
-        return share.noise.to(device, torch.float32) * scheduler.init_noise_sigma
+        return moved(share.noise.to(torch.float32), device) * scheduler.init_noise_sigma
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     shape = (share.size, unet.config.in_channels, height, width)
-    noise = randn_tensor(shape, generator=share.generator, device=device, dtype=torch.float32)
+    noise = standard_normal(shape, share.generator, device, torch.float32)
     return noise * scheduler.init_noise_sigma

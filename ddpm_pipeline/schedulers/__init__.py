@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         VARIANCE_ESTIMATES,
         VarianceEstimate,
     )
+    from ddpm_pipeline.schedulers.drawing import standard_normal
     from ddpm_pipeline.schedulers.optimal import (
         chain_bits_per_dim,
         chain_costs,
@@ -29,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
         "choices": "CALIBRATED_SPACINGS VARIANCE_ESTIMATES VarianceEstimate",
+        "drawing": "standard_normal",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
         "spectrum": "MeasuredSpectrum",

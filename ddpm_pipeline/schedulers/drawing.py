@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-__all__ = ["StepOutput", "at_least_float32", "scaled_noise"]
+from ddpm_pipeline.common import moved
+
+__all__ = ["StepOutput", "at_least_float32", "scaled_noise", "standard_normal"]
 
 
 class StepOutput(DDPMSchedulerOutput):
@@ -34,7 +37,36 @@ def scaled_noise(
     is_simple = generator is None or getattr(generator, "device", None) == x.device
     if is_simple and not isinstance(std, Tensor):
         return x.new_empty(x.shape).normal_(0, std, generator=generator)
-    return std * randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return std * standard_normal(x.shape, generator, x.device, x.dtype)
+
+
+def standard_normal(
+    shape: Sequence[int],
+    generator: torch.Generator | list[torch.Generator] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Draw standard normal noise, with the numbers that diffusers' ``randn_tensor`` would give.
+
+    With a generator for each example there is one call for each, which writes in its place, and
+    generators of the host cost one copy to the device for all of them.
+
+    Arguments:
+        shape: (B, *).
+        generator: One, a list of B of them, or None.
+        device: Where the noise is wanted.
+        dtype: Of the noise.
+    Raises:
+        ValueError: If a generator of a GPU is to draw for the host.
+    """
+    host = torch.device("cpu")
+    sources = {g.device for g in generator} if isinstance(generator, list) else set()
+    if len(sources) != 1 or (device == host and sources != {host}):
+        return randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+    noise = torch.empty(shape, dtype=dtype, device=sources.pop())
+    for row, own in zip(noise.unbind(), generator, strict=True):
+        row.normal_(generator=own)
+    return moved(noise, device)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from helpers.pipelines import pipeline, quiet, seeds
 from torch.testing import assert_close
 
@@ -135,3 +136,29 @@ def test_the_callback_sees_and_replaces_the_image(tiny_unet: MakeUNet) -> None:
     image = pipe(1, None, 3, callback_on_step_end=black).images[0]
     assert steps == [0, 1, 2]
     assert image.getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ours", {}),
+        ("ours", {"eta": 0.0}),
+        ("DDIMScheduler", {}),
+        ("EulerDiscreteScheduler", {}),
+        ("DPMSolverMultistepScheduler", {}),
+    ],
+)
+def test_no_step_waits_for_the_device(tiny_unet: MakeUNet, name: str, options: dict) -> None:
+    scheduler = DDPMScheduler() if name == "ours" else getattr(diffusers, name)()
+    pipe = quiet(DDPMPipeline(tiny_unet(num_class_embeds=4), scheduler))
+    waits = []
+    with stand_in_device():
+        pipe.unet.to(DEVICE)
+        for steps in (5, 9):
+            with DeviceCounts() as counts:
+                pipe(3, seeds(0, 1, 2), steps, "pt", class_labels=1, guidance_scale=2.0, **options)
+            waits.append(counts.waits)
+            assert counts.unpinned == []
+    # One look at the images, whether they are finite, however many steps there are.
+    assert [len(w) for w in waits] == [1, 1]
+    assert all("data/pixels.py" in place for w in waits for place in w)
