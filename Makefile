@@ -6,10 +6,11 @@ EXTRAS := train,eval,demo,dev,docs
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 IS_NEW := import sys, venv; raise SystemExit(sys.version_info < (3, 11))
+GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),python3)
 PYTHON ?= $(firstword $(foreach python,python3.11 python3 python,\
 	$(if $(shell $(python) -c '$(IS_NEW)' 2>/dev/null && echo yes),$(python))))
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench gpu gpu-prepare docs clean
 
 demo: $(STAMP)
 	$(PY) examples/demo.py --output_dir $(RUNS)/demo
@@ -23,6 +24,13 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -s -m "" tests/benchmarks $(ARGS)
+
+# A GPU machine may be bare, without an index to install from: nothing here needs $(VENV).
+gpu:
+	PYTHONPATH=tests $(GPU_PYTHON) -m gpu.run $(ARGS)
+
+gpu-prepare:
+	PYTHONPATH=tests $(GPU_PYTHON) -m gpu.prepare
 
 docs: $(STAMP)
 	$(PY) -m sphinx -q -W --keep-going docs docs/_build/html

@@ -7,7 +7,10 @@ import tempfile
 
 # Read by the Hugging Face libraries when they are imported, and inherited by subprocesses.
 _HOME = tempfile.TemporaryDirectory(prefix="ddpm-tests-")
+# Tests compute on the CPU where there is a GPU too; tests/gpu gives it back to its own processes.
+os.environ.setdefault("DDPM_TESTS_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
 os.environ.update(
+    CUDA_VISIBLE_DEVICES="",
     HF_HOME=_HOME.name,
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
