@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         weights_hash,
         weights_hashes,
     )
-    from ddpm_pipeline.common.libraries import http_library, library_versions
     from ddpm_pipeline.common.odd_names import load_tensors, utf8_alias
     from ddpm_pipeline.common.paths import (
         MODEL_INDEX,
@@ -76,7 +75,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "fingerprints": (
             "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"
         ),
-        "libraries": "http_library library_versions",
         "odd_names": "load_tensors utf8_alias",
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "

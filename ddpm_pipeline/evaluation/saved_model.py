@@ -11,19 +11,14 @@ above the reference images nearest to them, so that a person sees whether the mo
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 
-from ddpm_pipeline.common import (
-    library_versions,
-    process_state,
-    stream_generator,
-    write_json,
-    write_picture,
-)
+from ddpm_pipeline.common import process_state, stream_generator, write_json, write_picture
 from ddpm_pipeline.data import ImageData, nearest_picture, source_name
 from ddpm_pipeline.evaluation.class_frequencies import AS_OFTEN, ChosenClasses
 from ddpm_pipeline.evaluation.compared_images import (
@@ -219,7 +214,7 @@ def _describe(
         "reference_changes": data.changes,
         "sampler": _described(config, sampler),
         "device": process_state().device.type,
-        "versions": library_versions(),
+        "versions": {name: version(name) for name in ("torch", "diffusers")},
         "warnings": [*_warnings(count, len(data)), *_changes(data)],
     }
 

@@ -6,6 +6,7 @@ ddpm bound model --data photos/ --split test
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from ddpm_pipeline.common import (
     check_output_file,
-    library_versions,
     process_state,
     shared_accelerator,
     stream_generator,
@@ -81,7 +81,7 @@ def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]
         "fingerprint": measured.data.fingerprint,
         "changes": measured.data.changes,
     }
-    versions = library_versions()
+    versions = {name: version(name) for name in ("torch", "diffusers")}
     seeds = {"seed": config.seed, "noise_seed": measured.report.settings.seed}
     return {"data": data, "weights": measured.weights, "versions": versions, **seeds}
 

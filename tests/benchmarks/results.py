@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gpu_page import chapter, table
+
 __all__ = ["SECTIONS", "page", "record"]
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -39,12 +41,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 INTRODUCTION = """# Benchmarks
 
-Everything here was measured on a shared machine with 2 CPU cores and no GPU, so times are compared
-within one run and never between runs. "Stock" is diffusers of the version named in the section:
-its `DDPMScheduler` and `DDPMPipeline`, and the loop of its example `train_unconditional.py`.
-Fréchet distances are taken in the 64 features of a small classifier of Fashion-MNIST
-(`examples/train_features.py`), not in Inception's: they compare with one another and with nothing
-else. This page is written by `python tests/benchmarks/results.py` from `docs/benchmarks/*.json`.
+Everything but the last chapter was measured on a shared machine with 2 CPU cores and no GPU, so
+times are compared within one run and never between runs. "Stock" is diffusers of the version named
+in the section: its `DDPMScheduler` and `DDPMPipeline`, and the loop of its example
+`train_unconditional.py`. Fréchet distances are taken in the 64 features of a small classifier of
+Fashion-MNIST (`examples/train_features.py`), not in Inception's: they compare with one another and
+with nothing else. This page is written by `python tests/benchmarks/results.py` from
+`docs/benchmarks/*.json`.
 """
 
 
@@ -98,11 +101,11 @@ def record(
 def page() -> str:
     """docs/benchmarks.md, from the results that there are."""
     parts = [INTRODUCTION]
-    for chapter, names in SECTIONS.items():
+    for title, names in SECTIONS.items():
         found = [name for name in names if (FOLDER / f"{name}.json").exists()]
         if found:
-            parts += [f"## {chapter}\n", *(_section(_read(name)) for name in found)]
-    return "\n".join(parts)
+            parts += [f"## {title}\n", *(_section(_read(name)) for name in found)]
+    return "\n".join([*parts, chapter(FOLDER)])
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def _section(result: Mapping[str, Any]) -> str:
     if result["text"]:
         parts.append(f"{result['text']}\n")
     if result["rows"]:
-        parts.append(_table(result["columns"], result["rows"]))
+        parts.append(table(result["columns"], result["rows"]))
     if result["picture"]:
         parts.append(f"![{result['title']}]({result['picture']})\n")
     parts += [f"- {note}" for note in result["notes"]]
@@ -124,17 +127,6 @@ def _section(result: Mapping[str, Any]) -> str:
     parts.append(f"```sh\n{result['command']}\n```\n")
     parts.append(f"{result['date']}; {result['machine']}; {versions}.\n")
     return "\n".join(parts)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str | float | int]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _processor() -> str:
