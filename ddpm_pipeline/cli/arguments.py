@@ -6,20 +6,19 @@ parse(BoundConfig, ["model", "--data", "photos/"], prog="ddpm bound", positional
 from __future__ import annotations
 
 import io
-import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stderr
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import is_dataclass
 from typing import TypeVar, get_type_hints
 
-__all__ = ["complain", "parse", "underscored"]
+from ddpm_pipeline.cli.mistakes import option_names, plain_mistake, underscored
+from ddpm_pipeline.cli.printing import complain
+from ddpm_pipeline.common import as_typed
+
+__all__ = ["naming_options", "parse"]
 
 
 T = TypeVar("T")
-
-_SWITCHES = (bool, bool | None)
 
 
 def parse(
@@ -64,14 +63,23 @@ def parse(
             )
     except SystemExit as stop:
         if stop.code:
-            message = _unknown_options(arguments, argv) or _message(printed.getvalue())
-            complain(prog, f"{message}; see {prog} --help")
+            message = plain_mistake(arguments, argv, printed.getvalue())
+            said = as_typed(message, option_names(arguments))
+            complain(prog, f"{said}; see {prog} --help")
         raise
 
 
-def complain(prog: str, message: str) -> None:
-    """Print an error in one line."""
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+@contextmanager
+def naming_options(arguments: type) -> Iterator[None]:
+    """Have errors in the block write the options of a dataclass as they are typed."""
+    try:
+        yield
+    except Exception as error:
+        message = error.args[0] if len(error.args) == 1 else None
+        # What is wrong in a saved model's files goes by the names that it has there.
+        if isinstance(message, str) and not message.startswith("cannot load"):
+            error.args = (as_typed(message, option_names(arguments)),)
+        raise
 
 
 def _named(argv: Sequence[str], positional: Sequence[str]) -> Iterator[str]:
@@ -99,50 +107,3 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
             yield from (option.replace("--no_", "--", 1), "False")
         else:
             yield argument
-
-
-def underscored(word: str) -> str:
-    """Write an option's name with underscores, between which and hyphens nothing is told."""
-    return word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
-
-
-def _unknown_options(arguments: type, argv: Sequence[str]) -> str:
-    """Name the options that there are not, each with the nearest that there is."""
-    known = {f"--{name}" for name in _option_names(arguments)} | {"--help"}
-    unknown = []
-    for argument in argv:
-        option = argument.partition("=")[0]
-        name = underscored(option)
-        if option.startswith("--") and name not in known:
-            near = get_close_matches(name, known, n=1)
-            unknown.append(option + (f" (did you mean {near[0]}?)" if near else ""))
-    return f"Unrecognized options: {', '.join(unknown)}" if unknown else ""
-
-
-def _option_names(arguments: type) -> Iterator[str]:
-    """Yield the names of a dataclass's options, and of those in the dataclasses in it."""
-    hints = get_type_hints(arguments)
-    for field in fields(arguments):
-        if is_dataclass(hints[field.name]):
-            yield from _option_names(hints[field.name])
-        else:
-            yield field.name
-            if hints[field.name] in _SWITCHES:
-                yield f"no_{field.name}"
-
-
-def _message(box: str) -> str:
-    """Take what a tyro error says out of the frame and the help around it."""
-    words = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╰╯ ")
-        if text.startswith(("Argument helptext", "For full helptext")):
-            break
-        if not set(text) <= set("─-"):
-            words.append(text)
-    text = " ".join(words)
-    if found := re.match(r"Missing from [^:]*: ", text):
-        names = dict.fromkeys(re.findall(r"(--\w+) ", text))
-        return found[0] + ", ".join(names)
-    # A dataclass that refuses a value says all there is to say.
-    return re.sub(r"^Error parsing (?!--)[^:]*: ", "", text.rstrip("."))

@@ -6,30 +6,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
-from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import require_data, require_features, require_model
-from ddpm_pipeline.common import check_output_folder, no_empty_folder
+from ddpm_pipeline.cli.measuring import run_measurement
 
 __all__ = ["run"]
 
 
 def run(argv: Sequence[str]) -> None:
     """Calibrate as the arguments say, and print the tables and what became of the model."""
-    config = parse(CalibrateConfig, argv, prog="ddpm calibrate", positional=("model",))
-    require_model(config.model)
-    require_data(data=config.data)
-    require_features(config.features)
-    output = config.output_dir or config.model
-    check_output_folder("output_dir", output)
+    run_measurement(CalibrateConfig, argv, prog="ddpm calibrate", measure=_measure)
 
+
+def _measure(config: CalibrateConfig) -> Iterator[object]:
+    """Yield the tables, and what a reader of them should know."""
     from ddpm_pipeline.calibration import calibrate_saved_model
-    from ddpm_pipeline.common import process_state
 
-    with no_empty_folder(output):
-        report = calibrate_saved_model(config)
-    if process_state().is_main_process:
-        notes = _notes(config, report.variance_type, report.timestep_spacing)
-        print(report.table(), *notes, sep="\n\n")  # noqa: T201
+    report = calibrate_saved_model(config)
+    yield report.table()
+    yield from _notes(config, report.variance_type, report.timestep_spacing)
 
 
 def _notes(config: CalibrateConfig, variance_type: str, timestep_spacing: str) -> Iterator[str]:

@@ -23,12 +23,19 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
-from ddpm_pipeline.cli.arguments import complain
+from ddpm_pipeline.cli.printing import complain
+from ddpm_pipeline.common import __version__
 
 __all__ = ["COMMANDS", "main"]
 
 
 _UNREAD = 128 + 13  # as a shell says that SIGPIPE ended a process
+# They log what they then raise, and that is said in one line here.
+_TALKATIVE = (
+    "datasets.packaged_modules",
+    "diffusers.models.model_loading_utils",
+    "diffusers.models.modeling_utils",
+)
 _USAGE_ERRORS = (
     ValueError,
     TypeError,
@@ -79,13 +86,16 @@ def _run(argv: list[str]) -> int:
     if name in {"", "-h", "--help"}:
         print(_overview())  # noqa: T201
         return 0 if name else 2
+    if name == "--version":
+        print(f"ddpm_pipeline {__version__}")  # noqa: T201
+        return 0
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         complain("ddpm", f"no subcommand {name!r}{hint}; there are {', '.join(COMMANDS)}")
         return 2
-    # It logs what it then raises, and that is said in one line here.
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
+    for logger in _TALKATIVE:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         _runner(name)(rest)
     except Exception as error:  # whatever it is, a user gets one line
@@ -133,4 +143,6 @@ def _overview() -> str:
     """Lay out the help of ``ddpm`` itself."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(["usage: ddpm COMMAND [OPTIONS]", "", *lines, "", "ddpm COMMAND --help"])
+    return "\n".join(
+        ["usage: ddpm COMMAND [OPTIONS]", "", *lines, "", "ddpm COMMAND --help", "ddpm --version"]
+    )

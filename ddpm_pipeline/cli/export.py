@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_pipeline.cli.arguments import parse
+from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_integer, check_output_folder
 
 __all__ = ["ExportArguments", "run"]
@@ -33,13 +34,14 @@ class ExportArguments:
 
 def run(argv: Sequence[str]) -> None:
     """Export as the arguments say, and print where the model is."""
-    arguments = parse(ExportArguments, argv, prog="ddpm export", positional=("run",))
-    _check_places(arguments)
+    with naming_options(ExportArguments):
+        arguments = parse(ExportArguments, argv, prog="ddpm export", positional=("run",))
+        _check_places(arguments)
 
-    from ddpm_pipeline.training import export_checkpoint
+        from ddpm_pipeline.training import export_checkpoint
 
-    found = export_checkpoint(arguments.run, arguments.output, arguments.checkpoint)
-    print(f"{arguments.output}: {found}")  # noqa: T201
+        found = export_checkpoint(arguments.run, arguments.output, arguments.checkpoint)
+        say(f"{arguments.output}: {found}")
 
 
 def _check_places(arguments: ExportArguments) -> None:

@@ -1,47 +1,83 @@
 """What a command is given to work on, looked for before it imports what it needs for the work.
 
-    require_model("model")                     a folder here, or a model of the Hub
-    require_data(data="photos/", samples=None)
+    on_hub = not_here(model="model", data="photos/", samples=None)      what only the Hub can tell
+    check_output_folder("output_dir", "results")                        other answers of this disk
+    ask_hub(on_hub)                                                     once and shortly
 
-What is not here is asked for on the Hub, once and shortly, if its name can be one of the Hub.
+A name that is nothing here is asked for on the Hub if it can be one of the Hub. All that can be
+told without the network is told first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ddpm_pipeline.common import check_data, check_exists, check_model
 
-__all__ = ["require_data", "require_features", "require_model"]
+__all__ = ["HubName", "ask_hub", "not_here", "require_features"]
 
 
-def require_model(model: str) -> None:
-    """Refuse a model that is neither in a folder here nor on the Hub.
+class HubName(NamedTuple):
+    """A name that is nothing here and may be on the Hub, with the option that it was given by."""
 
-    Raises:
-        FileNotFoundError: If there is no such folder, or no saved model in it.
-        NotADirectoryError: If it is a file.
-        ValueError: If one of its configs is damaged.
-        HubError: If its name can be one of the Hub, which does not know it or cannot be reached.
-    """
-    check_model(model)
-    if not Path(model).exists():
-        from ddpm_pipeline.hub import check_on_hub
-
-        check_on_hub(model)
+    option: str
+    name: str
 
 
-def require_data(**sources: str | None) -> None:
-    """Refuse images that are neither here nor a data set of the Hub.
+def not_here(*, model: str | None = None, **data: str | None) -> list[HubName]:
+    """Refuse what is neither here nor, by its name, on the Hub; list what may be there.
 
     Arguments:
-        sources: Paths and names of data sets, by the options that name them; None is not given.
+        model: A folder, or a name of the Hub; None is not given.
+        data: Paths of images and names of data sets, by the options that name them.
     Raises:
-        FileNotFoundError: If any is neither, or the Hub cannot be reached.
+        FileNotFoundError: If any is nowhere, or there is no saved model in the folder.
+        NotADirectoryError: If the model is a file.
+        ValueError: If one of its configs is damaged.
     """
-    for option, source in sources.items():
-        if source is not None and not check_data(option, source):
-            _check_data_set(option, source)
+    found = []
+    if model is not None:
+        check_model(model)
+        if not Path(model).exists():
+            found.append(HubName("model", model))
+    given = {option: source for option, source in data.items() if source is not None}
+    return found + [HubName(*item) for item in given.items() if not check_data(*item)]
+
+
+def ask_hub(names: Sequence[HubName]) -> None:
+    """Refuse names that the Hub does not know.
+
+    Raises:
+        HubError: If a model is not on the Hub, or the Hub could not be asked.
+        FileNotFoundError: If a data set is not on the Hub, or the Hub could not be asked.
+    """
+    for option, name in names:
+        if option == "model":
+            from ddpm_pipeline.hub import check_on_hub
+
+            check_on_hub(name)
+        else:
+            _ask_for_data_set(option, name)
+
+
+def _ask_for_data_set(option: str, name: str) -> None:
+    """Refuse a data set that the Hub does not know, and say whether it was asked at all."""
+    from ddpm_pipeline.hub import HubError, NotOnHubError, check_on_hub
+
+    given = f"{option}={name!r}"
+    try:
+        check_on_hub(name, "dataset")
+    except NotOnHubError as error:
+        raise FileNotFoundError(
+            f"{given} is neither a path here nor a data set on the Hub: {error}"
+        ) from error
+    except HubError as error:
+        raise FileNotFoundError(
+            f"{given} is no path here, and the Hub could not be asked for a data set of that "
+            f"name: {error}"
+        ) from error
 
 
 def require_features(features: str | None) -> None:
@@ -52,14 +88,3 @@ def require_features(features: str | None) -> None:
     """
     if features is not None and features.endswith(".py"):
         check_exists("features", features)
-
-
-def _check_data_set(option: str, name: str) -> None:
-    from ddpm_pipeline.hub import HubError, check_on_hub
-
-    try:
-        check_on_hub(name, "dataset")
-    except HubError as error:
-        raise FileNotFoundError(
-            f"{option}={name!r} is neither a path here nor a data set on the Hub: {error}"
-        ) from error

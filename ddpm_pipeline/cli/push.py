@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddpm_pipeline.cli.arguments import parse
+from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.common import check_saved_model, expand_home
-from ddpm_pipeline.hub import check_license
+from ddpm_pipeline.hub import check_license, check_repo_id
 
 __all__ = ["PushArguments", "run"]
 
@@ -24,7 +24,8 @@ class PushArguments:
     model: str
     """The folder of the model; may be left out before its name."""
     repo_id: str
-    """USER/NAME on the Hub, made if it is missing; may be left out before its name."""
+    """USER/NAME on the Hub, or NAME for your own, made if it is missing; may be left out before
+    its name."""
     revision: str | None = None
     """Branch, made if it is missing; main unless given."""
     private: bool = False
@@ -38,24 +39,27 @@ class PushArguments:
 
     def __post_init__(self) -> None:
         expand_home(self, "model")
+        if "/" in self.repo_id:  # a name alone is of whoever the token is of
+            check_repo_id(self.repo_id, "repo_id")
         if self.license is not None:
             check_license(self.license, "license")
 
 
 def run(argv: Sequence[str]) -> None:
     """Push a model as the arguments say, and print where it is."""
-    arguments = parse(PushArguments, argv, prog="ddpm push", positional=("model", "repo_id"))
-    check_saved_model(arguments.model)
+    with naming_options(PushArguments):
+        arguments = parse(PushArguments, argv, prog="ddpm push", positional=("model", "repo_id"))
+        check_saved_model(arguments.model)
 
-    from ddpm_pipeline.hub import push_model
+        from ddpm_pipeline.hub import push_model
 
-    result = push_model(
-        arguments.model,
-        arguments.repo_id,
-        revision=arguments.revision,
-        private=arguments.private or None,
-        commit_message=arguments.commit_message,
-        create_pr=arguments.create_pr,
-        license=arguments.license,
-    )
-    print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201
+        result = push_model(
+            arguments.model,
+            arguments.repo_id,
+            revision=arguments.revision,
+            private=arguments.private or None,
+            commit_message=arguments.commit_message,
+            create_pr=arguments.create_pr,
+            license=arguments.license,
+        )
+        print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import require_model
+from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.inputs import ask_hub, not_here
+from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_output_file, check_output_folder
 from ddpm_pipeline.pipelines import SampleConfig, check_not_foreign, npz_manifest
 from ddpm_pipeline.training import has_checkpoints_only
@@ -51,14 +51,15 @@ class SampleArguments(SampleConfig):
 
 def run(argv: Sequence[str]) -> None:
     """Draw images as the arguments say, and print where they are."""
-    arguments = parse(SampleArguments, argv, prog="ddpm sample", positional=("model",))
-    is_unfinished = has_checkpoints_only(arguments.model)
-    if not is_unfinished:
-        require_model(arguments.model)
-    _check_output(arguments)
-    with _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as ready:
-        path = (_draw_grid if arguments.is_grid else _sample_images)(ready)
-    print(path)  # noqa: T201
+    with naming_options(SampleArguments):
+        arguments = parse(SampleArguments, argv, prog="ddpm sample", positional=("model",))
+        is_unfinished = has_checkpoints_only(arguments.model)
+        on_hub = [] if is_unfinished else not_here(model=arguments.model)
+        _check_output(arguments)
+        ask_hub(on_hub)
+        with _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as ready:
+            path = (_draw_grid if arguments.is_grid else _sample_images)(ready)
+        say(path)
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def _model_of_checkpoint(arguments: SampleArguments) -> Iterator[SampleArguments
 
     with TemporaryDirectory() as folder:
         found = export_checkpoint(arguments.model, folder)
-        print(f"there is no saved model yet: sampling from {found}", file=sys.stderr)  # noqa: T201
+        say(f"there is no saved model yet: sampling from {found}", to_errors=True)
         # The arguments were checked, and a picture to be replaced is still there.
         yield replace(arguments, model=folder, overwrite=True)
 

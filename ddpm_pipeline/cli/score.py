@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ddpm_pipeline.cli.arguments import parse
-from ddpm_pipeline.cli.inputs import require_data, require_model
-from ddpm_pipeline.common import check_output_folder, no_empty_folder
+from ddpm_pipeline.cli.measuring import run_measurement
 from ddpm_pipeline.likelihood import ScoreConfig
 
 __all__ = ["run"]
@@ -14,17 +12,11 @@ __all__ = ["run"]
 
 def run(argv: Sequence[str]) -> None:
     """Score as the arguments say, and print the table and where the scores are."""
-    config = parse(ScoreConfig, argv, prog="ddpm score", positional=("model",))
-    require_model(config.model)
-    require_data(data=config.data)
-    output = config.output_dir or config.model
-    check_output_folder("output_dir", output)
+    run_measurement(ScoreConfig, argv, prog="ddpm score", measure=_measure)
 
-    from ddpm_pipeline.common import process_state
+
+def _measure(config: ScoreConfig) -> Iterator[object]:
+    """Yield the table, and the path of the scores."""
     from ddpm_pipeline.likelihood import output_folder, scores_of_saved_model
 
-    with no_empty_folder(output):
-        report = scores_of_saved_model(config)
-    if process_state().is_main_process:
-        print(report)  # noqa: T201
-        print(output_folder(config) / "scores.csv")  # noqa: T201
+    yield f"{scores_of_saved_model(config)}\n{output_folder(config) / 'scores.csv'}"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
-import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.cli.arguments import complain, parse, underscored
-from ddpm_pipeline.cli.inputs import require_data
-from ddpm_pipeline.common import check_exists
+from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.inputs import ask_hub, not_here
+from ddpm_pipeline.cli.mistakes import option_names, underscored
+from ddpm_pipeline.cli.printing import complain, say
+from ddpm_pipeline.common import as_typed, check_exists
 from ddpm_pipeline.training import (
     PRESETS,
     TrainingConfig,
-    as_typed,
     check_sources,
     check_start,
     check_typed,
@@ -51,35 +49,33 @@ class TrainArguments:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train as the arguments say; errors name options as they are typed."""
+    """Train as the arguments say."""
+    with naming_options(TrainArguments), _explaining_memory():
+        arguments = parse_arguments(argv)
+        _check_places(arguments)
+        logging.basicConfig(format="%(message)s")
+        logger = logging.getLogger("ddpm_pipeline")
+        logger.setLevel(logging.INFO)
+        for idle in idle_options(arguments.training, sorted(_typed_names(argv))):
+            logger.warning("%s", as_typed(idle, option_names(TrainArguments)))
+        (_dry_run if arguments.dry_run else _train)(arguments.training)
+
+
+@contextmanager
+def _explaining_memory() -> Iterator[None]:
+    """Have errors in the block say what helps where memory is short."""
     try:
-        _run(argv)
+        yield
     except Exception as error:
-        if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (_explained(error.args[0]),)
+        message = str(error)
+        if "out of memory" in message.lower() or "can't allocate memory" in message:
+            first = message.strip().splitlines()[0]
+            said = (
+                f"{first}; a smaller train_batch_size (with more gradient_accumulation_steps) or "
+                "gradient_checkpointing needs less"
+            )
+            error.args = (said,)
         raise
-
-
-def _run(argv: Sequence[str]) -> None:
-    arguments = parse_arguments(argv)
-    _check_places(arguments)
-    logging.basicConfig(format="%(message)s")
-    logger = logging.getLogger("ddpm_pipeline")
-    logger.setLevel(logging.INFO)
-    for idle in idle_options(arguments.training, sorted(_typed_names(argv))):
-        logger.warning("%s", as_typed(idle))
-    (_dry_run if arguments.dry_run else _train)(arguments.training)
-
-
-def _explained(message: str) -> str:
-    """Name options as they are typed, and what helps where memory is short."""
-    if "out of memory" in message.lower() or "can't allocate memory" in message:
-        first = message.strip().splitlines()[0]
-        return (
-            f"{first}; a smaller --train_batch_size (with more --gradient_accumulation_steps) or "
-            "--gradient_checkpointing needs less"
-        )
-    return as_typed(message)
 
 
 def parse_arguments(argv: Sequence[str]) -> TrainArguments:
@@ -90,7 +86,7 @@ def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     Raises:
         SystemExit, ValueError, ImportError: As ``arguments.parse``.
     """
-    argv = [_STOCK_NAMES.get(underscored(word), word) for word in argv]
+    argv = [_ours(word) for word in argv]
     chosen = _first_look(argv)
     defaults = PRESETS.get(chosen.preset, PRESETS["default"])
     if chosen.config is not None:
@@ -102,13 +98,14 @@ def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     steps = chosen.ddpm_num_steps
     if grid_steps and steps and steps > 0 and "ddpm_num_inference_steps" not in typed:
         defaults = defaults.replace(ddpm_num_inference_steps=min(grid_steps, steps))
-    default, printed = TrainArguments(training=defaults), io.StringIO()
-    try:
-        with redirect_stderr(printed):
-            return parse(TrainArguments, argv, prog=_PROG, default=default)
-    finally:
-        before, error, message = printed.getvalue().partition(f"{_PROG}: error: ")
-        sys.stderr.write(before + error + as_typed(message))
+    return parse(TrainArguments, argv, prog=_PROG, default=TrainArguments(training=defaults))
+
+
+def _ours(word: str) -> str:
+    """Give an option of diffusers' example the name that it has here, with its value if any."""
+    option, equals, value = word.partition("=")
+    name = _STOCK_NAMES.get(underscored(option))
+    return word if name is None else f"{name}{equals}{value}"
 
 
 def _first_look(argv: Sequence[str]) -> argparse.Namespace:
@@ -147,18 +144,17 @@ def _check_places(arguments: TrainArguments) -> None:
     """Refuse data that are nowhere, and a run that could not begin."""
     config = arguments.training
     check_sources(config)
-    require_data(dataset_name=config.dataset_name)
+    on_hub = not_here(dataset_name=config.dataset_name)
     if not arguments.dry_run:
         check_start(config)
+    ask_hub(on_hub)
 
 
 def _dry_run(config: TrainingConfig) -> None:
     """Print what a run would do and need."""
     from ddpm_pipeline.training import dry_run
 
-    numbers = dry_run(config)
-    if _speaks():
-        print(numbers)  # noqa: T201
+    say(dry_run(config))
 
 
 def _train(config: TrainingConfig) -> None:
@@ -173,11 +169,6 @@ def _train(config: TrainingConfig) -> None:
             f"{result.push_error}; `ddpm push` tries again",
         )
         raise SystemExit(NOT_PUSHED)
-    if _speaks() and result.finished:
+    if result.finished:
         loss = "" if result.loss is None else f", loss {result.loss:.4f}"
-        print(f"model after {result.global_step} steps{loss}: {result.output_dir}")  # noqa: T201
-
-
-def _speaks() -> bool:
-    """Tell whether this is the process that prints, of those that train together."""
-    return int(os.environ.get("RANK", "0")) == 0
+        say(f"model after {result.global_step} steps{loss}: {result.output_dir}")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         weights_hashes,
     )
     from ddpm_pipeline.common.odd_names import load_tensors, utf8_alias
+    from ddpm_pipeline.common.option_names import as_typed, names_option
     from ddpm_pipeline.common.paths import (
         MODEL_INDEX,
         check_data,
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"
         ),
         "odd_names": "load_tensors utf8_alias",
+        "option_names": "as_typed names_option",
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "
             "check_output_file check_output_folder check_saved_model expand_home is_repo_id "

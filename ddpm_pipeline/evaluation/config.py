@@ -19,7 +19,11 @@ __all__ = ["EvaluateConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ReadingOptions, SamplingOptions):
-    """Options of `evaluate`."""
+    """Compare a model's images with real ones: Fréchet distance, KID, precision and recall.
+
+    Draws images, or takes those that `ddpm sample` wrote, measures bits per dimension too, and
+    writes evaluation.json and nearest.png.
+    """
 
     data: str
     """Reference images: what the model was trained on; anything that `open_images` takes."""

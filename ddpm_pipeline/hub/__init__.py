@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.hub.errors import HubError, explained
+    from ddpm_pipeline.hub.errors import HubError, NotOnHubError, explained
     from ddpm_pipeline.hub.files import model_files
     from ddpm_pipeline.hub.loading import load
     from ddpm_pipeline.hub.lookup import check_on_hub
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "errors": "HubError explained",
+        "errors": "HubError NotOnHubError explained",
         "files": "model_files",
         "loading": "load",
         "lookup": "check_on_hub",

@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
 __all__ = [
     "HubError",
     "HubTimeoutError",
+    "NotOnHubError",
     "SilenceError",
     "causes",
     "explained",
@@ -43,6 +44,10 @@ __all__ = [
 
 class HubError(OSError):
     """What went wrong with the Hub, in one line."""
+
+
+class NotOnHubError(HubError):
+    """The Hub was asked and shows no such repository; any other error leaves that open."""
 
 
 class HubTimeoutError(HubError):
@@ -65,7 +70,8 @@ def explained(
         revision: Of it.
         token: As huggingface_hub takes it; only whether there is one is looked at.
     Raises:
-        HubError: For errors that the Hub or the way to it is behind.
+        HubError: For errors that the Hub or the way to it is behind; NotOnHubError if there is no
+            such repository, HubTimeoutError after a silence.
     """
     try:
         yield
@@ -75,9 +81,18 @@ def explained(
         said = _reason(error, _Request(action, revision, token))
         if said is None:
             raise
-        is_late = any(isinstance(link, SilenceError) for link in causes(error))
-        kind = HubTimeoutError if is_late else HubError
-        raise kind(f"cannot {action} {repo!r}: {said}") from error
+        raise _kind(error)(f"cannot {action} {repo!r}: {said}") from error
+
+
+def _kind(error: Exception) -> type[HubError]:
+    """Tell which HubError stands for an error."""
+    links = [*causes(error)]
+    if any(isinstance(link, SilenceError) for link in links):
+        return HubTimeoutError
+    is_absent = any(
+        type(link) is RepositoryNotFoundError for link in links
+    )  # a kind is gated ones
+    return NotOnHubError if is_absent else HubError
 
 
 def is_of_the_hub(error: BaseException) -> bool:

@@ -42,7 +42,8 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
     Returns:
         What was loaded.
     Raises:
-        ValueError: If options ask for code from a repository.
+        ValueError: If options ask for code from a repository, or the files here do not fit each
+            other.
         HubError: If it cannot be loaded from the Hub, or only by running code.
         OSError: If its files here are damaged.
     """
@@ -60,6 +61,8 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
         except Exception as error:
             if said := _refusal(error, name, options):
                 raise HubError(said) from error
+            if isinstance(error, ValueError) and _is_here(name):
+                raise ValueError(f"cannot load {name!r}: {error}") from error
             if _is_damage(error, name):
                 raise OSError(
                     f"cannot load {name!r}, which is damaged or of another kind: {error}; save "
@@ -74,8 +77,11 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
 def _is_damage(error: Exception, name: str) -> bool:
     """Tell whether files in a folder here are at fault, of which errors speak in code's words."""
     kinds = (KeyError, TypeError, AttributeError, RuntimeError)
-    is_here = os.path.isdir(name)  # noqa: PTH112 (a name is a path only if it is there)
-    return is_here and (type(error) is OSError or isinstance(error, kinds))
+    return _is_here(name) and (type(error) is OSError or isinstance(error, kinds))
+
+
+def _is_here(name: str) -> bool:
+    return os.path.isdir(name)  # noqa: PTH112 (a name is a path only if it is there)
 
 
 def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | None:
@@ -100,7 +106,7 @@ def _refusal(error: Exception, name: str, options: Mapping[str, Any]) -> str | N
 
 def _files(name: str, options: Mapping[str, Any]) -> list[str]:
     """List the names of the files; none if the Hub does not tell."""
-    if os.path.isdir(name):  # noqa: PTH112 (a name is a path only if it is there)
+    if _is_here(name):
         return [file for _, _, files in os.walk(name) for file in files]
     if options.get("local_files_only"):
         return []

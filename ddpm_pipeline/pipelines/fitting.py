@@ -1,7 +1,7 @@
 r"""Which networks and schedulers the pipeline works with, found out when it is made.
 
     check_network(unet)
-    check_scheduler(EulerDiscreteScheduler.from_config(pipe.scheduler.config))
+    usable_scheduler(EulerDiscreteScheduler.from_config(pipe.scheduler.config))
 
 A scheduler works if it takes normal noise to images through a chain of the timesteps that the
 network was trained with, on the noise schedule of its config, with one call of the network a step:
@@ -22,6 +22,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import SchedulerMixin
 from torch import nn
@@ -30,7 +31,7 @@ from ddpm_pipeline.pipelines.calls import own_scheduler
 from ddpm_pipeline.pipelines.denoising import denoise, takes_variance
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["check_network", "check_scheduler"]
+__all__ = ["check_network", "check_scheduler", "check_whole", "usable_scheduler"]
 
 
 _CONFIG_KEYS = ("sample_size", "in_channels", "out_channels", "num_class_embeds")
@@ -114,6 +115,31 @@ def _network_fault(network: object) -> str | None:
     if not takes_any and "class_labels" not in [p.name for p in named]:
         return ", which takes no class_labels"
     return None
+
+
+def check_whole(network: nn.Module, name: str) -> None:
+    """Refuse a network that was loaded from a file which lacks some of its weights.
+
+    Arguments:
+        network: As diffusers loads it: weights that the file lacks are on the device "meta".
+        name: Of the folder or repository.
+    Raises:
+        OSError: If any is missing.
+    """
+    missing = [key for key, value in network.state_dict().items() if value.is_meta]
+    if missing:
+        raise OSError(
+            f"cannot load {name!r}: the file of its weights lacks {len(missing)} of them, such as "
+            f"{missing[0]}; save or download it again"
+        )
+
+
+def usable_scheduler(component: object) -> object:
+    """Make a plain stock DDPMScheduler ours; give any other back if it works here."""
+    if type(component) is diffusers.DDPMScheduler:
+        return DDPMScheduler.from_config(component.config)
+    check_scheduler(component)
+    return component
 
 
 def check_scheduler(scheduler: SchedulerMixin) -> None:

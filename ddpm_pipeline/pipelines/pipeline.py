@@ -24,7 +24,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import diffusers
 import numpy as np
 import PIL.Image
 import torch
@@ -37,10 +36,9 @@ from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
 from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
-from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
+from ddpm_pipeline.pipelines.fitting import check_network, check_whole, usable_scheduler
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
-from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["DDPMPipeline"]
 
@@ -71,7 +69,7 @@ class DDPMPipeline(DiffusionPipeline):
     def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
         check_network(unet)
-        scheduler = _upgraded(scheduler)
+        scheduler = usable_scheduler(scheduler)
         check_fit(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
 
@@ -80,7 +78,7 @@ class DDPMPipeline(DiffusionPipeline):
         if name == "unet":
             check_network(value)
             self._fast = None
-        super().__setattr__(name, _upgraded(value) if name == "scheduler" else value)
+        super().__setattr__(name, usable_scheduler(value) if name == "scheduler" else value)
 
     def optimize(
         self,
@@ -260,7 +258,10 @@ class DDPMPipeline(DiffusionPipeline):
         name = os.fspath(pretrained_model_name_or_path)
         ask = super().from_pretrained
         with utf8_alias(name) as found:
-            return load(partial(ask, found, **kwargs), name, kwargs)
+            pipe = load(partial(ask, found, **kwargs), name, kwargs)
+        if kwargs.get("device_map") is None:  # one may leave weights on the disk
+            check_whole(pipe.unet, name)
+        return pipe
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.
@@ -337,11 +338,3 @@ class DDPMPipeline(DiffusionPipeline):
         """Give the content of model_index.json, which names only classes of diffusers."""
         index = stock_index(json.loads(super().to_json_string()))
         return json.dumps(index, indent=2, sort_keys=True) + "\n"
-
-
-def _upgraded(component: object) -> object:
-    """Make a plain stock DDPMScheduler ours; give any other back if it works here."""
-    if type(component) is diffusers.DDPMScheduler:
-        return DDPMScheduler.from_config(component.config)
-    check_scheduler(component)
-    return component

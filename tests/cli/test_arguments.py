@@ -56,7 +56,7 @@ def test_the_first_arguments_may_come_without_their_options() -> None:
         (["--batch-sise=2"], "--batch-sise (did you mean --batch_size?)"),
         (["--no_sav", "--modl", "x"], "--no_sav (did you mean --no_save?), --modl (did you mean"),
         (["--qqqqq", "1"], "Unrecognized options: --qqqqq; see ddpm test --help"),
-        (["--batch_size", "x"], "Error parsing --batch_size"),
+        (["--batch_size", "x"], "--batch_size must be an integer, got 'x'"),
         (["a", "b", "c"], "Unrecognized options: c"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.command_lines import error_of
 
+from ddpm_pipeline import __version__
 from ddpm_pipeline.cli.commands import COMMANDS, main
 
 
@@ -19,6 +20,21 @@ def test_the_overview_names_every_subcommand(capsys: pytest.CaptureFixture[str])
     assert main([]) == 2
 
 
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ddpm_pipeline {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_opens_with_what_the_command_does(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    first = capsys.readouterr().out.split("\n\n")[1].split()[0]
+    assert first in {"Train", "Draw", "Measure", "Score", "Compare", "Make", "Push"}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -27,13 +43,16 @@ def test_the_overview_names_every_subcommand(capsys: pytest.CaptureFixture[str])
             ["train", "--resolutionn", "8"],
             "Unrecognized options: --resolutionn (did you mean --re",
         ),
-        (["train", "--resolution", "x"], "Error parsing --resolution: invalid literal"),
+        (["train", "--resolution", "x"], "--resolution must be an integer, got 'x'"),
         (["train", "--resolution", "0"], "train: error: --resolution must be an integer"),
-        (["train", "--prediction_type", "eps"], "invalid choice 'eps'"),
+        (
+            ["train", "--prediction_type", "eps"],
+            "--prediction_type must be one of epsilon, sample, v_prediction, got 'eps'",
+        ),
         (["train"], "give --train_data_dir or --dataset_name, got neither"),
         (["train", "--train_data_dir", "no/such/folder"], "no/such/folder"),
         (["train", "--config", "no.json"], "no.json"),
-        (["train", "--config"], "Missing value for argument '--config'"),
+        (["train", "--config"], "--config needs a value"),
         (["sample"], "--model"),
         (["sample", "no/such/model", "--num_images", "0"], "num_images must be at least 1"),
     ],

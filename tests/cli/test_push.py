@@ -139,9 +139,9 @@ def test_words_on_the_card_are_kept(hub: Hub, client: Client, model: Path) -> No
     [
         (("nowhere", NAME), 2, "there is no folder 'nowhere'"),
         (("EMPTY", NAME), 2, "/empty': no model_index.json"),
-        (("MODEL",), 2, "Missing from ddpm push: --repo_id"),
+        (("MODEL",), 2, "missing: --repo_id"),
         (("MODEL", "bob/digits"), 1, "may not do that; use one with the right to write there"),
-        (("MODEL", "a/b/c"), 1, "a name on the Hub has the form USER/NAME"),
+        (("MODEL", "a/b/c"), 2, "--repo_id must have the form USER/NAME, got 'a/b/c'"),
     ],
 )
 def test_mistakes_are_one_line(

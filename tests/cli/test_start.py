@@ -51,7 +51,9 @@ def answer(place: Path, *argv: str) -> tuple[int, list[str]]:
     return run.returncode, lines
 
 
-@pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+)
 def test_help_imports_nothing_heavy(place: Path, argv: list[str]) -> None:
     assert answer(place, *argv) == (0, [])
 
@@ -62,7 +64,7 @@ MISTAKES: list[tuple[str, str]] = [
     *((f"{name} nowhere --data photos", "there is no folder 'nowhere'") for name in ON_MODELS[1:]),
     *((f"{name} empty --data photos", "no model_index.json") for name in ON_MODELS[1:]),
     *((f"{name} model --data ./no", "data='./no' does not exist") for name in ON_MODELS[1:]),
-    *((f"{name} model --data no", "neither a path here nor a data set") for name in ON_MODELS[1:]),
+    *((f"{name} model --data no", "the Hub could not be asked for a") for name in ON_MODELS[1:]),
     (
         "sample nowhere",
         "there is no folder 'nowhere', and models on the Hub are called OWNER/NAME",
@@ -87,11 +89,11 @@ MISTAKES: list[tuple[str, str]] = [
     ("train --train_data_dir photos --resume_from_checkpoint no", "there is no folder 'no'"),
     ("train --train_data_dir photos --model_config_name_or_path no", "'no' does not exist"),
     ("train --train_data_dir photos --hub_model_id digits", "must have the form USER/NAME"),
-    ("train --dataset_name no", "dataset_name='no' is neither a path here nor a data set"),
+    ("train --dataset_name no", "dataset_name='no' is no path here, and the Hub could"),
     ("train --config no.json", "no.json"),
     ("push nowhere alice/digits", "there is no folder 'nowhere'"),
     ("push empty alice/digits", "there is no saved model in 'empty': no model_index.json"),
-    ("push model", "Missing from ddpm push: --repo_id"),
+    ("push model", "missing: --repo_id"),
 ]
 
 

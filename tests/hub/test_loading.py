@@ -160,7 +160,7 @@ def test_a_private_repository_needs_its_token(pushed: Hub) -> None:
     )
     assert len(mine[0]) == 64
     hint = f"cannot load {NAME!r}: there is no such folder and no such repository, or "
-    assert wrong[:2] == ["HubError", hint + "this token does not see it"]
+    assert wrong[:2] == ["NotOnHubError", hint + "this token does not see it"]
     assert none[1].startswith(hint + "it is private: log in with `hf auth login`")
 
 
@@ -305,3 +305,27 @@ def test_offline_it_is_loaded_from_the_cache_or_not_at_all(pushed: Hub) -> None:
         "HubError",
         f"cannot load {NAME!r}: HF_HUB_OFFLINE is set, and it is not, or not wholly, in the cache",
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("scheduler/scheduler_config.json", {"timestep_spacing": "even"}, "timestep_spacing must"),
+        ("scheduler/scheduler_config.json", {"beta_end": 7.0}, r"betas must lie in \(0, 1\]"),
+        ("unet/config.json", {"down_block_types": ["NoBlock", "NoBlock"]}, "NoBlock does not"),
+        ("unet/config.json", {"block_out_channels": [16, 32]}, "expected shape"),
+    ],
+)
+def test_what_does_not_fit_in_a_folder_names_the_folder(
+    tiny_unet: Callable[..., Any],
+    tmp_path: Path,
+    part: str,
+    change: dict[str, Any],
+    said: str,
+) -> None:
+    folder = tmp_path / "model"
+    DDPMPipeline(tiny_unet(), DDPMScheduler(20)).save_pretrained(folder)
+    config = json.loads((folder / part).read_text())
+    (folder / part).write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=rf"^cannot load '.*model': .*{said}"):
+        DDPMPipeline.from_pretrained(folder)

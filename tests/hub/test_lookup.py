@@ -55,7 +55,7 @@ def test_a_model_is_there_or_not(hub: Hub) -> None:
     hub.requests()
     there, missing = check(hub, (NAME, {}), ("alice/nothing", {}))
     assert there[:2] == ["", ""]
-    assert missing[0] == "HubError"
+    assert missing[0] == "NotOnHubError"
     assert missing[1].startswith(
         "cannot load 'alice/nothing': there is no such folder and no such"
     )

@@ -147,10 +147,13 @@ def test_two_processes_write_the_report_of_one(setting: dict, tmp_path: Path) ->
         (["--num_images", "0"], "num_images must be at least 1, got 0"),
         (["--num_timestep_samples", "-1"], "num_timestep_samples must be at least 0, got -1"),
         (["--num_inference_steps", "13"], "an integer from 1 to 12"),
-        (["--variance_type", "learned"], "must have 2 channels for variance_type 'learned'"),
+        (["--variance_type", "learned"], "must have 2 channels for --variance_type 'learned'"),
         (["--variance_type", "big"], "variance_type must be one of fixed_small"),
-        (["--data", "nowhere"], "'nowhere' is neither a path here nor a data set"),
-        (["--model", "someone/model"], "output_dir must be given for model='someone/model'"),
+        (
+            ["--data", "nowhere"],
+            "--data='nowhere' is no path here, and the Hub could not",
+        ),
+        (["--model", "someone/model"], "--output_dir must be given for --model='someone/model'"),
     ],
 )
 def test_mistakes_are_named_in_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -10,10 +11,16 @@ import torch
 from helpers.oracles import ExactDenoiser, gaussian
 from helpers.pipelines import quiet
 from helpers.schedulers import SCHEDULER_NAMES, WORKING, made
+from safetensors.torch import load_file, save_file
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, calibrate, variational_bound
 from ddpm_pipeline.pipelines.denoising import denoise
-from ddpm_pipeline.pipelines.fitting import check_network, check_scheduler
+from ddpm_pipeline.pipelines.fitting import (
+    check_network,
+    check_scheduler,
+    check_whole,
+    usable_scheduler,
+)
 
 MakeUNet = Callable[..., diffusers.UNet2DModel]
 DATA = gaussian(0.3, 0.25)
@@ -273,3 +280,23 @@ def test_measures_take_wrapped_networks(
         variational_bound(classes, scheduler, x_0)
     with pytest.raises(TypeError, match=r"must be called as model\(x_t, t\), got a Linear"):
         variational_bound(torch.nn.Linear(8, 8), scheduler, x_0)
+
+
+def test_a_file_that_lacks_weights_is_refused(
+    tiny_unet: Callable[..., diffusers.UNet2DModel], tmp_path: Path
+) -> None:
+    DDPMPipeline(tiny_unet(), DDPMScheduler(20)).save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    last = max(tensors)
+    save_file({name: value for name, value in tensors.items() if name != last}, file)
+    with pytest.raises(OSError, match=rf"lacks 1 of them, such as {last}; save or download"):
+        DDPMPipeline.from_pretrained(tmp_path)
+    check_whole(tiny_unet(), "model")
+
+
+def test_a_stock_scheduler_becomes_ours_and_others_stay() -> None:
+    ours = usable_scheduler(diffusers.DDPMScheduler(20))
+    assert type(ours) is DDPMScheduler
+    ddim = diffusers.DDIMScheduler(20)
+    assert usable_scheduler(ddim) is ddim

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from ddpm_pipeline.cli.commands import main
-from ddpm_pipeline.training.messages import as_typed
 
 SMALL = "--resolution 8 --output_dir m --max_train_steps 1"
 
@@ -106,23 +105,3 @@ def test_an_error_names_what_was_typed(
     for part in expected:
         assert part in printed, printed
     assert not Path("m/model_index.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("train_batch_size=64 is large", "--train_batch_size=64 is large"),
-        ("give streaming=True and max_train_steps", "give --streaming and --max_train_steps"),
-        ("the loss is nan", "the loss is nan"),
-        ("resolution must be 8", "--resolution must be 8"),
-        (
-            "no folder 'train_split' or a/train_split/b",
-            "no folder 'train_split' or a/train_split/b",
-        ),
-        ("--output_dir is there", "--output_dir is there"),
-        ("seed: 0 → 9", "seed: 0 → 9"),
-        ("a use_ema=False", "a --no_use_ema"),
-    ],
-)
-def test_options_get_hyphens_and_other_words_do_not(message: str, expected: str) -> None:
-    assert as_typed(message) == expected

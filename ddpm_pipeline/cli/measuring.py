@@ -1,0 +1,63 @@
+"""What the commands share that measure a saved model on images: bound, score, calibrate, evaluate.
+
+run_measurement(BoundConfig, argv, prog="ddpm bound", measure=_measure)
+
+Options are read, what they name is looked for, a folder for the results is found, and only then
+torch is imported and the work begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features
+from ddpm_pipeline.cli.printing import say
+from ddpm_pipeline.common import check_exists, check_output_folder, no_empty_folder
+
+__all__ = ["run_measurement"]
+
+
+T = TypeVar("T")
+
+
+def run_measurement(
+    options: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    measure: Callable[[T], Iterable[object]],
+) -> None:
+    """Measure as the arguments say, and print what comes of it.
+
+    Arguments:
+        options: The dataclass of the command's options, with model, data and output_dir; it may
+            have bound_data, samples and features too.
+        argv: The arguments.
+        prog: How the command is called.
+        measure: Does the work, and gives the paragraphs to print.
+    Raises:
+        SystemExit: After --help and after a mistake in an option.
+        ValueError, OSError: If an option, or what it names, is not allowed.
+    """
+    with naming_options(options):
+        config = parse(options, argv, prog=prog, positional=("model",))
+        output = config.output_dir or config.model
+        _check_places(config, output)
+        with no_empty_folder(output):
+            paragraphs = [*measure(config)]
+        say(*paragraphs)
+
+
+def _check_places(config: object, output: str) -> None:
+    """Refuse what is not there and where nothing can be written; the Hub is asked last."""
+    on_hub = not_here(
+        model=config.model, data=config.data, bound_data=getattr(config, "bound_data", None)
+    )
+    require_features(getattr(config, "features", None))
+    samples = getattr(config, "samples", None)
+    if samples is not None:
+        check_exists("samples", samples, "; `ddpm sample` draws them")
+    check_output_folder("output_dir", output)
+    ask_hub(on_hub)

@@ -1,0 +1,26 @@
+"""What a command prints, and where."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ddpm_pipeline.cli.printing import complain, say
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("ddpm bound", "two\n  lines")
+    assert capsys.readouterr() == ("", "ddpm bound: error: two lines\n")
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_one_process_speaks_for_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_main: bool
+) -> None:
+    state = SimpleNamespace(is_main_process=is_main)
+    monkeypatch.setattr("ddpm_pipeline.common.process_state", lambda: state)
+    say("table", 3)
+    say("beside it", to_errors=True)
+    printed = ("table\n\n3\n", "beside it\n") if is_main else ("", "")
+    assert capsys.readouterr() == printed
