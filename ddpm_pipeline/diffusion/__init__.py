@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.choices import (
         DECODERS,
         LEARNED_VARIANCES,
+        MAX_ORDER,
         MULTISTEP_KINDS,
         SPACINGS,
         VARIANCE_TYPES,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.gaussian import Gaussian
     from ddpm_pipeline.diffusion.keyed_noise import keyed_normal, keyed_uniform
     from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
-    from ddpm_pipeline.diffusion.multistep import MAX_ORDER, MultistepMove, multistep_moves
+    from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
     from ddpm_pipeline.diffusion.predictions import (
         check_prediction_type,
         convert,
@@ -98,8 +99,9 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "bound_terms": "bits_per_dim decoder_nats prior_nats transition_nats",
         "choices": (
-            "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MULTISTEP_KINDS MultistepKind "
-            "PredictionType SPACINGS TimestepSamplerName VARIANCE_TYPES VarianceType check_loss"
+            "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MAX_ORDER MULTISTEP_KINDS "
+            "MultistepKind PredictionType SPACINGS TimestepSamplerName VARIANCE_TYPES "
+            "VarianceType check_loss"
         ),
         "costs": (
             "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "
@@ -112,7 +114,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "gaussian": "Gaussian",
         "keyed_noise": "keyed_normal keyed_uniform",
         "losses": "loss_weights training_loss",
-        "multistep": "MAX_ORDER MultistepMove multistep_moves",
+        "multistep": "MultistepMove multistep_moves",
         "predictions": "check_prediction_type convert model_target predict_x_0",
         "reverse_model": "ReverseProcess",
         "reverse_process": (

@@ -15,6 +15,7 @@ __all__ = [
     "LEARNED_VARIANCES",
     "LOSSES",
     "LOSS_WEIGHTINGS",
+    "MAX_ORDER",
     "MULTISTEP_KINDS",
     "PREDICTION_TYPES",
     "SPACINGS",
@@ -54,7 +55,8 @@ SPACINGS: tuple[str, ...] = get_args(Spacing)
 
 MultistepKind = Literal["bh1", "bh2"]
 MULTISTEP_KINDS: tuple[str, ...] = get_args(MultistepKind)
-"""B(h) of steps of high order, h or 1 - exp(-h): see multistep.py."""
+MAX_ORDER = 3
+"""B(h) of steps of high order, h or 1 - exp(-h), and their highest order: see multistep.py."""
 
 Decoder = Literal["discretized", "continuous", "discretized_tanh"]
 DECODERS: tuple[str, ...] = get_args(Decoder)

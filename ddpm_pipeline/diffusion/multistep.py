@@ -8,15 +8,14 @@ its solution from t to s is
     x_s = \frac{\sigma_s}{\sigma_t}\, x_t + \alpha_s \int_0^h e^{-(h-u)}\,
     \hat x_0(\lambda_t + u)\, du, \qquad h = \lambda_s - \lambda_t
 
-A step of order p puts the polynomial through the last p predictions of x_0 under the integral; a
-corrector puts the newest prediction in as well and takes the step that led to it again. All of it
-is linear, so that a step is a row of weights in float64 (``MultistepMove``), made with the chain:
+A step of order p puts the polynomial through the last p predictions of x_0 under the integral. A
+corrector first moves x_t by the difference that the newest prediction would have made to the step
+that led to it. All of it is linear, so that a step is a row of weights, made with the chain:
 
 .. math::
-    y_t = c\, y_{t'} + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + \dots, \qquad
-    x_s = p\, y_t + p_0\, \hat x_0(t) + p_1\, \hat x_0(t') + \dots
+    x_s = c\, x_t + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + c_2\, \hat x_0(t'') + \dots
 
-t' is the timestep before t, and y the state as it was corrected. Order 1 is DDIM.
+t', t'', ... are the timesteps before t. Order 1 without corrector is DDIM.
 """
 
 from collections.abc import Sequence
@@ -26,13 +25,12 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer
-from ddpm_pipeline.diffusion.choices import MULTISTEP_KINDS, MultistepKind
+from ddpm_pipeline.diffusion.choices import MAX_ORDER, MULTISTEP_KINDS, MultistepKind
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from ddpm_pipeline.diffusion.spacing import check_chain
 
-__all__ = ["MAX_ORDER", "MultistepMove", "multistep_moves"]
+__all__ = ["MultistepMove", "multistep_moves"]
 
-MAX_ORDER = 3
 # Below this h the recurrence of the integrals loses digits, and their series has converged.
 _SERIES_BELOW = 1.0
 _SERIES_TERMS = 20
@@ -42,16 +40,12 @@ class MultistepMove(NamedTuple):
     """Weights of one step, or of the same step of many chains: float64 tensors of one shape.
 
     Arguments:
-        state: Of y at the timestep before, in y at this one; 0 if nothing is corrected.
-        corrected: Of the predictions of x_0 in y, the newest first; empty if y is x_t itself.
-        kept: Of y in x_s.
-        predicted: Of the predictions of x_0 in x_s, the newest first.
+        from_x_t: Of x_t in x_s.
+        from_x_0: Of the predictions of x_0 in x_s, the newest first: 1 to MAX_ORDER + 1 of them.
     """
 
-    state: Tensor
-    corrected: tuple[Tensor, ...]
-    kept: Tensor
-    predicted: tuple[Tensor, ...]
+    from_x_t: Tensor
+    from_x_0: tuple[Tensor, ...]
 
 
 def multistep_moves(
@@ -73,82 +67,100 @@ def multistep_moves(
             same length, an int64 tensor (N, K), which is not checked.
         order: Of the predictor, 1 to 3.
         corrector: Whether each step is taken again with the prediction that it led to.
-        kind: One of MULTISTEP_KINDS: where a single difference of two predictions is to be
-            weighed, by B(h)/2 rather than by its integral. DPM-Solver++(2M) is order 2 with bh2
-            and no corrector.
+        kind: One of MULTISTEP_KINDS: how a single difference of two predictions is weighed, by
+            B(h)/2 rather than by its integral. DPM-Solver++(2M) is order 2 with bh2 and no
+            corrector.
     Returns:
         K steps, whose weights have shape () or (N,).
     Raises:
         ValueError: If the timesteps are no chain, an option is not allowed, or kind is bh1 and
             the chain starts at zero SNR, where its B(h) = h is infinite.
-    Source: Zhao et al. 2023 (arXiv:2302.04867), section 3; for order 2 without
-        corrector, Lu et al. 2022 (arXiv:2211.01095), algorithm 2.
+    Source: Zhao et al. 2023 (arXiv:2302.04867), section 3; for order 2 without corrector, Lu et
+        al. 2022 (arXiv:2211.01095), algorithm 2.
     """
     check_integer("order", order, most=MAX_ORDER)
     check_choice("kind", kind, MULTISTEP_KINDS)
     if not isinstance(timesteps, Tensor) or timesteps.ndim < 2:
         timesteps = torch.tensor(check_chain(timesteps, len(schedule)))
-    nodes = _nodes(schedule, timesteps)
-    if kind == "bh1" and corrector and len(nodes) > 2 and bool(nodes[0].log_snr.isinf().any()):
+    chain = _Nodes.of(schedule, timesteps)
+    K = timesteps.shape[-1]
+    if kind == "bh1" and corrector and K > 1 and chain.log_snr[..., 0].isinf().any():
         raise ValueError("kind must be 'bh2' for a chain that starts at zero SNR, got 'bh1'")
-    K = len(nodes) - 1
     orders = [min(order, i + 1, K - i) for i in range(K)]
-    moves = []
-    for i, p in enumerate(orders):
-        kept, predicted = _weights(nodes[i + 1], nodes[i::-1][:p], (), kind)
-        state, corrected = torch.zeros_like(kept), ()
-        if corrector and i:
-            state, corrected = _weights(
-                nodes[i], nodes[i - 1 :: -1][: orders[i - 1]], (nodes[i],), kind
-            )
-        moves.append(MultistepMove(state, corrected, kept, predicted))
-    return moves
+    before = [0, *orders[:-1]] if corrector else [0] * K
+    moves: dict[int, MultistepMove] = {}
+    for alike in dict.fromkeys(zip(orders, before, strict=True)):
+        places = [i for i in range(K) if (orders[i], before[i]) == alike]
+        found = _moves(chain, torch.tensor(places), *alike, kind)
+        columns = zip(*(weight.unbind(-1) for weight in found), strict=True)
+        moves |= {i: MultistepMove(c[0], c[1:]) for i, c in zip(places, columns, strict=True)}
+    return [moves[i] for i in range(K)]
 
 
-class _Node(NamedTuple):
-    """A timestep of a chain."""
+class _Nodes(NamedTuple):
+    """Timesteps of a chain, and the data after the last; tensors (..., K + 1)."""
 
     signal: Tensor
     noise: Tensor
     log_snr: Tensor  # half of it: lambda
 
+    @classmethod
+    def of(cls, schedule: NoiseSchedule, timesteps: Tensor) -> "_Nodes":
+        t = torch.cat([timesteps, torch.full_like(timesteps[..., :1], -1)], dim=-1)
+        signal, noise = schedule.alpha_bar(t).sqrt(), schedule.one_minus_alpha_bar(t).sqrt()
+        return cls(signal, noise, schedule.snr(t).log() / 2)
 
-def _nodes(schedule: NoiseSchedule, timesteps: Tensor) -> list[_Node]:
-    """Give the timesteps of a chain one by one, and then the data."""
-    ends = torch.full_like(timesteps[..., :1], -1)
-    t = torch.cat([timesteps, ends], dim=-1)
-    signal, noise = schedule.alpha_bar(t).sqrt(), schedule.one_minus_alpha_bar(t).sqrt()
-    log_snr = schedule.snr(t).log() / 2
-    return list(map(_Node, signal.unbind(-1), noise.unbind(-1), log_snr.unbind(-1)))
+    def at(self, places: Tensor) -> "_Nodes":
+        return _Nodes(*(levels.index_select(-1, places) for levels in self))
+
+
+def _moves(
+    chain: _Nodes, places: Tensor, order: int, order_before: int, kind: MultistepKind
+) -> list[Tensor]:
+    """Give the weights of the steps at places of a chain: of x_t, and of the predictions.
+
+    Arguments:
+        order: Of these steps.
+        order_before: Of those before them, which are corrected; 0 corrects nothing.
+    """
+    past = [chain.at(places - k) for k in range(max(order, order_before + 1))]
+    predictor = _weights(past[:order], chain.at(places + 1), kind)
+    weights = [*predictor, *[torch.zeros_like(predictor[0])] * (len(past) - order)]
+    kept = chain.at(places + 1).noise / past[0].noise
+    if order_before:
+        before = past[1 : order_before + 1]
+        predicted = [0, *_weights(before, past[0], kind)]
+        corrected = _weights(before, past[0], kind, is_corrector=True)
+        weights = [
+            w + kept * (new - old)
+            for w, new, old in zip(weights, corrected, predicted, strict=True)
+        ]
+    return [kept, *weights]
 
 
 def _weights(
-    end: _Node, past: Sequence[_Node], ahead: Sequence[_Node], kind: MultistepKind
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Weigh the state and the predictions for a step from past[0] to end.
+    past: Sequence[_Nodes], end: _Nodes, kind: MultistepKind, *, is_corrector: bool = False
+) -> list[Tensor]:
+    """Weigh the predictions for a step from past[0] to end, those of past in their order.
 
-    The polynomial goes through the predictions at ``ahead`` and ``past``, in which order the
-    weights come. With theta = u/h it is x_0(past[0]) + sum_k l_k(theta) (x_0(k) - x_0(past[0])).
+    The polynomial goes through them, and for a corrector first through the prediction at the
+    end. With theta = u/h it is x_0(past[0]) + sum_k l_k(theta) (x_0(k) - x_0(past[0])).
     """
     start = past[0]
     h = end.log_snr - start.log_snr
     moments = _moments(h)
     # h over the distance of each other node, which is 0 for one at zero SNR.
-    inverse = [torch.ones_like(h) for _ in ahead]
+    inverse = [torch.ones_like(h)] * is_corrector
     inverse += [h / (node.log_snr - start.log_snr) for node in past[1:]]
     if len(inverse) == 1:
         b = h if kind == "bh1" else moments[0]
-        of_differences = [b / 2 * inverse[0]]
+        differences = [b / 2 * inverse[0]]
     else:
-        of_differences = [_integral(inverse, k, moments) for k in range(len(inverse))]
-    of_differences = [end.signal * weight for weight in of_differences]
-    of_start = end.signal * moments[0] - sum(of_differences)
-    count = len(ahead)
-    return end.noise / start.noise, (
-        *of_differences[:count],
-        of_start,
-        *of_differences[count:],
-    )
+        differences = [_integral(inverse, k, moments) for k in range(len(inverse))]
+    weights = [moments[0] - sum(differences), *differences]
+    if is_corrector:
+        weights[:2] = weights[1::-1]
+    return [end.signal * weight for weight in weights]
 
 
 def _integral(inverse: Sequence[Tensor], k: int, moments: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from torch.testing import assert_close
 
-from ddpm_pipeline.diffusion.multistep import MAX_ORDER, MultistepMove, multistep_moves
+from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from tests.helpers.oracles import mixture
 
@@ -33,17 +33,13 @@ def walk(
     moves: Sequence[MultistepMove], denoise: Denoise, timesteps: Sequence[int], x: Tensor
 ) -> list[Tensor]:
     """The states before every step, and the last."""
-    state, found, states = x, [], [x]
+    found, states = [], [x]
     for move, t in zip(moves, timesteps, strict=True):
         found.insert(0, denoise(x, int(t)))
-        state = move.state * state + mixed(move.corrected, found) if move.corrected else x
-        x = move.kept * state + mixed(move.predicted, found)
+        terms = zip(move.from_x_0, found, strict=False)
+        x = move.from_x_t * x + sum(weight * x_0_hat for weight, x_0_hat in terms)
         states.append(x)
     return states
-
-
-def mixed(weights: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    return sum(w * value for w, value in zip(weights, values, strict=False))
 
 
 def even_schedule(T: int = 3 * 2**10 + 1) -> NoiseSchedule:
@@ -203,10 +199,10 @@ def test_a_prediction_that_never_changes_is_reached_exactly(
 
 def test_weights_are_the_integrals_of_lagranges_polynomials() -> None:
     schedule, timesteps = NoiseSchedule.linear(100), [99, 98, 60, 20, 18]
-    move = multistep_moves(schedule, timesteps, order=3)[3 - 1]
+    move = multistep_moves(schedule, timesteps, order=3, corrector=False)[3 - 1]
     nodes = [float(schedule.snr(t).log() / 2) for t in (60, 98, 99)]
     end = float(schedule.snr(20).log() / 2)
-    for k, weight in enumerate(move.predicted):
+    for k, weight in enumerate(move.from_x_0):
 
         def integrand(u: float, k: int = k) -> float:
             others = [node for j, node in enumerate(nodes) if j != k]
@@ -225,7 +221,7 @@ def test_weights_are_continuous_where_the_recurrence_takes_over_from_the_series(
         log_snr = torch.tensor([3.0, 3 - gap, 2 - 2 * gap, 0.5 - 2 * gap], dtype=torch.float64)
         schedule = NoiseSchedule(-torch.log1p((-2 * log_snr).exp()))
         found.append(multistep_moves(schedule, [3, 2, 1, 0], order=3)[2])
-    assert_close(*(torch.stack([*f.corrected, *f.predicted]) for f in found), rtol=1e-7, atol=1e-7)
+    assert_close(*(torch.stack(move.from_x_0) for move in found), rtol=1e-7, atol=1e-7)
 
 
 def test_many_chains_have_the_weights_that_each_has_alone() -> None:
@@ -234,10 +230,8 @@ def test_many_chains_have_the_weights_that_each_has_alone() -> None:
     together = multistep_moves(schedule, chains, order=3)
     for row, chain in enumerate(chains):
         for many, one in zip(together, multistep_moves(schedule, chain, order=3), strict=True):
-            assert_close(
-                [w[row] for w in (many.state, *many.corrected, many.kept, *many.predicted)],
-                [one.state, *one.corrected, one.kept, *one.predicted],
-            )
+            assert_close(many.from_x_t[row], one.from_x_t)
+            assert_close([weight[row] for weight in many.from_x_0], list(one.from_x_0))
 
 
 @pytest.mark.parametrize(
@@ -254,4 +248,3 @@ def test_what_is_not_allowed_is_refused(arguments: dict, message: str) -> None:
     schedule = NoiseSchedule.cosine(50).zero_terminal_snr()
     with pytest.raises(ValueError, match=message):
         multistep_moves(schedule, **{"timesteps": [49, 20, 0], **arguments})
-    assert MAX_ORDER == 3
