@@ -29,14 +29,11 @@ from ddpm_pipeline.diffusion import (
     add_scaled_,
     check_chain,
     check_prediction_type,
-    marginal,
-    model_target,
     reverse_log_var,
     reverse_mean,
     reverse_x_0,
     split_output,
 )
-from ddpm_pipeline.schedulers.calibrated import CalibratedScheduler
 from ddpm_pipeline.schedulers.calibration import needed_calibration
 from ddpm_pipeline.schedulers.chain import (
     Chain,
@@ -54,12 +51,13 @@ from ddpm_pipeline.schedulers.config import (
     keys_at_default,
 )
 from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32, scaled_noise
+from ddpm_pipeline.schedulers.noising import NoisingScheduler
 from ddpm_pipeline.schedulers.optimal import timesteps_of
 
 __all__ = ["DDPMScheduler"]
 
 
-class DDPMScheduler(CalibratedScheduler):
+class DDPMScheduler(NoisingScheduler):
     r"""Drop-in for ``diffusers.DDPMScheduler``, exact in float64 and free of its defects.
 
     Arguments:
@@ -126,17 +124,6 @@ class DDPMScheduler(CalibratedScheduler):
             not_given = keys_at_default(self.config, default_config(type(self)))
             self.register_to_config(_use_default_values=not_given)
         self._register_extras()
-
-    def _set_attributes_of_stock(self) -> None:
-        """Set what users of stock's scheduler read from it, in float64."""
-        every_t = torch.arange(len(self.schedule))
-        self.betas = self.schedule.betas
-        self.alphas = self.schedule.alpha(every_t)
-        self.alphas_cumprod = self.schedule.alpha_bar(every_t)
-        self.one = torch.ones((), dtype=torch.float64)
-        self.init_noise_sigma = 1.0
-        self.custom_timesteps = False
-        self.num_inference_steps: int | None = None
 
     def set_timesteps(
         self,
@@ -312,24 +299,6 @@ class DDPMScheduler(CalibratedScheduler):
         if config.clip_sample:
             return x_0_hat.clamp_(-config.clip_sample_range, config.clip_sample_range)
         return x_0_hat
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Draw from q(x_t | x_0) with the given noise, in the dtype of ``original_samples``.
-
-        Arguments:
-            original_samples: x_0, shape (B, *).
-            noise: Standard normal noise, shape (B, *).
-            timesteps: t, int64, shape (B,) or (), in [0, T-1].
-        """
-        check_timestep(timesteps, len(self), len(original_samples))
-        x_t = marginal(self.schedule, original_samples, timesteps).reparameterize(noise)
-        return x_t.to(original_samples.dtype)
-
-    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Give v-prediction's target for x_0 = ``sample``; arguments as in ``add_noise``."""
-        check_timestep(timesteps, len(self), len(sample))
-        v = model_target(self.schedule, sample, noise, timesteps, prediction_type="v_prediction")
-        return v.to(sample.dtype)
 
     def _get_variance(
         self,
