@@ -1,10 +1,11 @@
-"""What a scheduler carries beside stock's options: our own option values, and a calibration.
+"""What a scheduler carries beside stock's options: our own values, a solver, a calibration.
 
     scheduler.set_calibration(calibration)                      for its variance and its spacings
     analytic = scheduler.with_calibration(calibration)          a new one that samples with it
-    DDPMScheduler.from_config(stock.config)                     both come back, through stock too
+    scheduler.set_solver("multistep", order=3)                  how its steps are taken
+    DDPMScheduler.from_config(stock.config)                     all comes back, through stock too
 
-Both travel in a private key of the config (``config``), which stock diffusers keeps and ignores.
+They travel in a private key of the config (``config``), which stock diffusers keeps and ignores.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ddpm_pipeline.common import PRIVATE_KEY, check_weights
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.schedulers.calibration import Calibration
-from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
+from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, Solver
 from ddpm_pipeline.schedulers.config import (
     STOCK_OPTIONS,
     default_config,
@@ -30,7 +31,7 @@ __all__ = ["CalibratedScheduler"]
 
 
 class CalibratedScheduler(diffusers.DDPMScheduler):
-    """The part of ``DDPMScheduler`` that keeps a calibration; it draws nothing.
+    """The part of ``DDPMScheduler`` that keeps a solver and a calibration; it draws nothing.
 
     Where it does not say otherwise a method is diffusers'.
     """
@@ -38,6 +39,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
     schedule: NoiseSchedule
     variance_type: str
     timestep_spacing: str
+    solver: Solver = Solver()
     calibration: Calibration | None = None
     last_noise_levels: float = 2.0
 
@@ -46,18 +48,44 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         cls,
         config: dict[str, Any] | None = None,
         return_unused_kwargs: bool = False,
+        *,
+        solver: str | Solver | None = None,
         **kwargs: object,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """Do as in diffusers; also restore what is our own and read the keys of diffusers 0.1."""
-        calibration = None
+        """Do as in diffusers; also restore what is our own and read the keys of diffusers 0.1.
+
+        ``solver`` is as for ``set_solver``; None keeps that of the config.
+        """
+        private: dict[str, Any] = {}
         if isinstance(config, dict):
-            config, calibration = restored_config(config, kwargs, default_config(cls))
+            config, private = restored_config(config, kwargs, default_config(cls))
         scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
-        if calibration is not None:
-            values = dict(calibration)  # the config goes on to hold them
+        if solver is None and "solver" in private:
+            solver = Solver(**private["solver"])
+        if solver is not None:
+            scheduler.set_solver(solver)
+        if "calibration" in private:
+            values = dict(private["calibration"])  # the config goes on to hold them
             levels = values.pop("last_noise_levels")
             scheduler.set_calibration(Calibration.from_dict(values), last_noise_levels=levels)
         return (scheduler, unused) if return_unused_kwargs else scheduler
+
+    def set_solver(self, solver: str | Solver, **options: object) -> None:
+        """Choose how ``step`` takes its steps; saved with the scheduler, where stock ignores it.
+
+        Arguments:
+            solver: "ddpm", "ddim" or "multistep", or a ``Solver``.
+            options: Of multistep: order, corrector and kind, as in ``Solver``.
+        Raises:
+            ValueError: If a value is not allowed, or the order is above the length of the chain.
+        """
+        before, self.solver = self.solver, Solver.of(solver, **options)
+        try:
+            self._tabulate()
+        except ValueError:
+            self.solver = before
+            raise
+        self._register_extras()
 
     def set_calibration(
         self, calibration: Calibration | None, *, last_noise_levels: float = 2.0
@@ -131,7 +159,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         return (
             f"{type(self).__name__} {json.dumps(shown, indent=2, default=repr)}\n"
             f"variance_type={self.variance_type!r}, timestep_spacing={self.timestep_spacing!r}, "
-            f"calibration={self.calibration!r}"
+            f"solver={self.solver!r}, calibration={self.calibration!r}"
         )
 
     def _register_extras(self) -> None:
@@ -143,10 +171,11 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
                 **self.calibration.to_dict(),
             }
         options = {key: getattr(self, key) for key in STOCK_OPTIONS}
-        public, private = private_config(options, entry)
+        solver = None if self.solver == Solver() else self.solver.to_dict()
+        public, private = private_config(options, calibration=entry, solver=solver)
         if private or PRIVATE_KEY in self.config:
             self.register_to_config(**public, **{PRIVATE_KEY: private})
 
     def _tabulate(self) -> None:
-        """Make the tables that follow from the calibration anew."""
+        """Make the tables that follow from the solver and the calibration anew."""
         raise NotImplementedError

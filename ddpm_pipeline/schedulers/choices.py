@@ -1,14 +1,21 @@
-"""The options that a calibration brings, by name, which cost nothing to import."""
+"""The options of the scheduler beside stock's, by name, which cost nothing to import."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.diffusion import MAX_ORDER, MULTISTEP_KINDS, MultistepKind
 
 __all__ = [
     "CALIBRATED_SPACINGS",
     "OBJECTIVES",
+    "SOLVERS",
     "VARIANCE_ESTIMATES",
     "Objective",
+    "Solver",
+    "SolverName",
     "VarianceEstimate",
 ]
 
@@ -25,3 +32,74 @@ CALIBRATED_SPACINGS: dict[str, Objective] = {
     "optimal_samples": "samples",
 }
 """Spacings that follow from a calibration, and what they are the best for."""
+
+SolverName = Literal["ddpm", "ddim", "multistep"]
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+"""How a step is taken: see ``Solver``."""
+
+_DEFAULT_ORDER = 2
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a scheduler takes its steps.
+
+    Arguments:
+        name: "ddpm" draws from p(x_s | x_t) with the scheduler's variances; "ddim" takes steps of
+            DDIM, with eta = 0 unless a step is given another; "multistep" draws nothing and uses
+            the predictions of earlier steps again (see ``diffusion.multistep``), whatever the
+            variance type, of which only the prediction's half of learned outputs matters to it.
+        order: Of multistep, 1 to 3 and at most K; None is 2, or 1 for a single step.
+        corrector: Whether multistep corrects each step by the prediction that it led to, which
+            takes no call of the network.
+        kind: B(h) of multistep, "bh1" or "bh2".
+    Raises:
+        ValueError: If a value is not allowed, or one of multistep's is given to another solver.
+    """
+
+    name: SolverName = "ddpm"
+    order: int | None = None
+    corrector: bool = True
+    kind: MultistepKind = "bh2"
+
+    def __post_init__(self) -> None:
+        check_choice("solver", self.name, SOLVERS)
+        if self.order is not None:
+            check_integer("order of solver", self.order, most=MAX_ORDER)
+        check_choice("corrector of solver", self.corrector, (True, False))
+        check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
+        options = (self.order, self.corrector, self.kind)
+        if self.name != "multistep" and options != (None, True, "bh2"):
+            raise ValueError(
+                "order, corrector and kind of solver are for 'multistep' alone, got them for "
+                f"{self.name!r}"
+            )
+
+    @classmethod
+    def of(cls, solver: str | Solver, **options: object) -> Solver:
+        """Make a solver of its name and options, or give one back."""
+        if isinstance(solver, Solver) and not options:
+            return solver
+        name = solver.name if isinstance(solver, Solver) else solver
+        return cls(name, **options)
+
+    @property
+    def is_multistep(self) -> bool:
+        """Whether it uses earlier predictions."""
+        return self.name == "multistep"
+
+    def order_for(self, K: int) -> int:
+        """Give the order in a chain of K steps.
+
+        Raises:
+            ValueError: If the order that was asked for is above K.
+        """
+        if self.order is None:
+            return min(_DEFAULT_ORDER, K)
+        if self.order > K:
+            raise ValueError(f"order of solver must be at most K = {K}, got {self.order}")
+        return self.order
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values, from which ``Solver`` makes it again."""
+        return asdict(self)

@@ -1,8 +1,8 @@
 r"""The scheduler's config: which options there are, and how ours pass through stock diffusers.
 
 Stock diffusers keeps and saves config keys that start with an underscore without a warning. What
-it does not know (the option values of STOCK_OPTIONS, and a calibration) is therefore kept under
-PRIVATE_KEY, with the nearest stock value of an option in its public key.
+it does not know (the option values of STOCK_OPTIONS, a solver, a calibration) is therefore kept
+under PRIVATE_KEY, with the nearest stock value of an option in its public key.
 """
 
 from __future__ import annotations
@@ -103,13 +103,14 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
 
 
 def private_config(
-    options: dict[str, str], calibration: dict[str, Any] | None
+    options: dict[str, str], **extras: dict[str, Any] | None
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Give (public values, private entry) of a config: what stock reads, and what it passes on.
 
     Arguments:
         options: Values of the options in STOCK_OPTIONS.
-        calibration: What the private entry is to say of a calibration, if there is one.
+        extras: What else the private entry is to hold by name, such as a calibration; None is
+            left out.
     """
     kept = {
         key: {"value": value, "stock": STOCK_OPTIONS[key][value]}
@@ -117,15 +118,14 @@ def private_config(
         if value in STOCK_OPTIONS[key]
     }
     private = {"options": kept} if kept else {}
-    if calibration is not None:
-        private["calibration"] = calibration
+    private |= {name: extra for name, extra in extras.items() if extra is not None}
     return {key: option["stock"] for key, option in kept.items()}, private
 
 
 def restored_config(
     config: dict[str, Any], overrides: dict[str, Any], defaults: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Give (config, calibration), with our own options and the keys of diffusers 0.1 restored.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give (config, private entry), with our own options and the keys of diffusers 0.1 restored.
 
     An option that was changed since it was saved, in stock or by an override, stays changed.
 
@@ -149,7 +149,7 @@ def restored_config(
             restored[key] = option["value"]
     if "_use_default_values" in config:  # diffusers drops the keys that it lists
         config["_use_default_values"] = [key for key in defaulted if key not in restored]
-    return {**config, **restored}, private.get("calibration")
+    return {**config, **restored}, private
 
 
 def keys_at_default(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:

@@ -1,7 +1,9 @@
 """What a scheduler offers of the forward process: noisy images, and v-prediction's targets.
 
-scheduler.add_noise(x_0, noise, t)         draws from q(x_t | x_0)
-scheduler.get_velocity(x_0, noise, t)      what a network that predicts v should answer
+    scheduler.add_noise(x_0, noise, t)         draws from q(x_t | x_0)
+    scheduler.get_velocity(x_0, noise, t)      what a network that predicts v should answer
+
+They are diffusers' methods, with coefficients in float64.
 """
 
 from __future__ import annotations

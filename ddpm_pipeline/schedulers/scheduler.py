@@ -51,6 +51,7 @@ from ddpm_pipeline.schedulers.config import (
     keys_at_default,
 )
 from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32, scaled_noise
+from ddpm_pipeline.schedulers.multistep import History, MultistepChain
 from ddpm_pipeline.schedulers.noising import NoisingScheduler
 from ddpm_pipeline.schedulers.optimal import timesteps_of
 
@@ -166,10 +167,17 @@ class DDPMScheduler(NoisingScheduler):
         self._tabulate()
 
     def _tabulate(self) -> None:
-        """Make the steps by eta, None being DDPM's own; those of DDPM now, so no step waits."""
+        """Make the solver's steps now, so that none waits; those of other eta when asked for."""
+        self._history: History | None = None
+        self._multistep: MultistepChain | None = None
         self._tables: dict[float | None, StepTable] = {}
-        if self.variance_type != "analytic" or self.calibration is not None:
-            self._table(None)
+        self._own_eta = 0.0 if self.solver.name == "ddim" else None
+        if self.solver.is_multistep:
+            self._multistep = MultistepChain(
+                self.schedule, self.config.prediction_type, self._chain.timesteps, self.solver
+            )
+        elif self.variance_type != "analytic" or self.calibration is not None:
+            self._table(self._own_eta)
 
     def _table(self, eta: float | None) -> StepTable:
         if eta not in self._tables:
@@ -216,15 +224,20 @@ class DDPMScheduler(NoisingScheduler):
             model_output: Output of the network, (B, C, *) or, for learned variances, (B, 2C, *).
             timestep: t, an int or int64 tensor of shape () or (B,).
             sample: x_t, shape (B, C, *).
-            eta: As in ``step``.
+            eta: As in ``step``; with solver "multistep", whose steps are no distribution, it must
+                be given.
         Returns:
             Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
             that of ``reverse`` or ``ddim``, at s = -1 with the analytic variance
             ``decoder_variance``. ``step`` departs from it in two places: it adds no noise at
             s = -1, and caps the last noise of the analytic variance.
         Raises:
-            ValueError: If the channels or the timestep are not allowed.
+            ValueError: If the channels or the timestep are not allowed, or the solver has no
+                p(x_s | x_t).
         """
+        if eta is None and self.solver.is_multistep:
+            raise ValueError("solver must be 'ddpm' or 'ddim' for reverse(), got 'multistep'")
+        eta = self._own_eta if eta is None else eta
         x_t = at_least_float32(sample)
         move = self._table(eta).step(timestep, x_t).move
         x_0_hat, log_var_output = self._predict(move, model_output, x_t)
@@ -243,7 +256,10 @@ class DDPMScheduler(NoisingScheduler):
         *,
         eta: float | None = None,
     ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Draw x_s from p(x_s | x_t), without any device synchronisation.
+        """Take the solver's step to x_s, without any device synchronisation.
+
+        Steps of "multistep" build on one another, down ``timesteps`` and for one batch at a time;
+        a step that is not the next one, or of another shape, begins anew.
 
         Arguments:
             model_output: Output of the network, (B, C, *) or, for learned variances, (B, 2C, *).
@@ -251,33 +267,50 @@ class DDPMScheduler(NoisingScheduler):
             sample: x_t, shape (B, C, *).
             generator: Source of the noise, or a list of B of them, one for each example.
             return_dict: Whether to return an object rather than a tuple.
-            eta: Draw a step of DDIM instead: its noise has eta times the standard deviation of
-                the forward posterior, and what x_t leaves open about x_0 is added to it if the
-                variance is the analytic one. Any other variance type makes no difference to it.
+            eta: Draw a step of DDIM, whatever the solver: its noise has eta times the standard
+                deviation of the forward posterior, and what x_t leaves open about x_0 is added if
+                the variance is the analytic one. Any other type makes no difference to it.
         Returns:
             ``prev_sample`` x_s and ``pred_original_sample`` (the predicted x_0), in the dtype of
             ``sample``. On clean data, s = -1, x_s is the mean and nothing is drawn.
         Raises:
             ValueError: If the channels, the timestep or eta are not allowed.
-        Source: Ho et al. 2020, algorithm 2; Song et al. 2020 (arXiv:2010.02502), eq. 12.
+        Source: Ho et al. 2020, algorithm 2; Song et al. 2020 (arXiv:2010.02502), eq. 12; Zhao et
+            al. 2023 (arXiv:2302.04867).
         """
         x_t = at_least_float32(sample)
-        step = (self._tables.get(eta) or self._table(eta)).step(timestep, x_t)
-        move = step.move
-        x_0_hat, log_var_output = self._predict(move, model_output, x_t)
-        if step.has_noise is False:
-            x_s = reverse_mean(move, x_0_hat, x_t)
+        if eta is None and self._multistep is not None:
+            history = self._multistep.goes_on(timestep, x_t, self._history)
+            x_0_hat, _ = self._predict(self._multistep.move(history), model_output, x_t)
+            x_s, self._history = self._multistep.step(history, x_0_hat, x_t)
         else:
-            # Adding the mean to the noise in place saves the kernel that would add the noise.
-            std = step.std if eta is not None else self._std(step, log_var_output)
-            x_s = scaled_noise(x_t, std, generator)
-            add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
-            add_scaled_(x_s, move.mean_from_x_t, x_t)
+            eta = self._own_eta if eta is None else eta
+            x_s, x_0_hat = self._draw(model_output, timestep, x_t, generator, eta)
         if x_s.dtype != sample.dtype:
             x_s, x_0_hat = x_s.to(sample.dtype), x_0_hat.to(sample.dtype)
         if not return_dict:
             return x_s, x_0_hat
         return StepOutput(x_s, x_0_hat)
+
+    def _draw(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        x_t: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None,
+        eta: float | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw x_s by DDPM or DDIM, and give the predicted x_0 with it."""
+        move, *_ = step = (self._tables.get(eta) or self._table(eta)).step(timestep, x_t)
+        x_0_hat, log_var_output = self._predict(move, model_output, x_t)
+        if step.has_noise is False:
+            return reverse_mean(move, x_0_hat, x_t), x_0_hat
+        # Adding the mean to the noise in place saves the kernel that would add the noise.
+        std = step.std if eta is not None else self._std(step, log_var_output)
+        x_s = scaled_noise(x_t, std, generator)
+        add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
+        add_scaled_(x_s, move.mean_from_x_t, x_t)
+        return x_s, x_0_hat
 
     def _predict(
         self, move: ReverseMove, model_output: Tensor, x_t: Tensor
@@ -308,8 +341,7 @@ class DDPMScheduler(NoisingScheduler):
     ) -> Tensor:
         """Give the variance (never its root or logarithm) of the step from t; 0 on clean data."""
         check_timestep(t, len(self))
-        t = torch.as_tensor(t)
-        variance_type = variance_type or self.variance_type
+        t, variance_type = torch.as_tensor(t), variance_type or self.variance_type
         if variance_type in LEARNED_VARIANCES and predicted_variance is None:
             raise ValueError(f"predicted_variance must be given for {variance_type!r}, got None")
         move = moves(self._process(variance_type), self._chain, t)

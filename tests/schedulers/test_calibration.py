@@ -90,7 +90,11 @@ def test_it_is_shown_in_a_line() -> None:
     shown = repr(scheduler)
     assert len(shown) < 2000
     assert '"beta_schedule": "linear"' in shown
-    assert "variance_type='analytic', timestep_spacing='leading', calibration=Calib" in shown
+    assert (
+        "variance_type='analytic', timestep_spacing='leading', solver=Solver(name='ddpm', "
+        in shown
+    )
+    assert "kind='bh2'), calibration=Calib" in shown
 
 
 def test_known_errors_make_a_calibration() -> None:

@@ -1,0 +1,165 @@
+r"""Steps of high order in a scheduler: their weights, and what a walk down the chain remembers.
+
+.. math:: x_s = c\, x_t + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + \dots
+
+The predictions of a walk are in a ``History`` that no step changes: it makes the next one. So a
+copy of a scheduler goes its own way, and a step that is not the next of a walk begins another,
+whose order grows from 1 again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.diffusion import (
+    NoiseSchedule,
+    PredictionType,
+    ReverseMove,
+    add_scaled_,
+    multistep_moves,
+    reverse_coefficients,
+)
+from ddpm_pipeline.schedulers.chain import check_timestep
+from ddpm_pipeline.schedulers.choices import Solver
+
+__all__ = ["History", "MultistepChain"]
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A walk down a chain so far.
+
+    Arguments:
+        start: Where in the chain it began.
+        place: Where its next step is.
+        predictions: Of x_0, the newest first; as many as a step can use.
+    """
+
+    start: int
+    place: int
+    predictions: tuple[Tensor, ...] = ()
+
+    def fits(self, x_t: Tensor) -> bool:
+        """Tell whether the predictions can be combined with a state."""
+        kind = (x_t.shape, x_t.dtype, x_t.device)
+        return all((p.shape, p.dtype, p.device) == kind for p in self.predictions)
+
+
+class _Weights(NamedTuple):
+    """Those of a step, as floats."""
+
+    from_x_t: float
+    from_x_0: list[float]
+
+
+class MultistepChain:
+    """All steps of a chain of high order.
+
+    Arguments:
+        schedule: Noise schedule with T steps.
+        prediction_type: Of the network.
+        timesteps: The chain, strictly decreasing in [0, T-1].
+        solver: Its order, corrector and kind.
+    Raises:
+        ValueError: If the order is above the number of steps, or the kind has no limit there.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        timesteps: Sequence[int],
+        solver: Solver,
+    ) -> None:
+        self._schedule, self._solver, self._timesteps = schedule, solver, list(timesteps)
+        self._order = solver.order_for(len(timesteps))
+        self._places = {t: place for place, t in enumerate(timesteps)}
+        t = torch.tensor(self._timesteps)
+        move = reverse_coefficients(
+            schedule, t, t - 1, prediction_type=prediction_type, variance_type="fixed_large"
+        )
+        self._moves = list(map(ReverseMove, *(column.tolist() for column in move)))
+        self._weights: dict[int, list[_Weights]] = {}
+        self._weights_from(0)
+
+    def goes_on(self, t: int | Tensor, x_t: Tensor, history: History | None) -> History:
+        """Give the walk that a step from t belongs to: the given one, or one that begins here.
+
+        Arguments:
+            t: A timestep of the chain; one on another device is not read, and taken for the next
+                of the walk.
+            x_t: The state at t.
+            history: The walk so far; None for none.
+        Raises:
+            ValueError: If t is no timestep of the chain, or there is one for each example.
+        """
+        place = self._place(t)
+        if history is not None and place in (None, history.place) and history.fits(x_t):
+            return history
+        place = place or 0
+        return History(place, place)
+
+    def move(self, history: History) -> ReverseMove:
+        """Give the step of DDPM from where a walk is, for the prediction of x_0 there."""
+        return self._moves[history.place]
+
+    def step(
+        self, history: History, x_0_hat: Tensor, x_t: Tensor
+    ) -> tuple[Tensor, History | None]:
+        """Give x_s, and the walk after the step; None at its end.
+
+        Arguments:
+            history: The walk before the step.
+            x_0_hat: The prediction of x_0 at x_t.
+            x_t: The state.
+        """
+        weights = self._weights_from(history.start)[history.place - history.start]
+        predictions = (x_0_hat, *history.predictions)
+        x_s = x_t * weights.from_x_t
+        for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
+            add_scaled_(x_s, weight, prediction)
+        place = history.place + 1
+        if place == len(self._timesteps):
+            return x_s, None
+        return x_s, History(history.start, place, predictions[: self._order])
+
+    def _place(self, t: int | Tensor) -> int | None:
+        """Find a timestep in the chain; None on another device than the CPU, which is not read."""
+        if isinstance(t, Tensor):
+            if t.numel() != 1:
+                raise ValueError(
+                    "timestep must be one for all examples with solver 'multistep', got "
+                    f"{t.numel()} of them"
+                )
+            if t.device.type != "cpu":
+                return None
+            t = t.numpy().reshape(())[()]  # host memory, read without a dispatch
+        place = self._places.get(t)
+        if place is None:
+            check_timestep(t, len(self._schedule))
+            raise ValueError(
+                f"timestep must be one of scheduler.timesteps with solver 'multistep', got {t}"
+            )
+        return place
+
+    def _weights_from(self, start: int) -> list[_Weights]:
+        """Give the weights of all steps of a walk that begins at a place of the chain."""
+        if start not in self._weights:
+            chain = self._timesteps[start:]
+            moves = multistep_moves(
+                self._schedule,
+                chain,
+                order=min(self._order, len(chain)),
+                corrector=self._solver.corrector,
+                kind=self._solver.kind,
+            )
+            self._weights[start] = [
+                _Weights(float(m.from_x_t), [float(weight) for weight in m.from_x_0])
+                for m in moves
+            ]
+        return self._weights[start]
