@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.pixels import (
         OUTPUTS,
         concatenated,
+        flip_coins,
+        mirrored,
         random_flip,
         to_model_range,
         uint8_from_unit_range,
@@ -54,7 +56,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
-            "OUTPUTS concatenated random_flip to_model_range uint8_from_unit_range unit_range"
+            "OUTPUTS concatenated flip_coins mirrored random_flip to_model_range "
+            "uint8_from_unit_range unit_range"
         ),
         "places": "default_cache_dir",
         "sources.arrays": "is_idx_folder",

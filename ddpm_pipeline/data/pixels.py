@@ -15,10 +15,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
+
 __all__ = [
     "OUTPUTS",
     "as_picture",
     "concatenated",
+    "flip_coins",
+    "mirrored",
     "random_flip",
     "to_model_range",
     "uint8_from_unit_range",
@@ -45,9 +49,19 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
         generator: On the device of the images, or on the CPU.
     """
     device = images.device if generator is None else generator.device
-    coins = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator, device=device)
-    flipped = coins.to(images.device, torch.bool, non_blocking=True)
-    return torch.where(flipped, images.flip(-1), images)
+    return mirrored(images, moved(flip_coins(len(images), generator, device), images.device))
+
+
+def flip_coins(
+    count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw which of many images to mirror, 0 or 1 with equal probability, int64 (count,)."""
+    return torch.randint(0, 2, (count,), generator=generator, device=device)
+
+
+def mirrored(images: Tensor, coins: Tensor) -> Tensor:
+    """Mirror the images (B, C, H, W) left to right whose coin, (B,), is not 0."""
+    return torch.where(coins.bool().view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def unit_range(samples: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.keyed_noise import keyed_normal, keyed_uniform
     from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
     from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
+    from ddpm_pipeline.diffusion.objective import ChosenTimesteps, TrainingObjective
     from ddpm_pipeline.diffusion.predictions import (
         check_prediction_type,
         convert,
@@ -115,6 +116,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "keyed_noise": "keyed_normal keyed_uniform",
         "losses": "loss_weights training_loss",
         "multistep": "MultistepMove multistep_moves",
+        "objective": "ChosenTimesteps TrainingObjective",
         "predictions": "check_prediction_type convert model_target predict_x_0",
         "reverse_model": "ReverseProcess",
         "reverse_process": (

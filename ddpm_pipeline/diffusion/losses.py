@@ -26,6 +26,9 @@ as a sum over the chain and not as a mean, hence T:
     L_{\text{vlb}} = T \cdot L_t, \qquad
     L_{\text{hybrid}} = L_{\text{simple}} + \lambda\, T \cdot L_t
     \text{ with the mean of } p_\theta \text{ detached in the second term}
+
+At t = 0 the bound's term is the discretised decoder's, elsewhere the transition's to t - 1. What
+is computed with the coefficients of a timestep stands in ``objective``.
 """
 
 from collections.abc import Callable
@@ -34,16 +37,19 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice
-from ddpm_pipeline.diffusion.bound_terms import bits_per_dim, decoder_nats, transition_nats
 from ddpm_pipeline.diffusion.choices import LOSS_WEIGHTINGS, Loss, LossWeighting
-from ddpm_pipeline.diffusion.forward_process import marginal
-from ddpm_pipeline.diffusion.predictions import PredictionType, model_target, predict_x_0
+from ddpm_pipeline.diffusion.objective import (
+    DecoderSplit,
+    LossCoefficients,
+    example_losses,
+    noisy,
+)
+from ddpm_pipeline.diffusion.predictions import PredictionType, predict_x_0
 from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
-from ddpm_pipeline.diffusion.reverse_process import VarianceType, split_output
+from ddpm_pipeline.diffusion.reverse_process import VarianceType
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
-from ddpm_pipeline.diffusion.tensors import broadcast
 
-__all__ = ["bound_loss", "loss_weights", "training_loss"]
+__all__ = ["loss_weights", "training_loss"]
 
 
 _ON_X_0: dict[str, Callable[[Tensor, float, float, float], Tensor]] = {
@@ -126,58 +132,16 @@ def training_loss(
         eq. 16.
     """
     process = ReverseProcess(schedule, prediction_type, variance_type)
-    if loss == "vlb":
-        return bound_loss(process, model_output, x_0, eps, t)
-    prediction, _ = split_output(model_output, x_0, variance_type)
-    target = model_target(schedule, x_0, eps, t, prediction_type=prediction_type)
-    losses = (prediction.to(x_0.dtype) - target).square().flatten(1).mean(1)
-    if weights is not None:
-        losses = broadcast(weights[t], losses) * losses
-    if loss == "simple":
-        return losses
-    return losses + vlb_weight * bound_loss(process, model_output, x_0, eps, t, detach_mean=True)
-
-
-def bound_loss(
-    process: ReverseProcess,
-    model_output: Tensor,
-    x_0: Tensor,
-    eps: Tensor,
-    t: Tensor,
-    *,
-    detach_mean: bool = False,
-) -> Tensor:
-    """Give T times the bound's term at t in bits per dimension: its mean over t is the bound.
-
-    At t = 0 that is the discretised decoder, elsewhere the transition to t - 1.
-
-    Arguments:
-        process: All of p(x_s | x_t) but the network.
-        model_output, x_0, eps, t: As in ``training_loss``; x_0 on the 256 levels.
-        detach_mean: Let no gradient pass into the mean, only into a learned variance.
-    Returns:
-        Loss per example, shape (B,), in x_0's dtype.
-    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.1.
-    """
-    output = model_output.to(x_0.dtype)
-    if detach_mean:
-        prediction, log_var = split_output(output, x_0, process.variance_type)
-        output = torch.cat([prediction.detach(), *([] if log_var is None else [log_var])], dim=1)
-    x_t = marginal(process.schedule, x_0, t).reparameterize(eps)
-    nats = x_0.new_zeros(len(x_0))
-    for is_last in (False, True):
-        rows = ((t == 0) == is_last).nonzero().squeeze(1)
-        if len(rows) == 0:
-            continue
-        here = rows.to(x_0.device)
-        terms = _bound_terms(process, output[here], x_0[here], x_t[here], t[rows], is_last)
-        nats = nats.index_add(0, here, terms.to(nats.dtype))
-    return len(process.schedule) * bits_per_dim(nats, x_0[0].numel())
-
-
-def _bound_terms(
-    process: ReverseProcess, output: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, is_last: bool
-) -> Tensor:
-    if is_last:
-        return decoder_nats(process.move(output, x_t, t, t - 1), x_0)
-    return transition_nats(process, output, x_0, x_t, t, t - 1)
+    coefficients = LossCoefficients.at(process, t, weights, loss, x_0.dtype).on(x_0.device)
+    return example_losses(
+        process,
+        coefficients,
+        None if loss == "simple" else DecoderSplit.of(t).on(x_0.device),
+        model_output,
+        x_0,
+        eps,
+        noisy(coefficients, x_0, eps),
+        loss=loss,
+        vlb_weight=vlb_weight,
+        is_weighted=weights is not None,
+    )

@@ -38,6 +38,7 @@ __all__ = [
     "model_target",
     "predict_x_0",
     "prediction_row",
+    "target_weights",
 ]
 
 
@@ -153,10 +154,21 @@ def model_target(
         ValueError: As ``predict_x_0``.
     Source: Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
     """
+    of_x_0, of_eps = target_weights(schedule, t, s, prediction_type=prediction_type)
+    return combine(broadcast(of_x_0, x_0), x_0, broadcast(of_eps, x_0), eps)
+
+
+def target_weights(
+    schedule: NoiseSchedule,
+    t: Timestep,
+    s: Timestep | None = None,
+    *,
+    prediction_type: PredictionType = "epsilon",
+) -> tuple[Tensor, Tensor]:
+    """Give the weights of x_0 and of eps in ``model_target``, float64 in the shape of t."""
     levels = levels_at(schedule, t, landing_of(t, s))
     from_x_t, from_x_0 = prediction_row(schedule, prediction_type).from_x_0(levels)
-    of_x_0 = broadcast(from_x_t * levels.signal + from_x_0, x_0)
-    return combine(of_x_0, x_0, broadcast(from_x_t * levels.noise, x_0), eps)
+    return from_x_t * levels.signal + from_x_0, from_x_t * levels.noise
 
 
 def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None:

@@ -40,6 +40,7 @@ from ddpm_pipeline.diffusion.tensors import Coefficient, broadcast, combine
 __all__ = [
     "ReverseMove",
     "analytic_variance",
+    "apply_move",
     "reverse",
     "reverse_coefficients",
     "reverse_log_var",
@@ -100,14 +101,7 @@ def reverse(
         above=above,
         x_0_variance=x_0_variance,
     )
-    move = ReverseMove(*(broadcast(c, x_t) for c in move))
-    model_output, log_var_output = split_output(model_output, x_t, variance_type)
-    x_0_hat = reverse_x_0(move, model_output, x_t)
-    if x_0_map is not None:
-        x_0_hat = x_0_map(x_0_hat)
-    return Gaussian(
-        reverse_mean(move, x_0_hat, x_t), reverse_log_var(move, log_var_output, variance_type)
-    )
+    return apply_move(move, model_output, x_t, variance_type, x_0_map=x_0_map)
 
 
 class ReverseMove(NamedTuple):
@@ -186,6 +180,25 @@ def _open_posterior_log_var(
     lower = torch.where(has_above, t, s)
     var = posterior_variance(schedule, upper, lower)
     return torch.where(is_last & ~has_above, schedule.beta(t, s), var).log()
+
+
+def apply_move(
+    move: ReverseMove,
+    model_output: Tensor,
+    x_t: Tensor,
+    variance_type: VarianceType,
+    *,
+    x_0_map: Callable[[Tensor], Tensor] | None = None,
+) -> Gaussian:
+    """Give p(x_s | x_t) by the coefficients of a move; the other arguments as in ``reverse``."""
+    move = ReverseMove(*(broadcast(c, x_t) for c in move))
+    model_output, log_var_output = split_output(model_output, x_t, variance_type)
+    x_0_hat = reverse_x_0(move, model_output, x_t)
+    if x_0_map is not None:
+        x_0_hat = x_0_map(x_0_hat)
+    return Gaussian(
+        reverse_mean(move, x_0_hat, x_t), reverse_log_var(move, log_var_output, variance_type)
+    )
 
 
 def split_output(

@@ -49,6 +49,8 @@ class TimestepSampler(Protocol):
     """What training asks of a sampler: draws with weights, feedback, and a state to save."""
 
     wants_losses: bool
+    weighs: bool
+    """Whether weights may be other than 1."""
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw N timesteps, int64 on the CPU, and their weights, float32; both of shape (N,)."""
@@ -99,6 +101,7 @@ class MemorylessSampler:
     num_train_timesteps: int
     draw: Callable[[int, int, torch.Generator], Tensor]
     wants_losses: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Do as in TimestepSampler."""
@@ -128,6 +131,7 @@ class ImportanceSampler:
     num_train_timesteps: int
     places: Callable[[int, torch.Generator], Tensor]
     wants_losses: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     _losses: Tensor = field(init=False, repr=False)
     _counts: Tensor = field(init=False, repr=False)
 

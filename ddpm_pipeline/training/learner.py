@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import stream_generator
-from ddpm_pipeline.data import random_flip, to_model_range
-from ddpm_pipeline.diffusion import loss_weights, make_timestep_sampler, marginal, training_loss
+from ddpm_pipeline.common import moved, stream_generator
+from ddpm_pipeline.data import mirrored, to_model_range
+from ddpm_pipeline.diffusion import make_timestep_sampler
 from ddpm_pipeline.networks import (
     CompiledNetwork,
     evaluating,
@@ -34,12 +34,14 @@ from ddpm_pipeline.networks import (
     whole,
 )
 from ddpm_pipeline.training.averages import WeightAverages
+from ddpm_pipeline.training.draws import draw_update
 from ddpm_pipeline.training.optimizers import (
     clip_gradients,
     learning_rates,
     make_optimizer,
     set_learning_rate,
 )
+from ddpm_pipeline.training.setup import make_objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,8 +51,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ddpm_pipeline.data import Batch
-    from ddpm_pipeline.diffusion import NoiseSchedule
+    from ddpm_pipeline.diffusion import ChosenTimesteps, NoiseSchedule
     from ddpm_pipeline.training.config import TrainingConfig
+    from ddpm_pipeline.training.draws import MicroDraws
 
 __all__ = ["Learner"]
 
@@ -81,14 +84,7 @@ class Learner:
         self._take_network(unet)
         self._make_optimizer()
         self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
-        self._loss_weights = loss_weights(
-            schedule,
-            prediction_type=config.prediction_type,
-            loss_weighting=config.loss_weighting,
-            snr_gamma=config.snr_gamma,
-            p2_gamma=config.p2_gamma,
-            p2_k=config.p2_k,
-        )
+        self.objective = make_objective(config, schedule, self.device)
 
     def _take_network(self, unet: UNet2DModel) -> None:
         """Bring the network onto the device, and make of it what is called in training.
@@ -175,24 +171,20 @@ class Learner:
         Returns:
             Losses of shape (B,).
         """
-        x_t = marginal(self.schedule, x_0, t).reparameterize(eps)
-        x_t = x_t.contiguous(memory_format=self._layout)
+        return self._losses_at(self.objective.at(t), x_0, labels, eps, network or self.unet)
+
+    def _losses_at(
+        self,
+        chosen: ChosenTimesteps,
+        x_0: Tensor,
+        labels: Tensor | None,
+        eps: Tensor,
+        network: Callable[..., Any],
+    ) -> Tensor:
+        x_t = chosen.noisy(x_0, eps).contiguous(memory_format=self._layout)
         with self.autocast():
-            output = (network or self.unet)(
-                x_t, t.to(self.device, non_blocking=True), labels, return_dict=False
-            )[0]
-        return training_loss(
-            self.schedule,
-            output,
-            x_0,
-            eps,
-            t,
-            prediction_type=self.config.prediction_type,
-            weights=self._loss_weights,
-            loss=self.config.loss,
-            variance_type=self.config.variance_type,
-            vlb_weight=self.config.vlb_weight,
-        )
+            output = network(x_t, chosen.t, labels, return_dict=False)[0]
+        return self.objective.losses(chosen, output, x_0, eps, x_t)
 
     def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
         """Make update number ``step``.
@@ -209,13 +201,14 @@ class Learner:
         t, weights = self.timestep_sampler.sample(
             micro_steps * world * size, stream_generator("timesteps", config.seed, step)
         )
+        draws = self._draws(step, self._mine(t))
+        if self.timestep_sampler.weighs:
+            weights = moved(self._mine(weights), self.device)
         loss, seen = torch.zeros((), device=self.device), []
-        for micro in range(micro_steps):
-            first = (micro * world + self.accelerator.process_index) * size
-            mine = slice(first, first + size)
+        for micro, drawn in enumerate(draws):
             with self._sync(last=micro == micro_steps - 1):
-                losses = self._micro_losses(step, micro, next(batches), t[mine])
-                weighted = losses * weights[mine].to(self.device, non_blocking=True)
+                losses = self._micro_losses(step, micro, next(batches), drawn)
+                weighted = losses * weights[micro] if self.timestep_sampler.weighs else losses
                 mean = weighted.mean() / micro_steps
                 self.scaler.scale(mean).backward()
             loss += mean.detach()
@@ -223,14 +216,23 @@ class Learner:
         self._remember(t, seen)
         return loss, self._apply(step)
 
+    def _mine(self, values: Tensor) -> Tensor:
+        """Take this process's part of what is drawn for all: (micro-steps, B)."""
+        micro_steps, size = self.config.gradient_accumulation_steps, self.config.train_batch_size
+        return values.view(micro_steps, -1, size)[:, self.accelerator.process_index]
+
+    def _draws(self, step: int, t: Tensor) -> list[MicroDraws]:
+        """Draw all but the noise of an update at the timesteps t, (micro-steps, B)."""
+        return draw_update(self.config, self.objective, t, step, self.accelerator.process_index)
+
     def rehearse(self, batch: Batch) -> None:
         """Compute what an update of one batch computes, and change nothing.
 
         Arguments:
             batch: Any images of the run's shape.
         """
-        t = torch.zeros(len(batch.images), dtype=torch.int64)
-        self._micro_losses(0, 0, batch, t).mean().backward()
+        t = torch.zeros(1, len(batch.images), dtype=torch.int64)
+        self._micro_losses(0, 0, batch, self._draws(0, t)[0]).mean().backward()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _sync(self, *, last: bool) -> AbstractContextManager:
@@ -239,25 +241,20 @@ class Learner:
             self.unet.set_requires_gradient_sync(last)
         return nullcontext() if last or self.config.fsdp else self.accelerator.no_sync(self.model)
 
-    def _micro_losses(self, step: int, micro: int, batch: Batch, t: Tensor) -> Tensor:
-        """Draw all that one micro-step draws, and compute its losses."""
+    def _micro_losses(self, step: int, micro: int, batch: Batch, drawn: MicroDraws) -> Tensor:
+        """Compute the losses of one micro-step, with noise of its own."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
         images, labels = batch
-        if config.random_flip:
-            images = random_flip(images, stream_generator("flips", config.seed, *place))
-        if labels is not None and config.label_dropout > 0:
-            coins = torch.rand(
-                len(labels), generator=stream_generator("labels", config.seed, *place)
-            )
-            dropped = (coins < config.label_dropout).to(self.device, non_blocking=True)
-            null_class = self.unet.config.num_class_embeds - 1
-            labels = labels.masked_fill(dropped, null_class)
+        if drawn.mirrored is not None:
+            images = mirrored(images, drawn.mirrored)
+        if labels is not None and drawn.dropped is not None:
+            labels = labels.masked_fill(drawn.dropped, self.unet.config.num_class_embeds - 1)
         x_0 = to_model_range(images)
         noise = stream_generator("noise", config.seed, *place, device=self.device)
         eps = torch.randn(x_0.shape, generator=noise, device=self.device)
         # Dropout draws from the global generators.
         torch.manual_seed(stream_generator("network", config.seed, *place).initial_seed())
-        return self.losses(x_0, labels, eps, t, self.forward)
+        return self._losses_at(drawn.chosen, x_0, labels, eps, self.forward)
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
         """Tell the timestep sampler the losses of the global batch, if it wants them."""

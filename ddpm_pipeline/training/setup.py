@@ -1,4 +1,4 @@
-"""What a run starts with, made from its config: the UNet, the scheduler, torch's switches."""
+"""What a run starts with, made from its config: the UNet, what it learns, torch's switches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_pipeline.common import PRIVATE_KEY, float32_arithmetic
-from ddpm_pipeline.diffusion import LEARNED_VARIANCES
+from ddpm_pipeline.diffusion import (
+    LEARNED_VARIANCES,
+    ReverseProcess,
+    TrainingObjective,
+    loss_weights,
+)
 from ddpm_pipeline.networks import fresh_unet, unet_config
 
 if TYPE_CHECKING:
@@ -19,10 +24,17 @@ if TYPE_CHECKING:
 
     from diffusers import UNet2DModel
 
+    from ddpm_pipeline.diffusion import NoiseSchedule
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["backend_options", "deterministic_algorithms", "make_scheduler", "make_unet"]
+__all__ = [
+    "backend_options",
+    "deterministic_algorithms",
+    "make_objective",
+    "make_scheduler",
+    "make_unet",
+]
 
 
 def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
@@ -92,6 +104,27 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
         variance_type=config.variance_type,
         timestep_spacing="trailing",
         rescale_betas_zero_snr=config.rescale_betas_zero_snr,
+    )
+
+
+def make_objective(
+    config: TrainingConfig, schedule: NoiseSchedule, device: torch.device
+) -> TrainingObjective:
+    """Make the loss of a resolved config, with its table on the device."""
+    weights = loss_weights(
+        schedule,
+        prediction_type=config.prediction_type,
+        loss_weighting=config.loss_weighting,
+        snr_gamma=config.snr_gamma,
+        p2_gamma=config.p2_gamma,
+        p2_k=config.p2_k,
+    )
+    return TrainingObjective(
+        ReverseProcess(schedule, config.prediction_type, config.variance_type),
+        loss=config.loss,
+        weights=None if config.loss_weighting == "uniform" else weights,
+        vlb_weight=config.vlb_weight,
+        device=device,
     )
 
 

@@ -189,7 +189,7 @@ def _by_a_copy(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def stand_in_device() -> Iterator[None]:
     """Let code pin memory and draw on the device that is not there.
 
-    Its generators are the CPU's, and AdamW is fused on it as on CUDA.
+    Its generators are the CPU's, and kernels are fused and take many tensors as on CUDA.
     """
 
     def pin_memory(tensor: Tensor, *_: object) -> Tensor:
@@ -209,6 +209,10 @@ def stand_in_device() -> Iterator[None]:
         patch(
             "torch.optim.optimizer._get_fused_kernels_supported_devices",
             lambda: ["meta", "cpu", "cuda"],
+        ),
+        patch(
+            "torch.utils._foreach_utils._get_foreach_kernels_supported_devices",
+            lambda: ["meta", "cuda"],
         ),
     ):
         yield

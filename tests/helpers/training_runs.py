@@ -11,13 +11,16 @@ import socket
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from helpers.device_counts import DEVICE
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
@@ -98,6 +101,19 @@ def a_learner(folder: Path, **options: Any) -> Learner:
     classes = 3 if config.class_conditional else None
     unet = make_unet(config, 1, classes)
     return Learner(config, make_scheduler(config).schedule, unet, Accelerator(cpu=True))
+
+
+def a_learner_far_away(folder: Path, **options: Any) -> Learner:
+    """What makes the updates of a tiny run on ``stand_in_device``, without half precision."""
+    config = tiny_config(folder, **options)
+    config = resolve(config, length=40, world_size=1, device=torch.device("cpu"))
+    unet = make_unet(config, 1, 3 if config.class_conditional else None)
+    with patch.object(Accelerator, "device", DEVICE):
+        accelerator = Accelerator(cpu=True)
+        accelerator.prepare_model = lambda network: network
+        learner = Learner(config, make_scheduler(config).schedule, unet, accelerator)
+    learner.autocast = nullcontext  # torch has none for this device
+    return learner
 
 
 def batches(learner: Learner, labels: list[int] | None = None) -> Iterator[Batch]:

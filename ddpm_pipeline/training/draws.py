@@ -1,0 +1,72 @@
+"""What an update draws on the CPU, brought to the device in one copy.
+
+Timesteps, mirrored images and dropped labels are drawn where every device draws alike, on the
+CPU, each from a stream of its own. A blocking copy for each would make the host wait several
+times in every update; they go to the device as rows of one tensor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_pipeline.common import moved, stream_generator
+from ddpm_pipeline.data import flip_coins
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.diffusion import ChosenTimesteps, TrainingObjective
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["MicroDraws", "draw_update"]
+
+
+class MicroDraws(NamedTuple):
+    """What one micro-step draws but for its noise, on the device.
+
+    Arguments:
+        chosen: Its timesteps.
+        mirrored: Which images are mirrored, bool (B,); None if none may be.
+        dropped: Which labels become the null class, bool (B,); None if none may.
+    """
+
+    chosen: ChosenTimesteps
+    mirrored: Tensor | None
+    dropped: Tensor | None
+
+
+def draw_update(
+    config: TrainingConfig, objective: TrainingObjective, t: Tensor, step: int, rank: int
+) -> list[MicroDraws]:
+    """Draw what the micro-steps of an update need.
+
+    Arguments:
+        config: Resolved.
+        objective: What is trained for.
+        t: This process's timesteps, int64 (micro-steps, B), on the CPU.
+        step: Number of the update.
+        rank: Number of the process.
+    """
+    splits = [objective.split(row) for row in t]
+    rows = [t] if splits[0] is None else [t, torch.stack([split.order for split in splits])]
+    places = [(config.seed, step, micro, rank) for micro in range(len(t))]
+    size = t.shape[1]
+    if config.random_flip:
+        coins = [flip_coins(size, stream_generator("flips", *place)) for place in places]
+        rows.append(torch.stack(coins))
+    drops = config.class_conditional and config.label_dropout > 0
+    if drops:
+        draws = [torch.rand(size, generator=stream_generator("labels", *p)) for p in places]
+        rows.append((torch.stack(draws) < config.label_dropout).long())
+    there = list(moved(torch.stack(rows), objective.device).unbind())
+    t = there.pop(0)
+    orders = None if splits[0] is None else there.pop(0)
+    return [
+        MicroDraws(
+            objective.choose(t[i], split and split._replace(order=orders[i])),
+            there[0][i].bool() if config.random_flip else None,
+            there[-1][i].bool() if drops else None,
+        )
+        for i, split in enumerate(splits)
+    ]
