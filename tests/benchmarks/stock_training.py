@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -31,28 +32,67 @@ from torch.nn import functional
 from ddpm_pipeline.networks.unets import unet_config
 
 BATCH, RESOLUTION, STEPS = 64, 28, 10_000
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, on what.
+
+    Arguments:
+        config: Of the UNet.
+        batch: Images of an update.
+        device: Where.
+    """
+
+    config: dict[str, Any]
+    batch: int = BATCH
+    device: torch.device = CPU
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a batch."""
+        side = self.config["sample_size"]
+        return self.batch, self.config["in_channels"], side, side
+
+
+SMALL = Setting(unet_config("small", resolution=RESOLUTION, channels=1))
 
 
 class Images(torch.utils.data.Dataset):
     """PNG files, decoded, resized, flipped and normalised one at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(folder.iterdir())
+    def __init__(self, folder: Path, side: int = RESOLUTION, mode: str = "L") -> None:
+        self.paths, self.side, self.mode = sorted(folder.iterdir()), side, mode
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Tensor:
         with Image.open(self.paths[i]) as file:
-            image = file.convert("L").resize((RESOLUTION, RESOLUTION), Image.Resampling.BILINEAR)
-        values = torch.from_numpy(np.array(image, np.float32)[None] / 255)
-        return (values - 0.5) / 0.5
+            size = (self.side, self.side)
+            image = file.convert(self.mode).resize(size, Image.Resampling.BILINEAR)
+        pixels = np.array(image, np.float32).reshape(*size, -1)
+        return (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - 0.5) / 0.5
 
 
-def unet() -> diffusers.UNet2DModel:
+class Resident(torch.utils.data.Dataset):
+    """The same images, decoded once and kept on the device."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.values = torch.stack([images[i] for i in range(len(images))]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """A batch by one gather; the loader leaves it as it is."""
+        return self.values[torch.tensor(indices).to(self.values.device)]
+
+
+def unet(setting: Setting = SMALL) -> diffusers.UNet2DModel:
     torch.manual_seed(0)
-    config = unet_config("small", resolution=RESOLUTION, channels=1)
-    return diffusers.UNet2DModel(**config).train()
+    return diffusers.UNet2DModel(**setting.config).to(setting.device).train()
 
 
 def endless(loader: torch.utils.data.DataLoader) -> Iterator[Tensor]:
@@ -79,10 +119,16 @@ class Stock:
 
 
 def stock_run(
-    folder: Path, precision: str, *, steps: int = STEPS, learning_rate: float = 1e-4
+    folder: Path,
+    precision: str,
+    *,
+    steps: int = STEPS,
+    learning_rate: float = 1e-4,
+    setting: Setting = SMALL,
+    resident: bool = False,
 ) -> Stock:
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    model = unet()
+    accelerator = Accelerator(cpu=setting.device.type == "cpu", mixed_precision=precision)
+    model = unet(setting)
     ema = EMAModel(
         model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
     )
@@ -90,7 +136,12 @@ def stock_run(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
     )
-    loader = torch.utils.data.DataLoader(Images(folder), batch_size=BATCH, shuffle=True)
+    images = Images(folder, setting.shape[-1], "L" if setting.shape[1] == 1 else "RGB")
+    data = Resident(images, setting.device) if resident else images
+    collate = (lambda batch: batch) if resident else None
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=setting.batch, shuffle=True, collate_fn=collate
+    )
     rate = get_scheduler(
         "cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=steps
     )
@@ -99,8 +150,8 @@ def stock_run(
 
     def step() -> None:
         clean = next(batches)
-        noise = torch.randn(clean.shape)
-        t = torch.randint(0, 1000, (len(clean),)).long()
+        noise = torch.randn(clean.shape, device=clean.device)
+        t = torch.randint(0, 1000, (len(clean),), device=clean.device).long()
         noisy = scheduler.add_noise(clean, noise, t)
         with accelerator.accumulate(model):
             loss = functional.mse_loss(model(noisy, t).sample.float(), noise.float())
@@ -121,20 +172,27 @@ def stock(folder: Path, precision: str) -> Callable[[], None]:
     return stock_run(folder, precision).step
 
 
-def bare(_: Path, precision: str) -> Callable[[], None]:
-    model = unet()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+def bare_run(
+    precision: str, *, setting: Setting = SMALL, compiled: bool = False
+) -> Callable[[], None]:
+    model, device = unet(setting), setting.device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=compiled)
+    call = torch.compile(model.to(memory_format=torch.channels_last)) if compiled else model
 
     def step() -> None:
-        noise = torch.randn(BATCH, 1, RESOLUTION, RESOLUTION)
-        t = torch.randint(0, 1000, (BATCH,))
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            output = model(noise, t).sample
+        noise = torch.randn(setting.shape, device=device)
+        t = torch.randint(0, 1000, (setting.batch,), device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = call(noise, t).sample
         functional.mse_loss(output.float(), noise).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def bare(_: Path, precision: str) -> Callable[[], None]:
+    return bare_run(precision)
 
 
 def ours(folder: Path, precision: str) -> Callable[[], None]:
