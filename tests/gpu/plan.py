@@ -60,6 +60,15 @@ PLAN = (
     Item("commands", "checks.whole", 45, "train, sample, bound, calibrate by the commands"),
     Item("one_graph", "checks.compiling", 75, "torch.compile: one graph, nothing compiled twice"),
     Item("graph_is_eager", "checks.compiling", 45, "a replayed update is the eager one"),
+    Item("ceilings", "benchmarks.ceilings", 30, "what the GPU can do", "ceilings"),
+    Item("training_small", "benchmarks.training", 100, "small, 28 px, batch 64", "training"),
+    Item("sampling_small", "benchmarks.sampling", 50, "small, 28 px, K = 50", "sampling"),
+    Item("training_ddpm", "benchmarks.training", 140, "ddpm, 32 px, batch 128", "training"),
+    Item("sampling_ddpm", "benchmarks.sampling", 45, "ddpm, 32 px, K = 50", "sampling"),
+    Item("bound_speed", "benchmarks.measures", 25, "forwards a second of the bound", "bound"),
+    Item("calibration_speed", "benchmarks.measures", 25, "10,000 forwards", "bound"),
+    Item("checkpoints", "benchmarks.stalls", 40, "how long a checkpoint stops a run", "memory"),
+    Item("training_small_512", "benchmarks.training", 60, "small, 28 px, batch 512", "training"),
 )
 """In the order in which they run: what is learnt soonest first, what is wanted least last."""
 

@@ -22,7 +22,7 @@ from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.processes import own_accelerator
 from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.run import _prepare, train
-from ddpm_pipeline.training.setup import make_scheduler, make_unet
+from ddpm_pipeline.training.setup import backend_options, make_scheduler, make_unet
 from ddpm_pipeline.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -95,9 +95,16 @@ def a_prepared(config: TrainingConfig) -> Iterator[tuple[Accelerator, Any]]:
 
 
 @contextlib.contextmanager
-def a_trainer(config: TrainingConfig) -> Iterator[Trainer]:
-    """All parts of a run, ready for updates."""
-    with a_prepared(config) as (accelerator, ready):
+def a_trainer(config: TrainingConfig, *, switches: bool = True) -> Iterator[Trainer]:
+    """All parts of a run, ready for updates.
+
+    Arguments:
+        config: Of the run.
+        switches: Whether torch's switches are the run's for the length of the block.
+    """
+    with a_prepared(config) as (accelerator, ready), contextlib.ExitStack() as stack:
+        if switches:
+            stack.enter_context(backend_options(ready.config))
         trainer = Trainer(ready.config, accelerator, ready.data, derived=ready.derived)
         trainer.learner.unet.train()
         try:

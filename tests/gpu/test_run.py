@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -65,9 +66,17 @@ def test_a_bound_that_is_missed_is_the_verdict(value: float, verdict: str) -> No
 
 
 def test_speeds_are_not_judged_in_a_rehearsal() -> None:
-    for judges, verdict in ((True, "misses"), (False, "holds")):
+    for judges, verdict in ((True, "misses"), (False, "measured")):
         found = Found(judges_speed=judges)
         found.speed_at_least("ratio", 1.0, 8.0)
         found.speed_at_most("share", 0.5, 0.1)
         assert found.verdict == verdict
-    assert Found().verdict == "measured"
+
+
+def test_what_was_found_so_far_is_kept(tmp_path: Path) -> None:
+    found = Found(kept=tmp_path / "found.json")
+    found.table("loop", "images/s")
+    found.row("ours", 3.0)
+    assert json.loads((tmp_path / "found.json").read_text())["rows"] == [["ours", 3.0]]
+    found.at_most("a gap", 2.0, 1.0)
+    assert json.loads((tmp_path / "found.json").read_text()) == found.to_dict()

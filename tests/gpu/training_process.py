@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ddpm_pipeline import TrainingConfig, train
+from ddpm_pipeline.training.setup import backend_options
 from ddpm_pipeline.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _run(options: dict[str, Any], shards: bool, environment: dict[str, str]) -> 
         return
     with a_prepared(config) as (accelerator, ready):
         settled = ready.config.replace(fsdp=True)
-        Trainer(settled, accelerator, ready.data, derived=ready.derived).run()
+        with backend_options(settled):
+            Trainer(settled, accelerator, ready.data, derived=ready.derived).run()
 
 
 def differing_tensors(first: str, second: str) -> int:

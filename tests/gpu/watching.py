@@ -45,10 +45,8 @@ class Worker:
         words = [str(folder), *(["--rehearse"] if rehearse else [])]
         words += ["--data", data] if data else []
         self._command = [sys.executable, "-m", module, *words]
-        self._environment, self._log = (
-            environment(folder, rehearse=rehearse),
-            folder / "worker.log",
-        )
+        self._environment = environment(folder, rehearse=rehearse)
+        self._log, self._kept = folder / "worker.log", folder / "found.json"
         self._process: subprocess.Popen | None = None
         self.about: dict[str, Any] = {}
 
@@ -97,9 +95,10 @@ class Worker:
     def ask(self, name: str, seconds: float) -> dict[str, Any]:
         """Have an item run; what it found, or that it took too long or ended its process."""
         began = time.monotonic()
+        self._kept.unlink(missing_ok=True)
         try:
             self.start(min(seconds, _START) if self.about else _START)
-            self._process.stdin.write(f"{name}\n".encode())
+            self._process.stdin.write(f"{name} {seconds:.1f}\n".encode())
             self._process.stdin.flush()
         except (RuntimeError, OSError) as error:
             self.stop()
@@ -109,10 +108,17 @@ class Worker:
             verdict = "timed out" if found == "" else "failed"
             figure = f"after {seconds:.0f} s" if found == "" else self._why(found)
             self.stop()
-            return _nothing(verdict, figure, began)
+            return {**_nothing(verdict, figure, began), **self._found_so_far()}
         if not found["usable"]:
             self.stop()
         return found
+
+    def _found_so_far(self) -> dict[str, Any]:
+        """What an item that was ended had found by then."""
+        if not self._kept.exists():
+            return {}
+        found = json.loads(self._kept.read_text(encoding="utf-8"))
+        return {name: found[name] for name in NOTHING}
 
     def _read(self, seconds: float) -> dict[str, Any] | str:
         """The next line as JSON; "" after so many seconds, or how the process ended."""

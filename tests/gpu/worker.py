@@ -2,8 +2,9 @@
 
     python -m gpu.worker FOLDER [--rehearse] [--data FASHION_MNIST]
 
-reads names of items on standard input and answers each with a line of JSON. What items print goes
-to standard error. Whoever asks ends the process when an item takes too long.
+reads names of items, each with the seconds it has, on standard input and answers each with a line
+of JSON. What items print goes to standard error. Whoever asks ends the process when an item takes
+too long; what it had found by then is in FOLDER/found.json.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["answer"]
 
 
-def answer(item: Item, place: Place) -> dict[str, Any]:
+def answer(item: Item, place: Place, seconds: float) -> dict[str, Any]:
     """Run an item; what it found, or why it found nothing."""
     from gpu.found import Found, NotBuilt
 
-    began, found = time.perf_counter(), Found(judges_speed=place.on_gpu)
-    error: str | None = None
+    began = time.perf_counter()
+    kept = place.folder / "found.json"
+    kept.unlink(missing_ok=True)
+    found = Found(place.on_gpu, time.monotonic() + seconds, kept)
     try:
         function = getattr(importlib.import_module(f"gpu.{item.module}"), item.name)
         function(place, found)
@@ -40,9 +43,9 @@ def answer(item: Item, place: Place) -> dict[str, Any]:
     except NotBuilt as reason:
         result = {**found.to_dict(), "verdict": "not built", "figure": str(reason)}
     except Exception as failure:  # noqa: BLE001 - other items still run
-        error = traceback.format_exc()
         figure = f"{type(failure).__name__}: {failure}".partition("\n")[0][:200]
-        result = {**found.to_dict(), "verdict": "failed", "figure": figure, "error": error}
+        result = {**found.to_dict(), "verdict": "failed", "figure": figure}
+        result["error"] = traceback.format_exc()
     return {**result, "seconds": round(time.perf_counter() - began, 2), "usable": _tidy(place)}
 
 
@@ -51,8 +54,6 @@ def _tidy(place: Place) -> bool:
     import torch
 
     torch.use_deterministic_algorithms(False)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = True
     gc.collect()
     if not place.on_gpu:
         return True
@@ -90,7 +91,8 @@ def main() -> None:
 
     say({"machine": describe(device), "has_device": is_gpu or options.rehearse})
     for line in sys.stdin:
-        say(answer(items[line.strip()], place))
+        name, seconds = line.split()
+        say(answer(items[name], place, float(seconds)))
 
 
 if __name__ == "__main__":

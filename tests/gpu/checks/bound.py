@@ -8,6 +8,7 @@ import torch
 from gpu.runs import a_model, some_images
 
 from ddpm_pipeline import DDPMPipeline, variational_bound
+from ddpm_pipeline.common import float32_arithmetic
 
 if TYPE_CHECKING:
     from gpu.found import Found
@@ -33,11 +34,10 @@ def bound_agrees(place: Place, found: Found) -> None:
     """Whatever training has switched on in the process, the bound is in IEEE arithmetic."""
     reference = bound_of(place, torch.device("cpu"))
     found.note(cpu=reference.bits_per_dim)
-    for name, allows in {"as torch starts": None, "TF32 on": True, "TF32 off": False}.items():
-        if allows is not None:
-            torch.backends.cuda.matmul.allow_tf32 = allows
-            torch.backends.cudnn.allow_tf32 = allows
-        ours = bound_of(place, place.device)
+    for allows in (False, True):
+        with float32_arithmetic(tf32=allows):
+            ours = bound_of(place, place.device)
+        name = "TF32 on" if allows else "TF32 off"
         gap = abs(ours.bits_per_dim - reference.bits_per_dim)
         found.at_most(f"bits/dim from the CPU's, {name}", gap, 1e-5)
         worst = (ours.per_example - reference.per_example).abs().max()

@@ -11,6 +11,7 @@ from gpu.runs import a_learner, a_trainer, run_options, some_images
 from torch import Tensor, nn
 
 from ddpm_pipeline import TrainingConfig, train
+from ddpm_pipeline.common import float32_arithmetic
 from ddpm_pipeline.training.averages import WeightAverages
 from ddpm_pipeline.training.optimizers import hidden_kernels, make_optimizer
 
@@ -27,16 +28,16 @@ def relative(ours: Tensor, reference: Tensor) -> float:
 
 def one_update(place: Place, found: Found) -> None:
     """Losses and gradients of the same images, noise and weights, in IEEE float32."""
-    torch.backends.cudnn.allow_tf32 = False
     x_0 = some_images(place, 16)
     generator = torch.Generator().manual_seed(0)
     eps = torch.randn(x_0.shape, generator=generator)
     t = torch.linspace(0, place.T - 1, 16).long()
     losses, gradients = {}, {}
     for device in (CPU, place.device):
-        learner = a_learner(place, device, mixed_precision="no", allow_tf32=False)
-        found_losses = learner.losses(x_0.to(device), None, eps.to(device), t)
-        found_losses.mean().backward()
+        learner = a_learner(place, device, mixed_precision="no")
+        with float32_arithmetic(tf32=False):
+            found_losses = learner.losses(x_0.to(device), None, eps.to(device), t)
+            found_losses.mean().backward()
         losses[device] = found_losses.detach()
         gradients[device] = {k: p.grad for k, p in learner.unet.named_parameters()}
     found.at_most("losses from the CPU's", relative(losses[place.device], losses[CPU]), 1e-5)
