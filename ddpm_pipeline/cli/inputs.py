@@ -2,6 +2,7 @@
 
     on_hub = not_here(model="model", data="photos/", samples=None)      what only the Hub can tell
     check_output_folder("output_dir", "results")                        other answers of this disk
+    require_split("photos/", "test")                                    a folder in it
     ask_hub(on_hub)                                                     once and shortly
 
 A name that is nothing here is asked for on the Hub if it can be one of the Hub. All that can be
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddpm_pipeline.common import check_data, check_exists, check_model
+from ddpm_pipeline.data import is_shards
 
-__all__ = ["HubName", "ask_hub", "not_here", "require_features"]
+__all__ = ["HubName", "ask_hub", "not_here", "require_features", "require_split"]
+
+_HELD_OUT = "validation"  # may be what the model's training held out, which only its file tells
 
 
 class HubName(NamedTuple):
@@ -78,6 +82,23 @@ def _ask_for_data_set(option: str, name: str) -> None:
             f"{given} is no path here, and the Hub could not be asked for a data set of that "
             f"name: {error}"
         ) from error
+
+
+def require_split(source: str | None, split: str | None) -> None:
+    """Refuse images here of which names of files tell that they cannot be read.
+
+    Arguments:
+        source: Where they are; None is not given.
+        split: Which part of them.
+    Raises:
+        ValueError, FileNotFoundError: As ``check_source``.
+    """
+    if source is None or split == _HELD_OUT:
+        return
+    if Path(source).expanduser().exists() or is_shards(source):
+        from ddpm_pipeline.data import check_source  # which needs NumPy and Pillow
+
+        check_source(source, split)
 
 
 def require_features(features: str | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
-from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features
+from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features, require_split
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_exists, check_output_folder, no_empty_folder
 
@@ -33,7 +33,7 @@ def run_measurement(
 
     Arguments:
         options: The dataclass of the command's options, with model, data and output_dir; it may
-            have bound_data, samples and features too.
+            have split, bound_data, bound_split, samples and features too.
         argv: The arguments.
         prog: How the command is called.
         measure: Does the work, and gives the paragraphs to print.
@@ -60,4 +60,6 @@ def _check_places(config: object, output: str) -> None:
     if samples is not None:
         check_exists("samples", samples, "; `ddpm sample` draws them")
     check_output_folder("output_dir", output)
+    require_split(config.data, getattr(config, "split", None))
+    require_split(getattr(config, "bound_data", None), getattr(config, "bound_split", None))
     ask_hub(on_hub)

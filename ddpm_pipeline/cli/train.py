@@ -19,6 +19,7 @@ from ddpm_pipeline.training import (
     PRESETS,
     TrainingConfig,
     check_sources,
+    check_splits,
     check_start,
     check_typed,
     giving_way,
@@ -147,6 +148,7 @@ def _check_places(arguments: TrainArguments) -> None:
     on_hub = not_here(dataset_name=config.dataset_name)
     if not arguments.dry_run:
         check_start(config)
+    check_splits(config)
     ask_hub(on_hub)
 
 

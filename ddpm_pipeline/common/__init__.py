@@ -34,12 +34,11 @@ if TYPE_CHECKING:
     from ddpm_pipeline.common.fingerprints import (
         check_weights,
         file_hash,
-        key_of,
-        stat_key,
         tensors_hash,
         weights_hash,
         weights_hashes,
     )
+    from ddpm_pipeline.common.keys import key_of, stat_key
     from ddpm_pipeline.common.odd_names import load_tensors, utf8_alias
     from ddpm_pipeline.common.option_names import as_typed, names_option
     from ddpm_pipeline.common.paths import (
@@ -73,9 +72,8 @@ __getattr__, __dir__, __all__ = lazy_face(
             "TEMPORARY_PATTERN discard_unfinished sync_path write_aside write_bytes write_figure "
             "write_json write_picture write_text written_aside"
         ),
-        "fingerprints": (
-            "check_weights file_hash key_of stat_key tensors_hash weights_hash weights_hashes"
-        ),
+        "fingerprints": "check_weights file_hash tensors_hash weights_hash weights_hashes",
+        "keys": "key_of stat_key",
         "odd_names": "load_tensors utf8_alias",
         "option_names": "as_typed names_option",
         "paths": (

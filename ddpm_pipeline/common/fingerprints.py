@@ -1,4 +1,4 @@
-"""Hashes by which content is known again: of values, of files, of tensors, of a network's weights.
+"""Hashes by which content is known again: of a file, of tensors, of a network's weights.
 
 Weights are known by SHA-256 hashes, one for each precision that they may be loaded in: what knows
 float32 weights also knows their float16 and bfloat16 roundings.
@@ -7,12 +7,10 @@ float32 weights also knows their float16 and bfloat16 roundings.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 __all__ = [
     "check_weights",
     "file_hash",
-    "key_of",
-    "stat_key",
     "tensors_hash",
     "weights_hash",
     "weights_hashes",
@@ -39,17 +35,6 @@ logger = logging.getLogger(__name__)
 
 # By network: the versions of its parameters when they were hashed, and the hash.
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[object, str]] = weakref.WeakKeyDictionary()
-
-
-def key_of(*parts: Any) -> str:  # noqa: ANN401 (anything JSON can hold)
-    """Hash JSON values to 128 bits, as 32 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def stat_key(paths: Sequence[Path], *more: object) -> str:
-    """Hash names, sizes and times of files: the quick key of their content."""
-    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    return key_of(stats, *more)
 
 
 def file_hash(path: Path) -> str:

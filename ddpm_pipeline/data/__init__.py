@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         unit_range,
     )
     from ddpm_pipeline.data.places import default_cache_dir
-    from ddpm_pipeline.data.sources.arrays import is_idx_folder
-    from ddpm_pipeline.data.sources.datasets import is_dataset_path
-    from ddpm_pipeline.data.sources.folders import folder_source
+    from ddpm_pipeline.data.sources.first_look import check_source
+    from ddpm_pipeline.data.sources.kinds import data_kind
     from ddpm_pipeline.data.sources.names import source_name
+    from ddpm_pipeline.data.sources.shard_files import is_shards
     from ddpm_pipeline.data.streams import ImageStream, open_stream
     from ddpm_pipeline.data.training_images import (
         TRAINING_IMAGES_NAME,
@@ -60,10 +60,10 @@ __getattr__, __dir__, __all__ = lazy_face(
             "uint8_from_unit_range unit_range"
         ),
         "places": "default_cache_dir",
-        "sources.arrays": "is_idx_folder",
-        "sources.datasets": "is_dataset_path",
-        "sources.folders": "folder_source",
+        "sources.first_look": "check_source",
+        "sources.kinds": "data_kind",
         "sources.names": "source_name",
+        "sources.shard_files": "is_shards",
         "streams": "ImageStream open_stream",
         "training_images": ("TRAINING_IMAGES_NAME KnownImages described_overlap training_overlap"),
     },

@@ -29,7 +29,8 @@ from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.data.sources.library import import_datasets
-from ddpm_pipeline.data.sources.shards import is_shards, load_shards
+from ddpm_pipeline.data.sources.shard_files import is_shards
+from ddpm_pipeline.data.sources.shards import load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
 from ddpm_pipeline.data.training_images import open_split
 from ddpm_pipeline.networks import ModelFacts, facts_of

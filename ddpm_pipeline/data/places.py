@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from huggingface_hub.constants import HF_HOME
-
 __all__ = ["default_cache_dir"]
 
 
 def default_cache_dir() -> Path:
     """Give `$DDPM_PIPELINE_CACHE`, or else `$HF_HOME/ddpm_pipeline/images`."""
-    given = os.environ.get("DDPM_PIPELINE_CACHE")
-    return Path(given).expanduser() if given else Path(HF_HOME, "ddpm_pipeline", "images")
+    if given := os.environ.get("DDPM_PIPELINE_CACHE"):
+        return Path(given).expanduser()
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME, "ddpm_pipeline", "images")

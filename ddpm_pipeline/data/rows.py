@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ddpm_pipeline.common import stream_generator, stream_key
-from ddpm_pipeline.data.sources.shards import check_shards
+from ddpm_pipeline.data.sources.shard_files import check_shards
 from ddpm_pipeline.data.sources.source import one_line
 
 if TYPE_CHECKING:

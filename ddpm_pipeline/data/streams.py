@@ -89,13 +89,14 @@ def open_stream(
     may end one and begin the next.
 
     Arguments:
-        source: A folder of .tar (webdataset) or .parquet shards, or of images with a
-            metadata.jsonl; shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
+        source: A folder of .tar (webdataset) or .parquet shards, nested or not, or of images;
+            shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
             the name of a data set on the Hub; or a `datasets.IterableDataset`.
         resolution, channels, fit, crop, value_range, background, max_pixels: As for `open_images`,
             but `channels` is not found out.
         batch_size: How many images this process takes at a time.
-        split: Which part; "train" unless given. For a folder, the shards with that in their name.
+        split: Which part; "train" unless given. For a folder, the shards whose names say so, or
+            the images in a folder in it, as for `open_images`.
         seed: What the order and the random crops follow from.
         rank, world_size: This process among all that train together.
         shuffle_buffer: How many images are read and permuted together; 0 keeps the order of the
@@ -118,8 +119,8 @@ def open_stream(
     check_integer("shuffle_buffer", shuffle_buffer, least=0)
     settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     dataset, shards = open_shards(source, split)
-    if split is None and not shards and is_folder(source):
-        report_unread(check_folder(Path(source).expanduser()), strict)
+    if not shards and is_folder(source):
+        report_unread(check_folder(Path(source).expanduser(), split), strict)
     kind = image_kind(dataset.features, find_image_column(dataset.features, image_column))
     check_range(kind.dtype, value_range)
     classes = None

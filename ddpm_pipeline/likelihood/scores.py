@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import process_state, write_picture
-from ddpm_pipeline.data import (
-    ImageData,
-    contact_sheet,
-    folder_source,
-    is_dataset_path,
-    is_idx_folder,
-)
+from ddpm_pipeline.data import ImageData, contact_sheet, data_kind
 from ddpm_pipeline.likelihood.config import ScoreConfig
 from ddpm_pipeline.likelihood.figures import save_scores
 from ddpm_pipeline.likelihood.report import BoundReport
@@ -52,14 +46,8 @@ def scores_of_saved_model(config: ScoreConfig) -> BoundReport:
 
 def _names(config: ScoreConfig, data: ImageData) -> Sequence[str]:
     """Give the file names of the images, or their numbers in the data without files."""
-    numbers = data.members.tolist()
-    path = Path(config.data).expanduser()
-    has_files = path.is_dir() and not is_idx_folder(path) and not is_dataset_path(path)
-    # Images that could not be read are left out of the data, but not of the folder.
-    if not has_files or data.skipped:
-        return [str(i) for i in numbers]
-    source = folder_source(path, config.split)
-    return [source.name(i) for i in numbers]
+    has_files = data_kind(Path(config.data).expanduser()) == "images"
+    return data.names if has_files else [str(i) for i in data.members.tolist()]
 
 
 def _save_extremes(report: BoundReport, data: ImageData, path: Path, count: int) -> None:

@@ -12,7 +12,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import PRESETS, TrainingConfig
     from ddpm_pipeline.training.given import check_typed, giving_way, idle_options
-    from ddpm_pipeline.training.paths import check_sources, check_start
+    from ddpm_pipeline.training.paths import check_sources, check_splits, check_start
     from ddpm_pipeline.training.run import dry_run, train
     from ddpm_pipeline.training.storage.export import (
         CheckpointModel,
@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "config": "PRESETS TrainingConfig",
         "given": "check_typed giving_way idle_options",
-        "paths": "check_sources check_start",
+        "paths": "check_sources check_splits check_start",
         "run": "dry_run train",
         "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "trainer": "TrainingResult",

@@ -2,6 +2,7 @@
 
 check_sources(config)      the images are here, as far as they are not on the Hub
 check_start(config)        there is a checkpoint to go on from, and no other run in the way
+check_splits(config)       the splits are in the folders that are read
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_pipeline.common import check_exists, check_output_folder, is_repo_id
+from ddpm_pipeline.data import is_shards
 from ddpm_pipeline.hub import parse_hub_checkpoint
+from ddpm_pipeline.training.messages import naming_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["check_given_checkpoint", "check_sources", "check_start", "refuse_used_folder"]
-
-
-_SHARDS = (".tar", ".tar.gz", ".tgz")
+__all__ = [
+    "check_given_checkpoint",
+    "check_sources",
+    "check_splits",
+    "check_start",
+    "refuse_used_folder",
+]
 
 
 def check_sources(config: TrainingConfig) -> None:
@@ -38,9 +44,29 @@ def check_sources(config: TrainingConfig) -> None:
     for name, path in paths.items():
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
-            _refuse_shards(name, Path(path).expanduser())
+            _refuse_shards(name, path)
     if config.streaming:
         _refuse_whole_files(config.train_data_dir)
+
+
+def check_splits(config: TrainingConfig) -> None:
+    """Look for the images of each split, as far as they are here and their names tell.
+
+    Raises:
+        ValueError: If there are none, there is no such split, or it is not clear which to read.
+        FileNotFoundError: If shards are missing.
+    """
+    from ddpm_pipeline.data import check_source  # which needs NumPy and Pillow
+
+    train, held_out = config.train_data_dir, config.validation_data_dir
+    looks = [("train_data_dir", "train_split", train, config.train_split)]
+    if config.validation_split is not None:
+        looks += [("train_data_dir", "validation_split", train, config.validation_split)]
+    looks += [("validation_data_dir", "validation_split", held_out, None)]
+    for option, named, source, split in looks:
+        if source is not None:
+            with naming_options(option, named):
+                check_source(source, split)
 
 
 def _refuse_whole_files(path: str | None) -> None:
@@ -50,28 +76,26 @@ def _refuse_whole_files(path: str | None) -> None:
         ValueError: If it is one.
     """
     file = Path(path or "").expanduser()
-    if file.is_file() and not file.name.endswith((".tar", ".parquet")):
+    if file.is_file() and file.suffix.lower() not in {".tar", ".parquet"}:
         raise ValueError(
             f"train_data_dir={path!r} is neither .tar nor .parquet shards, which are what "
             "streaming=True reads; leave it out"
         )
 
 
-def _refuse_shards(option: str, path: Path) -> None:
+def _refuse_shards(option: str, source: str) -> None:
     """Refuse .tar shards, which are only streamed.
 
     Raises:
-        ValueError: If it is one, or a folder that holds nothing else.
+        ValueError: If it is one, or a folder of them.
     """
-    names = [path.name] if path.is_file() else [p.name for p in path.iterdir() if p.is_file()]
-    holds_folders = path.is_dir() and any(p.is_dir() for p in path.iterdir())
-    if not names or holds_folders or not all(name.endswith(_SHARDS) for name in names):
+    if not is_shards(source):
         return
     if option == "validation_data_dir":
         remedy = "held-out images must be files, arrays or a data set"
     else:
         remedy = "give streaming=True and max_train_steps to read them as they go"
-    raise ValueError(f"{option}={str(path)!r} holds .tar shards; {remedy}")
+    raise ValueError(f"{option}={source!r} holds .tar shards; {remedy}")
 
 
 def check_start(config: TrainingConfig) -> None:

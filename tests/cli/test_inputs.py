@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_pipeline.cli.inputs import HubName, ask_hub, not_here, require_features
+from ddpm_pipeline.cli.inputs import (
+    HubName,
+    ask_hub,
+    not_here,
+    require_features,
+    require_split,
+)
 from ddpm_pipeline.hub import HubError, NotOnHubError
 
 
@@ -68,3 +74,12 @@ def test_a_missing_file_of_features_is_refused(here: None) -> None:
         require_features("no.py")
     for name in (None, "inception", "photos"):
         require_features(name)
+
+
+def test_images_that_their_names_tell_to_be_missing_are_refused(here: None) -> None:
+    for source, split in ((None, None), ("alice/photos", "no"), ("photos", "validation")):
+        require_split(source, split)
+    with pytest.raises(ValueError, match="split='no': 'photos' has no such folder"):
+        require_split("photos", "no")
+    with pytest.raises(FileNotFoundError, match=r"x-\*\.tar' matches no shards"):
+        require_split("x-*.tar", None)

@@ -31,6 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     (tmp_path / "model/model_index.json").write_text("{}")
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "photos/a.png").touch()
     return tmp_path
 
 

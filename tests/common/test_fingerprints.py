@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,8 +19,6 @@ from ddpm_pipeline.common import fingerprints
 from ddpm_pipeline.common.fingerprints import (
     check_weights,
     file_hash,
-    key_of,
-    stat_key,
     tensors_hash,
     weights_hash,
     weights_hashes,
@@ -192,32 +189,6 @@ def test_what_cannot_be_compared_passes_with_a_warning(caplog: pytest.LogCapture
     caplog.clear()
     check_weights(weights_hashes(make_network()), make_network().to("meta"))
     assert "cannot tell whether these" in caplog.text
-
-
-def test_a_key_is_the_hash_of_json() -> None:
-    text = json.dumps(["x", {"a": 1, "b": [2, None]}], sort_keys=True)
-    assert key_of("x", {"b": [2, None], "a": 1}) == hashlib.sha256(text.encode()).hexdigest()[:32]
-    assert len({key_of(), key_of(1), key_of("1"), key_of([1]), key_of(1, None)}) == 5
-
-
-def test_the_key_of_files_follows_names_sizes_and_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"12")
-    os.utime(path, ns=(10**18, 10**18))
-    keys = [stat_key([path]), stat_key([path], "more")]
-    monkeypatch.chdir(tmp_path)
-    assert stat_key([Path("a.bin")]) == keys[0]
-    path.write_bytes(b"123")
-    os.utime(path, ns=(10**18, 10**18))
-    keys.append(stat_key([path]))
-    os.utime(path, ns=(10**18, 10**18 + 1))
-    keys.append(stat_key([path]))
-    keys.append(stat_key([path.rename(tmp_path / "b.bin")]))
-    assert len(set(keys)) == 5
-    with pytest.raises(FileNotFoundError):
-        stat_key([path])
 
 
 def test_the_hash_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:

@@ -14,6 +14,12 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cli.score import run
+from ddpm_pipeline.data import (
+    TRAINING_IMAGES_NAME,
+    KnownImages,
+    open_images,
+    split_validation,
+)
 from ddpm_pipeline.likelihood.config import ScoreConfig
 from ddpm_pipeline.likelihood.scores import scores_of_saved_model
 
@@ -119,12 +125,22 @@ def test_images_without_files_go_by_their_number(setting: dict, tmp_path: Path) 
     assert [row["name"] for row in rows_of(tmp_path / "out")] == ["0", "1", "2"]
 
 
-def test_images_that_cannot_be_read_leave_numbers_only(
+def test_images_that_cannot_be_read_are_left_out_of_the_names(
     setting: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "images" / "05.png").write_bytes(b"nothing")
     scores_of_saved_model(ScoreConfig(**setting, num_shown=0))
-    assert [row["name"] for row in rows_of(tmp_path / "model")] == [str(i) for i in range(12)]
+    names = [f"{i:02d}.png" for i in range(12) if i != 5]
+    assert [row["name"] for row in rows_of(tmp_path / "model")] == [*names, "sub/odd.png"]
+
+
+def test_what_training_held_out_has_its_names(setting: dict, tmp_path: Path) -> None:
+    data = open_images(setting["data"], resolution=8, progress=False)
+    parts = split_validation(data, 4, seed=3)
+    held_out = {"size": 4, "seed": 3, "split": None}
+    KnownImages.of_training(*parts, held_out).save(tmp_path / "model" / TRAINING_IMAGES_NAME)
+    scores_of_saved_model(ScoreConfig(**setting, split="validation"))
+    assert [row["name"] for row in rows_of(tmp_path / "model")] == parts[1].names
 
 
 def test_fewer_images_than_places_are_each_shown_twice(setting: dict, tmp_path: Path) -> None:

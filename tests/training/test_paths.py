@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.paths import check_sources, check_start
+from ddpm_pipeline.training.paths import check_sources, check_splits, check_start
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,18 @@ def test_a_run_that_could_not_begin_is_refused(
 ) -> None:
     with pytest.raises(kind, match=said):
         check_start(config(**options))
+
+
+def test_splits_are_looked_for_by_the_options_that_name_them() -> None:
+    for name in ("photos/train/a.png", "photos/test/b.png"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+    check_splits(config(train_split="test", validation_split="train"))
+    check_splits(config(validation_data_dir="photos/test"))
+    check_splits(TrainingConfig(dataset_name="alice/photos", train_split="any"))
+    with pytest.raises(ValueError, match=r"^train_split='no': 'photos' has no such folder"):
+        check_splits(config(train_split="no"))
+    with pytest.raises(ValueError, match=r"^validation_split='no': 'photos' has no such folder"):
+        check_splits(config(validation_split="no"))
+    with pytest.raises(ValueError, match=r"^validation_data_dir: 'model' holds no images"):
+        check_splits(config(validation_data_dir="model"))

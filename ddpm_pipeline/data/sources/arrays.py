@@ -17,9 +17,10 @@ from zipfile import is_zipfile
 import numpy as np
 
 from ddpm_pipeline.common import stat_key
+from ddpm_pipeline.data.sources.kinds import IDX_PATTERN
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
-__all__ = ["array_source", "file_source", "idx_folder_source", "is_idx_folder"]
+__all__ = ["array_source", "check_suffix", "choose_idx", "file_source", "idx_folder_source"]
 
 _IDX_UINT8 = 0x08
 
@@ -36,18 +37,27 @@ def file_source(path: Path, split: str | None = None, labels: bool = False) -> S
     Raises:
         ValueError: If the file cannot be read, holds no such array, or one that is not images.
     """
+    check_suffix(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         refuse("a .npy file, which holds images only", split=split, labels=labels or None)
         return array_source(_map_npy(path), path.name, stat_key([path]))
     if suffix == ".npz":
         return _npz_source(path, split, labels)
-    if "idx" in path.name:
-        refuse("an IDX file", split=split)
-        return _idx_source(path, labels)
-    raise ValueError(
-        f"{str(path)!r} is none of .npy, .npz, .parquet, an IDX file or a folder of images"
-    )
+    refuse("an IDX file", split=split)
+    return _idx_source(path, labels)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that its name tells to be no array.
+
+    Raises:
+        ValueError: If it is none of those that ``file_source`` reads.
+    """
+    if path.suffix.lower() not in {".npy", ".npz"} and "idx" not in path.name:
+        raise ValueError(
+            f"{str(path)!r} is none of .npy, .npz, .parquet, an IDX file or a folder of images"
+        )
 
 
 def _map_npy(path: Path) -> np.ndarray:
@@ -157,11 +167,6 @@ def _channels_last(shape: tuple[int, ...], name: str) -> bool:
     return last
 
 
-def is_idx_folder(folder: Path) -> bool:
-    """Tell whether a folder holds files like those of MNIST."""
-    return bool(_idx_files(folder))
-
-
 def idx_folder_source(folder: Path, split: str | None = None, labels: bool = False) -> Source:
     """Find the images of one split in a folder of IDX files, packed with gzip or not.
 
@@ -172,15 +177,19 @@ def idx_folder_source(folder: Path, split: str | None = None, labels: bool = Fal
     Raises:
         ValueError: If the split does not name exactly one images file, or a file is damaged.
     """
-    return _idx_source(_choose_idx(folder, split), labels)
+    return _idx_source(choose_idx(folder, split), labels)
 
 
 def _idx_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*images*idx*ubyte*") if p.is_file())
+    return sorted(p for p in folder.glob(IDX_PATTERN) if p.is_file())
 
 
-def _choose_idx(folder: Path, split: str | None) -> Path:
-    """Find the images file of a split; an unpacked file comes before its .gz."""
+def choose_idx(folder: Path, split: str | None) -> Path:
+    """Find the images file of a split; an unpacked file comes before its .gz.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
     parts = ("t10k", "test") if split in {"test", "t10k"} else (split or "train",)
     found = [p for p in _idx_files(folder) if any(part in p.name for part in parts)]
     if len({p.name.removesuffix(".gz") for p in found}) != 1:

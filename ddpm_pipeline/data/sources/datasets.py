@@ -19,8 +19,10 @@ from ddpm_pipeline.data.sources.columns import (
     image_kind,
     select_encoded,
 )
+from ddpm_pipeline.data.sources.kinds import suffix_of, walk
 from ddpm_pipeline.data.sources.library import content_key, import_datasets, plain_path
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
+from ddpm_pipeline.data.sources.splits import check_one_split
 
 if TYPE_CHECKING:
     import datasets
@@ -28,17 +30,8 @@ if TYPE_CHECKING:
 __all__ = [
     "choose_split",
     "dataset_source",
-    "is_dataset_path",
     "load_dataset",
 ]
-
-
-def is_dataset_path(path: Path) -> bool:
-    """Tell whether `datasets` opens a path: parquet, a saved data set, or no path here at all."""
-    if path.is_dir():
-        saved = any((path / n).is_file() for n in ("state.json", "dataset_dict.json"))
-        return saved or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
-    return path.suffix.lower() == ".parquet" or not path.exists()
 
 
 def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datasets.Dataset":
@@ -51,13 +44,17 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
     path = Path(source).expanduser()
     check_data("source", os.fspath(source))
     library = import_datasets()
+    if path.is_dir() and split is None:
+        _check_files(path)
     try:
         if path.is_file():
             data = library.load_dataset("parquet", data_files=plain_path(path))
         elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             data = library.load_from_disk(plain_path(path))
+        elif path.is_dir():
+            data = library.load_dataset(plain_path(path))
         else:
-            data = library.load_dataset(plain_path(path) if path.exists() else os.fspath(source))
+            data = library.load_dataset(os.fspath(source))
     except Exception as error:  # many types, one for each way to be absent or damaged
         reason = one_line(error)[:300]
         if path.exists():
@@ -66,6 +63,16 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
             f"{os.fspath(source)!r} is neither a path here nor a data set on the Hub: {reason}"
         ) from error
     return choose_split(data, split)
+
+
+def _check_files(root: Path) -> None:
+    """Refuse parquet files of which `datasets` would leave out those that say no split.
+
+    A README.md, which may say what belongs to which split, has the last word.
+    """
+    if not (root / "README.md").is_file():
+        files = [prefix + entry.name for prefix, _, found in walk(root) for entry in found]
+        check_one_split(root, [name for name in files if suffix_of(name) == ".parquet"])
 
 
 def choose_split(data: Any, split: str | None) -> "datasets.Dataset":  # noqa: ANN401

@@ -16,14 +16,10 @@ import numpy as np
 from torch import Tensor
 
 from ddpm_pipeline.data.findings import Named, describe_named, printable
-from ddpm_pipeline.data.sources.arrays import (
-    array_source,
-    file_source,
-    idx_folder_source,
-    is_idx_folder,
-)
-from ddpm_pipeline.data.sources.datasets import dataset_source, is_dataset_path, load_dataset
+from ddpm_pipeline.data.sources.arrays import array_source, file_source, idx_folder_source
+from ddpm_pipeline.data.sources.datasets import dataset_source, load_dataset
 from ddpm_pipeline.data.sources.folders import folder_source
+from ddpm_pipeline.data.sources.kinds import data_kind
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
 __all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
@@ -53,13 +49,14 @@ def find_source(
             f"got {type(source).__name__}"
         )
     path = Path(source).expanduser()
-    if is_dataset_path(path):
+    kind = data_kind(path)
+    if kind == "dataset":
         return dataset_source(load_dataset(source, split), labels=labels, **columns)
     refuse(repr(printable(str(path))), image_column=image_column)
-    if path.is_dir() and not is_idx_folder(path):
+    if kind in {"images", "shards", "nothing"}:
         return folder_source(path, split, labels, label_column)
     refuse(repr(printable(str(path))), label_column=label_column)
-    return (file_source if path.is_file() else idx_folder_source)(path, split, labels)
+    return (file_source if kind == "file" else idx_folder_source)(path, split, labels)
 
 
 def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:

@@ -8,18 +8,25 @@ Images come in the order of their names, on every machine. Files that may be ima
 read, because of their suffix, are counted and named.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ddpm_pipeline.common import key_of
 from ddpm_pipeline.data.findings import Named, describe_named, grouped, printable
-from ddpm_pipeline.data.sources.metadata import METADATA_NAMES, metadata_labels
+from ddpm_pipeline.data.sources.kinds import (
+    METADATA_NAMES,
+    is_image_name,
+    refuse_mixture,
+    suffix_of,
+    walk,
+)
+from ddpm_pipeline.data.sources.metadata import metadata_labels
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
 
@@ -56,15 +63,7 @@ def folder_source(
     """
     if not labels:
         refuse("images without labels=True", label_column=label_column)
-    root, taken = choose_split_folder(root, split, is_image_name)
-    found = _scan(root)
-    if not found.images:
-        unread = f"; not read are {describe_named(found.unread)}" if found.unread else ""
-        raise ValueError(
-            f"{printable(str(root))!r} holds no images ({found.others} other files{unread})"
-        )
-    if split is None:
-        check_nested_splits(root, found.folders)
+    root, found, taken = _find_images(root, split)
     names = [name for name, _, _ in found.images]
     classes, labels_from = (None, None), None
     if labels:
@@ -87,26 +86,46 @@ def folder_source(
     )
 
 
-def check_folder(root: Path) -> Mapping[str, Named]:
+def check_folder(root: Path, split: str | None = None) -> Mapping[str, Named]:
     """Give the files in a folder that may be images and are not read, by suffix.
 
+    Arguments:
+        root, split: As for ``folder_source``.
     Raises:
-        ValueError: As ``folder_source`` if it is not clear which split is to be read.
+        ValueError: As ``folder_source`` if there are no images or it is not clear which are read.
     """
-    root, _ = choose_split_folder(root, None, is_image_name)
+    return _find_images(root, split)[1].unread
+
+
+def _find_images(root: Path, split: str | None) -> tuple[Path, _Listing, str | None]:
+    """List the images of a split; give also the folder that is read, and the split that it is."""
+    root, taken = choose_split_folder(root, split)
     found = _scan(root)
-    check_nested_splits(root, found.folders)
-    return found.unread
+    if not found.images:
+        unread = f"; not read are {describe_named(found.unread)}" if found.unread else ""
+        raise ValueError(
+            f"{printable(str(root))!r} holds no images ({found.others} other files{unread})"
+        )
+    if found.parquet:
+        refuse_mixture(root, {"images": found.images[0][0], "dataset": min(found.parquet)})
+    if split is None:
+        check_nested_splits(root, found.folders)
+    return root, found, taken
+
+
+def _is_parquet(name: str) -> bool:
+    return suffix_of(name) == ".parquet" and name not in METADATA_NAMES
 
 
 @dataclass
-class _Found:
+class _Listing:
     """What a folder holds.
 
     Arguments:
         images: (Relative name, size, time) of each, sorted.
         folders: Names of the folders that hold images directly, each ending in "/" but the root.
         metadata: Metadata files, by their relative names.
+        parquet: Other parquet files, by theirs.
         unread: Files that may be images but are not read, by suffix.
         others: How many files are none by their suffix.
     """
@@ -114,17 +133,18 @@ class _Found:
     images: list[tuple[str, int, int]] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
+    parquet: list[str] = field(default_factory=list)
     unread: dict[str, Named] = field(default_factory=dict)
     others: int = 0
 
 
-def _scan(root: Path) -> _Found:
+def _scan(root: Path) -> _Listing:
     """List the files below a folder.
 
     Hidden files are passed over; a folder with two names is read once, under the first.
     """
-    found, unread = _Found(), []
-    for prefix, folder, entries in _walk(root):
+    found, unread = _Listing(), []
+    for prefix, folder, entries in walk(root):
         images = [e for e in entries if is_image_name(e.name)]
         found.images += [(prefix + entry.name, *_size_and_time(entry)) for entry in images]
         if images:
@@ -133,6 +153,7 @@ def _scan(root: Path) -> _Found:
             others = sorted(e.name for e in entries if not is_image_name(e.name))
             found.others += len(others)
             found.metadata += [prefix + name for name in others if name in METADATA_NAMES]
+            found.parquet += [prefix + name for name in others if _is_parquet(name)]
             kinds = ((name, _unread_kind(folder, name)) for name in others)
             unread += [(prefix + name, kind) for name, kind in kinds if kind is not None]
     found.images.sort()
@@ -142,47 +163,9 @@ def _scan(root: Path) -> _Found:
     return found
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path, list[os.DirEntry]]]:
-    """Give each folder's relative name, path and visible files."""
-    seen, pending = set(), [("", root)]
-    while pending:
-        prefix, folder = pending.pop()
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            visible = [entry for entry in listing if not entry.name.startswith(".")]
-        names, files = [], []
-        for entry in visible:
-            if entry.is_dir():
-                names.append(entry.name)
-            else:
-                files.append(entry)
-        yield prefix, folder, files
-        pending += [(f"{prefix}{name}/", folder / name) for name in sorted(names, reverse=True)]
-
-
-@cache
-def _image_suffixes() -> frozenset[str]:
-    Image.init()
-    return frozenset(s for s, form in Image.registered_extensions().items() if form in Image.OPEN)
-
-
-def is_image_name(name: str) -> bool:
-    """Tell whether Pillow reads files with a name's suffix."""
-    return _suffix(name) in _image_suffixes()
-
-
-def _suffix(name: str) -> str:
-    """Give `Path.suffix` in lower case without making a path: folders hold 100,000 files."""
-    _, dot, ending = name.rpartition(".")
-    return dot + ending.lower()
-
-
 def _unread_kind(folder: Path, name: str) -> str | None:
     """Give the suffix of a file that may be an image and is not read; None of any other."""
-    suffix = _suffix(name)
+    suffix = suffix_of(name)
     if suffix in _NEVER_IMAGES:
         return None
     if "." in name:
@@ -205,12 +188,12 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-Labels = tuple[np.ndarray, tuple[str, ...] | None]
+_Labels = tuple[np.ndarray, tuple[str, ...] | None]
 
 
 def _find_labels(
-    root: Path, found: _Found, names: Sequence[str], column: str | None
-) -> tuple[Labels, str]:
+    root: Path, found: _Listing, names: Sequence[str], column: str | None
+) -> tuple[_Labels, str]:
     """Read the classes of images, and say where they came from."""
     if found.metadata:
         told = metadata_labels(root, found.metadata, names, column)
@@ -219,12 +202,12 @@ def _find_labels(
     elif column is not None:
         raise ValueError(
             f"label_column={column!r} has no meaning for {printable(str(root))!r}, which holds "
-            f"neither of {', '.join(METADATA_NAMES)}"
+            f"none of {', '.join(METADATA_NAMES)}"
         )
     return _folder_classes(root, names), "the names of folders"
 
 
-def _folder_classes(root: Path, names: Sequence[str]) -> Labels:
+def _folder_classes(root: Path, names: Sequence[str]) -> _Labels:
     """Give each image the class of the folder directly below `root` that it is in."""
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     if None in folders:

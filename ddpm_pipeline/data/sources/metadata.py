@@ -1,4 +1,4 @@
-"""Labels of image folders from metadata.csv or metadata.jsonl, as `datasets` knows them.
+"""Labels of image folders from metadata.csv, .jsonl or .parquet, as `datasets` knows them.
 
     file_name,label
     a/0.png,cat
@@ -9,6 +9,7 @@ A file speaks for the images below the folder that it is in, by names that begin
 from __future__ import annotations
 
 import csv
+import io
 import json
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_pipeline.data.findings import printable
+from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.source import LABEL_NAMES
 
-__all__ = ["METADATA_NAMES", "metadata_labels"]
-
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+__all__ = ["metadata_labels"]
 
 _FILE_NAME = "file_name"
 _NAMED = 3
@@ -57,7 +57,11 @@ def metadata_labels(
         folder = posixpath.dirname(file)
         for row in rows:
             name = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
-            found[name] = row.get(chosen)
+            if found.setdefault(name, row.get(chosen)) != row.get(chosen):
+                raise ValueError(
+                    f"{printable(file)} has two labels of {printable(name)}: {found[name]!r} and "
+                    f"{row.get(chosen)!r}"
+                )
     if not used:
         if column is not None:
             known, where = sorted(columns - {_FILE_NAME}), printable(", ".join(files))
@@ -89,17 +93,38 @@ def _read(path: Path) -> list[Row]:
     """Read the rows of a metadata file, each with the name of its image."""
     shown = printable(path.name)
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        if path.suffix == ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = _READERS[path.suffix](path)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{shown} cannot be read: {error}") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get(_FILE_NAME), str):
             raise ValueError(f"{shown} has no {_FILE_NAME!r} in row {number}")
+        if None in row:  # where csv puts what has no column
+            raise ValueError(f"{shown} has more cells in row {number} than columns")
     return rows
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _read_csv(path: Path) -> list[Row]:
+    return list(csv.DictReader(io.StringIO(_read_text(path), newline="")))
+
+
+def _read_json_lines(path: Path) -> list[Row]:
+    # At line feeds alone: a string may hold other characters that end lines.
+    return [json.loads(line) for line in _read_text(path).split("\n") if line.strip()]
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import_datasets()  # which brings pyarrow, or says what does
+    from pyarrow import parquet
+
+    return parquet.read_table(path).to_pylist()
+
+
+_READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
 
 
 def _find_column(rows: Sequence[Row], column: str | None, file: str) -> str | None:

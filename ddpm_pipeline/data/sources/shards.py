@@ -1,30 +1,27 @@
-"""Streams of shards: finding the files behind a name, and seeing that all are there and whole.
+"""Streams of shards, of folders of images and of data sets, opened with the files behind them.
 
     stream, shards = open_shards("train-{0000..0127}.tar")
-    check_shards(shards)
 
-Shards are local .tar (webdataset) or .parquet files. They are checked before the first image is
-read, and again when reading fails, since a message of `datasets` does not say which file it was.
+Shards are checked before the first image is read, and again when reading fails, since a message of
+`datasets` does not say which file it was.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data.sources.datasets import choose_split
+from ddpm_pipeline.data.sources.kinds import SHARD_SUFFIXES
 from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets, plain_path
+from ddpm_pipeline.data.sources.shard_files import check_shards, shard_files
 from ddpm_pipeline.data.sources.source import one_line, refuse
+from ddpm_pipeline.data.sources.splits import choose_split_folder
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["check_shards", "is_folder", "is_shards", "load_shards", "open_shards"]
-
-_BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_NUMBERED = re.compile(r"(\d+)-of-(\d+)")
+__all__ = ["is_folder", "load_shards", "open_shards"]
 
 
 def open_shards(
@@ -35,7 +32,7 @@ def open_shards(
 
     Arguments:
         source: As for `open_stream`.
-        split: Which part; for a folder, the shards with that in their name.
+        split: Which part; for a folder, the shards whose names say so, or a folder in it.
 
     Raises:
         FileNotFoundError: If a shard is missing, or nothing is found under a name.
@@ -45,8 +42,10 @@ def open_shards(
     """
     library = import_datasets()
     if isinstance(source, str | os.PathLike):
-        shards = _find_shards(os.fspath(source), split)
+        shards = shard_files(source, split)
         check_shards(shards)
+        if not shards and is_folder(source):
+            source, split = choose_split_folder(Path(source).expanduser(), split)[0], None
         data = _stream(os.fspath(source), shards)
     elif isinstance(source, library.IterableDataset | library.IterableDatasetDict):
         shards, data = [], source
@@ -71,24 +70,6 @@ def is_folder(source: object) -> bool:
     return isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir()
 
 
-def is_shards(source: object) -> bool:
-    """Tell whether a name is that of local shards: .tar files, a folder of them, or a pattern.
-
-    A folder is one of shards if no images and no folders are beside them, where a .tar file is
-    passed over.
-    """
-    if not isinstance(source, str | os.PathLike):
-        return False
-    path = Path(source).expanduser()
-    if path.is_dir():
-        visible = [child for child in path.iterdir() if not child.name.startswith(".")]
-        suffixes = {child.suffix if child.is_file() else "/" for child in visible}
-        return ".tar" in suffixes and suffixes <= {".tar", ".json"}
-    if path.exists():
-        return path.suffix == ".tar"
-    return path.suffix in _BUILDERS and any(c in str(path) for c in "{*?[")
-
-
 def load_shards(source: str | os.PathLike, split: str | None = None) -> "datasets.Dataset":
     """Open local shards as a whole, for what needs all their images and not their stream.
 
@@ -102,9 +83,9 @@ def load_shards(source: str | os.PathLike, split: str | None = None) -> "dataset
     if not Path(source).expanduser().is_dir():
         refuse("shards that are named", split=split)
     library = import_datasets()
-    shards = _find_shards(os.fspath(source), split)
+    shards = shard_files(source, split)
     check_shards(shards)
-    builder = _BUILDERS[Path(shards[0]).suffix]
+    builder = SHARD_SUFFIXES[Path(shards[0]).suffix.lower()]
     try:
         return library.load_dataset(builder, data_files=shards, split="train")
     except Exception as error:  # many types, one for each way to be damaged
@@ -112,79 +93,18 @@ def load_shards(source: str | os.PathLike, split: str | None = None) -> "dataset
         raise ValueError(f"{os.fspath(source)!r} cannot be read: {reason}") from error
 
 
-def _find_shards(source: str, split: str | None) -> list[str]:
-    """List the files that a folder, a pattern or a name with braces stands for, in order."""
-    path = Path(source).expanduser()
-    if not path.exists() and (numbered := _numbered(path)):
-        return numbered
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix in _BUILDERS and p.is_file())
-        inside = [p for p in inside if split is None or split in str(p.relative_to(path))]
-        if split is not None and not inside:
-            raise ValueError(f"split={split!r} is in the name of no shard in {str(path)!r}")
-        return [str(p) for p in inside]
-    if not path.exists() and any(c in path.name for c in "*?["):
-        if not (matches := sorted(path.parent.glob(path.name))):
-            raise FileNotFoundError(f"{str(path)!r} matches no shards")
-        return [str(p) for p in matches]
-    return [str(path)] if path.suffix in _BUILDERS else []
-
-
-def _numbered(path: Path) -> list[str]:
-    """Write out braces as in "{00..12}", in a file's name or else in those of its folders."""
-    head, name = (
-        ("", str(path)) if not _BRACES.search(path.name) else (f"{path.parent}/", path.name)
-    )
-    if (found := _BRACES.search(name)) is None:
-        return []
-    first, last = found.groups()
-    numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
-    return [head + name[: found.start()] + n + name[found.end() :] for n in numbers]
-
-
-def check_shards(shards: Sequence[str]) -> None:
-    """Check that every local shard is there and has its end.
-
-    Raises:
-        FileNotFoundError: If some are missing, also by their own numbering ("0003-of-0010").
-        ValueError: If one is cut short.
-    """
-    paths = [Path(shard) for shard in shards]
-    missing = {p.name for p in paths if not p.is_file()}
-    for path in paths:
-        if found := _NUMBERED.search(path.name):
-            number, count = found.groups()
-            head, tail = path.name[: found.start()], path.name[found.end(1) :]
-            others = [head + str(i).zfill(len(number)) + tail for i in range(int(count))]
-            missing |= {name for name in others if not path.with_name(name).is_file()}
-    if missing:
-        named = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(f"{len(missing)} of the shards missing: {named}")
-    for path in paths:
-        if not _has_end(path):
-            raise ValueError(f"shard {path.name!r} is cut short")
-
-
-def _has_end(path: Path) -> bool:
-    """Tell whether a file is whole: tar ends in 1024 zero bytes, parquet in its magic word."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1024))
-        tail = file.read()
-    if path.suffix == ".parquet":
-        return tail.endswith(b"PAR1")
-    return size % 512 == 0 and len(tail) == 1024 and not any(tail)
-
-
 def _stream(source: str, shards: Sequence[str]) -> Any:  # noqa: ANN401 (a stream, or a dict of them)
     library = import_datasets()
     path = Path(source).expanduser()
     try:
         if not shards and path.is_dir():
-            return library.load_dataset("imagefolder", data_dir=plain_path(path), streaming=True)
+            every = {"train": "**"}  # else `datasets` leaves out what looks like other splits
+            return library.load_dataset(
+                "imagefolder", data_dir=plain_path(path), data_files=every, streaming=True
+            )
         if not shards:
             return library.load_dataset(source, streaming=True)
-        builders = {_BUILDERS[Path(shard).suffix] for shard in shards}
+        builders = {SHARD_SUFFIXES[Path(shard).suffix.lower()] for shard in shards}
         if len(builders) > 1:
             raise ValueError(f"it holds shards of {len(builders)} formats")
         files = {"train": [plain_path(Path(shard)) for shard in shards]}

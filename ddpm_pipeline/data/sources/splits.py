@@ -1,7 +1,8 @@
-"""Folders of splits: which part of a folder is read, so that no test image is trained on unasked.
+"""Splits by names: which part of a folder is read, so that no test image is trained on unasked.
 
     photos/train/..., photos/test/...               "train" is read
     photos/train/..., photos/cats/...               refused until a split is named
+    named_split("data/val-00.tar")                  "val"
 
 A folder counts if it holds images, at any depth; hidden ones never do.
 """
@@ -10,39 +11,38 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ddpm_pipeline.data.findings import printable
+from ddpm_pipeline.data.sources.kinds import is_image_name, walk
 
-__all__ = ["check_nested_splits", "choose_split_folder"]
+__all__ = ["check_nested_splits", "check_one_split", "choose_split_folder", "named_split"]
 
 _TRAIN = "train|training"
 _OTHER = "test|testing|val|valid|validation|dev|eval|evaluation"
 _MORE = r"(?:[-_. ]?(?:\d+|images?|imgs?|set|data|split))?"
 _TRAIN_NAME = re.compile(rf"(?:images?[-_. ])?(?:{_TRAIN}){_MORE}", re.IGNORECASE)
 _SPLIT_NAME = re.compile(rf"(?:images?[-_. ])?(?:{_TRAIN}|{_OTHER}){_MORE}", re.IGNORECASE)
+_SPLIT_WORD = re.compile(rf"(?<![^-_. \d/])({_TRAIN}|{_OTHER})(?![^-_. \d/])", re.IGNORECASE)
 
 
-def choose_split_folder(
-    root: Path, split: str | None, is_image: Callable[[str], bool]
-) -> tuple[Path, str | None]:
+def choose_split_folder(root: Path, split: str | None) -> tuple[Path, str | None]:
     """Give the folder that is read, and the split that it is.
 
     Arguments:
         root: The folder that the caller named.
         split: A folder in it, "." for all of it, or None: that for training, or the only one, if
             all folders that hold images are splits; else all of it.
-        is_image: Tells of a file's name whether it is an image.
     Raises:
         ValueError: If there is no such split, or splits stand beside other images.
     """
     if split is not None:
-        return _named_split(root, split)
-    folders, loose = _visible(root, is_image)
+        return _folder_of(root, split)
+    folders, loose = _visible(root)
     if not any(_SPLIT_NAME.fullmatch(name) for name in folders):
         return root, None
-    holding = [name for name in folders if _holds_image(root / name, is_image)]
+    holding = [name for name in folders if _holds_image(root / name)]
     splits = [name for name in holding if _SPLIT_NAME.fullmatch(name)]
     if not splits:
         return root, None
@@ -59,7 +59,44 @@ def choose_split_folder(
     return root / chosen[0], chosen[0]
 
 
-def _named_split(root: Path, split: str) -> tuple[Path, str | None]:
+def named_split(name: str) -> str | None:
+    """Give the split that a file's name says, as a word of its own in it or its folders' names.
+
+    "training" is "train"; None if it says none.
+    """
+    found = _SPLIT_WORD.search(name)
+    word = None if found is None else found[1].lower()
+    return "train" if word == "training" else word
+
+
+def check_one_split(root: Path, names: Sequence[str]) -> str | None:
+    """Find the split that is read of files whose names say theirs; None if none does.
+
+    Arguments:
+        root: Where they are, for the message.
+        names: Relative names of files.
+    Raises:
+        ValueError: If some say a split and others none, or it is not clear which one to read.
+    """
+    splits = {name: named_split(name) for name in names}
+    said = sorted({split for split in splits.values() if split is not None})
+    if not said:
+        return None
+    if unsaid := [name for name, split in splits.items() if split is None]:
+        raise ValueError(
+            f"{printable(str(root))!r} holds files of split {', '.join(said)} and others, as "
+            f"{printable(unsaid[0])}, so it is not clear what to read: name a split, as "
+            f"split={said[0]!r}, or the files by a pattern"
+        )
+    if len(said) > 1 and "train" not in said:
+        raise ValueError(
+            f"{printable(str(root))!r} holds the splits {', '.join(said)}: name one, as "
+            f"split={said[0]!r}"
+        )
+    return "train" if "train" in said else said[0]
+
+
+def _folder_of(root: Path, split: str) -> tuple[Path, str | None]:
     if not (root / split).is_dir():
         folders = sorted(
             p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")
@@ -81,34 +118,18 @@ def _mixture(root: Path, splits: list[str], others: list[str]) -> str:
     )
 
 
-def _visible(folder: Path, is_image: Callable[[str], bool]) -> tuple[list[str], str | None]:
+def _visible(folder: Path) -> tuple[list[str], str | None]:
     """List the folders in one, sorted, and the first image that is in it directly, or None."""
     with os.scandir(folder) as listing:
         visible = [entry for entry in listing if not entry.name.startswith(".")]
     folders = sorted(entry.name for entry in visible if entry.is_dir())
-    images = (entry.name for entry in visible if is_image(entry.name) and not entry.is_dir())
+    images = (entry.name for entry in visible if is_image_name(entry.name) and not entry.is_dir())
     return folders, min(images, default=None)
 
 
-def _holds_image(folder: Path, is_image: Callable[[str], bool]) -> bool:
+def _holds_image(folder: Path) -> bool:
     """Tell whether there is an image anywhere below a folder."""
-    seen: set[tuple[int, int]] = set()
-    pending = [folder]
-    while pending:
-        current = pending.pop()
-        status = current.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(current) as listing:
-            for entry in listing:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    pending.append(current / entry.name)
-                elif is_image(entry.name):
-                    return True
-    return False
+    return any(is_image_name(entry.name) for _, _, files in walk(folder) for entry in files)
 
 
 def check_nested_splits(root: Path, folders: Iterable[str]) -> None:

@@ -13,8 +13,8 @@ from ddpm_pipeline.data.sources.arrays import (
     array_source,
     file_source,
     idx_folder_source,
-    is_idx_folder,
 )
+from ddpm_pipeline.data.sources.kinds import data_kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +137,7 @@ def test_idx_folder(tmp_path: Path, packed: str) -> None:
     for part, values in parts.items():
         write_idx(tmp_path / f"{part}-images-idx3-ubyte{packed}", values)
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte{packed}", values[:, 0, 0] % 10)
-    assert is_idx_folder(tmp_path)
+    assert data_kind(tmp_path) == "idx"
     for split, part in {None: "train", "train": "train", "test": "t10k", "t10k": "t10k"}.items():
         source = idx_folder_source(tmp_path, split, labels=True)
         np.testing.assert_array_equal(images(source), parts[part])

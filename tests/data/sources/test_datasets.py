@@ -76,6 +76,17 @@ def test_splits(tmp_path: Path) -> None:
         opened(make(), split="test")
 
 
+def test_parquet_files_that_would_be_left_out_are_refused(tmp_path: Path) -> None:
+    make().to_parquet(tmp_path / "train.parquet")
+    make().to_parquet(tmp_path / "more.parquet")
+    message = r"holds files of split train and others, as more\.parquet, so it is not clear"
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path)
+    assert len(opened(tmp_path, split="train")) == 6
+    (tmp_path / "more.parquet").rename(tmp_path / "test.parquet")
+    check(opened(tmp_path, labels=True))
+
+
 def test_the_same_fingerprint_from_memory_disk_and_parquet(tmp_path: Path) -> None:
     make().save_to_disk(tmp_path / "saved")
     make().to_parquet(tmp_path / "x.parquet")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 from helpers.image_samples import flat, write_folder
+from pyarrow import parquet as pq
 
 from ddpm_pipeline.data.sources.folders import folder_source
 
@@ -27,6 +31,12 @@ def table(labels: list, column: str = "label", names: list[str] | None = None) -
     return f"file_name,{column}\n".encode() + "".join(f"{n},{v}\n" for n, v in rows).encode()
 
 
+def parquet(labels: list, column: str = "label") -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"file_name": list(IMAGES), column: labels}), buffer)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("column", ["label", "kind"])
 @pytest.mark.parametrize(
     ("labels", "expected", "names"),
@@ -35,11 +45,11 @@ def table(labels: list, column: str = "label", names: list[str] | None = None) -
         (["dog", "cat", "dog", "cat"], [1, 0, 1, 0], ("cat", "dog")),
     ],
 )
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_labels(
     form: str, labels: list, expected: list, names: tuple | None, column: str, tmp_path: Path
 ) -> None:
-    content = {"csv": table, "jsonl": lines}[form](labels, column)
+    content = {"csv": table, "jsonl": lines, "parquet": parquet}[form](labels, column)
     write_folder(tmp_path, IMAGES | {f"metadata.{form}": content})
     given = None if column == "label" else column
     source = folder_source(tmp_path, labels=True, label_column=given)
@@ -70,6 +80,31 @@ def test_folders_are_classes_where_metadata_say_nothing_of_them(tmp_path: Path) 
     content = table(["x"] * 4, "caption", names=list(files))
     source = folder_source(write_folder(tmp_path, files | {"metadata.csv": content}), labels=True)
     assert (source.class_names, source.labels_from) == (("a", "b"), "the names of folders")
+
+
+# Labels that hold what some programs take for the end of a line.
+ODD_LABELS = ["a\u2028b", "a\x85b", "a\x0cb", 'a "b", c']
+
+
+@pytest.mark.parametrize("form", ["csv", "csv of Windows", "jsonl"])
+def test_labels_may_hold_any_characters(form: str, tmp_path: Path) -> None:
+    labels = [*ODD_LABELS[:3], "two\nlines"]
+    for values in (ODD_LABELS, labels):
+        if form == "jsonl":
+            rows = zip(IMAGES, values, strict=True)
+            made = [{"file_name": name, "label": value} for name, value in rows]
+            text = "\n".join(json.dumps(row, ensure_ascii=False) for row in made)
+        else:
+            buffer = io.StringIO(newline="")
+            end = "\n" if form == "csv" else "\r\n"
+            rows = [("file_name", "label"), *zip(IMAGES, values, strict=True)]
+            csv.writer(buffer, lineterminator=end).writerows(rows)
+            text = buffer.getvalue()
+        name = f"metadata.{form.split(maxsplit=1)[0]}"
+        content = ("" if form == "csv" else "\ufeff") + text
+        write_folder(tmp_path, IMAGES | {name: content.encode()})
+        source = folder_source(tmp_path, labels=True)
+        assert [source.class_names[n] for n in source.labels] == values
 
 
 @pytest.mark.parametrize(
@@ -109,7 +144,22 @@ def test_folders_are_classes_where_metadata_say_nothing_of_them(tmp_path: Path) 
         (
             {},
             {"label_column": "label"},
-            "label_column='label' has no meaning for .*, which holds neither",
+            "label_column='label' has no meaning for .*, which holds none of",
+        ),
+        (
+            {"metadata.csv": table([0, 1, 0, 1, 1], names=[*IMAGES, "./0.png"])},
+            {},
+            r"metadata.csv has two labels of 0\.png: '0' and '1'",
+        ),
+        (
+            {"metadata.csv": b"file_name,label\n0.png,a,b\n"},
+            {},
+            "metadata.csv has more cells in row 1 than columns",
+        ),
+        (
+            {"metadata.parquet": b"no parquet"},
+            {},
+            "metadata.parquet cannot be read",
         ),
         (
             {"metadata.csv": table([0] * 4)},

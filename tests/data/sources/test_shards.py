@@ -6,16 +6,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.image_samples import flat, write_folder, write_tar
+from helpers.image_samples import write_tar
 from helpers.shards import COUNT, EACH, levels, opened, table, tar_files, write_shards
 
 from ddpm_pipeline.data.images import open_images
-from ddpm_pipeline.data.sources.shards import (
-    check_shards,
-    is_shards,
-    load_shards,
-    open_shards,
-)
+from ddpm_pipeline.data.sources.shard_files import check_shards, is_shards
+from ddpm_pipeline.data.sources.shards import load_shards, open_shards
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,16 +60,6 @@ def test_a_split_of_shards_is_in_their_names(tmp_path: Path) -> None:
     assert data.batch([0]).images[0, 0, 0, 0] == 7
     with pytest.raises(ValueError, match="split='val' has no meaning for shards that are named"):
         load_shards(tmp_path / "train-0.tar", "val")
-
-
-def test_what_is_no_folder_of_shards(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "photos", {"a.png": flat(0)})
-    write_tar(folder / "all.tar", tar_files(0))
-    assert not is_shards(folder)
-    assert not is_shards(tmp_path / "missing")
-    assert not is_shards(tmp_path / "missing.tar")
-    assert not is_shards(tmp_path)
-    assert not is_shards(table([0]))
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:
@@ -133,22 +119,12 @@ def test_shards_of_two_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for kind in ("tar", "parquet"):
         write_shards(kind, tmp_path / "data" / kind)
-    with pytest.raises(ValueError, match="cannot be streamed: it holds shards of 2 formats"):
+    with pytest.raises(ValueError, match="holds data of two kinds"):
         open_shards(str(tmp_path / "data"))
-
-
-def test_whole_shards_pass(tmp_path: Path) -> None:
-    check_shards([])
-    for kind in ("tar", "parquet"):
-        write_shards(kind, tmp_path / kind)
-        check_shards([str(path) for path in (tmp_path / kind).iterdir()])
-
-
-def test_an_empty_file_is_no_shard(tmp_path: Path) -> None:
-    for name in ("x.tar", "x.parquet"):
-        (tmp_path / name).write_bytes(b"")
-        with pytest.raises(ValueError, match=rf"shard '{name}' is cut short"):
-            check_shards([str(tmp_path / name)])
+    write_tar(tmp_path / "x-1.tar", tar_files(0))
+    (tmp_path / "data/parquet/train-00000-of-00004.parquet").rename(tmp_path / "x-2.parquet")
+    with pytest.raises(ValueError, match="cannot be streamed: it holds shards of 2 formats"):
+        open_shards(str(tmp_path / "x-*"))
 
 
 def test_of_many_missing_shards_five_are_named(tmp_path: Path) -> None:
