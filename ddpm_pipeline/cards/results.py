@@ -234,6 +234,7 @@ def _distances(report: dict[str, Any]) -> list[EvalResult]:
         "num_reference_images": report["num_reference"],
         "reference_fingerprint": report["reference"],
         "reference_changes": report["reference_changes"],
+        "reference_overlap": report.get("reference_overlap"),
         "features": report["features"],
         "feature_dim": report["feature_dim"],
         "resize": report["resize"],

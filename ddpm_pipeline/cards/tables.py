@@ -124,7 +124,8 @@ def _bound_terms(args: dict[str, Any], data: str) -> list[str]:
 def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
     get, eta, labels = args.get, args.get("eta"), args.get("class_labels")
     changes = _changed(get("reference_changes"))
-    reference = f"{_number(get('num_reference_images'))} images of {data}{changes}"
+    known = _known_images(get("reference_overlap"))
+    reference = f"{_number(get('num_reference_images'))} images of {data}{changes}{known}"
     chain = f"{plain(get('sampler'))}, K = {_number(get('num_inference_steps'))}"
     guidance, precision = get("guidance_scale"), get("precision")
     size = _number(get("feature_dim"))
@@ -148,6 +149,15 @@ def _changed(changes: object) -> str:
     known = changes if isinstance(changes, dict) else {}
     words = ", ".join(f"{_number(count)} {plain(name)}" for name, count in known.items())
     return f" ({words})" if words else ""
+
+
+def _known_images(overlap: object) -> str:
+    """Say how many reference images the model was trained on; nothing of an older report."""
+    if not isinstance(overlap, dict):
+        return ""
+    if overlap.get("train") is None:
+        return " (whether it was trained on them could not be checked)"
+    return f" ({_number(overlap['train'])} of them training images)"
 
 
 def _table_over_steps(numbers: dict[str, dict[str, float]], form: str) -> str:

@@ -7,6 +7,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
+    from ddpm_pipeline.data.findings import facts_of_reading, printable
     from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
     from ddpm_pipeline.data.model_images import (
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.training_images import (
         TRAINING_IMAGES_NAME,
         KnownImages,
+        Overlap,
         described_overlap,
+        described_reference,
         training_overlap,
     )
 
@@ -50,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "batches": "Batches between_levels checked_batch split_batch",
         "classes": "class_counts with_classes without_gaps",
+        "findings": "facts_of_reading printable",
         "images": "Batch ImageData open_images split_validation",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_measured",
@@ -65,6 +69,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.names": "source_name",
         "sources.shard_files": "is_shards",
         "streams": "ImageStream open_stream",
-        "training_images": ("TRAINING_IMAGES_NAME KnownImages described_overlap training_overlap"),
+        "training_images": (
+            "TRAINING_IMAGES_NAME KnownImages Overlap described_overlap described_reference "
+            "training_overlap"
+        ),
     },
 )

@@ -2,7 +2,7 @@
 
 data = open_images("photos/", resolution=64)
 print(data)                   three lines
-print(data.describe())        a block, as ``train`` prints it before the first update
+print(data.describe())        a line for each thing that was found
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Found",
     "Named",
+    "counted",
     "describe_named",
     "described",
+    "facts_of_reading",
     "grouped",
-    "listed",
     "printable",
     "summarized",
     "without_detail",
@@ -86,7 +87,7 @@ def describe_named(groups: Mapping[str, Named]) -> str:
     return "; ".join(parts)
 
 
-def listed(counts: Mapping[str, int], most: int = 12) -> str:
+def counted(counts: Mapping[str, int], most: int = 12) -> str:
     """Say counts by name, as in "cat 3, dog 2"; of many the first, and how many more."""
     parts = [f"{printable(name)} {count:,}" for name, count in counts.items()]
     more = f", and {len(parts) - most:,} more" if len(parts) > most else ""
@@ -98,6 +99,20 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def facts_of_reading(data: ImageData) -> dict[str, str]:
+    """Say what was found in a source, what was done to it and what was left out, by headings."""
+    found = data.found
+    facts = {}
+    if found.sizes and found.modes:
+        facts["found"] = f"{counted(found.sizes)}; {counted(found.modes)}"
+    facts["changed"] = counted(data.changes) or "nothing"
+    if found.skipped:
+        facts["skipped"] = describe_named(found.skipped)
+    if found.unread:
+        facts["not read"] = describe_named(found.unread)
+    return facts
+
+
 def described(data: ImageData) -> list[str]:
     """Say what images are, what was done to them and what was left out, a line for each."""
     found = data.found
@@ -106,15 +121,8 @@ def described(data: ImageData) -> list[str]:
     lines = [f"images: {len(data):,}{part}, each {shape}"]
     if (counts := data.class_counts) is not None:
         source = f" (labels from {printable(found.labels_from)})" if found.labels_from else ""
-        lines.append(f"classes: {len(counts):,}: {listed(counts)}{source}")
-    if found.sizes and found.modes:
-        lines.append(f"found: {listed(found.sizes)}; {listed(found.modes)}")
-    lines.append(f"changed: {listed(data.changes) or 'nothing'}")
-    if found.skipped:
-        lines.append(f"skipped: {describe_named(found.skipped)}")
-    if found.unread:
-        lines.append(f"not read: {describe_named(found.unread)}")
-    return lines
+        lines.append(f"classes: {len(counts):,}: {counted(counts)}{source}")
+    return lines + [f"{heading}: {text}" for heading, text in facts_of_reading(data).items()]
 
 
 def summarized(data: ImageData) -> list[str]:
@@ -125,9 +133,9 @@ def summarized(data: ImageData) -> list[str]:
     shape = "×".join(map(str, data.shape[1:]))
     kinds = "sizes and modes not kept"
     if found.sizes and found.modes:
-        kinds = f"{listed(found.sizes, 3)}; {listed(found.modes, 3)}"
+        kinds = f"{counted(found.sizes, 3)}; {counted(found.modes, 3)}"
     unread = sum(named.count for named in found.unread.values())
-    changed = listed(data.changes) or "nothing"
+    changed = counted(data.changes) or "nothing"
     return [
         f"ImageData: {len(data):,} images of {shape}{classes}{part}",
         f"  found: {kinds}",

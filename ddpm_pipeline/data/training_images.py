@@ -3,7 +3,7 @@
     known = KnownImages.of_training(train, validation, held_out={"size": 0.1, "seed": 0})
     known.save("model/training_images.safetensors")
     data = open_split("model", "validation", open_data)     what training held out
-    training_overlap("model", data)                         how many of these it was trained on
+    training_overlap("model", data).train                   how many of these it was trained on
 
 Of each image 64 bits of a hash of its bytes are kept, as the model sees it. Of more than 250,000
 images only those of the smallest hashes are, a random sample; numbers are then estimates.
@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from ddpm_pipeline.data.images import ImageData, split_validation
 __all__ = [
     "TRAINING_IMAGES_NAME",
     "KnownImages",
+    "Overlap",
     "described_overlap",
+    "described_reference",
     "image_hashes",
     "open_split",
     "training_overlap",
@@ -45,6 +47,10 @@ _HELD_OUT = "validation"
 _MOST_HASHES = 250_000
 _END = 2**64
 _BATCH = 1024
+_UNKNOWN = (
+    "it could not be checked whether the model was trained on these images: it keeps no hashes of "
+    "its training images, which were a stream or are those of another program"
+)
 
 
 def image_hashes(data: ImageData) -> np.ndarray:
@@ -91,11 +97,11 @@ class _Sketch:
 
 @dataclass(frozen=True, eq=False)
 class KnownImages:
-    """The training images of a model, and those that were held out of the same source.
+    """The training images of a model, and those that it was validated on.
 
     Arguments:
         train: The training images.
-        validation: The held-out ones, or None.
+        validation: The held-out ones, of the same source or another, or None.
         held_out: What ``split_validation`` was called with, and the split of the source that it
             was called on: {"size": 0.1, "seed": 0, "split": None}; None if nothing was held out.
     """
@@ -112,8 +118,18 @@ class KnownImages:
         held_out: dict[str, Any] | None = None,
     ) -> KnownImages:
         """Hash the images of a run."""
-        drawn = validation if held_out is not None else None
-        return cls(_Sketch.of(train), drawn and _Sketch.of(drawn), held_out)
+        return cls(
+            _Sketch.of(train), None if validation is None else _Sketch.of(validation), held_out
+        )
+
+    @property
+    def validated_on_training_images(self) -> int:
+        """Count the held-out images that are training images too, as copies are."""
+        held_out = self.validation
+        if held_out is None or not held_out.count:
+            return 0
+        found = self.train.found_in(held_out.hashes)
+        return round(found * held_out.count / len(held_out.hashes))
 
     def save(self, path: Path) -> None:
         """Write them to a file, eight bytes for an image."""
@@ -205,25 +221,74 @@ def _again(data: ImageData, size: float, seed: int) -> ImageData | None:
         return None
 
 
-def training_overlap(model: str | Path, data: ImageData) -> int | None:
-    """Count how many images a model was trained on; None if it does not tell its training images.
+@dataclass(frozen=True)
+class Overlap:
+    """How many of some images a model has met in its training.
+
+    Arguments:
+        images: How many there are.
+        train: Those that it was trained on; None if it keeps no hashes of its training images.
+        validation: Those that were held out to validate it; None if it keeps no hashes of these.
+    """
+
+    images: int
+    train: int | None
+    validation: int | None
+
+    def to_dict(self) -> dict[str, int | None]:
+        """Give the counts as JSON values."""
+        return asdict(self)
+
+    @property
+    def share(self) -> str:
+        """Say how many of the images are training images."""
+        return f"{self.train:,} of these {self.images:,} images ({self.train / self.images:.0%})"
+
+
+def training_overlap(model: str | Path, data: ImageData) -> Overlap:
+    """Count how many images a model was trained or validated on.
 
     Arguments:
         model: A folder, or a name of the Hub.
         data: The images, opened as the model reads them.
     """
     known = KnownImages.of_model(model)
-    return None if known is None else known.train.found_in(image_hashes(data))
+    if known is None:
+        return Overlap(len(data), None, None)
+    hashes = image_hashes(data)
+    held_out = None if known.validation is None else known.validation.found_in(hashes)
+    return Overlap(len(data), known.train.found_in(hashes), held_out)
 
 
 def described_overlap(model: str | Path, data: ImageData) -> tuple[str, ...]:
     """Warn of images that the model was trained on, in what was to be measured on others."""
-    count = training_overlap(model, data)
-    if not count:
+    overlap = training_overlap(model, data)
+    if overlap.train is None:
+        return (_UNKNOWN,)
+    if not overlap.train:
         return ()
     message = (
-        f"{count:,} of these {len(data):,} images ({count / len(data):.0%}) are training images "
-        "of the model, so the number says how well it remembers them as well; held-out images "
-        "alone tell how good it is (--split validation, if the run held any out)"
+        f"{overlap.share} are training images of the model, so the number says how well it "
+        "remembers them as well; held-out images alone tell how good it is (--split validation, "
+        "if the run held any out)"
     )
     return (message,)
+
+
+def described_reference(overlap: Overlap) -> tuple[str, ...]:
+    """Say what distances to images mean that the model met in its training."""
+    if overlap.train is None:
+        return (_UNKNOWN,)
+    messages = []
+    if overlap.train:
+        messages.append(
+            f"{overlap.share} that samples were compared with are training images of the model: "
+            "copies of them would give small distances too, so compare these with distances to "
+            "training images only"
+        )
+    if overlap.validation:
+        messages.append(
+            f"{overlap.validation:,} of the {overlap.images:,} images that samples were compared "
+            "with were held out to validate the model"
+        )
+    return tuple(messages)

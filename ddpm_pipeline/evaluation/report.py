@@ -44,6 +44,8 @@ class EvaluationReport:
     reference_split: str | None
     reference_changes: dict[str, int]
     """How many reference images were resized, cropped or converted."""
+    reference_overlap: dict[str, int | None] | None = None
+    """How many reference images the model was trained on, or validated on; None where unknown."""
     sampler: dict[str, Any]
     """Weights, scheduler, K, seed and all else that determines the images."""
     class_counts: dict[str, int] | None = None
@@ -77,6 +79,8 @@ class EvaluationReport:
             "resize": self.resize,
             "sampler": _sampler_text(self.sampler),
         }
+        if self.reference_overlap is not None:
+            rows["reference"] = _overlap_text(self.reference_overlap)
         if self.class_counts is not None:
             rows["classes"] = _classes_text(self.class_counts)
         width = max(map(len, rows))
@@ -88,6 +92,15 @@ def _bound_text(bound: dict[str, Any]) -> str:
     value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
     data = " ".join(filter(None, [bound["data"], bound["split"]]))
     return f"{value} on {bound['num_images']:,} images of {data}"
+
+
+def _overlap_text(overlap: dict[str, int | None]) -> str:
+    """Say how many reference images the model met in its training."""
+    if overlap["train"] is None:
+        return "could not be checked for training images"
+    held_out = overlap["validation"]
+    more = "" if held_out is None else f", {held_out:,} of validation"
+    return f"{overlap['train']:,} training images{more}"
 
 
 def _classes_text(counts: dict[str, int]) -> str:

@@ -19,7 +19,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ddpm_pipeline.common import process_state, stream_generator, write_json, write_picture
-from ddpm_pipeline.data import ImageData, nearest_picture, source_name
+from ddpm_pipeline.data import (
+    ImageData,
+    described_reference,
+    nearest_picture,
+    source_name,
+    training_overlap,
+)
 from ddpm_pipeline.evaluation.class_frequencies import AS_OFTEN, ChosenClasses
 from ddpm_pipeline.evaluation.compared_images import (
     choose_classes,
@@ -197,6 +203,7 @@ def _describe(
 ) -> dict[str, Any]:
     """Give the part of the report that says what the distances depend on."""
     count = generated.moments.count
+    overlap = training_overlap(config.model, data)
     from_model = config.samples is None
     return {
         "seconds_per_image": generated.seconds / count if from_model else None,
@@ -212,10 +219,15 @@ def _describe(
         "reference_data": source_name(config.data),
         "reference_split": config.split,
         "reference_changes": data.changes,
+        "reference_overlap": overlap.to_dict(),
         "sampler": _described(config, sampler),
         "device": process_state().device.type,
         "versions": {name: version(name) for name in ("torch", "diffusers")},
-        "warnings": [*_warnings(count, len(data)), *_changes(data)],
+        "warnings": [
+            *_warnings(count, len(data)),
+            *_changes(data),
+            *described_reference(overlap),
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of, process_state
@@ -55,7 +56,8 @@ class TrainingData:
         class_counts: Training images of each class, or None where that is not known.
         reading: How the images were read; None if they were open already.
         train: The images to train on, unless they are a stream.
-        held_out: Whether the held-out images were drawn from the same source by validation_size.
+        held_out: How the held-out images were drawn from the same source by validation_size, as
+            for ``KnownImages``; None if they were not.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -68,7 +70,7 @@ class TrainingData:
     class_counts: tuple[int, ...] | None = None
     reading: ReadingOptions | None = None
     train: ImageData | None = None
-    held_out: bool = False
+    held_out: dict[str, Any] | None = None
 
     def facts(self, config: TrainingConfig) -> ModelFacts:
         """Give what a model that is trained on these images is to remember of them."""
@@ -81,13 +83,19 @@ class TrainingData:
         )
 
     def notes(self) -> Iterator[str]:
-        """Yield what there is to say of the classes."""
+        """Yield what there is to say of the classes, and of the held-out images."""
         names = self.class_names or tuple(map(str, range(self.num_classes or 0)))
         counts = self.class_counts or ()
         if empty := [name for name, count in zip(names, counts, strict=False) if count == 0]:
             yield (
                 f"there are no training images of {len(empty)} of the {len(names)} classes, which "
                 f"cannot be drawn: {listed(empty)}"
+            )
+        known = self.known_images if self.validation is not None else None
+        if known is not None and (copies := known.validated_on_training_images):
+            yield (
+                f"{copies:,} of the {len(self.validation):,} held-out images are training images "
+                "too, so validation says how well the model remembers them as well"
             )
 
     @property
@@ -98,15 +106,12 @@ class TrainingData:
             named["validation_data"] = self.validation.fingerprint
         return named
 
-    def known_images(self, config: TrainingConfig) -> KnownImages | None:
-        """Hash the images, so that the model's measurements know them again; not of a stream."""
+    @cached_property
+    def known_images(self) -> KnownImages | None:
+        """Hash the images once, so that the model's measurements know them again; no stream's."""
         if self.train is None:
             return None
-        held_out = None
-        if self.held_out:
-            size, split = _held_out_size(config), config.train_split
-            held_out = {"size": size, "seed": config.seed, "split": split}
-        return KnownImages.of_training(self.train, self.validation, held_out)
+        return KnownImages.of_training(self.train, self.validation, self.held_out)
 
 
 def _held_out_size(config: TrainingConfig) -> float:
@@ -159,7 +164,9 @@ def _open_images(config: TrainingConfig) -> TrainingData:
     if config.validation_size:
         _check_held_out(config, len(train))
         parts = split_validation(train, _held_out_size(config), config.seed)
-        return replace(data_from_images(config, *parts), held_out=True)
+        size, split = _held_out_size(config), config.train_split
+        held_out = {"size": size, "seed": config.seed, "split": split}
+        return replace(data_from_images(config, *parts), held_out=held_out)
     return data_from_images(config, train, _open_validation(config, train.channels))
 
 

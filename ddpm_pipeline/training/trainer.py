@@ -116,7 +116,7 @@ class Trainer:
             self.batches,
             self.monitor,
             num_images=data.length,
-            known_images=lambda: data.known_images(config),
+            known_images=lambda: data.known_images,
             callbacks=self.callbacks,
         )
 

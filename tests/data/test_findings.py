@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
 
-from ddpm_pipeline.data.findings import Named, grouped, listed, printable
+from ddpm_pipeline.data.findings import Named, counted, grouped, printable
 from ddpm_pipeline.data.images import ImageData, open_images
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def test_arrays_and_rare_sizes(tmp_path: Path) -> None:
 
 def test_names_and_counts_for_people() -> None:
     assert printable("a\udcff.png") == r"a\xff.png"
-    assert listed({"a": 1, "b": 2000}) == "a 1, b 2,000"
-    assert listed({str(i): 1 for i in range(20)}, 2) == "0 1, 1 1, and 18 more"
+    assert counted({"a": 1, "b": 2000}) == "a 1, b 2,000"
+    assert counted({str(i): 1 for i in range(20)}, 2) == "0 1, 1 1, and 18 more"
     reasons = [(str(i), f"cut ({i} bytes)") for i in range(7)]
     assert grouped(reasons) == {"cut": Named(7, ("0", "1", "2", "3", "4"))}

@@ -13,7 +13,9 @@ from ddpm_pipeline.data import training_images
 from ddpm_pipeline.data.images import ImageData, open_images, split_validation
 from ddpm_pipeline.data.training_images import (
     KnownImages,
+    Overlap,
     described_overlap,
+    described_reference,
     image_hashes,
     open_split,
     training_overlap,
@@ -51,8 +53,9 @@ def test_what_was_held_out_can_be_named(tmp_path: Path, size: float) -> None:
         found.batch(range(len(found))).images == held_out.batch(range(len(found))).images
     ).all()
     assert splits == [None]
-    assert training_overlap(tmp_path, found) == 0
-    assert training_overlap(tmp_path, data) == len(data) - len(held_out)
+    assert training_overlap(tmp_path, found) == Overlap(len(found), 0, len(found))
+    trained = len(data) - len(held_out)
+    assert training_overlap(tmp_path, data) == Overlap(len(data), trained, len(held_out))
     assert described_overlap(tmp_path, found) == ()
 
 
@@ -76,8 +79,11 @@ def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None
     empty = tmp_path / "empty"
     empty.mkdir()
     assert open_split(empty, "validation", lambda split: split) == "validation"
-    assert training_overlap(empty, data) is None
-    assert described_overlap(empty, data) == ()
+    unknown = training_overlap(empty, data)
+    assert unknown == Overlap(len(data), None, None)
+    for said in (described_overlap(empty, data), described_reference(unknown)):
+        assert len(said) == 1
+        assert said[0].startswith("it could not be checked whether the model was trained on")
 
 
 def test_of_many_images_a_sample_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +96,50 @@ def test_of_many_images_a_sample_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     held_out = remembered(tmp_path, data, 0.5)
     path = tmp_path / training_images.TRAINING_IMAGES_NAME
     assert path.stat().st_size < 2500
-    assert 400 < training_overlap(tmp_path, data) < 600
-    assert training_overlap(tmp_path, held_out) == 0
+    overlap = training_overlap(tmp_path, data)
+    assert 400 < overlap.train < 600
+    assert 400 < overlap.validation < 600
+    assert training_overlap(tmp_path, held_out).train == 0
     assert len(open_split(tmp_path, "validation", lambda _: data)) == 500
+
+
+@pytest.mark.parametrize(
+    ("overlap", "said"),
+    [
+        (Overlap(40, 0, None), []),
+        (Overlap(40, 0, 0), []),
+        (Overlap(40, 36, 0), ["36 of these 40 images (90%) that samples were compared with are"]),
+        (
+            Overlap(1500, 0, 1200),
+            ["1,200 of the 1,500 images that samples were compared with were"],
+        ),
+        (Overlap(40, 36, 4), ["36 of these 40 images (90%)", "4 of the 40 images that samples"]),
+    ],
+)
+def test_what_distances_to_known_images_mean_is_said(overlap: Overlap, said: list[str]) -> None:
+    found = described_reference(overlap)
+    assert len(found) == len(said)
+    assert all(text.startswith(begin) for text, begin in zip(found, said, strict=True))
+
+
+def test_held_out_images_of_another_place_are_known_too(tmp_path: Path) -> None:
+    data = image_data()
+    known = KnownImages.of_training(data.subset(range(30)), data.subset(range(25, 40)))
+    assert known.validated_on_training_images == 5
+    known.save(tmp_path / training_images.TRAINING_IMAGES_NAME)
+    assert training_overlap(tmp_path, data) == Overlap(40, 30, 15)
+    assert open_split(tmp_path, "validation", lambda split: split) == "validation"
+    assert KnownImages.of_training(data).validated_on_training_images == 0
+
+
+def test_copies_among_very_many_held_out_images_are_estimated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_images, "_MOST_HASHES", 200)
+    values = np.random.default_rng(0).integers(0, 256, (2000, 2, 2, 3), dtype=np.uint8)
+    data = open_images(values, resolution=2, progress=False)
+    known = KnownImages.of_training(data.subset(range(1500)), data.subset(range(1000, 2000)))
+    assert 400 < known.validated_on_training_images < 600
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -117,3 +164,5 @@ def test_bits_per_dim_of_training_images_are_never_without_a_word(tmp_path: Path
     assert "training images" not in " ".join(measure())
     with pytest.raises(ValueError, match="0 of 4 held-out images are among these 40"):
         measure(split="validation")
+    (tmp_path / "run" / training_images.TRAINING_IMAGES_NAME).unlink()
+    assert "it could not be checked whether the model was trained on" in " ".join(measure())

@@ -35,6 +35,7 @@ REPORT = EvaluationReport(
     reference_data="photos",
     reference_split=None,
     reference_changes={},
+    reference_overlap={"images": 60_000, "train": 54_000, "validation": 6_000},
     sampler={"scheduler": "DDIMScheduler", "num_inference_steps": 50, "eta": 0.5, "seed": 7},
     nearest=[],
     device="cpu",
@@ -61,6 +62,7 @@ def test_the_table_has_every_number_with_what_it_depends_on() -> None:
         "features": "SmallFeatures 64, 64 dimensions",
         "resize": "none",
         "sampler": "DDIMScheduler, K = 50, eta = 0.5, seed 7",
+        "reference": "54,000 training images, 6,000 of validation",
     }
     assert REPORT.table().splitlines()[-1] == "warning: few images"
 
@@ -72,7 +74,27 @@ def test_only_inceptions_features_make_it_fid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "row"), [("bound", "bits/dim"), ("seconds_per_image", "seconds per image")]
+    ("train", "validation", "text"),
+    [
+        (None, None, "could not be checked for training images"),
+        (0, None, "0 training images"),
+        (1234, 0, "1,234 training images, 0 of validation"),
+    ],
+)
+def test_the_table_says_what_the_model_met_before(
+    train: int | None, validation: int | None, text: str
+) -> None:
+    overlap = {"images": 60_000, "train": train, "validation": validation}
+    assert rows(replace(REPORT, reference_overlap=overlap))["reference"].strip() == text
+
+
+@pytest.mark.parametrize(
+    ("field", "row"),
+    [
+        ("bound", "bits/dim"),
+        ("seconds_per_image", "seconds per image"),
+        ("reference_overlap", "reference"),
+    ],
 )
 def test_what_was_not_measured_has_no_row(field: str, row: str) -> None:
     assert row not in rows(replace(REPORT, **{field: None}))

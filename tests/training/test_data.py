@@ -211,3 +211,27 @@ def test_facts_of_a_given_config_are_not_taken_over(tmp_path: Path) -> None:
     )
     train(config)
     assert saved_facts(tmp_path / "b").class_names == ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_copies_among_held_out_images_are_said_before_the_run(drawn: bool, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    images = blobs()
+    if drawn:
+        np.save(tmp_path / "images.npy", np.concatenate([images[:20], images[:20]]))
+        data = open_training_data(config.replace(validation_size=10))
+        both = data.known_images.validated_on_training_images
+        train, held_out = (
+            part.batch(range(len(part))).images for part in (data.train, data.validation)
+        )
+        assert both == sum(any((x == y).all() for y in train) for x in held_out) > 0
+    else:
+        np.save(tmp_path / "held_out.npy", np.concatenate([images[:3], blobs(seed=5)[:4]]))
+        data = open_training_data(
+            config.replace(validation_data_dir=str(tmp_path / "held_out.npy"))
+        )
+        both = 3
+    (note,) = data.notes()
+    count = 10 if drawn else 7
+    assert note.startswith(f"{both} of the {count} held-out images are training images too")
+    assert not list(open_training_data(config).notes())
