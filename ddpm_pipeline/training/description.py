@@ -1,9 +1,11 @@
 """What a run understood of its images, in one short block.
 
-images      1,977 of ~/emoji, 64×64, 3 channels
-held out      219 (validation_size=0.1 of the same images, seed 0)
-classes         3: animals 700, flags 258, food 1,019
-changed     1,977 resized, 12 RGBA to RGB
+images      1,977 of ~/emoji, split 'train', 64×64, 3 channels
+held out    219 (validation_size=0.1 of the same images, seed 0)
+classes     3: animals 700, flags 258, food 1,019 (the names of folders)
+found       72×72 1,977; RGBA 1,900, P 77
+changed     resized 1,977, RGBA to RGB 1,900, P to RGB 77
+skipped     1 not an image (food/x.png)
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ddpm_pipeline.data import facts_of_reading, printable
+
 if TYPE_CHECKING:
-    from ddpm_pipeline.data import ImageData
     from ddpm_pipeline.training.config import TrainingConfig
     from ddpm_pipeline.training.data import TrainingData
 
@@ -30,24 +33,24 @@ def describe_data(config: TrainingConfig, data: TrainingData) -> str:
         config: Resolved.
         data: The images.
     """
-    lines = [f"images      {_count(data)} of {_source(config)}, {_shape(config, data)}"]
+    lines = {"images": f"{_count(data)} of {_source(config, data)}, {_shape(config, data)}"}
     if data.validation is not None:
-        lines.append(f"held out    {len(data.validation):,} ({_held_out(config, data)})")
+        lines["held out"] = f"{len(data.validation):,} ({_held_out(config, data)})"
     if data.num_classes is not None:
-        lines.append(f"classes     {classes_of(data)}")
-    describe = getattr(data.train, "describe", None)
-    if describe is not None:
-        return "\n".join([*lines, describe()])
-    return "\n".join([*lines, *_done_to(data.train)])
+        lines["classes"] = classes_of(data) + _labels_from(data)
+    if data.train is not None:
+        lines |= facts_of_reading(data.train)
+    return "\n".join(f"{heading:11} {text}" for heading, text in lines.items())
 
 
 def _count(data: TrainingData) -> str:
     return "a stream" if data.length is None else f"{data.length:,}"
 
 
-def _source(config: TrainingConfig) -> str:
+def _source(config: TrainingConfig, data: TrainingData) -> str:
     name = config.train_data_dir or config.dataset_name or "memory"
-    return name if config.train_split is None else f"{name}, split {config.train_split!r}"
+    split = config.train_split or (None if data.train is None else data.train.found.split)
+    return name if split is None else f"{name}, split {split!r}"
 
 
 def _shape(config: TrainingConfig, data: TrainingData) -> str:
@@ -64,6 +67,11 @@ def _held_out(config: TrainingConfig, data: TrainingData) -> str:
     )
 
 
+def _labels_from(data: TrainingData) -> str:
+    origin = None if data.train is None else data.train.found.labels_from
+    return "" if origin is None else f" ({printable(origin)})"
+
+
 def classes_of(data: TrainingData) -> str:
     """Name the classes with the training images of each, as far as they are known."""
     train, count = data.train, data.num_classes
@@ -71,18 +79,12 @@ def classes_of(data: TrainingData) -> str:
         return f"{count:,}"
     sizes = torch.bincount(train.labels, minlength=count).tolist()
     names = train.class_names or tuple(map(str, range(count)))
-    parts = [f"{name} {size:,}" for name, size in zip(names, sizes, strict=False)]
+    parts = [f"{printable(name)} {size:,}" for name, size in zip(names, sizes, strict=False)]
     more = [f"… {count - _NAMED:,} more"] if count > _NAMED else []
     empty = [name for name, size in zip(names, sizes, strict=False) if size == 0]
-    without = f" (no images of {', '.join(map(repr, empty[:_NAMED]))})" if empty else ""
+    without = (
+        f" (no images of {', '.join(repr(printable(name)) for name in empty[:_NAMED])})"
+        if empty
+        else ""
+    )
     return f"{count:,}: {', '.join(parts[:_NAMED] + more)}{without}"
-
-
-def _done_to(train: ImageData | None) -> list[str]:
-    """Say what was changed and skipped."""
-    if train is None:
-        return []
-    changed = [f"{count:,} {name}" for name, count in train.changes.items()]
-    skipped = [f"{train.skipped:,} that could not be read"] if train.skipped else []
-    lines = [("changed", changed), ("skipped", skipped)]
-    return [f"{name:11} {', '.join(parts)}" for name, parts in lines if parts]

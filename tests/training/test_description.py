@@ -30,14 +30,31 @@ def test_images_classes_and_changes_are_said(tmp_path: Path) -> None:
         embeddings=3,
         channels=3,
     )
+    (tmp_path / "photos" / "dog" / "broken.png").write_bytes(b"no")
+    (tmp_path / "photos" / "dog" / "x.heic").touch()
     text = describe_data(config, open_training_data(config))
-    assert f"images      3 of {tmp_path / 'photos'}, 8×8, 3 channels" in text
-    assert "classes     2: cat 2, dog 1" in text
-    assert "resized" in text
+    assert text.splitlines() == [
+        f"images      3 of {tmp_path / 'photos'}, 8×8, 3 channels",
+        "classes     2: cat 2, dog 1 (the names of folders)",
+        "found       16×16 3; RGB 3",
+        "changed     resized 3",
+        "skipped     1 not an image (dog/broken.png)",
+        "not read    1 .heic (dog/x.heic)",
+    ]
     held_out = config.replace(validation_size=1)
     assert "held out    1 (validation_size=1 of the same images, seed 0)" in describe_data(
         held_out, open_training_data(held_out)
     )
+
+
+def test_the_split_that_was_taken_is_said(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "photos" / part / "0.png")
+    config = tiny_config(tmp_path, train_data_dir=str(tmp_path / "photos"), train_batch_size=1)
+    first, *others = describe_data(config, open_training_data(config)).splitlines()
+    assert first == f"images      1 of {tmp_path / 'photos'}, split 'train', 8×8, 1 channel"
+    assert others == ["found       8×8 1; L 1", "changed     nothing"]
 
 
 def test_a_class_without_images_is_named(tmp_path: Path) -> None:
