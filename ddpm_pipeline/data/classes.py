@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import key_of
+from ddpm_pipeline.common import key_of, normalized
 from ddpm_pipeline.data.images import ImageData
 from ddpm_pipeline.networks import listed
 
@@ -108,8 +108,8 @@ def _numbers(
         return list(map(int, called)) if by_integer else present.tolist()
     if data.class_names is None and not _are_integers(names):
         return present.tolist()  # nothing says more than the number
-    number = {name: i for i, name in enumerate(names)}
-    return [number.get(name) for name in called]
+    number = {normalized(name): i for i, name in enumerate(names)}
+    return [number.get(normalized(name)) for name in called]
 
 
 def _are_integers(names: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+from unicodedata import category
 
 if TYPE_CHECKING:
     from ddpm_pipeline.data.images import ImageData
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _NAMED = 5
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, ends of lines
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
@@ -95,8 +97,12 @@ def counted(counts: Mapping[str, int], most: int = 12) -> str:
 
 
 def printable(name: str) -> str:
-    """Give a name with bytes that are not UTF-8 written as such, for any terminal or file."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Give a name on one line, for any terminal or file.
+
+    Bytes that are not UTF-8, ends of lines and controls are written as escapes.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(ascii(c)[1:-1] if category(c) in _UNPRINTABLE else c for c in text)
 
 
 def facts_of_reading(data: ImageData) -> dict[str, str]:

@@ -47,6 +47,7 @@ from ddpm_pipeline.data.sources.finding import report_unread
 from ddpm_pipeline.data.sources.folders import check_folder
 from ddpm_pipeline.data.sources.library import share_of_rows
 from ddpm_pipeline.data.sources.shards import is_folder, open_shards
+from ddpm_pipeline.data.sources.source import check_distinct
 
 if TYPE_CHECKING:
     import datasets
@@ -176,6 +177,7 @@ def _find_classes(
     """
     column = find_label_column(dataset.features, label_column)
     names = class_names or getattr(dataset.features[column], "names", None)
+    check_distinct(names or ())
     if names is None and num_classes is None:
         raise ValueError(
             f"num_classes or class_names must be given: column {column!r} of a stream does not "

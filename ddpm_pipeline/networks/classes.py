@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ddpm_pipeline.common import is_integer
+from ddpm_pipeline.common import is_integer, normalized
 from ddpm_pipeline.networks.model_facts import facts_of
 
 __all__ = ["check_trained", "class_numbers", "listed", "trained_classes"]
@@ -47,6 +47,9 @@ def _by_name(label: str, numbers: dict[str, int], count: int, *, own_numbers: bo
     """Find a class by its name, or by its number where that is no other's name."""
     if label in numbers:
         return numbers[label]
+    looks = {normalized(name): number for name, number in numbers.items()}
+    if (number := looks.get(normalized(label))) is not None:
+        return number
     is_null_class = label == str(count - 1)
     if numbers and not is_null_class and (own_numbers or not _is_number(label)):
         raise ValueError(f"class_labels must be among {listed(numbers)}, got {label!r}")

@@ -56,8 +56,6 @@ def check_splits(config: TrainingConfig) -> None:
         ValueError: If there are none, there is no such split, or it is not clear which to read.
         FileNotFoundError: If shards are missing.
     """
-    from ddpm_pipeline.data import check_source  # which needs NumPy and Pillow
-
     train, held_out = config.train_data_dir, config.validation_data_dir
     looks = [("train_data_dir", "train_split", train, config.train_split)]
     if config.validation_split is not None:
@@ -65,6 +63,8 @@ def check_splits(config: TrainingConfig) -> None:
     looks += [("validation_data_dir", "validation_split", held_out, None)]
     for option, named, source, split in looks:
         if source is not None:
+            from ddpm_pipeline.data import check_source  # which needs NumPy and Pillow
+
             with naming_options(option, named):
                 check_source(source, split)
 

@@ -204,3 +204,14 @@ def test_numbers_without_gaps_or_that_somebody_counted_stay(tmp_path: Path) -> N
     named = opened(as_folder(tmp_path, ["cat", "dog"]))
     assert without_gaps(named) is named
     assert class_counts(numbered([0, 2], num_classes=5)) == (1, 0, 1, 0, 0)
+
+
+def test_a_name_is_known_however_its_letters_are_composed(tmp_path: Path) -> None:
+    parts, whole = "cafe\u0301", "caf\u00e9"
+    root = write_folder(tmp_path, {f"{parts}/0.png": flat(1), "dog/0.png": flat(2)})
+    data = open_images(root, resolution=8, labels=True, progress=False)
+    found = with_classes(data, ("dog", whole), 2, "data='x'")
+    assert found.class_names == ("dog", whole)
+    assert found.class_counts == {"dog": 1, whole: 1}
+    levels = found.batch([0, 1]).images[:, 0, 0, 0]
+    assert dict(zip(levels.tolist(), found.labels.tolist(), strict=True)) == {2: 0, 1: 1}

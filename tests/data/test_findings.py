@@ -110,6 +110,8 @@ def test_arrays_and_rare_sizes(tmp_path: Path) -> None:
 
 def test_names_and_counts_for_people() -> None:
     assert printable("a\udcff.png") == r"a\xff.png"
+    assert printable("a\nb\x1b[31m\u2028") == r"a\nb\x1b[31m\u2028"
+    assert printable("日本 é 👩\u200d🚀\u3000x") == "日本 é 👩\u200d🚀\u3000x"
     assert counted({"a": 1, "b": 2000}) == "a 1, b 2,000"
     assert counted({str(i): 1 for i in range(20)}, 2) == "0 1, 1 1, and 18 more"
     reasons = [(str(i), f"cut ({i} bytes)") for i in range(7)]

@@ -114,3 +114,10 @@ def test_untrained_embeddings_are_refused_by_name(make: Callable) -> None:
 def test_many_names_are_cut_short() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed(list(map(str, range(100)))).endswith("18, 19, ... (100 in all)")
+
+
+def test_a_name_is_known_however_its_letters_are_composed(make: Callable) -> None:
+    unet = make(("cafe\u0301", "dog"))
+    assert class_numbers(unet, ["caf\u00e9", "cafe\u0301", " dog "]) == [0, 0, 1]
+    with pytest.raises(ValueError, match="class_labels must be among"):
+        class_numbers(unet, ["cafe"])

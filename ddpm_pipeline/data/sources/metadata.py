@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,20 +49,14 @@ def metadata_labels(
     found: dict[str, Any] = {}
     used: list[str] = []
     columns: set[str] = set()
+    own_names = {_composed(name): name for name in names} | {name: name for name in names}
     for file in files:
         rows = _read(root / file)
         columns |= set().union(*rows)
         if (chosen := _find_column(rows, column, file)) is None:
             continue
         used.append(f"{file}, column {chosen!r}")
-        folder = posixpath.dirname(file)
-        for row in rows:
-            name = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
-            if found.setdefault(name, row.get(chosen)) != row.get(chosen):
-                raise ValueError(
-                    f"{printable(file)} has two labels of {printable(name)}: {found[name]!r} and "
-                    f"{row.get(chosen)!r}"
-                )
+        _take(found, rows, chosen, file, own_names)
     if not used:
         if column is not None:
             known, where = sorted(columns - {_FILE_NAME}), printable(", ".join(files))
@@ -69,6 +64,25 @@ def metadata_labels(
         return None
     _check_complete(found, names, used)
     return _typed([found[name] for name in names]), "; ".join(used)
+
+
+def _take(
+    found: dict[str, Any], rows: Iterable[Row], column: str, file: str, own_names: dict[str, str]
+) -> None:
+    """Add the labels of a file to those found, by the images' own names.
+
+    Raises:
+        ValueError: If an image has another label already.
+    """
+    folder = posixpath.dirname(file)
+    for row in rows:
+        path = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
+        name = own_names.get(path) or own_names.get(_composed(path), path)
+        if found.setdefault(name, row.get(column)) != row.get(column):
+            raise ValueError(
+                f"{printable(file)} has two labels of {printable(name)}: {found[name]!r} and "
+                f"{row.get(column)!r}"
+            )
 
 
 def _check_complete(found: dict[str, Any], names: Sequence[str], used: Iterable[str]) -> None:
@@ -83,6 +97,11 @@ def _check_complete(found: dict[str, Any], names: Sequence[str], used: Iterable[
         raise ValueError(
             f"{where} has labels of {len(absent)} images that are not there, as {_first(absent)}"
         )
+
+
+def _composed(name: str) -> str:
+    """Give a name as every system writes it: an archive may hold letters in parts."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _first(names: Sequence[str]) -> str:
@@ -109,7 +128,8 @@ def _read_text(path: Path) -> str:
 
 
 def _read_csv(path: Path) -> list[Row]:
-    return list(csv.DictReader(io.StringIO(_read_text(path), newline="")))
+    text = io.StringIO(_read_text(path), newline="")
+    return list(csv.DictReader(text, skipinitialspace=True))
 
 
 def _read_json_lines(path: Path) -> list[Row]:

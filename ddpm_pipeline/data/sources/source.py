@@ -8,12 +8,13 @@ Finding a source reads names, sizes and labels. Pixels are read only when `read`
 data set that is already in the cache costs nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ddpm_pipeline.common import normalized
 from ddpm_pipeline.data.findings import Named
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MeaninglessOptionError",
     "RawImage",
     "Source",
+    "check_distinct",
     "encode_labels",
     "one_line",
     "refuse",
@@ -102,13 +104,15 @@ def encode_labels(
         The labels (N,), and the names of the classes or None.
 
     Raises:
-        ValueError: If a label is missing (None or negative) or neither an integer nor a string.
+        ValueError: If a label is missing (None or negative), neither an integer nor a string, or
+            too large an integer; if two names of classes look the same.
     """
     missing = sum(v is None or (isinstance(v, int | np.integer) and v < 0) for v in values)
     if missing:
         raise ValueError(f"labels missing for {missing} of {len(values)} images")
     if all(isinstance(v, str) for v in values):
         names = sorted(set(values))
+        check_distinct(names)
         number = {name: i for i, name in enumerate(names)}
         return np.array([number[v] for v in values], np.int64), tuple(names)
     if not all(isinstance(v, int | np.integer) for v in values):
@@ -120,7 +124,26 @@ def encode_labels(
                 f"{odd!r} and {number!r}"
             )
         raise ValueError(f"labels must be integers or strings, got {odd!r}")
+    if (largest := max(values, default=0)) > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be below 2^63, got {largest}")
+    check_distinct(class_names or ())
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
+
+
+def check_distinct(class_names: Iterable[str]) -> None:
+    """Refuse names of classes that differ in nothing that can be seen.
+
+    Raises:
+        ValueError: If two differ only in how letters are composed, or in spaces.
+    """
+    looks: dict[str, str] = {}
+    for name in class_names:
+        other = looks.setdefault(normalized(name), name)
+        if other != name:
+            raise ValueError(
+                f"the classes {other!a} and {name!a} look the same, and would be two: "
+                "give them one name, or names that differ"
+            )
 
 
 def one_line(error: Exception) -> str:

@@ -58,6 +58,23 @@ def test_labels(
     assert folder_source(tmp_path).labels is None
 
 
+def test_names_are_known_however_their_letters_are_composed(tmp_path: Path) -> None:
+    parts, whole = "cafe\u0301.png", "caf\u00e9.png"
+    for i, (stored, said) in enumerate([(parts, whole), (whole, parts), (whole, whole)]):
+        root = write_folder(tmp_path / str(i), {stored: flat(0)})
+        write_folder(root, {"metadata.csv": table(["x"], names=[said])})
+        assert folder_source(root, labels=True).class_names == ("x",)
+    both = write_folder(tmp_path / "both", {parts: flat(0), whole: flat(1)})
+    write_folder(both, {"metadata.csv": table([0, 1], names=[parts, whole])})
+    assert folder_source(both, labels=True).labels.tolist() == [0, 1]
+
+
+def test_spaces_after_commas_do_not_count(tmp_path: Path) -> None:
+    content = b'file_name, label\n0.png, cat\n1.png, "a, b"\n'
+    root = write_folder(tmp_path, {"0.png": flat(0), "1.png": flat(1), "metadata.csv": content})
+    assert folder_source(root, labels=True).class_names == ("a, b", "cat")
+
+
 def test_a_file_speaks_for_the_folder_that_it_is_in(tmp_path: Path) -> None:
     files = {
         f"{part}/{k}/{i}.png": flat(i) for part in ("train", "test") for k in "ab" for i in (0, 1)
@@ -83,7 +100,7 @@ def test_folders_are_classes_where_metadata_say_nothing_of_them(tmp_path: Path) 
 
 
 # Labels that hold what some programs take for the end of a line.
-ODD_LABELS = ["a\u2028b", "a\x85b", "a\x0cb", 'a "b", c']
+ODD_LABELS = ["a\u2028b", "c\x85d", "e\x0cf", 'a "b", c']
 
 
 @pytest.mark.parametrize("form", ["csv", "csv of Windows", "jsonl"])

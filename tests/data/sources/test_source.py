@@ -19,6 +19,27 @@ def test_labels_as_strings_integers_or_neither() -> None:
         encode_labels([1, 0.5], None)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("caf\u00e9", "cafe\u0301"), ("cat", "cat "), (" cat", "cat"), ("a  b", "a\u00a0b")],
+)
+def test_classes_that_look_the_same_are_refused(one: str, other: str) -> None:
+    message = r"the classes .* and .* look the same, and would be two"
+    with pytest.raises(ValueError, match=message) as refusal:
+        encode_labels([one, "dog", other], None)
+    assert ascii(one) in str(refusal.value)
+    assert ascii(other) in str(refusal.value)
+    with pytest.raises(ValueError, match=message):
+        encode_labels([0, 1], [one, other])
+    assert encode_labels(["Cat", "cat", "c at"], None)[1] == ("Cat", "c at", "cat")
+
+
+def test_integers_that_no_tensor_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels must be below 2\^63, got 9223372036854775808"):
+        encode_labels([0, 2**63], None)
+    assert encode_labels([0, 2**63 - 1], None)[0][1] == 2**63 - 1
+
+
 def test_options_without_meaning_are_refused_by_name() -> None:
     refuse("an array", split=None, image_column=None)
     with pytest.raises(ValueError, match=r"^split='val' has no meaning for an array$"):
