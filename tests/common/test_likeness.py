@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddpm_pipeline.common.normalized import normalized
+from ddpm_pipeline.common.likeness import normalized
 
 
 @pytest.mark.parametrize(
