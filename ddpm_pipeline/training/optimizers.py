@@ -36,10 +36,10 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.muon import Muon
 
 __all__ = [
     "COOLDOWN",
-    "Muon",
     "clip_gradients",
     "hidden_kernels",
     "learning_rates",
@@ -88,63 +88,6 @@ def make_optimizer(
 def hidden_kernels(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
     """List the kernels of a UNet's convolutions, but for those of its first and last layer."""
     return [p for name, p in parameters.items() if p.ndim > 2 and not name.startswith(_OUTER)]
-
-
-class Muon(torch.optim.Optimizer):
-    """``torch.optim.Muon`` for kernels, each seen as a matrix, with AdamW for all the rest.
-
-    For ``Learner``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
-
-    Arguments:
-        hidden: Parameters of two or more dimensions, (n, ...), that become matrices (n, m).
-        adamw: Optimiser of all other parameters; its learning rate is that of ``hidden`` too.
-        weight_decay: Decoupled weight decay of ``hidden``.
-        momentum: μ.
-    """
-
-    def __init__(
-        self,
-        hidden: list[nn.Parameter],
-        adamw: torch.optim.AdamW,
-        *,
-        weight_decay: float,
-        momentum: float,
-    ) -> None:
-        self._adamw = adamw
-        self._matrices = {p: nn.Parameter(_as_matrix(p, p.detach())) for p in hidden}
-        self._muon = torch.optim.Muon(
-            self._matrices.values(),
-            lr=adamw.defaults["lr"],
-            weight_decay=weight_decay,
-            momentum=momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        hidden_group = {"params": hidden, "weight_decay": weight_decay}
-        super().__init__([hidden_group, *adamw.param_groups], dict(adamw.defaults))
-        # One state of each parameter, whoever asks for it: checkpoints do, by parameter.
-        for parameter, matrix in self._matrices.items():
-            self.state[parameter] = self._muon.state[matrix]
-        for group in adamw.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = adamw.state[parameter]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Update all parameters by their gradients."""
-        for parameter, matrix in self._matrices.items():
-            grad = parameter.grad
-            matrix.grad = None if grad is None else _as_matrix(parameter, grad)
-        set_learning_rate(self._muon, self.param_groups[0]["lr"])
-        self._muon.step()
-        self._muon.zero_grad()
-        self._adamw.step()  # its groups are this optimiser's own
-
-
-def _as_matrix(parameter: Tensor, values: Tensor) -> Tensor:
-    """View values of a parameter's shape (n, ...) as (n, m), in the parameter's memory order."""
-    if not parameter.is_contiguous():  # channels_last, of which flatten would make a copy
-        values = values.movedim(1, -1)
-    return values.flatten(1)
 
 
 def learning_rates(config: TrainingConfig, num_updates: int) -> Callable[[int], float]:

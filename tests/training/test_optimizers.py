@@ -12,7 +12,6 @@ from helpers.training_runs import a_learner, metrics, run_forked, tiny_config
 
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.optimizers import (
-    Muon,
     hidden_kernels,
     learning_rates,
     make_optimizer,
@@ -84,52 +83,6 @@ def test_the_optimizer_gets_the_rate() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     set_learning_rate(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] == 0.25
-
-
-def an_adamw(*parameters: torch.nn.Parameter) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1, fused=True)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_kernel_moves_as_the_matrix_of_its_rows(layout: torch.memory_format) -> None:
-    kernel = torch.nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=layout))
-    other = torch.nn.Parameter(torch.randn(6))
-    matrix = torch.nn.Parameter(kernel.detach().reshape(6, 36).clone())
-    alone = torch.nn.Parameter(other.detach().clone())
-    muon = Muon([kernel], an_adamw(other), weight_decay=0.1, momentum=0.9)
-    oracles = (
-        torch.optim.Muon(
-            [matrix], lr=1e-2, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
-        ),
-        an_adamw(alone),
-    )
-    for update in range(5):
-        for optimizer in (muon, *oracles):
-            set_learning_rate(optimizer, 0.1 / (update + 1))
-        kernel.grad = torch.randn_like(kernel)
-        matrix.grad = kernel.grad.reshape(6, 36).clone()
-        other.grad = torch.randn(6)
-        alone.grad = other.grad.clone()
-        for optimizer in (muon, *oracles):
-            optimizer.step()
-    # Newton and Schulz's iteration is in bfloat16, and columns may stand in another order.
-    torch.testing.assert_close(kernel.reshape(6, 36), matrix, rtol=0, atol=2e-3)
-    assert torch.equal(other, alone)
-    assert set(muon.state[kernel]) == {"momentum_buffer"}
-    assert {"exp_avg", "exp_avg_sq"} < set(muon.state[other])
-
-
-def test_steps_of_muon_are_those_of_an_orthogonal_matrix() -> None:
-    kernel = torch.nn.Parameter(torch.zeros(16, 8, 3, 3))
-    muon = Muon([kernel], an_adamw(torch.nn.Parameter(torch.zeros(1))), weight_decay=0, momentum=0)
-    kernel.grad = torch.randn_like(kernel)
-    muon.step()
-    step = -kernel.detach().flatten(1) / (1e-2 * 0.2 * 72**0.5)
-    left, _, right = torch.linalg.svd(kernel.grad.flatten(1), full_matrices=False)
-    singular = torch.linalg.svdvals(step)
-    assert 0.6 < singular.min() < singular.max() < 1.3
-    cosine = torch.nn.functional.cosine_similarity(step.flatten(), (left @ right).flatten(), 0)
-    assert cosine > 0.97
 
 
 def test_all_but_hidden_convolutions_stays_with_adamw(
