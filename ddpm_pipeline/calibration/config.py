@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ddpm_pipeline.common import (
+    check_above_zero,
     check_at_least,
     check_choice,
     check_has_folder,
+    check_integer,
     expand_home,
 )
 from ddpm_pipeline.data import ReadingOptions
@@ -127,9 +129,7 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
         super().__post_init__()
         expand_home(self, "model", "data", "features", "output_dir")
         check_rows(self.samplers, self.spacings)
-        error = self.target_standard_error
-        if error is not None and not error > 0:
-            raise ValueError(f"target_standard_error must be above 0, got {error}")
+        check_above_zero(target_standard_error=self.target_standard_error)
         if self.timestep_spacing is not None:
             check_choice("timestep_spacing", self.timestep_spacing, _ALL_SPACINGS)
         for name in ("samplers", "spacings"):
@@ -140,6 +140,8 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
                 "samplers must hold one that has bits/dim, which DDIM has not, or features must "
                 f"be given, got samplers={', '.join(self.samplers)}"
             )
-        check_at_least(self, batch_size=1, num_images=1)
+        check_at_least(self, batch_size=1, num_images=1, num_forwards=1)
+        for K in self.num_inference_steps:
+            check_integer("num_inference_steps", K)
         if self.output_dir is None or self.save:
             check_has_folder(self.model, "output_dir must be given and save be False")

@@ -32,6 +32,7 @@ from ddpm_pipeline.calibration.report import (
     distance_table,
 )
 from ddpm_pipeline.common import (
+    on_main,
     process_state,
     shared_accelerator,
     stream_generator,
@@ -49,7 +50,7 @@ from ddpm_pipeline.data import (
     source_name,
     to_model_range,
 )
-from ddpm_pipeline.diffusion import LEARNED_VARIANCES, spaced_timesteps
+from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_num_steps, spaced_timesteps
 from ddpm_pipeline.evaluation import (
     FeatureExtractor,
     check_count,
@@ -100,7 +101,8 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     distances = _distances(config, pipe, scheduler, data, extractor, steps)
     kept = _kept_scheduler(config, pipe.scheduler, scheduler.calibration, distances)
     report = _report(config, scheduler, data, extractor, steps, distances, kept)
-    if state.is_main_process:
+
+    def keep() -> None:
         _write(output, report, _described(config, pipe, data), scheduler.calibration)
         _draw(output, config, scheduler, report)
         strip = _reconstruct(pipe, scheduler, data, seed=config.seed)
@@ -108,7 +110,8 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
         if config.save:
             with written_aside(Path(config.model) / "scheduler") as aside:
                 kept.save_pretrained(aside)
-    state.wait_for_everyone()
+
+    on_main(keep, state)
     return report
 
 
@@ -202,10 +205,8 @@ def _kept_scheduler(
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:
-    for K in config.num_inference_steps:
-        if not 1 <= K <= T:
-            raise ValueError(f"num_inference_steps must be from 1 to {T}, the model's T, got {K}")
-    return sorted({*config.num_inference_steps, T})
+    """Give the values of K in the tables, with T."""
+    return sorted({*(check_num_steps(K, T) for K in config.num_inference_steps), T})
 
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:

@@ -15,6 +15,7 @@ from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features, require_split
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_exists, check_output_folder, no_empty_folder
+from ddpm_pipeline.pipelines import check_saved_classes, check_saved_steps
 
 __all__ = ["run_measurement"]
 
@@ -32,8 +33,9 @@ def run_measurement(
     """Measure as the arguments say, and print what comes of it.
 
     Arguments:
-        options: The dataclass of the command's options, with model, data and output_dir; it may
-            have split, bound_data, bound_split, samples and features too.
+        options: The dataclass of the command's options, with model, data, output_dir and
+            num_inference_steps; it may have split, bound_data, bound_split, samples, features
+            and class_labels too.
         argv: The arguments.
         prog: How the command is called.
         measure: Does the work, and gives the paragraphs to print.
@@ -62,4 +64,10 @@ def _check_places(config: object, output: str) -> None:
     check_output_folder("output_dir", output)
     require_split(config.data, getattr(config, "split", None))
     require_split(getattr(config, "bound_data", None), getattr(config, "bound_split", None))
+    steps = config.num_inference_steps
+    check_saved_steps(config.model, *(steps if isinstance(steps, tuple) else [steps]))
+    if getattr(config, "class_labels", None) is not None:
+        check_saved_classes(
+            config.model, config.class_labels, getattr(config, "guidance_scale", 1.0)
+        )
     ask_hub(on_hub)

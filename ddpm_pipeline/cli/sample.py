@@ -12,7 +12,13 @@ from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_output_file, check_output_folder
-from ddpm_pipeline.pipelines import SampleConfig, check_not_foreign, npz_manifest
+from ddpm_pipeline.pipelines import (
+    SampleConfig,
+    check_not_foreign,
+    check_saved_classes,
+    check_saved_steps,
+    npz_manifest,
+)
 from ddpm_pipeline.training import has_checkpoints_only
 
 __all__ = ["PICTURE_SUFFIXES", "SampleArguments", "run"]
@@ -56,6 +62,8 @@ def run(argv: Sequence[str]) -> None:
         is_unfinished = has_checkpoints_only(arguments.model)
         on_hub = [] if is_unfinished else not_here(model=arguments.model)
         _check_output(arguments)
+        if not is_unfinished:
+            _check_model(arguments)
         ask_hub(on_hub)
         with _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as ready:
             path = (_draw_grid if arguments.is_grid else _sample_images)(ready)
@@ -85,6 +93,12 @@ def _check_output(arguments: SampleArguments) -> None:
         check_not_foreign(path)
     if is_npz and path.exists():
         npz_manifest(path)
+
+
+def _check_model(arguments: SampleArguments) -> None:
+    """Refuse steps and classes that the model has not, as far as its configs are here."""
+    check_saved_steps(arguments.model, arguments.num_inference_steps)
+    check_saved_classes(arguments.model, arguments.class_labels, arguments.guidance_scale)
 
 
 def _draw_grid(arguments: SampleArguments) -> Path:

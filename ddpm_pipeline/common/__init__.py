@@ -6,6 +6,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.common.checks import (
+        check_above_zero,
         check_at_least,
         check_choice,
         check_integer,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "checks": "check_at_least check_choice check_integer is_integer",
+        "checks": "check_above_zero check_at_least check_choice check_integer is_integer",
         "config_key": "PRIVATE_KEY",
         "distributed": (
             "draw_seed join_restarted_processes on_main process_state shared_accelerator"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import index
 
-__all__ = ["check_at_least", "check_choice", "check_integer", "is_integer"]
+__all__ = ["check_above_zero", "check_at_least", "check_choice", "check_integer", "is_integer"]
 
 
 def is_integer(value: object) -> bool:
@@ -54,6 +54,17 @@ def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     allowed = list(allowed)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+def check_above_zero(**values: float | None) -> None:
+    """Refuse numbers that are not above 0, by the names of their options; None is not given.
+
+    Raises:
+        ValueError: For the first that is not.
+    """
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0 or None, got {value}")
 
 
 def check_at_least(options: object, **bounds: int) -> None:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         PredictionType,
         TimestepSamplerName,
         VarianceType,
+        check_eta,
         check_loss,
+        check_num_steps,
     )
     from ddpm_pipeline.diffusion.costs import (
         PRICED_VARIANCES,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
         wiener_error,
     )
     from ddpm_pipeline.diffusion.dct import FrequencyBasis, dct_matrix, frequency_bands, pool
-    from ddpm_pipeline.diffusion.ddim import check_eta, ddim_coefficients
+    from ddpm_pipeline.diffusion.ddim import ddim_coefficients
     from ddpm_pipeline.diffusion.decoder_costs import (
         DECODER_RATIOS,
         continuous_decoder_costs,
@@ -102,14 +104,14 @@ __getattr__, __dir__, __all__ = lazy_face(
         "choices": (
             "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MAX_ORDER MULTISTEP_KINDS "
             "MultistepKind PredictionType SPACINGS TimestepSamplerName VARIANCE_TYPES "
-            "VarianceType check_loss"
+            "VarianceType check_eta check_loss check_num_steps"
         ),
         "costs": (
             "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "
             "prior_cost step_costs wiener_error"
         ),
         "dct": "FrequencyBasis dct_matrix frequency_bands pool",
-        "ddim": "check_eta ddim_coefficients",
+        "ddim": "ddim_coefficients",
         "decoder_costs": "DECODER_RATIOS continuous_decoder_costs decoder_costs_at fit_through",
         "forward_process": "forward marginal posterior posterior_variance",
         "gaussian": "Gaussian",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from ddpm_pipeline.common import check_choice
+from ddpm_pipeline.common import check_choice, check_integer
 
 __all__ = [
     "DECODERS",
@@ -29,7 +29,9 @@ __all__ = [
     "Spacing",
     "TimestepSamplerName",
     "VarianceType",
+    "check_eta",
     "check_loss",
+    "check_num_steps",
 ]
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "mean"]
@@ -99,3 +101,26 @@ def check_loss(loss: str, variance_type: str, loss_weighting: str = "uniform") -
             f"loss_weighting must be uniform for loss 'vlb', which has its own weights, got "
             f"{loss_weighting!r}"
         )
+
+
+def check_num_steps(K: object, T: int) -> int:
+    """Give the length of a chain, num_inference_steps, back as an int.
+
+    Arguments:
+        K: The number of timesteps to keep.
+        T: Number of timesteps of the full chain.
+    Raises:
+        ValueError: If K is no integer from 1 to T.
+    """
+    note = " (the timesteps the model was trained with)"
+    return check_integer("num_inference_steps", K, most=T, note=note)
+
+
+def check_eta(eta: float) -> None:
+    """Refuse an eta that is not a number in [0, 1].
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
+        raise ValueError(f"eta must be a number in [0, 1], got {eta!r}")

@@ -19,12 +19,13 @@ It is above 0 for eta = 0 as well: that is what x_t leaves open about x_0.
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.diffusion.choices import check_eta
 from ddpm_pipeline.diffusion.forward_process import posterior_variance
 from ddpm_pipeline.diffusion.predictions import PredictionType
 from ddpm_pipeline.diffusion.reverse_process import ReverseMove, reverse_coefficients
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 
-__all__ = ["check_eta", "ddim_coefficients", "ddim_posterior"]
+__all__ = ["ddim_coefficients", "ddim_posterior"]
 
 
 def ddim_posterior(
@@ -80,13 +81,3 @@ def ddim_coefficients(
     if x_0_variance is not None:
         var = var + from_x_0.square() * x_0_variance.to(var)
     return move._replace(mean_from_x_0=from_x_0, mean_from_x_t=from_x_t, log_var=torch.log(var))
-
-
-def check_eta(eta: float) -> None:
-    """Refuse an eta that is not a number in [0, 1].
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
-        raise ValueError(f"eta must be a number in [0, 1], got {eta!r}")

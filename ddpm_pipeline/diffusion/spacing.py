@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer, is_integer
-from ddpm_pipeline.diffusion.choices import SPACINGS, Spacing
+from ddpm_pipeline.diffusion.choices import SPACINGS, Spacing, check_num_steps
 
 __all__ = [
     "ShortestPaths",
@@ -53,8 +53,7 @@ def spaced_timesteps(T: int, K: int, spacing: Spacing, *, steps_offset: int = 0)
     Source: see the module.
     """
     check_choice("timestep_spacing", spacing, SPACINGS)
-    note = " (the timesteps the model was trained with)"
-    K = check_integer("num_inference_steps", K, most=T, note=note)
+    K = check_num_steps(K, T)
     timesteps = _SPACED[spacing](T, K)
     if spacing == "leading":
         largest = T - 1 - int(timesteps[0])

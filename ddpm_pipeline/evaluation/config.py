@@ -71,6 +71,6 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
         expand_home(self, "data", "samples", "features", "bound_data")
         expand_home(self, "output_dir", "cache_dir", "statistics_dir")
         check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
-        check_at_least(self, num_nearest=0, bound_timesteps=1)
+        check_at_least(self, num_nearest=0, bound_timesteps=1, num_reference=1, bound_images=0)
         if self.output_dir is None:
             check_has_folder(self.model, "output_dir must be given")

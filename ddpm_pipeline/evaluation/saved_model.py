@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 
-from ddpm_pipeline.common import process_state, stream_generator, write_json, write_picture
+from ddpm_pipeline.common import (
+    on_main,
+    process_state,
+    stream_generator,
+    write_json,
+    write_picture,
+)
 from ddpm_pipeline.data import (
     ImageData,
     described_reference,
@@ -86,19 +91,19 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     )
     generated = _generated_statistics(config, sampler, drawn, extractor)
     nearest = _show_nearest(config, sampler, drawn, data, extractor)
-    report = [None]
-    if state.is_main_process:
-        report = [
-            EvaluationReport(
-                **_compare(config, generated, real),
-                **_describe(config, sampler, extractor, data, generated),
-                class_counts=None if chosen is None else chosen.counts,
-                bound=bound,
-                nearest=nearest,
-            )
-        ]
-        write_json(_output(config) / _REPORT_NAME, report[0].to_dict())
-    return broadcast_object_list(report)[0]
+
+    def report() -> EvaluationReport:
+        found = EvaluationReport(
+            **_compare(config, generated, real),
+            **_describe(config, sampler, extractor, data, generated),
+            class_counts=None if chosen is None else chosen.counts,
+            bound=bound,
+            nearest=nearest,
+        )
+        write_json(_output(config) / _REPORT_NAME, found.to_dict())
+        return found
+
+    return on_main(report, state)
 
 
 def _try_sampler(sampler: ImageSampler, chosen: ChosenClasses | None) -> ImageSampler:
@@ -163,9 +168,12 @@ def _show_nearest(
         else drawn.batch(shown).images
     )
     distances, numbers = nearest_images(images, data, extractor)
-    if process_state().is_main_process:
+
+    def draw() -> None:
         neighbors = [data.batch(column).images for column in numbers.T]
         write_picture(_output(config) / _NEAREST_NAME, nearest_picture(images, neighbors))
+
+    on_main(draw, process_state())
     return [
         {"image": i, "nearest": numbers[i].tolist(), "distances": distances[i].tolist()}
         for i in shown

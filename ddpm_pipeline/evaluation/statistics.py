@@ -21,13 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.common import load_tensors, process_state, stream_generator, write_aside
+from ddpm_pipeline.common import (
+    load_tensors,
+    on_main,
+    process_state,
+    stream_generator,
+    write_aside,
+)
 from ddpm_pipeline.data import ImageData, default_cache_dir
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import Moments
@@ -169,8 +175,7 @@ def reference_statistics(
     key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}"
     folder = Path(cache_dir) if cache_dir else default_cache_dir() / "statistics"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-    found = [_load(path) if process_state().is_main_process else None]
-    found = broadcast_object_list(found)[0]
+    found = on_main(lambda: _load(path), process_state())
     if found is not None:
         return found
     generator = stream_generator("reference_features", 0)
@@ -183,8 +188,7 @@ def reference_statistics(
         description="Reference images",
         progress=progress,
     )
-    if process_state().is_main_process:
-        _store(statistics, path)
+    on_main(lambda: _store(statistics, path), process_state())
     return statistics
 
 

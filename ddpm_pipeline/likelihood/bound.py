@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import (
+    check_above_zero,
     check_choice,
     check_integer,
     draw_seed,
@@ -117,7 +118,7 @@ def variational_bound(
     Source: Ho et al. 2020 (arXiv:2006.11239), eq. 5 and 13.
     """
     scheduler = _checked_scheduler(scheduler, eta, model if x_0_variance is None else None)
-    _check_positive(clip_x_0=clip_x_0, target_standard_error=target_standard_error)
+    check_above_zero(clip_x_0=clip_x_0, target_standard_error=target_standard_error)
     chain = _checked_chain(timesteps, len(scheduler.schedule))
     data = BoundData(x_0, class_labels, in_range=decoder != "continuous")
     settings = BoundSettings(
@@ -267,12 +268,6 @@ def _checked_decoder(
     raise ValueError(
         f"decoder_variance must be 'model', 'best' or a number above 0, got {variance!r}"
     )
-
-
-def _check_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be above 0 or None, got {value}")
 
 
 def _rows_per_call(batch_size: int | None, dims: int) -> int:

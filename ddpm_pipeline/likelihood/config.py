@@ -10,9 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ddpm_pipeline.common import check_at_least, check_has_folder, expand_home
+from ddpm_pipeline.common import (
+    check_above_zero,
+    check_at_least,
+    check_choice,
+    check_has_folder,
+    expand_home,
+)
 from ddpm_pipeline.data import ReadingOptions
-from ddpm_pipeline.diffusion import Decoder
+from ddpm_pipeline.diffusion import VARIANCE_TYPES, Decoder
 
 __all__ = ["BOUND_SAMPLERS", "BoundConfig", "BoundSampler", "MeasureConfig", "ScoreConfig"]
 
@@ -70,6 +76,10 @@ class MeasureConfig(ReadingOptions, _Measured):
         super().__post_init__()
         expand_home(self, "model", "data", "output_dir")
         check_at_least(self, num_images=1, num_timestep_samples=0, batch_size=1)
+        check_at_least(self, num_inference_steps=1)
+        check_above_zero(clip_x_0=self.clip_x_0)
+        if self.variance_type is not None:
+            check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
         if self.output_dir is None:
             check_has_folder(self.model, "output_dir must be given")
 
@@ -83,6 +93,10 @@ class BoundConfig(MeasureConfig):
 
     target_standard_error: float | None = None
     """Stop once the standard error is as small, in bits per dimension."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above_zero(target_standard_error=self.target_standard_error)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import (
     check_output_file,
+    on_main,
     process_state,
     shared_accelerator,
     stream_generator,
@@ -65,11 +66,13 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
         shuffled=True,
         target_standard_error=config.target_standard_error,
     )
-    if process_state().is_main_process:
+
+    def write() -> None:
         folder = output_folder(config)
-        more = _described(config, measured)
-        measured.report.to_json(folder / "bound.json", **more)
+        measured.report.to_json(folder / "bound.json", **_described(config, measured))
         save_figure(measured.report, folder / "bound.png")
+
+    on_main(write, process_state())
     return measured.report
 
 

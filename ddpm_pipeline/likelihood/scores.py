@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import process_state, write_picture
+from ddpm_pipeline.common import on_main, process_state, write_picture
 from ddpm_pipeline.data import ImageData, contact_sheet, data_kind
 from ddpm_pipeline.likelihood.config import ScoreConfig
 from ddpm_pipeline.likelihood.figures import save_scores
@@ -36,11 +36,14 @@ def scores_of_saved_model(config: ScoreConfig) -> BoundReport:
     """
     check_results(config, "scores.csv", "scores.png")
     report, data, _ = bound_on_images(config, name="scores", shuffled=False)
-    if process_state().is_main_process:
+
+    def write() -> None:
         folder = output_folder(config)
         save_scores(report, folder / "scores.csv", _names(config, data))
         if config.num_shown:
             _save_extremes(report, data, folder / "scores.png", config.num_shown)
+
+    on_main(write, process_state())
     return report
 
 

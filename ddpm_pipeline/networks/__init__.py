@@ -6,6 +6,7 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.networks.classes import (
+        check_asked_classes,
         check_trained,
         class_numbers,
         listed,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "classes": "check_trained class_numbers listed trained_classes",
+        "classes": "check_asked_classes check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork",
         "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",
         "denoiser": "Denoiser device_of dtype_of evaluating run_denoiser",

@@ -17,7 +17,13 @@ from typing import Any
 from ddpm_pipeline.common import is_integer, normalized
 from ddpm_pipeline.networks.model_facts import facts_of
 
-__all__ = ["check_trained", "class_numbers", "listed", "trained_classes"]
+__all__ = [
+    "check_asked_classes",
+    "check_trained",
+    "class_numbers",
+    "listed",
+    "trained_classes",
+]
 
 _LISTED = 20  # names in a message
 
@@ -80,6 +86,38 @@ def _by_number(label: object, numbers: dict[str, int], count: int, *, own_number
         known = f", and their names are {listed(numbers)}" if numbers else ""
         raise ValueError(f"class_labels must lie in [0, {count - 1}], got {number}{known}")
     return number
+
+
+def check_asked_classes(unet: Any, class_labels: object, guidance_scale: float) -> None:  # noqa: ANN401
+    """Refuse classes and guidance of a network without classes, and no classes of one with them.
+
+    Arguments:
+        unet: The network.
+        class_labels: As they were given; None for none.
+        guidance_scale: 1 for no guidance.
+    Raises:
+        ValueError: If they are refused; says what there is to choose from.
+    """
+    if unet.config.num_class_embeds is not None:
+        if class_labels is None:
+            raise ValueError(_missing_labels(unet))
+    elif class_labels is not None or guidance_scale != 1:
+        raise ValueError(
+            "class_labels and guidance_scale need a class-conditional model, got "
+            f"class_labels={class_labels!r} and guidance_scale={guidance_scale} for a U-Net "
+            "without num_class_embeds"
+        )
+
+
+def _missing_labels(unet: Any) -> str:  # noqa: ANN401
+    """Say which labels a model with classes needs."""
+    last, trained = unet.config.num_class_embeds - 1, trained_classes(unet)
+    if trained is not None:
+        return f"class_labels must be given, one for each image or for all: {listed(trained)}"
+    return (
+        f"class_labels must be given, 0 to {last}: the model has classes (if it was "
+        f"trained here with label_dropout, {last} is the null class, any of them)"
+    )
 
 
 def trained_classes(unet: Any) -> tuple[str | int, ...] | None:  # noqa: ANN401

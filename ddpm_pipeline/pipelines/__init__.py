@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
     from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
+    from ddpm_pipeline.pipelines.saved_options import check_saved_classes, check_saved_steps
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -23,5 +24,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "manifest": "SAMPLES_MANIFEST check_not_foreign npz_manifest",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
+        "saved_options": "check_saved_classes check_saved_steps",
     },
 )

@@ -7,11 +7,13 @@ They are checked when they are made, as far as that does not need the model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.common import check_at_least, expand_home
+from ddpm_pipeline.diffusion import check_eta
 
 __all__ = ["Format", "NumberType", "SampleConfig", "SamplingOptions", "SchedulerName"]
 
@@ -50,7 +52,11 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         expand_home(self, "model")
-        check_at_least(self, seed=0, batch_size=1)
+        check_at_least(self, seed=0, batch_size=1, num_inference_steps=1)
+        if self.eta is not None:
+            check_eta(self.eta)
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
         if isinstance(self.class_labels, str | int):
             object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
         if self.class_labels is not None and len(self.class_labels) == 0:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer, moved
 from ddpm_pipeline.data import OUTPUTS
-from ddpm_pipeline.networks import check_trained, class_numbers, listed, trained_classes
+from ddpm_pipeline.diffusion import check_num_steps
+from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
 from ddpm_pipeline.schedulers import DDPMScheduler, standard_normal
 
@@ -159,7 +160,7 @@ def choose_chain(
     if timesteps is None:
         T = scheduler.config.num_train_timesteps
         wanted = T if num_inference_steps is None else num_inference_steps
-        K = check_integer("num_inference_steps", wanted, most=T)
+        K = check_num_steps(wanted, T)
         _set_timesteps(scheduler, K)
         if scheduler.timesteps.min() < 0:
             raise ValueError(
@@ -201,16 +202,9 @@ def label_tensor(
             class, or it was not trained; names it.
     """
     count = unet.config.num_class_embeds
+    check_asked_classes(unet, class_labels, guidance_scale)
     if count is None:
-        if class_labels is not None or guidance_scale != 1:
-            raise ValueError(
-                "class_labels and guidance_scale need a class-conditional model, got "
-                f"class_labels={class_labels!r} and guidance_scale={guidance_scale} for a U-Net "
-                "without num_class_embeds"
-            )
         return None
-    if class_labels is None:
-        raise ValueError(_missing_labels(unet))
     labels = _label_numbers(unet, class_labels)
     is_whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if not is_whole or labels.shape not in ((), (batch_size,)):
@@ -221,17 +215,6 @@ def label_tensor(
         raise ValueError(f"class_labels must lie in [0, {count - 1}], got {class_labels}")
     check_trained(unet, labels.unique().tolist(), guided=guidance_scale != 1)
     return labels.long().expand(batch_size)
-
-
-def _missing_labels(unet: UNet2DModel) -> str:
-    """Say which labels a model with classes needs."""
-    last, trained = unet.config.num_class_embeds - 1, trained_classes(unet)
-    if trained is not None:
-        return f"class_labels must be given, one for each image or for all: {listed(trained)}"
-    return (
-        f"class_labels must be given, 0 to {last}: the model has classes (if it was "
-        f"trained here with label_dropout, {last} is the null class, any of them)"
-    )
 
 
 def _label_numbers(unet: UNet2DModel, class_labels: ClassLabels) -> Tensor:

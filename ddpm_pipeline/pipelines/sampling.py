@@ -41,7 +41,8 @@ from ddpm_pipeline.common import (
     write_json,
 )
 from ddpm_pipeline.data import uint8_from_unit_range
-from ddpm_pipeline.networks import class_numbers
+from ddpm_pipeline.diffusion import check_num_steps
+from ddpm_pipeline.networks import check_asked_classes, class_numbers
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
 from ddpm_pipeline.pipelines.inputs import MOST_CHANNELS, label_tensor
 from ddpm_pipeline.pipelines.manifest import (
@@ -103,9 +104,10 @@ class ImageSampler:
             ValueError: If the model has no such class.
         """
         labels, unet = self.options.class_labels, self.pipe.unet
-        if labels is not None and unet.config.num_class_embeds is None:
-            label_tensor(unet, labels, self.options.guidance_scale, len(labels))  # refuses them
-        return None if labels is None else class_numbers(unet, labels)
+        if labels is None:
+            return None
+        check_asked_classes(unet, labels, self.options.guidance_scale)
+        return class_numbers(unet, labels)
 
     def labels(self, indices: Sequence[int]) -> list[int] | None:
         """Give the classes of the images of these numbers; None without classes."""
@@ -173,17 +175,9 @@ def load_image_sampler(
     pipe.unet.eval()
     sampler = ImageSampler(pipe.to(device), options, saved)
     sampler.image_shape  # noqa: B018 (refuses a model that does not tell it)
-    _check_steps(sampler)
+    check_num_steps(sampler.num_steps, sampler.pipe.scheduler.config.num_train_timesteps)
     _check_classes(sampler)
     return sampler
-
-
-def _check_steps(sampler: ImageSampler) -> None:
-    total = sampler.pipe.scheduler.config.num_train_timesteps
-    if not 1 <= sampler.num_steps <= total:
-        raise ValueError(
-            f"num_inference_steps must be 1 to {total}, the model's T, got {sampler.num_steps}"
-        )
 
 
 def _check_classes(sampler: ImageSampler) -> None:

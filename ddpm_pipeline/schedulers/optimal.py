@@ -19,7 +19,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.diffusion import (
     PRICED_VARIANCES,
     NoiseSchedule,
@@ -27,6 +27,7 @@ from ddpm_pipeline.diffusion import (
     VarianceType,
     bits_per_dim,
     check_chain,
+    check_num_steps,
     continuous_decoder_costs,
     decoder_costs_at,
     linear_error,
@@ -114,7 +115,7 @@ def optimal_timesteps(
     calibration.check_schedule(schedule)
     check_choice("objective", objective, OBJECTIVES)
     T = len(schedule)
-    K = check_integer("num_inference_steps", K, most=T)
+    K = check_num_steps(K, T)
     if objective == "samples" or variance_type not in PRICED_VARIANCES:
         variance_type = "analytic"
     if K == T:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         open_checkpoint,
     )
     from ddpm_pipeline.training.trainer import TrainingResult
-    from ddpm_pipeline.training.unfinished import has_checkpoints_only
+    from ddpm_pipeline.training.unfinished import check_has_checkpoint, has_checkpoints_only
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -31,6 +31,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "run": "dry_run train",
         "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "trainer": "TrainingResult",
-        "unfinished": "has_checkpoints_only",
+        "unfinished": "check_has_checkpoint has_checkpoints_only",
     },
 )

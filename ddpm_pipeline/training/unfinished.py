@@ -12,7 +12,12 @@ from pathlib import Path
 from ddpm_pipeline.common import MODEL_INDEX
 from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["CHECKPOINT_PATTERN", "has_checkpoints_only", "is_checkpoint"]
+__all__ = [
+    "CHECKPOINT_PATTERN",
+    "check_has_checkpoint",
+    "has_checkpoints_only",
+    "is_checkpoint",
+]
 
 
 CHECKPOINT_PATTERN = "step-*"
@@ -22,6 +27,27 @@ _CHECKPOINT_FILES = ("manifest.json", "state.json")
 def is_checkpoint(folder: str | Path) -> bool:
     """Tell whether a folder is a checkpoint of a run."""
     return all(Path(folder, name).is_file() for name in _CHECKPOINT_FILES)
+
+
+def check_has_checkpoint(folder: str | Path, step: int | None) -> None:
+    """Refuse a folder that is no checkpoint and no run with the checkpoint that is asked for.
+
+    Arguments:
+        folder: Of a run, or of a checkpoint.
+        step: Of the checkpoint; None for any.
+    Raises:
+        FileNotFoundError: If there is none, or none of that step; names those there are.
+    """
+    path = Path(folder)
+    if is_checkpoint(path):
+        return
+    names = [found.name for found in path.glob(f"checkpoints/{CHECKPOINT_PATTERN}")]
+    steps = sorted(int(name.rpartition("-")[2]) for name in names)
+    if not steps:
+        raise FileNotFoundError(f"there is no checkpoint in {str(folder)!r}")
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise FileNotFoundError(f"checkpoint={step} is not in {str(folder)!r}, which has {there}")
 
 
 def has_checkpoints_only(folder: str | Path) -> bool:

@@ -22,6 +22,8 @@ class Options:
     """On what."""
     output_dir: str | None = None
     """Where to."""
+    num_inference_steps: int | None = None
+    """How many."""
 
 
 @pytest.fixture

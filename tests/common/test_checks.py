@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_pipeline.common.checks import check_at_least, check_choice, check_integer, is_integer
+from ddpm_pipeline.common.checks import (
+    check_above_zero,
+    check_at_least,
+    check_choice,
+    check_integer,
+    is_integer,
+)
 
 
 @pytest.mark.parametrize("value", [0, -3, 2**70, np.int64(5), np.uint8(1), torch.tensor(4)])
@@ -74,3 +80,10 @@ def test_checks_cost_nothing_to_import() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("value", [0, -1.5, float("nan")])
+def test_a_number_that_is_not_above_zero_is_refused(value: float) -> None:
+    check_above_zero(share=0.1, rate=None)
+    with pytest.raises(ValueError, match=f"rate must be above 0 or None, got {value}"):
+        check_above_zero(share=0.1, rate=value)

@@ -259,7 +259,10 @@ def test_what_must_be_refused_is_refused_before_the_reference_statistics(
         ({"neighbors": 40}, "neighbors must be below the 40 images, got 40"),
         ({"num_nearest": 41}, "num_nearest must be at most the 40 images, got 41"),
         ({"bound_images": 91}, "bound_images must be an integer from 1 to 90, .* got 91"),
-        ({"num_inference_steps": 51}, "num_inference_steps must be 1 to 50"),
+        (
+            {"num_inference_steps": 51},
+            "num_inference_steps must be an integer from 1 to 50",
+        ),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(

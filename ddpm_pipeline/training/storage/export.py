@@ -30,7 +30,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
     newest_checkpoint,
     read_state,
 )
-from ddpm_pipeline.training.unfinished import CHECKPOINT_PATTERN, is_checkpoint
+from ddpm_pipeline.training.unfinished import check_has_checkpoint, is_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,17 +125,9 @@ def _find(folder: Path, step: int | None) -> Path:
                 f"{read_state(folder)['step']}"
             )
         return folder
+    check_has_checkpoint(folder, step)
     checkpoints = folder / "checkpoints"
-    there = sorted(path.name for path in checkpoints.glob(CHECKPOINT_PATTERN))
-    if not there:
-        raise FileNotFoundError(f"there is no checkpoint in {str(folder)!r}")
-    if step is None:
-        return newest_checkpoint(checkpoints)
-    path = checkpoint_path(checkpoints, step)
-    if not path.is_dir():
-        steps = ", ".join(str(int(name.rpartition("-")[2])) for name in there)
-        raise FileNotFoundError(f"checkpoint={step} is not in {str(folder)!r}, which has {steps}")
-    return path
+    return newest_checkpoint(checkpoints) if step is None else checkpoint_path(checkpoints, step)
 
 
 def _config_of(config: TrainingConfig, weights: Mapping[str, Tensor]) -> Mapping[str, Any]:
