@@ -27,14 +27,20 @@ from ddpm_pipeline.common.paths import (
 names = st.text("aZ9é_-./ ", max_size=8) | st.sampled_from(["a/b.git", "a" * 97 + "/b", "a/b\n"])
 
 
-@given(name=names)
-def test_a_repository_has_the_form_that_huggingface_hub_allows(name: str) -> None:
+def is_valid(name: str) -> bool:
     try:
         validate_repo_id(name)
-        is_valid = True
     except HFValidationError:
-        is_valid = False
-    assert is_repo_id(name) == (is_valid and name.count("/") == 1)
+        return False
+    return True
+
+
+@given(name=names)
+def test_a_repository_has_the_form_that_huggingface_hub_allows(name: str) -> None:
+    # Before its version 2 it leaves letters beyond ASCII and long owners to the server to refuse.
+    knows_all = not is_valid("é/b")
+    is_allowed = is_valid(name) and name.count("/") == 1
+    assert is_repo_id(name) == is_allowed or (not knows_all and is_allowed)
 
 
 @pytest.fixture
