@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         no_empty_folder,
     )
     from ddpm_pipeline.common.precision import float32_arithmetic, precise_dtype
-    from ddpm_pipeline.common.randomness import stream_generator, stream_key
+    from ddpm_pipeline.common.randomness import stream_generator, stream_key, stream_seed
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.transfers import moved
     from ddpm_pipeline.common.version import __version__
@@ -85,7 +85,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "no_empty_folder"
         ),
         "precision": "float32_arithmetic precise_dtype",
-        "randomness": "stream_generator stream_key",
+        "randomness": "stream_generator stream_key stream_seed",
         "state_file": "StateFile",
         "transfers": "moved",
         "version": "__version__",

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import torch
 
-__all__ = ["STREAMS", "seeded_generator", "stream_generator", "stream_key"]
+__all__ = ["STREAMS", "seeded_generator", "stream_generator", "stream_key", "stream_seed"]
 
 # Streams of training have hashes as numbers, which open the key; the others close it.
 _OF_TRAINING = (
@@ -73,13 +73,21 @@ def stream_generator(
     return seeded_generator(*stream_key(stream, *place), device=device)
 
 
+def stream_seed(stream: str, *place: int) -> int:
+    """Give what seeds ``stream_generator``'s generator, for one that is there already."""
+    return _seed(*stream_key(stream, *place))
+
+
 def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Make a generator whose draws follow from non-negative integers alone.
 
     Raises:
         ValueError: If a number is negative.
     """
+    return torch.Generator(device).manual_seed(_seed(*key))
+
+
+def _seed(*key: int) -> int:
     if any(k < 0 for k in key):
         raise ValueError(f"seeds must be non-negative integers, got {key}")
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state))
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from ddpm_pipeline.common import moved, stream_generator
+from ddpm_pipeline.common import moved, stream_generator, stream_seed
 from ddpm_pipeline.data import mirrored, to_model_range
 from ddpm_pipeline.diffusion import make_timestep_sampler
 from ddpm_pipeline.networks import (
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
     from diffusers import UNet2DModel
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ddpm_pipeline.data import Batch
     from ddpm_pipeline.diffusion import ChosenTimesteps, NoiseSchedule
@@ -85,6 +86,7 @@ class Learner:
         self._make_optimizer()
         self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
         self.objective = make_objective(config, schedule, self.device)
+        self._noise = torch.Generator(self.device)
 
     def _take_network(self, unet: UNet2DModel) -> None:
         """Bring the network onto the device, and make of it what is called in training.
@@ -108,6 +110,8 @@ class Learner:
         if config.compile:
             self.forward = CompiledNetwork(self.model, on_cpu=on_cpu)
         self.parameters = dict(self.unet.named_parameters())
+        dropouts = (m for m in unet.modules() if isinstance(m, nn.Dropout))
+        self._drops_out = any(module.p > 0 for module in dropouts)
 
     def _make_optimizer(self) -> None:
         """Make all that turns gradients into new weights, and averages these."""
@@ -250,10 +254,10 @@ class Learner:
         if labels is not None and drawn.dropped is not None:
             labels = labels.masked_fill(drawn.dropped, self.unet.config.num_class_embeds - 1)
         x_0 = to_model_range(images)
-        noise = stream_generator("noise", config.seed, *place, device=self.device)
-        eps = torch.randn(x_0.shape, generator=noise, device=self.device)
-        # Dropout draws from the global generators.
-        torch.manual_seed(stream_generator("network", config.seed, *place).initial_seed())
+        self._noise.manual_seed(stream_seed("noise", config.seed, *place))
+        eps = torch.randn(x_0.shape, generator=self._noise, device=self.device)
+        if self._drops_out:  # by the global generators
+            torch.manual_seed(stream_seed("network", config.seed, *place))
         return self._losses_at(drawn.chosen, x_0, labels, eps, self.forward)
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:

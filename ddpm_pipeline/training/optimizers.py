@@ -146,5 +146,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
         parameters: Whose gradients.
         max_norm: The norm; 0 leaves them alone.
     """
-    limit = max_norm if max_norm > 0 else float("inf")
-    return nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+    if max_norm > 0:
+        return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+    return nn.utils.get_total_norm(
+        [p.grad for p in parameters if p.grad is not None], foreach=True
+    )

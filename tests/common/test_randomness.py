@@ -11,6 +11,7 @@ from ddpm_pipeline.common.randomness import (
     seeded_generator,
     stream_generator,
     stream_key,
+    stream_seed,
 )
 
 # By stream: its number, and the first draw of torch.randint(2**31) with seed 7 at place 3, both
@@ -98,3 +99,9 @@ def test_a_negative_place_and_an_unknown_stream_are_refused() -> None:
         stream_generator("order", 0, -1)
     with pytest.raises(KeyError, match="colours"):
         stream_generator("colours", 0)
+
+
+def test_a_stream_is_drawn_alike_by_a_generator_that_is_there() -> None:
+    there = torch.Generator().manual_seed(stream_seed("noise", 3, 0, 1))
+    expected = torch.rand(5, generator=stream_generator("noise", 3, 0, 1))
+    assert torch.equal(torch.rand(5, generator=there), expected)

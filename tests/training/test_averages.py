@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
+from helpers.device_counts import DeviceCounts
 
 from ddpm_pipeline.training.averages import WeightAverages
 from ddpm_pipeline.training.config import TrainingConfig
@@ -24,6 +26,38 @@ def test_averages_follow_the_equation_of_the_module() -> None:
             value.mul_(decay).add_(weight.detach().double(), alpha=1 - decay)
     for limit, value in expected.items():
         torch.testing.assert_close(averages.state(limit)["w"], value.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("inv_gamma", "power"), [(19.0, 1.0), (1.0, 0.75), (1.0, 0.0)])
+def test_averages_are_those_of_diffusers_to_the_bit(inv_gamma: float, power: float) -> None:
+    weights = {str(n): torch.nn.Parameter(torch.randn(n)) for n in (1, 7, 64, 1000)}
+    options = {"inv_gamma": inv_gamma, "power": power}
+    averages = WeightAverages(weights, (0.9,), **options)
+    stock = EMAModel(
+        weights.values(),
+        decay=0.9,
+        min_decay=0.0 if power else 0.9,
+        use_ema_warmup=power > 0,
+        foreach=True,
+        **options,
+    )
+    for _ in range(60):
+        for weight in weights.values():
+            with torch.no_grad():
+                weight.add_(torch.randn_like(weight), alpha=0.1)
+        averages.update()
+        stock.step(weights.values())
+        assert all(map(torch.equal, averages.state(0.9).values(), stock.shadow_params))
+
+
+def test_an_average_is_moved_in_one_operator_without_a_copy() -> None:
+    weights = {str(n): torch.nn.Parameter(torch.randn(n)) for n in (3, 5)}
+    averages = WeightAverages(weights, (0.9,), inv_gamma=19.0, power=1.0)
+    for _ in range(40):
+        averages.update()
+    with DeviceCounts("cpu") as counts:
+        averages.update()
+    assert counts.kernels == {"_foreach_lerp_": 1}
 
 
 def test_an_average_stands_in_for_the_weights_and_gives_them_back() -> None:
