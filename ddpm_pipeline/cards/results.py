@@ -75,7 +75,7 @@ class ModelWeights:
 
     @cached_property
     def _reverse_process(self) -> dict[str, Any]:
-        """What a bound depends on beside the weights, as results have it in their arguments."""
+        """Give what a bound depends on beside the weights, as the arguments of results."""
         path = self._folder.parent / "scheduler" / "scheduler_config.json"
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         options = (config.get(PRIVATE_KEY) or {}).get("options", {})
@@ -93,12 +93,12 @@ class ModelWeights:
 
     @property
     def as_saved(self) -> str:
-        """The ``weights_hash`` in the precision that they are saved in."""
+        """Give the ``weights_hash`` in the precision that they are saved in."""
         return self._hash(None)
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers there are."""
+        """Count the numbers in them."""
         return sum(value.numel() for value in self._tensors.values())
 
 

@@ -64,12 +64,12 @@ class CardFacts:
 
     @property
     def num_train_timesteps(self) -> int:
-        """T."""
+        """Give T."""
         return self.scheduler.get("num_train_timesteps", 1000)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Give height and width."""
         size = self.unet["sample_size"]
         return (size, size) if isinstance(size, int) else tuple(size)
 
@@ -81,18 +81,18 @@ class CardFacts:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes, from the network's config; None if it knows none."""
+        """Give the names of the classes, from the network's config; None if it knows none."""
         names = (self.unet.get(PRIVATE_KEY) or {}).get("class_names")
         return names if isinstance(names, list) and len(names) == self.num_classes else None
 
     @property
     def own_options(self) -> dict[str, dict[str, str]]:
-        """Options of the scheduler that stock diffusers does not know, with its substitutes."""
+        """Give the scheduler's options that stock diffusers does not know, with substitutes."""
         return self.scheduler.get(PRIVATE_KEY, {}).get("options", {})
 
     @property
     def lacks_command(self) -> bool:
-        """Whether there was a run, but no record of the options that a command is made of."""
+        """Tell whether there was a run, but no record of the options that a command is made of."""
         return self.training is not None and "options" not in (self.record or {})
 
 

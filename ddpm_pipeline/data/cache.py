@@ -28,7 +28,7 @@ from PIL import __version__ as pillow_version
 
 from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
-from ddpm_pipeline.data.inspection import Inspection, Plan
+from ddpm_pipeline.data.inspection import Inspection, ReadingPlan
 from ddpm_pipeline.data.places import default_cache_dir
 from ddpm_pipeline.data.preparing import (
     CACHE_VERSION,
@@ -161,7 +161,7 @@ def _believable(header: dict[str, Any], record: dict[str, Any], found: Inspectio
     return not found.unreadable or record["found"]["pillow"] == pillow_version
 
 
-def _build(preparer: Preparer, plan: Plan, entry: Path) -> dict[str, Any]:
+def _build(preparer: Preparer, plan: ReadingPlan, entry: Path) -> dict[str, Any]:
     """Write an entry aside, then rename it; the caller holds its lock."""
     aside = entry.with_suffix(".tmp")
     shutil.rmtree(aside, ignore_errors=True)

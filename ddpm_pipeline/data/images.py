@@ -87,7 +87,7 @@ class ImageData:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W)."""
+        """Give (N, C, H, W)."""
         return len(self), self.channels, self.resolution, self.resolution
 
     @property
@@ -102,12 +102,12 @@ class ImageData:
 
     @property
     def was_padded(self) -> bool:
-        """Tell whether black was put around any image."""
+        """Tell whether a border was put around any image."""
         return "padded" in self.changes
 
     @property
     def names(self) -> list[str] | None:
-        """Names of the N images, as those of files or "row 3"; None if they have none."""
+        """Name the N images, as those of files or "row 3"; None if they have no names."""
         if self.name_of is None:
             return None
         numbers = range(len(self)) if self.members is None else self.members.tolist()
@@ -115,7 +115,7 @@ class ImageData:
 
     @property
     def class_counts(self) -> dict[str, int] | None:
-        """How many images each class has, by its name or number; None without labels."""
+        """Count the images of each class, by its name or number; None without labels."""
         if self.labels is None:
             return None
         counts = self.labels.bincount(minlength=self.num_classes or 0).tolist()

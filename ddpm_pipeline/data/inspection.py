@@ -25,7 +25,7 @@ from ddpm_pipeline.data.sources.source import RawImage, one_line
 __all__ = [
     "Inspected",
     "Inspection",
-    "Plan",
+    "ReadingPlan",
     "common_counts",
     "describe_refused",
     "inspect_image",
@@ -78,7 +78,7 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadingPlan:
     """The findings of a first reading of all images.
 
     Arguments:

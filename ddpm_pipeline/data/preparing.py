@@ -27,7 +27,7 @@ from ddpm_pipeline.data.decoding import Preparation, RefusedImageError, decode
 from ddpm_pipeline.data.findings import Found, grouped, printable
 from ddpm_pipeline.data.inspection import (
     Inspection,
-    Plan,
+    ReadingPlan,
     common_counts,
     describe_refused,
     inspect_image,
@@ -97,7 +97,7 @@ class Preparer:
         self._refused: dict[int, str] = {}
         self._lasting = True
 
-    def inspect(self) -> Plan:
+    def inspect(self) -> ReadingPlan:
         """Hash every image and read its header.
 
         Raises:
@@ -127,7 +127,7 @@ class Preparer:
             common_counts(sizes, "other sizes"),
             common_counts(modes, "other modes"),
         )
-        return Plan(fingerprint, settings, tuple(readable), inspection, self._lasting)
+        return ReadingPlan(fingerprint, settings, tuple(readable), inspection, self._lasting)
 
     def _find_channels(self, by_channels: dict[int | None, list[int]]) -> int:
         """Find how many channels the images need that will be kept.
@@ -155,7 +155,7 @@ class Preparer:
         except Exception:  # noqa: BLE001 (Pillow's decoders raise many types)
             return None
 
-    def write(self, plan: Plan, write: Callable[[memoryview], object]) -> dict[str, Any]:
+    def write(self, plan: ReadingPlan, write: Callable[[memoryview], object]) -> dict[str, Any]:
         """Decode every readable image.
 
         Arguments:

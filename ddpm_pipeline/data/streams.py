@@ -256,7 +256,7 @@ class ImageStream:
 
     @property
     def dropped(self) -> dict[str, Named]:
-        """How many images were passed over since the stream was opened, by reason."""
+        """Count the images passed over since the stream was opened, by reason."""
         return self._dropped.groups()
 
     def __iter__(self) -> Self:

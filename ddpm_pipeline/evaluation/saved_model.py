@@ -268,7 +268,7 @@ def _changes(data: ImageData) -> list[str]:
 
 
 def _statistics_dir(config: EvaluateConfig) -> Path | None:
-    """Where statistics of the reference are kept; None where decoded images are by default."""
+    """Say where statistics of the reference are kept; None where decoded images are by default."""
     if config.statistics_dir is None and config.cache_dir is not None:
         return Path(config.cache_dir, "statistics")
     return None if config.statistics_dir is None else Path(config.statistics_dir)

@@ -100,7 +100,7 @@ class TrainingData:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprints of all images, by what they are for."""
+        """Give the fingerprints of all images, by what they are for."""
         named = {"train_data": self.fingerprint}
         if self.validation is not None:
             named["validation_data"] = self.validation.fingerprint

@@ -69,7 +69,7 @@ class DryRun:
 
     @property
     def images_per_update(self) -> int:
-        """How many images an update takes, those of all processes together."""
+        """Count the images that an update takes, those of all processes together."""
         config = self.config
         return config.train_batch_size * config.gradient_accumulation_steps * self.num_processes
 

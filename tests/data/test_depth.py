@@ -170,6 +170,18 @@ def test_a_transparent_value_must_be_equal_in_all_its_bits() -> None:
     assert found[:, 0, 0].tolist() == [16, 16, 16]
 
 
+@pytest.mark.parametrize(("bits", "color"), [(2, "grey"), (4, "grey"), (8, "grey"), (8, "rgb")])
+def test_of_a_transparent_value_only_as_many_bits_count_as_pixels_have(
+    bits: int, color: str
+) -> None:
+    """The standard stores it in 16 bits, and has the upper ones left out."""
+    channels = {"grey": 1, "rgb": 3}[color]
+    values = integers(2**bits - 1, channels)
+    plain, filled = (png(values, bits, color, transparent=[v] * channels) for v in (0, 2**bits))
+    np.testing.assert_array_equal(levels(filled, 4), levels(plain, 4))
+    assert (levels(plain, 4)[3] == 0).any()
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("color", ["grey+alpha", "rgb+alpha"])
 def test_opacity_of_png(bits: int, color: str) -> None:

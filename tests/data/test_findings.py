@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.image_samples import encoded, flat, noise, write_folder
 
-from ddpm_pipeline.data.findings import Named, counted, grouped, printable
+from ddpm_pipeline.data.findings import Named, counted, describe_named, grouped, printable
 from ddpm_pipeline.data.images import ImageData, open_images
 
 if TYPE_CHECKING:
@@ -116,3 +116,6 @@ def test_names_and_counts_for_people() -> None:
     assert counted({str(i): 1 for i in range(20)}, 2) == "0 1, 1 1, and 18 more"
     reasons = [(str(i), f"cut ({i} bytes)") for i in range(7)]
     assert grouped(reasons) == {"cut": Named(7, ("0", "1", "2", "3", "4"))}
+    assert describe_named(grouped(reasons)) == "7 cut (0, 1, 2, 3, 4, ...)"
+    few = grouped([*reasons[:5], ("a\n", "no")])
+    assert describe_named(few) == r"5 cut (0, 1, 2, 3, 4); 1 no (a\n)"

@@ -39,6 +39,21 @@ def test_what_float32_arithmetic_makes() -> None:
     assert np.rint(to_levels(normalized, (-1, 1))).tolist() == list(range(256))
 
 
+def test_rounding_errors_never_count_for_half_a_level() -> None:
+    """Four of float16's are a whole level of 0 … 1, which is more than rounding explains."""
+    inside, outside = (np.array([0, 1 + k * 2**-10], np.float16) for k in (1, 3))
+    assert to_levels(inside, (0, 1)).tolist() == [0, 255]
+    with pytest.raises(RefusedImageError, match="1 of 2 of them"):
+        to_levels(outside, (0, 1))
+
+
+@given(RANGES, st.sampled_from(["f2", "f4", "f8"]))
+def test_levels_end_at_0_and_255(value_range: tuple, dtype: str) -> None:
+    assume(value_range[1] < float(np.finfo(dtype).max))
+    ends = np.nextafter(np.array(value_range, dtype), np.array([-np.inf, np.inf], dtype))
+    assert to_levels(ends, value_range).tolist() == [0, 255]
+
+
 def test_integers_have_no_rounding_errors() -> None:
     with pytest.raises(RefusedImageError, match="1 of 2 of them"):
         to_levels(np.array([0, 65536]), (0, 65535))

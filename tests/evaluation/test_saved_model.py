@@ -272,15 +272,6 @@ def test_numbers_that_do_not_fit_are_refused(
         evaluate(EvaluateConfig(**(setting | changes)))
 
 
-def test_options_are_checked_at_once() -> None:
-    with pytest.raises(ValueError, match=r"output_dir must be given for model='someone/model'"):
-        EvaluateConfig(model="someone/model", data="data")
-    with pytest.raises(ValueError, match="kid_subsets must be at least 2, got 1"):
-        EvaluateConfig(model=".", data="data", kid_subsets=1)
-    with pytest.raises(ValueError, match="bound_timesteps must be at least 1, got 0"):
-        EvaluateConfig(model=".", data="data", bound_timesteps=0)
-
-
 def test_a_reference_of_other_channels_is_converted_and_that_is_said(
     setting: dict[str, object], tmp_path: Path
 ) -> None:
