@@ -16,6 +16,7 @@ FILES = {
     "gpu_sampling": "Sampling on a GPU",
     "gpu_bound": "The bound and calibration on a GPU",
     "gpu_memory": "Checkpoints on a GPU",
+    "gpu_quality": "Distance over seconds on a GPU",
 }
 """The files, and the headings of what they hold."""
 

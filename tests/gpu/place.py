@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -78,18 +78,15 @@ class Place:
         return [*range(self.T - 1, 0, -max(1, every * self.T // 1000)), 0]
 
     @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
-        """In a rehearsal, compile without making code, which takes a minute on a CPU."""
+    def compiling(self, *, traces: bool = False) -> Iterator[None]:
+        """In a rehearsal, compile nothing, which takes a minute on a CPU, or only trace."""
         if not self.rehearses:
             yield
             return
         real = torch.compile
 
-        def quick(*args: object, **options: object) -> object:
-            return real(*args, **{k: v for k, v in options.items() if k != "mode"} | _QUICK)
+        def quick(network: Callable, **_: object) -> Callable:
+            return real(network, backend="eager") if traces else network
 
         with mock.patch.object(torch, "compile", quick):
             yield
-
-
-_QUICK = {"backend": "eager"}

@@ -38,7 +38,7 @@ class Item:
 
 
 PLAN = (
-    Item("preflight", "checks.preflight", 30, "versions, bfloat16, a finite product"),
+    Item("preflight", "checks.preflight", 60, "versions, bfloat16, a finite product"),
     Item("random_words", "checks.mathematics", 10, "the words of Philox are the CPU's"),
     Item("formulas", "checks.mathematics", 20, "q, p and the losses against the CPU, float64"),
     Item("decoder_tails", "checks.mathematics", 15, "the discretized decoder far from its mean"),
@@ -69,6 +69,7 @@ PLAN = (
     Item("calibration_speed", "benchmarks.measures", 25, "10,000 forwards", "bound"),
     Item("checkpoints", "benchmarks.stalls", 40, "how long a checkpoint stops a run", "memory"),
     Item("training_small_512", "benchmarks.training", 60, "small, 28 px, batch 512", "training"),
+    Item("quality", "benchmarks.quality", 120, "distance over seconds of training", "quality"),
 )
 """In the order in which they run: what is learnt soonest first, what is wanted least last."""
 

@@ -16,7 +16,7 @@ from gpu.machine import ROOT, fashion_mnist
 
 LACKING = """
     datasets diffusers dill docstring_parser httpcore2 httpx2 huggingface_hub importlib_metadata
-    lazy-importer multiprocess transformers truststore typeguard tyro
+    lazy-importer multiprocess tokenizers transformers truststore typeguard tyro
 """
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux1_x86_64")

@@ -32,10 +32,18 @@ _ENDING = 5.0  # seconds kept for the end
 
 
 def run(
-    items: list[Item], worker: Worker, output: Path, minutes: float
+    items: list[Item], worker: Worker, output: Path, minutes: float, *, began: float
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Run items until they or the minutes are over; each with what it found."""
-    began, known = time.monotonic(), {"commit": commit()}
+    """Run items until they or the minutes are over; each with what it found.
+
+    Arguments:
+        items: In their order.
+        worker: Runs them.
+        output: Folder of the JSON files.
+        minutes: After which the last one is over.
+        began: When they began to count, on the clock of ``time.monotonic``.
+    """
+    known = {"commit": commit()}
     has_both = len({item.is_check for item in items}) == 2
     for item in items:
         end = 60 * minutes - _ENDING
@@ -101,6 +109,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _run_in(folder: Path, options: argparse.Namespace, lines: list[str]) -> int:
     """Run what is asked for, and put a line for each item into ``lines`` when it is over."""
+    began = time.monotonic()
     results = folder / "results" if options.rehearse else ROOT / "docs" / "benchmarks"
     data = None if options.rehearse else fashion_mnist()
     is_bad = False
@@ -113,7 +122,8 @@ def _run_in(folder: Path, options: argparse.Namespace, lines: list[str]) -> int:
             print("no CUDA device was found; --rehearse runs on the CPU")
             return 2
         print(worker.about["machine"], flush=True)
-        for item, found in run(options.items, worker, options.output or results, options.minutes):
+        output = options.output or results
+        for item, found in run(options.items, worker, output, options.minutes, began=began):
             lines.append(line(item, found))
             is_bad |= found["verdict"] in BAD
             print(lines[-1], found.get("error", ""), flush=True)

@@ -86,9 +86,10 @@ def test_a_process_that_does_not_start_is_an_error(tmp_path: Path) -> None:
 
 def test_what_there_is_no_time_for_is_not_run(odd: Worker, tmp_path: Path) -> None:
     items = [Item(name, "checks.any", 30, "") for name in ("fine", "other")]
-    found = [answer for _, answer in run(items, odd, tmp_path / "out", minutes=0.05)]
+    now = time.monotonic()
+    found = [answer for _, answer in run(items, odd, tmp_path / "out", 1, began=now - 53)]
     assert [answer["verdict"] for answer in found] == ["not run", "not run"]
     assert not (tmp_path / "out").exists()
-    found = [answer for _, answer in run(items, odd, tmp_path / "out", minutes=5)]
+    found = [answer for _, answer in run(items, odd, tmp_path / "out", 5, began=now)]
     assert [answer["verdict"] for answer in found] == ["holds", "holds"]
     assert (tmp_path / "out" / "gpu_checks.json").exists()

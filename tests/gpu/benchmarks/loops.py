@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from ddpm_pipeline.training.setup import backend_options
 if TYPE_CHECKING:
     from gpu.place import Place
 
-__all__ = ["Loop", "flops_of_update", "ours", "stock_and_bare", "variants"]
+__all__ = ["Loop", "flops_of_update", "ours", "png_folder", "stock_and_bare", "variants"]
 
 LOGGING = 50  # updates between two looks at the losses, as by default
 
@@ -51,7 +51,9 @@ class Loop:
 
 def stock_and_bare(place: Place, setting: Setting) -> Iterator[tuple[str, Callable[[], Loop]]]:
     """Names of the loops beside ours, and how each is made."""
-    images = _png_folder(place, setting)
+    _, channels, side, _ = setting.shape
+    drawn = np.load(place.images(side, channels, place.pick(2048, 96)))
+    images = png_folder(place, side, drawn)
 
     def stock(precision: str, *, resident: bool = False) -> Loop:
         # accelerate keeps one precision for a process; loops that are there already go on.
@@ -128,12 +130,12 @@ def _saved_config(place: Place, setting: Setting) -> str:
     return str(path)
 
 
-def _png_folder(place: Place, setting: Setting) -> Path:
-    _, channels, side, _ = setting.shape
-    images = np.load(place.images(side, channels, place.pick(2048, 96)))
-    folder = place.folder / f"png-{side}"
+def png_folder(place: Place, side: int, images: Iterable[np.ndarray]) -> Path:
+    """Images as PNG files, which is how diffusers' example reads them; made once."""
+    images = [np.asarray(image) for image in images]
+    folder = place.folder / f"png-{side}-{len(images)}"
     if not folder.exists():
         folder.mkdir()
         for i, image in enumerate(images):
-            Image.fromarray(image).save(folder / f"{i:05d}.png")
+            Image.fromarray(image).save(folder / f"{i:05d}.png", compress_level=1)
     return folder

@@ -33,7 +33,7 @@ def one_graph(place: Place, found: Found) -> None:
     torch.compiler.reset()
     counters.clear()
     config = TrainingConfig(**run_options(place, "compiled", compile=True))
-    with place.compiling(), a_trainer(config) as trainer:
+    with place.compiling(traces=True), a_trainer(config) as trainer:
         updates(trainer, 2)
         graphs = counters["stats"]["unique_graphs"]
         updates(trainer, 4, first=2)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 def preflight(place: Place, found: Found) -> None:
+    import gpu.runs  # noqa: F401 - fails here if a package is missing, before all others do
+
     x = torch.randn(512, 512, device=place.device)
     product = (x.bfloat16() @ x.bfloat16()).float()
     error = (product - x @ x).norm() / (x @ x).norm()
