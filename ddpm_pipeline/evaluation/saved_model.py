@@ -11,13 +11,13 @@ above the reference images nearest to them, so that a person sees whether the mo
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ddpm_pipeline.common import (
+    library_versions,
     on_main,
     process_state,
     stream_generator,
@@ -230,7 +230,7 @@ def _describe(
         "reference_overlap": overlap.to_dict(),
         "sampler": _described(config, sampler),
         "device": process_state().device.type,
-        "versions": {name: version(name) for name in ("torch", "diffusers")},
+        "versions": library_versions(),
         "warnings": [
             *_warnings(count, len(data)),
             *_changes(data),

@@ -2,6 +2,7 @@
 
     wrap_clients(limited)      every client that huggingface_hub makes sends through a function
     is_xet_available()         whether uploads go by hf_xet
+    httpx                      what it sends with, under whichever name
 
 It has a public setter for what makes its clients but no getter, without which a factory that the
 user has set would be lost.
@@ -12,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx2
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils import _http
 from huggingface_hub.utils._runtime import is_xet_available
 
-__all__ = ["Send", "is_xet_available", "wrap_clients"]
+from ddpm_pipeline.common import http_library
+
+__all__ = ["Send", "httpx", "is_xet_available", "wrap_clients"]
 
 
-Send = Callable[..., httpx2.Response]
+httpx = http_library()
+Send = Callable[..., httpx.Response]
 
 
 def wrap_clients(wrap: Callable[[Send], Send]) -> None:
@@ -41,10 +44,10 @@ def wrap_clients(wrap: Callable[[Send], Send]) -> None:
 class _WrappingFactory:
     """A factory of clients that wraps those of another one."""
 
-    make: Callable[[], httpx2.Client]
+    make: Callable[[], httpx.Client]
     wrap: Callable[[Send], Send]
 
-    def __call__(self) -> httpx2.Client:
+    def __call__(self) -> httpx.Client:
         client = self.make()
         client.send = self.wrap(client.send)
         return client

@@ -3,7 +3,7 @@
     with explained("load", "alice/digits", revision="v1"):
         ...                     HubError: cannot load 'alice/digits': it has no revision 'v1' ...
 
-huggingface_hub, httpx2 and diffusers wrap the same few mishaps in many errors. What went wrong is
+huggingface_hub, httpx and diffusers wrap the same few mishaps in many errors. What went wrong is
 found in an error or in what caused it, and put into words by a table of reasons. The table also
 tells an error of the Hub from any other, and one that may pass from one that stays.
 """
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-import httpx2
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -29,6 +28,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     RevisionResolutionError,
 )
+
+from ddpm_pipeline.hub.client import httpx
 
 __all__ = [
     "HubError",
@@ -106,7 +107,7 @@ def is_transient(error: BaseException) -> bool:
     for cause in causes(error):
         if isinstance(cause, HfHubHTTPError):
             return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
+        if isinstance(cause, httpx.NetworkError | httpx.RemoteProtocolError):
             return True
     return False
 
@@ -214,7 +215,7 @@ _REASONS: list[
     ((OfflineModeIsEnabled,), _offline),
     ((HfHubHTTPError,), _status),
     ((HFValidationError,), _bad_name),
-    ((httpx2.TimeoutException,), _too_slow),
-    ((httpx2.TransportError, ConnectionError), _unreachable),
+    ((httpx.TimeoutException,), _too_slow),
+    ((httpx.TransportError, ConnectionError), _unreachable),
     ((LocalEntryNotFoundError, RevisionResolutionError), _not_cached),
 ]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 from huggingface_hub import (
     CommitInfo,
     CommitOperationAdd,
@@ -31,7 +30,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from ddpm_pipeline.hub.client import is_xet_available
+from ddpm_pipeline.hub.client import httpx, is_xet_available
 from ddpm_pipeline.hub.errors import (
     HubError,
     HubTimeoutError,
@@ -220,7 +219,7 @@ def _commit(target: Target, plan: PushPlan, message: str, *, create_pr: bool) ->
             )
         except SilenceError as error:
             raise HubTimeoutError(_unknown(target, create_pr=create_pr)) from error
-        except (httpx2.TransportError, HfHubHTTPError) as error:
+        except (httpx.TransportError, HfHubHTTPError) as error:
             if create_pr and _is_lost(error):
                 raise HubError(_unknown(target, create_pr=True)) from error
             if landed := _landed(target, plan, message):
@@ -270,4 +269,4 @@ def _unknown(target: Target, *, create_pr: bool) -> str:
 
 def _is_lost(error: Exception) -> bool:
     """Tell whether the Hub may have done what it gave no answer to."""
-    return is_transient(error) and not isinstance(error, httpx2.ConnectError)
+    return is_transient(error) and not isinstance(error, httpx.ConnectError)

@@ -21,9 +21,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-import httpx2
-
-from ddpm_pipeline.hub.client import Send, wrap_clients
+from ddpm_pipeline.hub.client import Send, httpx, wrap_clients
 from ddpm_pipeline.hub.errors import SilenceError, is_transient
 
 __all__ = ["PAUSES", "REQUEST_TIMEOUT", "patiently", "time_limit", "within"]
@@ -64,7 +62,7 @@ def _limited(send: Send) -> Send:
     """Make a client's ``send`` heed ``time_limit``."""
 
     @wraps(send)
-    def send_in_time(request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
+    def send_in_time(request: httpx.Request, **options: Any) -> httpx.Response:  # noqa: ANN401
         seconds = _limit.get()
         own = request.extensions.get("timeout", {})
         if seconds is None or any(limit is not None for limit in own.values()):
@@ -72,7 +70,7 @@ def _limited(send: Send) -> Send:
         request.extensions["timeout"] = dict.fromkeys(_KINDS, seconds)
         try:
             return send(request, **options)
-        except httpx2.TimeoutException as error:
+        except httpx.TimeoutException as error:
             raise _silence(seconds) from error
 
     return send_in_time

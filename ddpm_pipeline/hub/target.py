@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import httpx2
 from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from ddpm_pipeline.hub.client import httpx
 from ddpm_pipeline.hub.errors import HubError
 from ddpm_pipeline.hub.requests import patiently
 
@@ -52,7 +52,7 @@ class Target:
         url = hf_hub_url(self.repo_id, path, revision=head, endpoint=self.api.endpoint)
         headers = build_hf_headers(token=self.api.token)
 
-        def get() -> httpx2.Response:
+        def get() -> httpx.Response:
             response = get_session().get(url, headers=headers)
             hf_raise_for_status(response)
             return response

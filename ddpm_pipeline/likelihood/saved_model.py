@@ -6,7 +6,6 @@ ddpm bound model --data photos/ --split test
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import (
     check_output_file,
+    library_versions,
     on_main,
     process_state,
     shared_accelerator,
@@ -84,7 +84,7 @@ def _described(config: MeasureConfig, measured: MeasuredBound) -> dict[str, Any]
         "fingerprint": measured.data.fingerprint,
         "changes": measured.data.changes,
     }
-    versions = {name: version(name) for name in ("torch", "diffusers")}
+    versions = library_versions()
     seeds = {"seed": config.seed, "noise_seed": measured.report.settings.seed}
     return {"data": data, "weights": measured.weights, "versions": versions, **seeds}
 

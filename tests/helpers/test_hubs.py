@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.hubs import running_hub
 
+from ddpm_pipeline.common import http_library
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -72,9 +74,9 @@ def test_the_real_client_uses_it(tmp_path: Path, has_xet: bool) -> None:
 )
 def test_faults_come_as_often_as_asked(hub: Hub, mode: str, error: str) -> None:
     code = (
-        "import sys, httpx2\n"
+        f"import sys, {http_library().__name__} as httpx\n"
         "from huggingface_hub import HfApi, set_client_factory\n"
-        "set_client_factory(lambda: httpx2.Client(timeout=0.5))\n"
+        "set_client_factory(lambda: httpx.Client(timeout=0.5))\n"
         "try: HfApi().create_repo('alice/m')\n"
         "except Exception as error: print(type(error).__name__)\n"
         "HfApi().create_repo('alice/m', exist_ok=True)"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import httpx2
 import pytest
 
+from ddpm_pipeline.common import http_library
 from ddpm_pipeline.hub.errors import (
     HubError,
     HubTimeoutError,
@@ -14,6 +14,8 @@ from ddpm_pipeline.hub.errors import (
     is_of_the_hub,
     is_transient,
 )
+
+httpx = http_library()
 
 
 def wrapped(cause: Exception) -> Exception:
@@ -28,7 +30,7 @@ def wrapped(cause: Exception) -> Exception:
 
 
 def test_causes_are_followed_as_a_traceback_does() -> None:
-    cut = httpx2.ReadError("cut")
+    cut = httpx.ReadError("cut")
     error = wrapped(cut)
     assert list(causes(error)) == [error, cut]
     error.__cause__, error.__suppress_context__ = None, True
@@ -36,10 +38,10 @@ def test_causes_are_followed_as_a_traceback_does() -> None:
 
 
 def test_what_may_pass_is_told_from_what_stays() -> None:
-    assert is_transient(wrapped(httpx2.ConnectError("refused")))
+    assert is_transient(wrapped(httpx.ConnectError("refused")))
     assert not is_transient(wrapped(SilenceError("no answer within 1 s")))
     assert not is_transient(ValueError("wrong"))
-    assert is_of_the_hub(wrapped(httpx2.ReadTimeout("late")))
+    assert is_of_the_hub(wrapped(httpx.ReadTimeout("late")))
     assert not is_of_the_hub(wrapped(ValueError("wrong")))
 
 
@@ -51,8 +53,8 @@ def test_what_may_pass_is_told_from_what_stays() -> None:
             HubTimeoutError,
             "no answer within 1 s from",
         ),
-        (httpx2.ConnectError("refused"), HubError, "cannot load 'a/b': there is no such folder"),
-        (httpx2.ReadTimeout("late"), HubError, "cannot load 'a/b': no answer in time from"),
+        (httpx.ConnectError("refused"), HubError, "cannot load 'a/b': there is no such folder"),
+        (httpx.ReadTimeout("late"), HubError, "cannot load 'a/b': no answer in time from"),
     ],
 )
 def test_an_error_of_the_hub_is_one_line(

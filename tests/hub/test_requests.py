@@ -8,9 +8,9 @@ import time
 from threading import Event
 from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 
+from ddpm_pipeline.common import http_library
 from ddpm_pipeline.hub import requests
 from ddpm_pipeline.hub.errors import SilenceError
 from ddpm_pipeline.hub.requests import PAUSES, patiently, time_limit, within
@@ -18,15 +18,17 @@ from ddpm_pipeline.hub.requests import PAUSES, patiently, time_limit, within
 if TYPE_CHECKING:
     from helpers.hubs import Hub
 
+httpx = http_library()
+
 
 def test_requests_outside_of_a_time_limit_are_left_alone(hub: Hub) -> None:
     code = (
-        "import httpx2\n"
+        f"import {httpx.__name__} as httpx\n"
         "from huggingface_hub import get_session, set_client_factory\n"
         "from ddpm_pipeline.hub.requests import time_limit\n"
         "limits = []\n"
         "note = lambda request: limits.append(request.extensions['timeout'])\n"
-        "make = lambda: httpx2.Client(timeout=None, event_hooks={'request': [note]})\n"
+        "make = lambda: httpx.Client(timeout=None, event_hooks={'request': [note]})\n"
         "set_client_factory(make)  # after ours, and still its clients heed the limit\n"
         f"url = {hub.url!r} + '/api/whoami-v2'\n"
         "ask = lambda **options: get_session().get(url, **options)\n"
@@ -61,7 +63,7 @@ def test_a_limit_is_above_0() -> None:
 def test_patience_is_for_what_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(requests.time, "sleep", pauses.append)
-    errors: list[Exception] = [httpx2.ReadError("cut"), httpx2.ConnectError("refused")]
+    errors: list[Exception] = [httpx.ReadError("cut"), httpx.ConnectError("refused")]
 
     def ask() -> str:
         if errors:
@@ -73,8 +75,8 @@ def test_patience_is_for_what_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     errors.append(KeyError("wrong"))
     with pytest.raises(KeyError):
         patiently(ask)
-    errors.extend([httpx2.ReadError("cut")] * 3)
-    with pytest.raises(httpx2.ReadError):
+    errors.extend([httpx.ReadError("cut")] * 3)
+    with pytest.raises(httpx.ReadError):
         patiently(ask)
 
 

@@ -7,12 +7,11 @@ and no names of machines.
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import __version__
+from ddpm_pipeline.common import __version__, library_versions
 from ddpm_pipeline.training.config import SOURCES, TrainingConfig
 from ddpm_pipeline.training.storage.identity import FREE_OPTIONS
 
@@ -57,7 +56,7 @@ def training_record(
         "versions": {
             "python": platform.python_version(),
             "ddpm_pipeline": __version__,
-            **{name: version(name) for name in ("torch", "diffusers")},
+            **library_versions(),
         },
     }
     classes = {

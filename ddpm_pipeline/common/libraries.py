@@ -1,0 +1,36 @@
+"""Where a library that this package stands on differs between its versions.
+
+    httpx = http_library()        httpx or httpx2: what huggingface_hub sends with
+    library_versions()            {"torch": "2.13.0", "diffusers": "0.42.1"}
+
+The versions are those that the modules tell. A library or this package may lie in a folder on the
+path, without the metadata of an installation.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+__all__ = ["http_library", "library_versions"]
+
+
+def http_library() -> ModuleType:
+    """Import what huggingface_hub's clients, responses and errors are of, though both be there.
+
+    From version 2 on it is httpx2, the continuation of httpx under another name.
+    """
+    import huggingface_hub
+
+    if int(huggingface_hub.__version__.split(".", maxsplit=1)[0]) < 2:
+        import httpx as library
+    else:
+        import httpx2 as library
+    return library
+
+
+def library_versions() -> dict[str, str]:
+    """Give the versions of the libraries that numbers and images depend on, as JSON values."""
+    import diffusers
+    import torch
+
+    return {"torch": str(torch.__version__), "diffusers": diffusers.__version__}
