@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from ddpm_pipeline.calibration.config import SAMPLERS, CalibrateConfig
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
-from ddpm_pipeline.schedulers import DDPMScheduler
+from ddpm_pipeline.schedulers import CALIBRATED_VARIANCES, DDPMScheduler
 
 __all__ = ["sampling_options"]
 
@@ -41,8 +41,8 @@ def sampling_options(
     given = {} if spacing is None else {"timestep_spacing": spacing}
     if scheduler.variance_type in LEARNED_VARIANCES or config.variance_type == "as_saved":
         return given
-    if config.variance_type == "analytic":
-        return {"variance_type": "analytic", **given}
+    if config.variance_type in CALIBRATED_VARIANCES:
+        return {"variance_type": config.variance_type, **given}
     return (
         _best_for_images(scheduler, distances, [spacing] if spacing else config.spacings) | given
     )

@@ -37,8 +37,10 @@ SAMPLERS = {
     "fixed_large": SamplerChoice("fixed_large"),
     "fixed_small": SamplerChoice("fixed_small"),
     "analytic": SamplerChoice("analytic"),
+    "spectral": SamplerChoice("spectral"),
     "ddim": SamplerChoice("fixed_small", 0.0),
     "analytic_ddim": SamplerChoice("analytic", 0.0),
+    "spectral_ddim": SamplerChoice("spectral", 0.0),
 }
 _ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
@@ -95,8 +97,8 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """Images of one forward pass."""
     num_inference_steps: tuple[int, ...] = (10, 25, 50, 100)
     """Values of K in the tables, beside T."""
-    samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "ddim")
-    """Rows: fixed_large, fixed_small, analytic, ddim, analytic_ddim."""
+    samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "spectral", "ddim")
+    """Rows: fixed_large, fixed_small, analytic, spectral, ddim, analytic_ddim, spectral_ddim."""
     spacings: tuple[str, ...] = (
         "linspace",
         "trailing",
@@ -111,7 +113,7 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """Images to draw for each distance."""
     class_labels: tuple[str | int, ...] | None = None
     """Classes of these images, by name or number, in turn; all that were trained unless given."""
-    variance_type: Literal["auto", "analytic", "as_saved"] = "auto"
+    variance_type: Literal["auto", "analytic", "spectral", "as_saved"] = "auto"
     """What the model samples with from now on; models with learned variances keep theirs.
 
     "auto" changes it, and the spacing, to what features find better at every K, and to nothing

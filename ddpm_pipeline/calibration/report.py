@@ -9,8 +9,10 @@ sampler         reverse steps
 fixed_large     DDPM with variance beta
 fixed_small     DDPM with the posterior's variance
 analytic        DDPM with the calibrated variance
+spectral        DDPM with a calibrated variance for each frequency
 ddim            DDIM, eta = 0
 analytic_ddim   DDIM, eta = 0, with the calibrated variance
+spectral_ddim   DDIM, eta = 0, with a calibrated variance for each frequency
 ==============  =======================================================
 """
 
@@ -32,6 +34,7 @@ __all__ = [
     "CalibrationReport",
     "bits_per_dim_table",
     "distance_table",
+    "measured_samplers",
 ]
 
 
@@ -95,12 +98,13 @@ def bits_per_dim_table(
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
-        samplers: Keys of SAMPLERS; those of DDIM have no bound and are left out.
+        samplers: Keys of SAMPLERS; those of DDIM have no bound and are left out, as are spectral
+            ones of a calibration without a spectrum.
         spacings: Of SPACINGS and CALIBRATED_SPACINGS.
         steps: Values of K.
     """
     table: Table = {}
-    for sampler in samplers:
+    for sampler in measured_samplers(samplers, calibration):
         variance_type, eta = SAMPLERS[sampler]
         if eta is not None:
             continue
@@ -113,6 +117,15 @@ def bits_per_dim_table(
                 for K, chain in chains.items()
             }
     return table
+
+
+def measured_samplers(samplers: Sequence[str], calibration: Calibration) -> list[str]:
+    """List the samplers that a calibration knows: no spectral ones without a spectrum."""
+    return [
+        sampler
+        for sampler in samplers
+        if SAMPLERS[sampler].variance_type != "spectral" or calibration.spectrum is not None
+    ]
 
 
 def distance_table(

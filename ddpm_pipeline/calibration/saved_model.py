@@ -30,6 +30,7 @@ from ddpm_pipeline.calibration.report import (
     CalibrationReport,
     bits_per_dim_table,
     distance_table,
+    measured_samplers,
 )
 from ddpm_pipeline.common import (
     on_main,
@@ -263,7 +264,8 @@ def _distances(
         logger.info("%s %s, K = %d: Fréchet distance %.4g", sampler, spacing, K, found)
         return found
 
-    return distance_table(distance, config.samplers, config.spacings, steps, len(scheduler))
+    rows = measured_samplers(config.samplers, scheduler.calibration)
+    return distance_table(distance, rows, config.spacings, steps, len(scheduler))
 
 
 def _write(

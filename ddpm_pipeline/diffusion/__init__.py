@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LEARNED_VARIANCES,
         MAX_ORDER,
         MULTISTEP_KINDS,
+        PROCESS_VARIANCES,
         SPACINGS,
         VARIANCE_TYPES,
         Decoder,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         LossWeighting,
         MultistepKind,
         PredictionType,
+        ProcessVariance,
         TimestepSamplerName,
         VarianceType,
         check_eta,
@@ -103,8 +105,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "bound_terms": "bits_per_dim decoder_nats prior_nats transition_nats",
         "choices": (
             "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MAX_ORDER MULTISTEP_KINDS "
-            "MultistepKind PredictionType SPACINGS TimestepSamplerName VARIANCE_TYPES "
-            "VarianceType check_eta check_loss check_num_steps"
+            "MultistepKind PROCESS_VARIANCES PredictionType ProcessVariance SPACINGS "
+            "TimestepSamplerName VARIANCE_TYPES VarianceType check_eta check_loss check_num_steps"
         ),
         "costs": (
             "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "

@@ -24,6 +24,7 @@ from ddpm_pipeline.diffusion.forward_process import marginal, posterior
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.diffusion.spectral import BasisGaussian
 from ddpm_pipeline.diffusion.tensors import sum_elements
 
 __all__ = [
@@ -65,15 +66,17 @@ def transition_nats(
         Nats, shape (B,), float64.
     Source: Ho et al. 2020, eq. 5.
     """
-    q = posterior(process.schedule, x_0, x_t, t, s)
-    return sum_elements(q.kl(process.move(model_output, x_t, t, s)))
+    q, p = posterior(process.schedule, x_0, x_t, t, s), process.move(model_output, x_t, t, s)
+    return sum_elements(p.kl_from(q) if isinstance(p, BasisGaussian) else q.kl(p))
 
 
-def decoder_nats(p: Gaussian, x_0: Tensor, decoder: Decoder = "discretized") -> Tensor:
+def decoder_nats(
+    p: Gaussian | BasisGaussian, x_0: Tensor, decoder: Decoder = "discretized"
+) -> Tensor:
     """Give -log p(x_0 | x_t) of each example: L_0 of the paper.
 
     Arguments:
-        p: p(x_0 | x_t), mean of shape (B, C, *).
+        p: p(x_0 | x_t), mean of shape (B, C, *); one in a basis has a density only.
         x_0: Clean data, shape (B, C, *).
         decoder: "discretized" is the probability of the 8-bit level, "continuous" a density, and
             "discretized_tanh" the approximation of published code, which is not a bound.

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_ORDER",
     "MULTISTEP_KINDS",
     "PREDICTION_TYPES",
+    "PROCESS_VARIANCES",
     "SPACINGS",
     "TIMESTEP_SAMPLERS",
     "VARIANCE_TYPES",
@@ -26,6 +27,7 @@ __all__ = [
     "LossWeighting",
     "MultistepKind",
     "PredictionType",
+    "ProcessVariance",
     "Spacing",
     "TimestepSamplerName",
     "VarianceType",
@@ -49,7 +51,11 @@ VarianceType = Literal[
 ]
 VARIANCE_TYPES: tuple[str, ...] = get_args(VarianceType)
 LEARNED_VARIANCES = ("learned", "learned_range")
-"""The variance of p(x_s | x_t): see reverse_process.py."""
+"""The variance of p(x_s | x_t) in every pixel: see reverse_process.py."""
+
+ProcessVariance = VarianceType | Literal["spectral"]
+PROCESS_VARIANCES: tuple[str, ...] = (*VARIANCE_TYPES, "spectral")
+"""These, and one variance for each frequency: see spectral.py."""
 
 Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)

@@ -10,22 +10,24 @@ stands in ``reverse_process``; here the choices that stay the same over a chain 
     p = process.move(network(x_t, t), x_t, t, s)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion.choices import PredictionType, VarianceType
+from ddpm_pipeline.diffusion.choices import PredictionType, ProcessVariance
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.predictions import predict_x_0
 from ddpm_pipeline.diffusion.reverse_process import (
     ReverseMove,
+    analytic_variance,
     reverse,
     reverse_coefficients,
     split_output,
 )
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
+from ddpm_pipeline.diffusion.spectral import BasisGaussian, ErrorSpectrum
 from ddpm_pipeline.diffusion.tensors import sum_elements
 
 __all__ = ["ReverseProcess"]
@@ -38,20 +40,30 @@ class ReverseProcess:
     Arguments:
         schedule: Noise schedule with T steps.
         prediction_type: What the network predicts.
-        variance_type: The variance of the move; see ``reverse``.
-        x_0_variance: v_t for variance_type "analytic", on the device of the timesteps, shape
-            (T,); the other types do not look at it.
+        variance_type: The variance of the move; see ``reverse``. "spectral" has one for each
+            component of the spectrum's basis, which are on average the analytic one.
+        x_0_variance: v_t for variance_type "analytic" and "spectral", on the device of the
+            timesteps, shape (T,); the other types do not look at it.
         clip_x_0: The predicted x_0 is clamped to ± this ; None leaves it alone, as it does the
             coefficients.
-        decoder_variance: Of the analytic move to the data, as x_0_variance; v_t by default.
+        decoder_variance: Of the analytic or spectral move to the data, as x_0_variance; by
+            default v_t, or the spectrum.
+        spectrum: What v_t is the mean of, for variance_type "spectral"; on the same device.
+    Raises:
+        ValueError: If variance_type is "spectral" and there is no spectrum.
     """
 
     schedule: NoiseSchedule
     prediction_type: PredictionType = "epsilon"
-    variance_type: VarianceType = "fixed_small"
+    variance_type: ProcessVariance = "fixed_small"
     x_0_variance: Tensor | None = None
     clip_x_0: float | None = None
     decoder_variance: Tensor | None = None
+    spectrum: ErrorSpectrum | None = None
+
+    def __post_init__(self) -> None:
+        if self.variance_type == "spectral" and self.spectrum is None:
+            raise ValueError("variance_type 'spectral' needs a spectrum, got None; calibrate")
 
     def move(
         self,
@@ -60,10 +72,33 @@ class ReverseProcess:
         t: Tensor,
         s: Tensor,
         above: Timestep | None = None,
-    ) -> Gaussian:
-        """Give p(x_s | x_t); arguments as in ``reverse``."""
+    ) -> Gaussian | BasisGaussian:
+        """Give p(x_s | x_t); arguments as in ``reverse``. It is in a basis if it is spectral."""
         options = self._options(t, s, above)
-        return reverse(self.schedule, model_output, x_t, t, s, x_0_map=self._clip, **options)
+        p = reverse(self.schedule, model_output, x_t, t, s, x_0_map=self._clip, **options)
+        if self.variance_type != "spectral":
+            return p
+        log_var = self.spectral_variance(t, s).log().to(p.mean)
+        return BasisGaussian(p.mean, log_var, self.spectrum.basis)
+
+    def decoder(
+        self, model_output: Tensor, x_t: Tensor, t: Tensor, above: Timestep | None = None
+    ) -> Gaussian | BasisGaussian:
+        """Give p(x_0 | x_t); it has one variance for all pixels if there is a decoder_variance."""
+        process = self
+        if self.variance_type == "spectral" and self.decoder_variance is not None:
+            process = replace(self, variance_type="analytic", spectrum=None)
+        return process.move(model_output, x_t, t, torch.full_like(t, -1), above)
+
+    def spectral_variance(self, t: Tensor, s: Tensor) -> Tensor:
+        """Give the variances of moves t → s by component, shape (B, C, *).
+
+        Arguments:
+            t, s: Timesteps, int64, shape (B,).
+        """
+        open_variance = self.spectrum.at(t)
+        t, s = (i.reshape(-1, *[1] * (open_variance.ndim - 1)) for i in (t, s))
+        return analytic_variance(self.schedule, t, s, open_variance)
 
     def coefficients(self, t: Tensor, s: Tensor, above: Timestep | None = None) -> ReverseMove:
         """Give the coefficients of moves t → s; arguments as in ``reverse_coefficients``."""
@@ -73,7 +108,9 @@ class ReverseProcess:
         """Give what a move depends on beside the schedule, the timesteps and the output."""
         return {
             "prediction_type": self.prediction_type,
-            "variance_type": self.variance_type,
+            "variance_type": "analytic"
+            if self.variance_type == "spectral"
+            else self.variance_type,
             "above": above,
             "x_0_variance": self.x_0_variance_of_moves(t, s),
         }
@@ -95,10 +132,10 @@ class ReverseProcess:
             t, s: Timesteps, int64, of one shape, -1 <= s < t < T.
         Returns:
             v_t, and decoder_variance where a move ends at the data, in the shape of t; None for
-            other variance types, and without x_0_variance.
+            other variance types than analytic and spectral, and without x_0_variance.
         """
         v = self.x_0_variance
-        if v is None or self.variance_type != "analytic":
+        if v is None or self.variance_type not in ("analytic", "spectral"):
             return None
         decoder = v if self.decoder_variance is None else self.decoder_variance
         return torch.where(s < 0, decoder[t], v[t])

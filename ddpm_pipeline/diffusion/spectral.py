@@ -130,11 +130,14 @@ class ErrorSpectrum:
         }
         return replace(self, **tables, bands=tuple(band.to(device) for band in self.bands))
 
+    @property
+    def per_part(self) -> int:
+        """How many timesteps have S_k that fit into memory together."""
+        return max(1, _ELEMENTS_AT_ONCE // self.data_variance.numel())
+
     def parts(self) -> Iterator[Tensor]:
-        """Give all timesteps in parts whose S_k fit into memory."""
-        return torch.arange(len(self)).split(
-            max(1, _ELEMENTS_AT_ONCE // self.data_variance.numel())
-        )
+        """Give all timesteps, so many at a time."""
+        return iter(torch.arange(len(self)).split(self.per_part))
 
 
 def linear_errors(variance: Tensor, snr: Tensor) -> Tensor:

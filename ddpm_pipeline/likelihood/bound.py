@@ -32,7 +32,13 @@ from ddpm_pipeline.common import (
     precise_dtype,
 )
 from ddpm_pipeline.data import Batches
-from ddpm_pipeline.diffusion import DECODERS, Decoder, ReverseProcess, check_chain
+from ddpm_pipeline.diffusion import (
+    DECODERS,
+    Decoder,
+    ErrorSpectrum,
+    ReverseProcess,
+    check_chain,
+)
 from ddpm_pipeline.likelihood.blocks import BoundData
 from ddpm_pipeline.likelihood.config import BoundSampler
 from ddpm_pipeline.likelihood.estimator import BoundEstimator
@@ -41,7 +47,7 @@ from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
 from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating
-from ddpm_pipeline.schedulers import DDPMScheduler
+from ddpm_pipeline.schedulers import DDPMScheduler, needed_spectrum
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,7 +141,7 @@ def variational_bound(
         seed=draw_seed(generator, accelerator),
     )
     device = accelerator.device if accelerator else device_of(model, data.example.device)
-    variances = _variances(scheduler, x_0_variance, decoder, device)
+    variances = _variances(scheduler, x_0_variance, decoder, data.example.shape, device)
     is_main = accelerator is None or accelerator.is_main_process
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
@@ -154,7 +160,7 @@ def _estimator(
     model: Denoiser,
     scheduler: DDPMScheduler,
     settings: BoundSettings,
-    variances: dict[str, Tensor],
+    variances: dict[str, Tensor | ErrorSpectrum],
     batch_size: int | None,
     device: torch.device,
     accelerator: "Accelerator | None",
@@ -178,16 +184,25 @@ def _variances(
     scheduler: DDPMScheduler,
     x_0_variance: Tensor | None,
     decoder: Decoder,
+    shape: torch.Size,
     device: torch.device,
-) -> dict[str, Tensor]:
-    """Put what the analytic variance is made of on the device; {} for other variances."""
-    if scheduler.variance_type != "analytic":
+) -> dict[str, Tensor | ErrorSpectrum]:
+    """Put what calibrated variances are made of on the device; {} for other variances."""
+    if not scheduler.uses_calibration:
         return {}
     tables = {"x_0_variance": x_0_variance}
     if x_0_variance is None and scheduler.calibration is not None:
         tables["x_0_variance"] = scheduler.x_0_variance
         if decoder != "continuous":  # a density keeps v_t
             tables["decoder_variance"] = scheduler.decoder_variance
+    if scheduler.variance_type == "spectral":
+        if x_0_variance is not None:
+            raise ValueError(
+                "x_0_variance is for variance_type 'analytic', got one for 'spectral'"
+            )
+        needed_spectrum(scheduler.calibration, "variance_type 'spectral'")
+        tables["spectrum"] = scheduler.x_0_spectrum
+        tables["spectrum"].basis.check_shape(shape)
     dtype = precise_dtype(device)
     return {name: v.to(device, dtype) for name, v in tables.items() if v is not None}
 

@@ -155,7 +155,7 @@ class BoundEstimator:
     def _decoder_nats(self, rows: _Rows) -> Tensor:
         chain, variance = self.settings.chain, self.settings.decoder_variance
         above = chain[-2] if len(chain) > 1 else self.settings.num_train_timesteps
-        p = self.process.move(rows.output, rows.x_t, rows.t, rows.s, above)
+        p = self.process.decoder(rows.output, rows.x_t, rows.t, above)
         if variance != "model":
             p = Gaussian(p.mean, torch.full_like(p.mean[:1], variance).log())
         return decoder_nats(p, rows.x_0, self.settings.decoder)

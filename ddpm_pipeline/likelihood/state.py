@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_pipeline.common import StateFile
+from ddpm_pipeline.diffusion import ErrorSpectrum
 from ddpm_pipeline.likelihood.blocks import BoundData
 from ddpm_pipeline.likelihood.report import BoundSettings
 from ddpm_pipeline.likelihood.totals import BoundTotals
@@ -25,7 +26,7 @@ class SavedBound:
     Arguments:
         path: Where they are, or None.
         data: The examples that they are sums over.
-        variances: The tables of the analytic variance, which may have been calibrated anew.
+        variances: The tables of a calibrated variance, which may have been calibrated anew.
         any_seed: Whether the sums may have another seed than the settings.
         writes: Whether this process saves them.
     """
@@ -34,7 +35,7 @@ class SavedBound:
         self,
         path: str | os.PathLike | None,
         data: BoundData,
-        variances: dict[str, Tensor],
+        variances: dict[str, Tensor | ErrorSpectrum],
         *,
         any_seed: bool,
         writes: bool,
@@ -44,7 +45,8 @@ class SavedBound:
         # Enough to notice other data, whatever order of sums another machine prefers.
         self._check = {"first_image": round(data.example.double().mean().item(), 9)}
         for name, v in variances.items():
-            self._check[f"mean log {name}"] = round(v.log().mean().item(), 5)
+            table = v.ratios if isinstance(v, ErrorSpectrum) else v
+            self._check[f"mean log {name}"] = round(table.log().mean().item(), 5)
 
     def load(self, settings: BoundSettings) -> tuple[BoundSettings, BoundTotals | None]:
         """Give the settings, with the seed of a saved run unless one was asked for, and its sums.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.schedulers.choices import (
         CALIBRATED_SPACINGS,
+        CALIBRATED_VARIANCES,
         VARIANCE_ESTIMATES,
         VarianceEstimate,
     )
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
         timesteps_of,
     )
     from ddpm_pipeline.schedulers.scheduler import DDPMScheduler
+    from ddpm_pipeline.schedulers.spectral import needed_spectrum
     from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
-        "choices": "CALIBRATED_SPACINGS VARIANCE_ESTIMATES VarianceEstimate",
+        "choices": "CALIBRATED_SPACINGS CALIBRATED_VARIANCES VARIANCE_ESTIMATES VarianceEstimate",
         "drawing": "standard_normal",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
+        "spectral": "needed_spectrum",
         "spectrum": "MeasuredSpectrum",
     },
 )

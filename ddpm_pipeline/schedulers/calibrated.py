@@ -17,15 +17,16 @@ import diffusers
 from torch import Tensor, nn
 
 from ddpm_pipeline.common import PRIVATE_KEY, check_weights
-from ddpm_pipeline.diffusion import NoiseSchedule
+from ddpm_pipeline.diffusion import ErrorSpectrum, NoiseSchedule
 from ddpm_pipeline.schedulers.calibration import Calibration
-from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, Solver
+from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, CALIBRATED_VARIANCES, Solver
 from ddpm_pipeline.schedulers.config import (
     STOCK_OPTIONS,
     default_config,
     private_config,
     restored_config,
 )
+from ddpm_pipeline.schedulers.spectral import variance_spectrum
 
 __all__ = ["CalibratedScheduler"]
 
@@ -129,9 +130,21 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         return scheduler
 
     @property
+    def uses_calibration(self) -> bool:
+        """Whether the variance type is one that a calibration gives."""
+        return self.variance_type in CALIBRATED_VARIANCES
+
+    @property
     def x_0_variance(self) -> Tensor | None:
         """v_t = E Var(x_0 | x_t) per dimension, float64, shape (T,); None if not calibrated."""
         return None if self.calibration is None else self.calibration.x_0_variance
+
+    @property
+    def x_0_spectrum(self) -> ErrorSpectrum | None:
+        """What v_t is the mean of, over frequencies; None if that was not measured."""
+        if self.calibration is None or self.calibration.spectrum is None:
+            return None
+        return variance_spectrum(self.calibration, self.schedule)
 
     @property
     def decoder_variance(self) -> Tensor | None:
@@ -149,7 +162,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: If its weights are others.
         """
-        is_used = self.variance_type == "analytic" or self.timestep_spacing in CALIBRATED_SPACINGS
+        is_used = self.uses_calibration or self.timestep_spacing in CALIBRATED_SPACINGS
         if self.calibration is not None and is_used:
             check_weights(self.calibration.weights, network)
 

@@ -114,13 +114,13 @@ def tabulate(
     Arguments:
         process: Whose moves they are.
         chain: Where they go.
-        last_noise_levels: With the analytic variance, the largest mean |noise| of the last
+        last_noise_levels: With a calibrated variance, the largest mean |noise| of the last
             noise drawn, in units of 2/255; it is not made smaller than the forward process's.
         eta: Of DDIM; None is for DDPM's own steps.
     """
     move = moves(process, chain, torch.arange(chain.T), eta)
     std = (0.5 * move.log_var).exp()
-    if process.variance_type == "analytic":
+    if process.variance_type in ("analytic", "spectral"):
         lowest = (1.0 if eta is None else eta) * _posterior_std(process.schedule, chain)
         std = _with_little_noise_last(chain, std, lowest, last_noise_levels)
     has_noise = (chain.landing >= 0) & (std > 0)

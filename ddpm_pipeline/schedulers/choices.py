@@ -10,6 +10,7 @@ from ddpm_pipeline.diffusion import MAX_ORDER, MULTISTEP_KINDS, MultistepKind
 
 __all__ = [
     "CALIBRATED_SPACINGS",
+    "CALIBRATED_VARIANCES",
     "OBJECTIVES",
     "SOLVERS",
     "VARIANCE_ESTIMATES",
@@ -22,6 +23,9 @@ __all__ = [
 VarianceEstimate = Literal["error", "moment"]
 VARIANCE_ESTIMATES: tuple[str, ...] = get_args(VarianceEstimate)
 """What the analytic variance is made of: the error of x_0, or the paper's moment of the noise."""
+
+CALIBRATED_VARIANCES = ("analytic", "spectral")
+"""Variance types that need a calibration."""
 
 Objective = Literal["likelihood", "samples"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_pipeline.common import PRIVATE_KEY, check_choice
-from ddpm_pipeline.diffusion import SPACINGS, VARIANCE_TYPES, NoiseSchedule
+from ddpm_pipeline.diffusion import PROCESS_VARIANCES, SPACINGS, NoiseSchedule
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
 
 __all__ = [
@@ -35,6 +35,7 @@ STOCK_OPTIONS = {
     # Stock knows the last two by name, and makes NaN of them.
     "variance_type": {
         "analytic": "fixed_small",
+        "spectral": "fixed_small",
         "fixed_large_log": "fixed_large",
         "learned": "learned_range",
     },
@@ -89,7 +90,7 @@ def check_scheduler_options(config: dict[str, Any]) -> None:
 
 
 _CHOICES: dict[str, Sequence[str]] = {
-    "variance_type": VARIANCE_TYPES,
+    "variance_type": PROCESS_VARIANCES,
     "prediction_type": ("epsilon", "sample", "v_prediction"),
     "timestep_spacing": (*SPACINGS, *CALIBRATED_SPACINGS),
 }

@@ -23,8 +23,8 @@ from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.diffusion import (
     PRICED_VARIANCES,
     NoiseSchedule,
+    ProcessVariance,
     ShortestPaths,
-    VarianceType,
     bits_per_dim,
     check_chain,
     check_num_steps,
@@ -41,6 +41,11 @@ from ddpm_pipeline.diffusion import (
 )
 from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, OBJECTIVES, Objective
+from ddpm_pipeline.schedulers.spectral import (
+    spectral_chain_costs,
+    spectral_decoder_costs,
+    spectral_step_costs,
+)
 
 __all__ = [
     "chain_bits_per_dim",
@@ -94,7 +99,7 @@ def optimal_timesteps(
     schedule: NoiseSchedule,
     K: int,
     *,
-    variance_type: VarianceType = "analytic",
+    variance_type: ProcessVariance = "analytic",
     objective: Objective = "likelihood",
 ) -> Tensor:
     """Find the best K timesteps from T-1 down.
@@ -116,7 +121,7 @@ def optimal_timesteps(
     check_choice("objective", objective, OBJECTIVES)
     T = len(schedule)
     K = check_num_steps(K, T)
-    if objective == "samples" or variance_type not in PRICED_VARIANCES:
+    if objective == "samples" or variance_type not in (*PRICED_VARIANCES, "spectral"):
         variance_type = "analytic"
     if K == T:
         return torch.arange(T - 1, -1, -1)
@@ -128,7 +133,7 @@ def optimal_timesteps(
 def _paths(
     calibration: Calibration,
     schedule: NoiseSchedule,
-    variance_type: VarianceType,
+    variance_type: ProcessVariance,
     objective: Objective,
     max_steps: int,
 ) -> ShortestPaths:
@@ -140,7 +145,7 @@ def _paths(
 def _costs(
     calibration: Calibration,
     schedule: NoiseSchedule,
-    variance_type: VarianceType,
+    variance_type: ProcessVariance,
     objective: Objective,
 ) -> tuple[Tensor, Tensor | None]:
     """Price all moves, and the last moves where they depend on those before."""
@@ -151,10 +156,13 @@ def _costs(
         costs = lost_variance_costs(schedule, error)
         return costs + _TIE_BREAK * costs.square() / error.max(), None
     T = len(schedule)
+    decoder_costs = _decoder_costs(calibration, schedule, torch.arange(T), None, variance_type)
+    if variance_type == "spectral":
+        return spectral_step_costs(calibration, schedule, decoder_costs), None
     costs = step_costs(
         schedule,
         calibration.x_0_error,
-        _decoder_costs(calibration, schedule, torch.arange(T), None, variance_type),
+        decoder_costs,
         variance_type=variance_type,
         x_0_variance=calibration.x_0_variance,
     )
@@ -172,15 +180,17 @@ def _decoder_costs(
     schedule: NoiseSchedule,
     t: Tensor,
     above: Tensor | None,
-    variance_type: VarianceType,
+    variance_type: ProcessVariance,
 ) -> Tensor:
     """Give E[-log p(x_0 | x_t)]/D with the variance of ``reverse`` at s = -1, shape (M,).
 
     As in ``variational_bound``, a continuous decoder beside fixed variances has the best one.
     """
     is_density = not len(calibration.decoder)
-    if variance_type == "analytic" and not is_density:
+    if variance_type in ("analytic", "spectral") and not is_density:
         return calibration.decoder_cost[t]
+    if variance_type == "spectral":
+        return spectral_decoder_costs(calibration, schedule, t)
     if variance_type != "analytic" and is_density:
         return continuous_decoder_costs(calibration.x_0_error[t])
     move = reverse_coefficients(
@@ -205,7 +215,7 @@ def chain_bits_per_dim(
     schedule: NoiseSchedule,
     timesteps: Sequence[int] | Tensor,
     *,
-    variance_type: VarianceType = "analytic",
+    variance_type: ProcessVariance = "analytic",
     eta: float | None = None,
 ) -> float:
     """Give the variational bound of a chain, as ``variational_bound`` would measure it.
@@ -214,7 +224,7 @@ def chain_bits_per_dim(
         calibration: Of the model.
         schedule: That it was made with.
         timesteps: The chain, strictly decreasing in [0, T-1].
-        variance_type: One of PRICED_VARIANCES.
+        variance_type: One of PRICED_VARIANCES, or spectral.
         eta: The bound of DDIM's moves with this eta in (0, 1].
     Returns:
         Bits per dimension; ``calibration.standard_error`` is that of the full chain.
@@ -233,7 +243,7 @@ def chain_costs(
     calibration: Calibration,
     schedule: NoiseSchedule,
     chain: Tensor,
-    variance_type: VarianceType,
+    variance_type: ProcessVariance,
     eta: float | None = None,
 ) -> Tensor:
     """Price the moves of a chain of K timesteps, the last of which ends at the data.
@@ -245,6 +255,10 @@ def chain_costs(
         Nats per dimension of every transition and then of the decoder, float64, shape (K,).
     """
     t, s = chain[:-1], chain[1:]
+    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
+    decoder = _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
+    if variance_type == "spectral":
+        return torch.cat([spectral_chain_costs(calibration, schedule, chain, eta), decoder])
     moves = move_costs(
         schedule,
         t,
@@ -254,6 +268,4 @@ def chain_costs(
         x_0_variance=calibration.x_0_variance[t],
         eta=eta,
     )
-    above = chain[-2:-1] if len(chain) > 1 else torch.tensor([len(schedule)])
-    decoder = _decoder_costs(calibration, schedule, chain[-1:], above, variance_type)
     return torch.cat([moves, decoder])

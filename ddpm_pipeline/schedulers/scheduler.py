@@ -22,27 +22,24 @@ from torch import Tensor
 
 from ddpm_pipeline.diffusion import (
     LEARNED_VARIANCES,
+    BasisGaussian,
     Gaussian,
     NoiseSchedule,
     ReverseMove,
     ReverseProcess,
-    add_scaled_,
     check_chain,
     check_prediction_type,
     reverse_log_var,
-    reverse_mean,
     reverse_x_0,
     split_output,
 )
 from ddpm_pipeline.schedulers.calibration import needed_calibration
 from ddpm_pipeline.schedulers.chain import (
     Chain,
-    StepTable,
-    TabulatedStep,
     check_timestep,
     moves,
-    tabulate,
 )
+from ddpm_pipeline.schedulers.choices import CALIBRATED_VARIANCES
 from ddpm_pipeline.schedulers.config import (
     UNCOMMON_SCHEDULES,
     build_schedule,
@@ -50,7 +47,8 @@ from ddpm_pipeline.schedulers.config import (
     default_config,
     keys_at_default,
 )
-from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32, scaled_noise
+from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32
+from ddpm_pipeline.schedulers.drawn import DrawnChain
 from ddpm_pipeline.schedulers.multistep import History, MultistepChain
 from ddpm_pipeline.schedulers.noising import NoisingScheduler
 from ddpm_pipeline.schedulers.optimal import timesteps_of
@@ -67,7 +65,8 @@ class DDPMScheduler(NoisingScheduler):
         beta_schedule: linear, scaled_linear, squaredcos_cap_v2, sigmoid or laplace.
         trained_betas: The T betas themselves, each in (0, 1], instead of a named schedule.
         variance_type: fixed_small (the posterior's), fixed_large (beta), their ``_log`` names,
-            learned, learned_range, or analytic, which needs a calibration.
+            learned, learned_range, or from a calibration analytic or, with one variance for each
+            frequency, spectral.
         clip_sample: Clip the predicted x_0 to +- clip_sample_range.
         prediction_type: epsilon, sample or v_prediction.
         thresholding, dynamic_thresholding_ratio, sample_max_value: Dynamic thresholding of the
@@ -170,26 +169,30 @@ class DDPMScheduler(NoisingScheduler):
         """Make the solver's steps now, so that none waits; those of other eta when asked for."""
         self._history: History | None = None
         self._multistep: MultistepChain | None = None
-        self._tables: dict[float | None, StepTable] = {}
+        self._drawn: DrawnChain | None = None
         self._own_eta = 0.0 if self.solver.name == "ddim" else None
         if self.solver.is_multistep:
             self._multistep = MultistepChain(
                 self.schedule, self.config.prediction_type, self._chain.timesteps, self.solver
             )
-        elif self.variance_type != "analytic" or self.calibration is not None:
-            self._table(self._own_eta)
+        elif not self.uses_calibration or self.calibration is not None:
+            self._drawn_chain().table(self._own_eta)
 
-    def _table(self, eta: float | None) -> StepTable:
-        if eta not in self._tables:
-            process = self._process(self.variance_type)
-            self._tables[eta] = tabulate(
-                process, self._chain, last_noise_levels=self.last_noise_levels, eta=eta
+    def _drawn_chain(self) -> DrawnChain:
+        if self._drawn is None:
+            is_spectral = self.variance_type == "spectral"
+            self._drawn = DrawnChain(
+                self._process(self.variance_type),
+                self._chain,
+                last_noise_levels=self.last_noise_levels,
+                spectral=self.calibration if is_spectral else None,
             )
-        return self._tables[eta]
+        return self._drawn
 
     def _process(self, variance_type: str) -> ReverseProcess:
-        if variance_type == "analytic":
-            needed_calibration(self.calibration, "variance_type 'analytic'")
+        if variance_type in CALIBRATED_VARIANCES:
+            needed_calibration(self.calibration, f"variance_type {variance_type!r}")
+            variance_type = "analytic"  # which is the mean of the spectral one
         return ReverseProcess(
             self.schedule,
             self.config.prediction_type,
@@ -217,7 +220,7 @@ class DDPMScheduler(NoisingScheduler):
         sample: Tensor,
         *,
         eta: float | None = None,
-    ) -> Gaussian:
+    ) -> Gaussian | BasisGaussian:
         """Give p(x_s | x_t) on the current chain: what ``step`` samples from.
 
         Arguments:
@@ -230,7 +233,8 @@ class DDPMScheduler(NoisingScheduler):
             Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
             that of ``reverse`` or ``ddim``, at s = -1 with the analytic variance
             ``decoder_variance``. ``step`` departs from it in two places: it adds no noise at
-            s = -1, and caps the last noise of the analytic variance.
+            s = -1, and caps the last noise of calibrated variances. With the spectral variance
+            it is a Gaussian in a basis.
         Raises:
             ValueError: If the channels or the timestep are not allowed, or the solver has no
                 p(x_s | x_t).
@@ -239,12 +243,12 @@ class DDPMScheduler(NoisingScheduler):
             raise ValueError("solver must be 'ddpm' or 'ddim' for reverse(), got 'multistep'")
         eta = self._own_eta if eta is None else eta
         x_t = at_least_float32(sample)
-        move = self._table(eta).step(timestep, x_t).move
-        x_0_hat, log_var_output = self._predict(move, model_output, x_t)
-        mean, log_var = reverse_mean(move, x_0_hat, x_t), move.log_var
-        if eta is None:
-            log_var = reverse_log_var(move, log_var_output, self.variance_type)
-        return Gaussian(mean, torch.as_tensor(log_var, dtype=mean.dtype, device=mean.device))
+        drawn = self._drawn_chain()
+        step = drawn.step(timestep, x_t, eta)
+        x_0_hat, log_var_output = self._predict(step.move, model_output, x_t)
+        return drawn.distribution(
+            step, timestep, x_0_hat, x_t, log_var_output=log_var_output, eta=eta
+        )
 
     def step(
         self,
@@ -269,7 +273,7 @@ class DDPMScheduler(NoisingScheduler):
             return_dict: Whether to return an object rather than a tuple.
             eta: Draw a step of DDIM, whatever the solver: its noise has eta times the standard
                 deviation of the forward posterior, and what x_t leaves open about x_0 is added if
-                the variance is the analytic one. Any other type makes no difference to it.
+                the variance is a calibrated one. Any other type makes no difference to it.
         Returns:
             ``prev_sample`` x_s and ``pred_original_sample`` (the predicted x_0), in the dtype of
             ``sample``. On clean data, s = -1, x_s is the mean and nothing is drawn.
@@ -301,15 +305,12 @@ class DDPMScheduler(NoisingScheduler):
         eta: float | None,
     ) -> tuple[Tensor, Tensor]:
         """Draw x_s by DDPM or DDIM, and give the predicted x_0 with it."""
-        move, *_ = step = (self._tables.get(eta) or self._table(eta)).step(timestep, x_t)
-        x_0_hat, log_var_output = self._predict(move, model_output, x_t)
-        if step.has_noise is False:
-            return reverse_mean(move, x_0_hat, x_t), x_0_hat
-        # Adding the mean to the noise in place saves the kernel that would add the noise.
-        std = step.std if eta is not None else self._std(step, log_var_output)
-        x_s = scaled_noise(x_t, std, generator)
-        add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
-        add_scaled_(x_s, move.mean_from_x_t, x_t)
+        drawn = self._drawn or self._drawn_chain()
+        step = drawn.step(timestep, x_t, eta)
+        x_0_hat, log_var_output = self._predict(step.move, model_output, x_t)
+        x_s = drawn.draw(
+            step, timestep, x_0_hat, x_t, generator, log_var_output=log_var_output, eta=eta
+        )
         return x_s, x_0_hat
 
     def _predict(
@@ -318,12 +319,6 @@ class DDPMScheduler(NoisingScheduler):
         """Give the predicted x_0, clipped or thresholded, and the network's variance output."""
         output, log_var_output = split_output(model_output, x_t, self.variance_type)
         return self._constrain(reverse_x_0(move, output, x_t)), log_var_output
-
-    def _std(self, step: TabulatedStep, log_var_output: Tensor | None) -> float | Tensor:
-        if log_var_output is None:
-            return step.std
-        log_var = reverse_log_var(step.move, log_var_output, self.variance_type)
-        return step.has_noise * (0.5 * log_var).exp()
 
     def _constrain(self, x_0_hat: Tensor) -> Tensor:
         config = self.config

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.coloured_noise import ColouredNoise
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -14,38 +15,9 @@ from ddpm_pipeline import Calibration, DDPMScheduler, calibrate
 from ddpm_pipeline.calibration.moments import MomentSums
 from ddpm_pipeline.calibration.spectrum import SpectrumSums, has_spectrum, measured_spectrum
 from ddpm_pipeline.common.state_file import StateFile
-from ddpm_pipeline.diffusion.dct import FrequencyBasis
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 
 CPU = torch.device("cpu")
-SHAPE = (3, 6, 9)
-
-
-class ColouredNoise:
-    """Gaussian data that are uncorrelated in a basis, and the best network for them."""
-
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        generator = torch.Generator().manual_seed(3)
-        mixing = torch.randn(3, 3, generator=generator, dtype=torch.float64)
-        self.basis = FrequencyBasis(torch.linalg.qr(mixing).Q, SHAPE[1:])
-        fall = torch.arange(6.0)[:, None] + 0.5 * torch.arange(9.0)
-        strength = torch.tensor([1.0, 0.2, 0.04])[:, None, None]
-        self.variance = (0.5 * strength * (-0.4 * fall).exp()).double()
-        self.schedule = schedule
-
-    def sample(self, count: int) -> Tensor:
-        noise = torch.randn(
-            count, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        )
-        return self.basis.to_pixels(self.variance.sqrt() * noise)
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        signal, noise = (
-            level(t).reshape(-1, 1, 1, 1)
-            for level in (self.schedule.alpha_bar, self.schedule.one_minus_alpha_bar)
-        )
-        gain = self.variance * signal.sqrt() / (self.variance * signal + noise)
-        return self.basis.to_pixels(gain * self.basis.to_frequencies(x_t))
 
 
 def coloured(num_forwards: int = 10_000, **options: object) -> tuple[Calibration, ColouredNoise]:

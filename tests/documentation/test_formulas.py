@@ -44,7 +44,7 @@ ANCHORS = """
     variational-bound three-parts-of-the-bound forward-posterior posterior-mean-from-the-noise
     kl-divergence-of-two-gaussians noise-prediction prediction-types reverse-variances
     discretised-decoder units hybrid-loss timestep-samplers analytic-reverse-variance
-    shortest-path steps-of-high-order zero-terminal-snr rate-and-distortion
+    spectral-variance shortest-path steps-of-high-order zero-terminal-snr rate-and-distortion
 """
 SECTIONS = ANCHORS.split()
 

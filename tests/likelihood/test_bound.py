@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers.calibrations import calibration_from_errors
+from helpers.coloured_noise import coloured_scheduler
 from helpers.oracles import Mixture, gaussian, linear_betas, mixture
 from helpers.paths import DOCS
 from helpers.processes import exit_codes, fork_ranks
@@ -23,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ddpm_pipeline import BoundReport, DDPMScheduler, variational_bound
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.likelihood.config import BOUND_SAMPLERS
+from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -668,3 +671,101 @@ def test_the_worked_example_of_the_page_prints_what_it_shows(
     code, shown = re.search(r"```python\n(.+?)```\n\n```text\n(.+?)```", page, re.DOTALL).groups()
     exec(code, {})
     assert capsys.readouterr().out == shown
+
+
+# One variance for each frequency.
+
+
+def spectral_bounds(K: int, count: int = 400, **options: object) -> dict[str, BoundReport]:
+    """Of coloured noise with the spectral and with the analytic variance."""
+    reports = {}
+    for variance_type in ("spectral", "analytic"):
+        scheduler, data = coloured_scheduler(variance_type=variance_type)
+        reports[variance_type] = variational_bound(
+            data,
+            scheduler,
+            data.sample(count).float(),
+            **{"timesteps": linspace(K), "decoder": "continuous", "generator": seeded()} | options,
+        )
+    return reports
+
+
+@pytest.mark.parametrize("K", [1, 4, 25])
+def test_the_spectral_variance_is_tight_on_coloured_noise(K: int) -> None:
+    reports = spectral_bounds(K)
+    scheduler, data = coloured_scheduler()
+    spectral = reports["spectral"]
+    assert abs(spectral.bits_per_dim - data.bits_per_dim) < 4 * spectral.standard_error
+    assert spectral.standard_error < 0.02
+    for name, report in reports.items():
+        priced = chain_bits_per_dim(
+            scheduler.calibration, scheduler.schedule, linspace(K), variance_type=name
+        )
+        assert abs(report.bits_per_dim - priced) < 4 * report.standard_error
+    assert reports["analytic"].bits_per_dim > spectral.bits_per_dim + 0.05
+    assert spectral.settings.variance_type == "spectral"
+    assert spectral.last_variance is None
+
+
+def test_the_decoder_of_8_bit_data_has_one_variance_for_all_pixels() -> None:
+    scheduler, data = coloured_scheduler()
+    found = replace(
+        scheduler.calibration,
+        decoder_variance=0.3 * scheduler.calibration.decoder_variance,
+        decoder=torch.ones(7, 1000, dtype=torch.float64),
+        decoder_cost=torch.ones(1000, dtype=torch.float64),
+    )
+    x_0 = ((data.sample(8).clamp(-1, 1) + 1) * 127.5).round().float() / 127.5 - 1
+    reports = [
+        variational_bound(
+            data, scheduler.with_calibration(found, variance_type=name), x_0,
+            timesteps=[500, 20], generator=seeded(),
+        )
+        for name in ("spectral", "analytic")
+    ]  # fmt: skip
+    decoders = [report.decoder_per_example for report in reports]
+    assert torch.equal(*decoders)
+    assert not torch.equal(*(report.transitions_per_example for report in reports))
+
+
+def test_a_spectral_bound_goes_on_with_the_same_spectrum_only(tmp_path: Path) -> None:
+    scheduler, data = coloured_scheduler()
+    x_0, calls = data.sample(40).float(), []
+
+    def dies(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x_t))
+        if len(calls) == 25:
+            raise KilledError
+        return data(x_t, t)
+
+    def run(model: Callable, scheduler: DDPMScheduler) -> BoundReport:
+        options = {"batch_size": 4, "num_timestep_samples": 3, "decoder": "continuous"}
+        return variational_bound(
+            model, scheduler, x_0, state_file=tmp_path / "bound.state", **options
+        )
+
+    whole = variational_bound(data, scheduler, x_0, num_timestep_samples=3, decoder="continuous",
+                              batch_size=4, generator=seeded(9))  # fmt: skip
+    with pytest.raises(KilledError):
+        run(dies, scheduler)
+    spectrum = scheduler.calibration.spectrum
+    tilted = spectrum.log_ratio + torch.tensor([0.0, 0.0, 1.0]).double()[:, None, None]
+    other = replace(scheduler.calibration, spectrum=replace(spectrum, log_ratio=tilted))
+    with pytest.raises(ValueError, match="mean log spectrum = "):
+        run(data, scheduler.with_calibration(other, variance_type="spectral"))
+    assert run(data, scheduler).num_images == whole.num_images
+
+
+def test_spectral_bounds_that_cannot_be_are_refused() -> None:
+    scheduler, data = coloured_scheduler()
+    x_0 = data.sample(2).float()
+    with pytest.raises(ValueError, match="x_0_variance is for variance_type 'analytic', got one"):
+        variational_bound(data, scheduler, x_0, x_0_variance=torch.ones(1000).double())
+    with pytest.raises(ValueError, match=r"images of shape \(3, 6, 9\), got \(3, 6, 8\)"):
+        variational_bound(data, scheduler, x_0[..., :8], decoder="continuous")
+    without = DDPMScheduler(variance_type="spectral")
+    with pytest.raises(ValueError, match="'spectral' needs a calibration, got None"):
+        variational_bound(data, without, x_0, decoder="continuous")
+    twice = x_0.repeat(1, 2, 1, 1)
+    with pytest.raises(ValueError, match="must have 3 channels for variance_type 'spectral'"):
+        variational_bound(lambda *_: twice, scheduler, x_0, decoder="continuous")
