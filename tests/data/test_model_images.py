@@ -17,6 +17,8 @@ from ddpm_pipeline.data.model_images import (
     described_changes,
     open_model_images,
 )
+from ddpm_pipeline.data.options import ReadingOptions
+from ddpm_pipeline.networks import ModelFacts, set_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,3 +151,62 @@ def test_batches_are_all_images_in_order_and_can_be_had_again(batch_size: int) -
 def test_batches_without_labels_have_none() -> None:
     data = open_images(noise(3, 4, 4), resolution=4, progress=False)
     assert [labels for _, labels in ModelBatches(data, 2)] == [None, None]
+
+
+def remembering(unet: UNet2DModel, reading: ReadingOptions, **facts: object) -> UNet2DModel:
+    """A model that was trained on images read in such a way."""
+    set_facts(unet, ModelFacts(reading=reading.to_dict(), **facts))
+    return unet
+
+
+def test_a_place_drawn_anew_cannot_be_measured(
+    tiny_unet: Callable[..., UNet2DModel], folder: Path
+) -> None:
+    unet = tiny_unet()
+    with pytest.raises(ValueError, match="center_crop must be on: a measurement is of the middle"):
+        open_model_images(folder, unet, reading=ReadingOptions(center_crop=False))
+    # What training did is no mistake of who measures.
+    remembering(unet, ReadingOptions(center_crop=False))
+    assert open_model_images(folder, unet).was_cropped
+
+
+def test_what_training_refused_is_refused(
+    tiny_unet: Callable[..., UNet2DModel], folder: Path
+) -> None:
+    (folder / "a" / "broken.png").write_bytes(b"no")
+    unet = remembering(tiny_unet(), ReadingOptions(strict_data=True))
+    with pytest.raises(ValueError, match=r"a/broken\.png .* cannot be read; strict refuses that"):
+        open_model_images(folder, unet)
+    given = ReadingOptions(strict_data=False)
+    assert len(open_model_images(folder, unet, reading=given)) == 5
+
+
+def test_a_label_column_that_is_remembered_counts_where_labels_are_read(
+    tiny_unet: Callable[..., UNet2DModel], folder: Path
+) -> None:
+    rows = [f"{'ab'[i % 2]}/{i}.png,{i % 2}" for i in range(4)]
+    text = "\n".join(["file_name,kind", *rows, "c/wide.png,1"])
+    (folder / "metadata.csv").write_text(text)
+    unet = remembering(
+        tiny_unet(num_class_embeds=3),
+        ReadingOptions(label_column="kind"),
+        class_counts=(3, 2),
+    )
+    assert open_model_images(folder, unet).labels.tolist() == [0, 0, 1, 1, 1]
+    assert open_model_images(folder, unet, labels=False).labels is None
+
+
+def test_images_of_a_class_that_was_never_trained_are_said(
+    tiny_unet: Callable[..., UNet2DModel], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unet = remembering(
+        tiny_unet(num_class_embeds=4),
+        ReadingOptions(),
+        class_names=("a", "b", "c"),
+        class_counts=(3, 0, 2),
+    )
+    assert open_model_images(folder, unet).class_counts == {"a": 2, "b": 2, "c": 1}
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if "trained on none" in text] == [
+        f"data={str(folder)!r} has images of class 'b', of which the model was trained on none"
+    ]

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.image_samples import write_tar
+from helpers.image_samples import flat, write_folder, write_tar
 from helpers.shards import COUNT, EACH, levels, opened, table, tar_files, write_shards
 
 from ddpm_pipeline.data.images import open_images
@@ -132,3 +132,36 @@ def test_of_many_missing_shards_five_are_named(tmp_path: Path) -> None:
     message = r"7 of the shards missing: 0\.tar, 1\.tar, 2\.tar, 3\.tar, 4\.tar, \.\.\.$"
     with pytest.raises(FileNotFoundError, match=message):
         check_shards(names)
+
+
+@pytest.mark.parametrize(
+    ("split", "read"),
+    [
+        (None, [0, 1]),
+        ("train", [0, 1]),
+        ("test", [2]),
+        ("extra", [3]),
+        (".", [0, 1, 2, 3]),
+    ],
+)
+def test_a_stream_of_images_takes_the_folder_that_is_its_split(
+    split: str | None, read: list[int], tmp_path: Path
+) -> None:
+    names = ["train/test/0.png", "train/cat/1.png", "test/cat/2.png"]
+    if split in {"extra", "."}:
+        names.append("extra/cat/3.png")
+    write_folder(tmp_path, {name: flat(int(name[-5])) for name in names})
+    stream, shards = open_shards(str(tmp_path), split)
+    found = sorted(next(iter(row["image"].getdata())) for row in stream)
+    assert (found, shards) == (read, [])
+
+
+def test_a_stream_of_images_is_held_to_the_rules_of_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train/0.png": flat(0), "cat/1.png": flat(1), "none/x.txt": b""})
+    for split, message in (
+        (None, "holds images in train and in cat/, so it is not clear"),
+        ("vall", "split='vall': .* has no such folder"),
+        ("none", r"none' holds no images \(1 other files\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            opened(tmp_path, split=split, labels=False, num_classes=None)
