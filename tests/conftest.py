@@ -67,6 +67,16 @@ def pytest_unconfigure() -> None:
     _HOME.cleanup()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Escape names that are no UTF-8 in what was logged: pytest-xdist cannot send them."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     random.seed(0)

@@ -59,6 +59,7 @@ CALLS: list[tuple[str, float]] = [
     ("push model a/b/c", MISTAKE),
     ("push model", MISTAKE),
 ]
+FOLDERS = ("model/unet", "model/scheduler", "empty", "photos", "run/checkpoints/step-0000005")
 CONFIGS = {
     "model_index.json": {},
     "scheduler/scheduler_config.json": {"num_train_timesteps": 20},
@@ -78,13 +79,7 @@ def run(folder: Path, *arguments: str) -> tuple[float, int]:
 def test_an_answer_takes_a_part_of_importing_torch(
     tmp_path: Path, line: str, allowed: float
 ) -> None:
-    for name in (
-        "model/unet",
-        "model/scheduler",
-        "empty",
-        "photos",
-        "run/checkpoints/step-0000005",
-    ):
+    for name in FOLDERS:
         (tmp_path / name).mkdir(parents=True)
     for name, config in CONFIGS.items():
         (tmp_path / "model" / name).write_text(json.dumps(config))

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,15 @@ CALLS = {
         for samples in ("drawn", "a.npz", "shards")
     },
 }
+# Calls that go together: later ones read what earlier ones wrote.
+PARTS = {
+    "train": ("train", "resume"),
+    "sample": ("grid", "files", "npz", "tar"),
+    "measure": ("bound", "score", "calibrate"),
+    "evaluate": ("files", "evaluate drawn"),
+}
+# A name with all that is odd in those above: it starts with a hyphen, and so on.
+ODD = "-[" + os.fsdecode(b"caf\xe9") + "] {a,b} st*r? a::b 50% ünï 🎲"
 WRITTEN = (
     "run/model_index.json",
     "resumed/model_index.json",
@@ -91,9 +102,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_all(name: str) -> None:
-    for call in CALLS.values():
-        words = [word.replace("{}", name) for word in call.split()]
+def run_all(name: str, parts: Iterable[str] = tuple(CALLS)) -> None:
+    for part in parts:
+        words = [word.replace("{}", name) for word in CALLS[part].split()]
         assert main(words) == 0, words
 
 
@@ -104,17 +115,47 @@ def check_written(folder: Path) -> None:
     assert "0 [x].png" in rows[1]
 
 
-@pytest.mark.slow  # a minute; under xdist one name ends its worker
+@contextmanager
+def ascii_failures() -> Iterator[None]:
+    """Fail in ASCII: pytest-xdist cannot send what is no UTF-8, and its worker would end."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (whatever it is, its words have to be sent)
+        pytest.fail(ascii(f"{type(error).__name__}: {error}"), pytrace=False)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_commands_take_a_name_with_all_that_is_odd(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "images"))
+    with ascii_failures():
+        shutil.copytree(inputs, tmp_path / ODD)
+        run_all(ODD, PARTS[part])
+        written = [name for name in WRITTEN if (tmp_path / ODD / name).exists()]
+        assert len(written) >= 2
+        assert {path.name for path in tmp_path.iterdir()} <= {ODD, "images"}
+
+
+@pytest.mark.slow  # a minute
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_every_command_takes_every_name(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "images"))
-    shutil.copytree(inputs, tmp_path / name)
-    run_all(name)
-    check_written(tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {name, "images"}
+    with ascii_failures():
+        shutil.copytree(inputs, tmp_path / name)
+        run_all(name)
+        check_written(tmp_path / name)
+        assert {path.name for path in tmp_path.iterdir()} == {name, "images"}
+
+
+def test_a_failure_with_any_name_can_be_sent_to_another_process() -> None:
+    with pytest.raises(pytest.fail.Exception) as failure, ascii_failures():
+        raise FileNotFoundError(NAMES[-1])
+    assert str(failure.value).encode() == b"'FileNotFoundError: caf\\udce9'"
 
 
 def test_home_is_home_in_every_option(
