@@ -40,7 +40,11 @@ if TYPE_CHECKING:
         weights_hashes,
     )
     from ddpm_pipeline.common.keys import key_of, stat_key
-    from ddpm_pipeline.common.libraries import http_library, library_versions
+    from ddpm_pipeline.common.libraries import (
+        http_library,
+        library_versions,
+        saving_options,
+    )
     from ddpm_pipeline.common.likeness import normalized
     from ddpm_pipeline.common.odd_names import load_tensors, utf8_alias
     from ddpm_pipeline.common.option_names import as_typed, names_option
@@ -77,7 +81,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "fingerprints": "check_weights file_hash tensors_hash weights_hash weights_hashes",
         "keys": "key_of stat_key",
-        "libraries": "http_library library_versions",
+        "libraries": "http_library library_versions saving_options",
         "likeness": "normalized",
         "odd_names": "load_tensors utf8_alias",
         "option_names": "as_typed names_option",

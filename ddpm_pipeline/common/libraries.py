@@ -2,6 +2,7 @@
 
     httpx = http_library()        httpx or httpx2: what huggingface_hub sends with
     library_versions()            {"torch": "2.13.0", "diffusers": "0.42.1"}
+    saving_options(path, size)    what Pillow must be told to write a picture
 
 The versions are those that the modules tell. A library or this package may lie in a folder on the
 path, without the metadata of an installation.
@@ -9,9 +10,11 @@ path, without the metadata of an installation.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-__all__ = ["http_library", "library_versions"]
+__all__ = ["http_library", "library_versions", "saving_options"]
 
 
 def http_library() -> ModuleType:
@@ -34,3 +37,13 @@ def library_versions() -> dict[str, str]:
     import torch
 
     return {"torch": str(torch.__version__), "diffusers": diffusers.__version__}
+
+
+def saving_options(path: Path, size: tuple[int, int]) -> dict[str, Any]:
+    """Give the options of Pillow's ``save`` for a picture, by its file and (width, height).
+
+    Before its version 13 Pillow writes an icon without a picture of what is below 16 pixels.
+    """
+    if path.suffix.lower() != ".ico" or min(size) >= 16:
+        return {}
+    return {"sizes": [tuple(min(length, 256) for length in size)]}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ddpm_pipeline.common import write_bytes
+from ddpm_pipeline.common import saving_options, write_bytes
 from ddpm_pipeline.data import image_grid
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check_format(path: Path, shape: tuple[int, int, int, int]) -> None:
 def _encoded(picture: Image.Image, path: Path) -> bytes:
     """Give the bytes of a picture in the format that a name ends in."""
     buffer = _NamedBuffer(path)
-    picture.save(buffer)
+    picture.save(buffer, **saving_options(path, picture.size))
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -181,7 +182,9 @@ def test_a_killed_run_into_one_file_goes_on(model: str, tmp_path: Path) -> None:
     sample_images(SampleConfig(**config, output=str(tmp_path / "a.npz")))
     expected = (tmp_path / "a.npz").read_bytes()
     with np.load(whole) as file:
-        images, manifest = file["arr_0"], file["sampling.json"]
+        images = file["arr_0"]
+    with ZipFile(whole) as file:  # numpy 2.3 itself fails at what is no array
+        manifest = file.read("sampling.json")
     (tmp_path / "a.npz").unlink()
     parts.mkdir()
     (parts / "sampling.json").write_bytes(manifest)
