@@ -221,9 +221,13 @@ class BackgroundPush:
         logger.info("step %d was pushed in %.0f s: %s", snapshot.step, seconds, result.url)
 
     def _failed(self, step: int, error: Exception) -> None:
-        """Remember and log why a state was not pushed."""
-        self._error = _line(error)
-        logger.warning("step %d was not pushed, the next save will be: %s", step, self._error)
+        """Remember why a state was not pushed, and log it while there is a next one to come."""
+        with self._changed:
+            self._error = _line(error)
+            if not self._is_over:
+                logger.warning(
+                    "step %d was not pushed, the next save will be: %s", step, self._error
+                )
 
 
 def _line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +18,12 @@ from huggingface_hub import ModelCard
 
 from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.data import open_images
+from ddpm_pipeline.training.storage import push
 from ddpm_pipeline.training.storage.push import check_access
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from helpers.hub_clients import Client
     from helpers.hubs import Hub
 
@@ -199,3 +203,39 @@ def test_pushing_without_a_token_is_refused_before_anything_is_deleted(
     assert done.code == 2, done.log
     assert "push_to_hub needs a token" in done.log
     assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_a_push_that_was_given_up_says_nothing_after_the_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_given_up: bool,
+) -> None:
+    may_fail, has_ended = Event(), Event()
+
+    def fails(*_: object, **__: object) -> None:
+        assert may_fail.wait(20)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(push, "push_folder", fails)
+    monkeypatch.setattr(push.BackgroundPush, "_try_token", lambda _: None)
+    (tmp_path / "model_index.json").write_text("{}")
+    pushing = push.BackgroundPush(tmp_path, "alice/digits")
+    monkeypatch.setattr(pushing, "_failed", ended(pushing._failed, has_ended))
+    pushing.submit(8)
+    if is_given_up:
+        assert pushing.finish(0.01) == "it was not done after 0.01 s"
+    may_fail.set()
+    assert has_ended.wait(20)
+    assert ("step 8 was not pushed" in caplog.text) == (not is_given_up)
+
+
+def ended(call: Callable[..., None], event: Event) -> Callable[..., None]:
+    """A call that tells when it has returned."""
+
+    def run(*arguments: object) -> None:
+        call(*arguments)
+        event.set()
+
+    return run
