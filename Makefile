@@ -1,8 +1,9 @@
 # make demo and make test are all a fresh machine needs: each makes $(VENV) when it is missing or older
-# than pyproject.toml or constraints.txt.
+# than pyproject.toml or $(CONSTRAINTS).
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 RUNS ?= runs
-EXTRAS := train,eval,demo,dev,docs
+EXTRAS ?= train,eval,demo,dev,docs
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 IS_NEW := import sys, venv; raise SystemExit(sys.version_info < (3, 11))
@@ -10,13 +11,21 @@ GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),python3)
 PYTHON ?= $(firstword $(foreach python,python3.11 python3 python,\
 	$(if $(shell $(python) -c '$(IS_NEW)' 2>/dev/null && echo yes),$(python))))
 
-.PHONY: demo test lint bench gpu gpu-prepare docs clean
+.PHONY: demo test test-oldest test-newest lint bench gpu gpu-prepare docs clean
 
 demo: $(STAMP)
 	$(PY) examples/demo.py --output_dir $(RUNS)/demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+# The lower bounds of pyproject.toml, and whatever is newest: each in an environment of its own, with
+# PYTHON=python3.12 by another Python (not the environment's, if it is there already).
+test-oldest:
+	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt EXTRAS=train,eval,demo,dev
+
+test-newest:
+	$(MAKE) test VENV=$(VENV)-newest CONSTRAINTS= EXTRAS=train,eval,demo,dev
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -39,9 +48,9 @@ docs: $(STAMP)
 clean:
 	rm -rf build dist docs/_build .pytest_cache .ruff_cache
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "ddpm_pipeline needs Python 3.11 or newer on the PATH" >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(PY) install --quiet pip; }  # Debian may lack ensurepip
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PY) -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[$(EXTRAS)]'
 	@touch $@
