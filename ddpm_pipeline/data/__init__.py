@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         unit_range,
     )
     from ddpm_pipeline.data.places import default_cache_dir
+    from ddpm_pipeline.data.resident import batches_on
     from ddpm_pipeline.data.sources.first_look import check_source
     from ddpm_pipeline.data.sources.kinds import data_kind
     from ddpm_pipeline.data.sources.names import source_name
@@ -64,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "uint8_from_unit_range unit_range"
         ),
         "places": "default_cache_dir",
+        "resident": "batches_on",
         "sources.first_look": "check_source",
         "sources.kinds": "data_kind",
         "sources.names": "source_name",

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from ddpm_pipeline.common import on_main, stream_generator
-from ddpm_pipeline.data import Prefetcher
+from ddpm_pipeline.data import batches_on
 from ddpm_pipeline.networks import is_sharded_run
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
@@ -184,7 +184,7 @@ def _measure(run: _Run, accelerator: Accelerator) -> UpdateTime:
             torch.set_num_threads(config.num_threads)
         learner.unet.train()
         try_threads(config, learner, data)
-        with Prefetcher(loader, accelerator.device) as batches:
+        with batches_on(loader, accelerator.device) as batches:
             return measure_update(config, learner, batches)
     finally:
         torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import on_main, stream_generator
-from ddpm_pipeline.data import Prefetcher
+from ddpm_pipeline.data import batches_on
 from ddpm_pipeline.networks import set_facts
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.learner import Learner
@@ -106,7 +106,7 @@ class Trainer:
         set_facts(unet, data.facts(config))
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
-        self.batches = Prefetcher(loader, accelerator.device)
+        self.batches = batches_on(loader, accelerator.device)
         self.monitor = Monitor(config, data, scheduler, self.learner, self.folder, self.callbacks)
         self.saver = RunSaver(
             RunIdentity(config, accelerator.num_processes, data.fingerprints, derived),
