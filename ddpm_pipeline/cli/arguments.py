@@ -95,8 +95,7 @@ def _named(argv: Sequence[str], positional: Sequence[str]) -> Iterator[str]:
 
 def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
     """Write switches that may also be left to a default, bool | None, as options with a value."""
-    hints = get_type_hints(arguments) if is_dataclass(arguments) else {}
-    names = {f"--{name}": name for name, hint in hints.items() if hint == bool | None}
+    names = {f"--{name}" for name in _open_switches(arguments)}
     argv = list(argv)
     for i, argument in enumerate(argv):
         following = argv[i + 1] if i + 1 < len(argv) else ""
@@ -107,3 +106,13 @@ def _answered(arguments: type, argv: Iterable[str]) -> Iterator[str]:
             yield from (option.replace("--no_", "--", 1), "False")
         else:
             yield argument
+
+
+def _open_switches(arguments: type) -> Iterator[str]:
+    """Name the options bool | None of a dataclass, and of those in its fields."""
+    hints = get_type_hints(arguments) if is_dataclass(arguments) else {}
+    for name, hint in hints.items():
+        if hint == bool | None:
+            yield name
+        elif is_dataclass(hint):
+            yield from _open_switches(hint)

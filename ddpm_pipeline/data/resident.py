@@ -47,7 +47,7 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self._values)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def batch(self, indices: Tensor, _: torch.Generator | None = None) -> Batch:
         """Take the images and labels at indices that are on the CPU; nothing is drawn."""
         there = moved(indices, self._device)
         labels = None if self._labels is None else self._labels.index_select(0, there)

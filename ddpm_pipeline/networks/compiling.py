@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CompiledNetwork"]
+__all__ = ["CompiledNetwork", "compiles_for_cuda"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,21 @@ class CompiledNetwork:
     Arguments:
         network: The module; its parameters stay where they are.
         on_cpu: Whether it runs on the CPU, where its code is C++.
+        deterministic: On GPUs, choose kernels by no measurement of time, which may choose others
+            the next time, with other last digits.
 
     Raises:
         ValueError: If a C++ compiler is needed and there is none.
     """
 
-    def __init__(self, network: nn.Module, *, on_cpu: bool) -> None:
+    def __init__(self, network: nn.Module, *, on_cpu: bool, deterministic: bool = False) -> None:
         compilers = (os.environ.get("CXX"), "g++", "clang++")
         if on_cpu and not any(map(shutil.which, filter(None, compilers))):
             raise ValueError("compile needs a C++ compiler on the CPU: there is no g++ or clang++")
-        self._network, self._call = network, torch.compile(network)
+        self._network = network
+        untimed = deterministic and not on_cpu
+        self._options = {"options": {"deterministic": True}} if untimed else {}
+        self._call = torch.compile(network, **self._options)
         self._has_own_cache = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -52,8 +58,13 @@ class CompiledNetwork:
         self._has_own_cache = True
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddpm-compile-")
         torch.compiler.reset()
-        self._call = torch.compile(self._network)
+        self._call = torch.compile(self._network, **self._options)
         return self._call(*args, **kwargs)
+
+
+def compiles_for_cuda() -> bool:
+    """Tell whether what torch.compile writes kernels for CUDA in is installed."""
+    return find_spec("triton") is not None
 
 
 def _compilation_error() -> type[Exception]:

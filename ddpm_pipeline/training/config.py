@@ -177,10 +177,10 @@ class TrainingConfig:
 
     mixed_precision: Precision = "auto"
     """Precision of the forward pass; "auto" is bf16 where the processor computes in it."""
-    compile: bool = False
-    """torch.compile the UNet; on CPUs it takes a minute and gains a tenth."""
-    channels_last: bool = False
-    """Keep the channels of a pixel together in memory; on CPUs only faster with compile."""
+    compile: bool | None = None
+    """torch.compile the UNet; unless given, on CUDA. On CPUs it takes a minute, gains a tenth."""
+    channels_last: bool | None = None
+    """Keep the channels of a pixel together in memory; unless given, on CUDA with compile."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, for less memory."""
     fsdp: bool = False
@@ -189,8 +189,8 @@ class TrainingConfig:
     """TensorFloat-32 on GPUs."""
     num_threads: int | None = None
     """Threads on CPUs; unless given all, or fewer where a trial before the run finds it faster."""
-    deterministic: bool = False
-    """Only algorithms that give the same bits again; on GPUs slower, on CPUs all of them do."""
+    deterministic: bool | None = None
+    """Only algorithms that give the same bits again; unless given, on CUDA. On CPUs all do."""
 
     output_dir: str = "ddpm-model"
     """Folder of the model, its samples, metrics and checkpoints."""

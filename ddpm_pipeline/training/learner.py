@@ -108,7 +108,9 @@ class Learner:
         self.model: nn.Module = unet if config.fsdp else self.accelerator.prepare_model(unet)
         self.forward: Callable[..., Any] = self.model
         if config.compile:
-            self.forward = CompiledNetwork(self.model, on_cpu=on_cpu)
+            self.forward = CompiledNetwork(
+                self.model, on_cpu=on_cpu, deterministic=config.deterministic
+            )
         self.parameters = dict(self.unet.named_parameters())
         dropouts = (m for m in unet.modules() if isinstance(m, nn.Dropout))
         self._drops_out = any(module.p > 0 for module in dropouts)

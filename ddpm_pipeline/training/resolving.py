@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ddpm_pipeline.networks import attention_warning, computes_in_bfloat16
+from ddpm_pipeline.networks import attention_warning, compiles_for_cuda, computes_in_bfloat16
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -53,6 +53,8 @@ def resolve(
     optimizer = _optimizer(config, precision)
     rate = _RATES[optimizer]
     zero_snr = config.rescale_betas_zero_snr
+    on_cuda = device.type == "cuda"
+    compiles = _given(config.compile, on_cuda and not config.fsdp and compiles_for_cuda())
     return config.replace(
         max_train_steps=num_updates,
         rescale_betas_zero_snr=(
@@ -73,6 +75,10 @@ def resolve(
             config.ddpm_num_inference_steps, min(_GRID_STEPS, config.ddpm_num_steps)
         ),
         mixed_precision=precision,
+        compile=compiles,
+        # Without compile diffusers' norms would bring every layer's output back into plain order.
+        channels_last=_given(config.channels_last, on_cuda and compiles),
+        deterministic=_given(config.deterministic, on_cuda),
     )
 
 

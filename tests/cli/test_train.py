@@ -160,3 +160,13 @@ def test_a_folder_that_holds_a_model_is_not_trained_into(
     assert code == 2
     assert "holds another run (model_index.json); choose another folder" in printed
     assert main(["train", *argv, "--dry_run"]) == 0
+
+
+def test_switches_that_a_device_settles_are_typed_as_others() -> None:
+    def typed(*words: str) -> tuple[bool | None, ...]:
+        config = parse_arguments(["--train_data_dir", "x", *words]).training
+        return config.compile, config.channels_last, config.deterministic
+
+    assert typed() == (None, None, None)
+    assert typed("--compile", "--no_channels_last") == (True, False, None)
+    assert typed("--no-compile", "--deterministic", "False") == (False, None, False)

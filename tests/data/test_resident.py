@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from helpers.training_runs import image_data
+from torch import Tensor
 
 from ddpm_pipeline.data.loader import ImageLoader, Prefetcher
 from ddpm_pipeline.data.resident import ResidentImages, batches_on
@@ -64,11 +65,13 @@ def test_images_are_kept_on_cuda_where_they_take_a_tenth_of_it(
     monkeypatch: pytest.MonkeyPatch, free: int, stay: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2 * free))
-    monkeypatch.setattr(ResidentImages, "__init__", lambda *_: None)
+    moved = []
+    monkeypatch.setattr(Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
     loader = ImageLoader(image_data(), batch_size=4)
     batches = batches_on(loader, torch.device("cuda"))
     assert isinstance(loader.data, ResidentImages) is stay
     assert batches.background is not stay
+    assert moved == [torch.device("cuda")] * stay
     on_cpu = ImageLoader(image_data(), batch_size=4)
     batches_on(on_cpu, torch.device("cpu"))
     assert not isinstance(on_cpu.data, ResidentImages)

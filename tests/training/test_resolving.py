@@ -52,3 +52,53 @@ def test_muon_is_for_whole_matrices_in_bfloat16() -> None:
     assert resolved(mixed_precision="bf16", **own) == ("muon", 0.5, 3)
     with pytest.raises(ValueError, match="optimizer 'muon' does not work with fsdp"):
         TrainingConfig(fsdp=True, optimizer="muon")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU that computes in bfloat16, as far as options are settled by it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr("ddpm_pipeline.training.resolving.compiles_for_cuda", lambda: True)
+    return torch.device("cuda")
+
+
+FAST = ("mixed_precision", "compile", "channels_last", "deterministic")
+
+
+def settled(device: torch.device, **options: object) -> tuple[object, ...]:
+    config = TrainingConfig(max_train_steps=10, **options)
+    config = resolve(config, length=None, world_size=1, device=device)
+    assert resolve(config, length=None, world_size=1, device=device) == config
+    return tuple(getattr(config, name) for name in FAST)
+
+
+def test_cuda_trains_compiled_in_bfloat16_and_deterministically(cuda: torch.device) -> None:
+    assert settled(cuda) == ("bf16", True, True, True)
+    # Each can be turned off; without compile the memory order stays plain, unless asked for.
+    assert settled(cuda, mixed_precision="no") == ("no", True, True, True)
+    assert settled(cuda, compile=False) == ("bf16", False, False, True)
+    assert settled(cuda, compile=False, channels_last=True) == ("bf16", False, True, True)
+    assert settled(cuda, channels_last=False) == ("bf16", True, False, True)
+    assert settled(cuda, deterministic=False) == ("bf16", True, True, False)
+    assert settled(cuda, fsdp=True) == ("bf16", False, False, True)
+
+
+def test_cuda_without_triton_is_not_compiled_for(
+    cuda: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm_pipeline.training.resolving.compiles_for_cuda", lambda: False)
+    assert settled(cuda) == ("bf16", False, False, True)
+
+
+def test_cpus_and_other_devices_keep_their_defaults() -> None:
+    for device in ("cpu", "mps"):
+        assert settled(torch.device(device), mixed_precision="no") == ("no", False, False, False)
+
+
+def test_a_run_keeps_what_was_settled_for_it(tmp_path: Path) -> None:
+    """A run that began with the defaults of its device goes on with them on another."""
+    config = tiny_config(tmp_path, max_train_steps=4)
+    train(config.replace(channels_last=True))
+    train(config.replace(max_train_steps=6))
+    saved = TrainingConfig.from_json(tmp_path / "run" / "training_config.json")
+    assert (saved.channels_last, saved.compile, saved.max_train_steps) == (True, False, 6)

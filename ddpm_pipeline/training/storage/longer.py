@@ -28,7 +28,15 @@ logger = logging.getLogger(__name__)
 
 BEFORE_COOLDOWN = "before-cooldown"
 SHORTER = "shorter-run"
-_SETTLED = {"mixed_precision", "optimizer", "learning_rate", "lr_warmup_steps"}
+_SETTLED = {
+    "mixed_precision",
+    "optimizer",
+    "learning_rate",
+    "lr_warmup_steps",
+    "compile",
+    "channels_last",
+    "deterministic",
+}
 
 
 def settled_as_before(
