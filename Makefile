@@ -36,10 +36,10 @@ bench: $(STAMP)
 
 # A GPU machine may be bare, without an index to install from: nothing here needs $(VENV).
 gpu:
-	PYTHONPATH=tests $(GPU_PYTHON) -m gpu.run $(ARGS)
+	PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m gpu.run $(ARGS)
 
 gpu-prepare:
-	PYTHONPATH=tests $(GPU_PYTHON) -m gpu.prepare
+	PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m gpu.prepare
 
 docs: $(STAMP)
 	$(PY) -m sphinx -q -W --keep-going docs docs/_build/html

@@ -7,11 +7,13 @@ has the IDX files of Fashion-MNIST.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["commit", "describe", "environment", "fashion_mnist"]
+__all__ = ["commit", "describe", "environment", "fashion_mnist", "needed_wheels"]
 
 ROOT = Path(__file__).parents[2]
 HIDDEN_DEVICES = "DDPM_TESTS_DEVICES"
@@ -31,20 +33,26 @@ _PACKAGES = """
 _FASHION_MNIST = (ROOT / ".gpu", Path("/usr/share/datasets/fashion-mnist"))
 
 
-def environment(folder: Path, *, rehearse: bool, root: Path = ROOT) -> dict[str, str]:
+def needed_wheels() -> list[Path]:
+    """The wheels of the checkout, where diffusers is not installed."""
+    is_bare = importlib.util.find_spec("diffusers") is None
+    return sorted((ROOT / ".whl").glob("*.whl")) if is_bare else []
+
+
+def environment(folder: Path, *, rehearse: bool, wheels: Sequence[Path] = ()) -> dict[str, str]:
     """The environment of processes that import the package from the checkout.
 
     Arguments:
-        folder: Where the wheels are unpacked, if there are any.
+        folder: Where wheels are unpacked.
         rehearse: Whether the process has one thread and no GPU.
-        root: Of the checkout.
+        wheels: What goes before all that is installed.
     """
-    tests, wheels = root / "tests", sorted((root / ".whl").glob("*.whl"))
+    tests = ROOT / "tests"
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "wheels")
     own = [folder / "wheels"] if wheels else []
-    paths = [root, tests, tests / "benchmarks", *own, os.environ.get("PYTHONPATH", "")]
+    paths = [ROOT, tests, tests / "benchmarks", *own, os.environ.get("PYTHONPATH", "")]
     kept = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     if rehearse:
         kept |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -79,9 +79,15 @@ class Place:
 
     @contextlib.contextmanager
     def compiling(self, *, traces: bool = False) -> Iterator[None]:
-        """In a rehearsal, compile nothing, which takes a minute on a CPU, or only trace."""
+        """In a rehearsal, compile nothing, which takes a minute on a CPU, or only trace.
+
+        On a GPU, let one process compile many networks: past a limit torch would run them eagerly.
+        """
         if not self.rehearses:
-            yield
+            import torch._dynamo.config as limits
+
+            with limits.patch(recompile_limit=100):
+                yield
             return
         real = torch.compile
 

@@ -51,7 +51,7 @@ PLAN = (
     Item("calibration_agrees", "checks.calibration", 30, "tables against the CPU, and twice"),
     Item("sampling_agrees", "checks.sampling", 30, "images against the CPU, float32 and bf16"),
     Item("image_in_any_batch", "checks.sampling", 20, "image i whatever is drawn beside it"),
-    Item("exact_resume", "checks.resume", 75, "killed, and gone on with: 0 differing bits"),
+    Item("exact_resume", "checks.resume", 90, "killed, and gone on with: 0 differing bits"),
     Item("precisions", "checks.training", 40, "the loss in bf16 and fp16 beside float32's"),
     Item("memory_orders", "checks.training", 20, "checkpoints of either memory order open"),
     Item("memory", "checks.memory", 30, "the peak by parameters, and no growth"),

@@ -45,7 +45,10 @@ __all__ = [
 
 
 def run_options(place: Place, name: str, **changes: Any) -> dict[str, Any]:
-    """Options of a run on grey images, in a folder of its own, that saves only what it must."""
+    """Options of a run on grey images, in a folder of its own, that saves only what it must.
+
+    It is not compiled unless asked for, which would take most of the time of a check.
+    """
     options = {
         "train_data_dir": place.grey_images(),
         "resolution": place.side,
@@ -60,6 +63,7 @@ def run_options(place: Place, name: str, **changes: Any) -> dict[str, Any]:
         "logging_steps": place.pick(50, 2),
         "eval_batch_size": 2,
         "ddpm_num_inference_steps": 2,
+        "compile": False,
     }
     if place.rehearses:
         options["model_config_name_or_path"] = _tiny_config(place, {**options, **changes})

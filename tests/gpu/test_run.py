@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gpu.found import Found
-from gpu.machine import HIDDEN_DEVICES, environment
+from gpu.machine import HIDDEN_DEVICES, ROOT, environment, needed_wheels
 from gpu.plan import PLAN, chosen
 from gpu.run import ending_after, main
 
@@ -41,16 +41,22 @@ def test_wheels_of_the_checkout_are_on_the_path_of_the_run_alone(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/before")
     monkeypatch.setenv(HIDDEN_DEVICES, "3")
-    (tmp_path / ".whl").mkdir()
-    with zipfile.ZipFile(tmp_path / ".whl" / "some-1.0-py3-none-any.whl", "w") as wheel:
+    file = tmp_path / "some-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as wheel:
         wheel.writestr("some/__init__.py", "")
-    found = environment(tmp_path / "run", rehearse=False, root=tmp_path)
+    found = environment(tmp_path, rehearse=False, wheels=[file])
     paths = found["PYTHONPATH"].split(":")
-    assert paths[0] == str(tmp_path)
-    assert paths[-2:] == [str(tmp_path / "run" / "wheels"), "/before"]
-    assert (tmp_path / "run" / "wheels" / "some" / "__init__.py").exists()
+    assert paths[0] == str(ROOT)
+    assert paths[-2:] == [str(tmp_path / "wheels"), "/before"]
+    assert (tmp_path / "wheels" / "some" / "__init__.py").exists()
     assert found["CUDA_VISIBLE_DEVICES"] == "3"
-    assert environment(tmp_path, rehearse=True, root=tmp_path)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_rehearsal_sees_no_gpu_and_an_installed_package_needs_no_wheel(tmp_path: Path) -> None:
+    assert needed_wheels() == []
+    found = environment(tmp_path, rehearse=True)
+    assert found["CUDA_VISIBLE_DEVICES"] == ""
+    assert str(tmp_path / "wheels") not in found["PYTHONPATH"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from gpu.machine import environment
+from gpu.machine import environment, needed_wheels
 
 __all__ = ["Worker"]
 
@@ -45,7 +45,7 @@ class Worker:
         words = [str(folder), *(["--rehearse"] if rehearse else [])]
         words += ["--data", data] if data else []
         self._command = [sys.executable, "-m", module, *words]
-        self._environment = environment(folder, rehearse=rehearse)
+        self._environment = environment(folder, rehearse=rehearse, wheels=needed_wheels())
         self._log, self._kept = folder / "worker.log", folder / "found.json"
         self._process: subprocess.Popen | None = None
         self.about: dict[str, Any] = {}

@@ -54,6 +54,8 @@ def _tidy(place: Place) -> bool:
     import torch
 
     torch.use_deterministic_algorithms(False)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     gc.collect()
     if not place.on_gpu:
         return True

@@ -41,7 +41,8 @@ def activations(place: Place, batch: int) -> int:
 def memory(place: Place, found: Found) -> None:
     batch, steps = place.pick(64, 4), place.pick(200, 4)
     bare = activations(place, batch)
-    config = TrainingConfig(**run_options(place, "memory", max_train_steps=steps + 10))
+    few = {"train_data_dir": place.images(place.side, 1, place.pick(1024, 96))}  # may be resident
+    config = TrainingConfig(**run_options(place, "memory", max_train_steps=steps + 10, **few))
     if place.on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -33,6 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 REHEARSED = {"adamw": {"optimizer": "adamw", "mixed_precision": "no"}}
 NOT_PROMISED = "without deterministic"
+Key = tuple[str, bool]  # a mode, and whether its run is killed
 
 
 def modes(place: Place) -> dict[str, dict[str, Any]]:
@@ -45,21 +46,19 @@ def modes(place: Place) -> dict[str, dict[str, Any]]:
 
 
 def exact_resume(place: Place, found: Found) -> None:
+    """Every mode at once; what is found of a mode is kept as soon as its runs are over."""
     wanted = {
         (mode, is_killed): _options(place, mode, options, is_killed=is_killed)
         for mode, options in modes(place).items()
         for is_killed in (False, True)
     }
     runs = {key: start(place, options) for key, options in wanted.items()}
-    killed = {key: process for key, process in runs.items() if key[1]}
-    _kill_when_saved({wanted[key]["output_dir"]: process for key, process in killed.items()})
-    was_killed = sum(_code(process) == -signal.SIGKILL for process in killed.values())
-    found.at_least("runs that were killed in time", was_killed, len(killed))
-    again = [start(place, wanted[key]) for key in killed]
-    others = [process for key, process in runs.items() if not key[1]]
-    failed = sum(_code(process) != 0 for process in [*others, *again])
-    found.at_most("runs that failed", failed, 0)
+    again = _kill_and_go_on(place, {key: runs[key] for key in runs if key[1]}, wanted)
     for mode in modes(place):
+        was_killed = runs[mode, True].exitcode == -signal.SIGKILL
+        found.at_least(f"was killed in time, {mode}", float(was_killed), 1.0)
+        codes = [_code(run) for run in (runs[mode, False], again[mode, True])]
+        found.at_most(f"runs that failed, {mode}", sum(code != 0 for code in codes), 0)
         whole, resumed = (wanted[mode, is_killed]["output_dir"] for is_killed in (False, True))
         differing = differing_tensors(whole, resumed)
         if mode == NOT_PROMISED:
@@ -78,17 +77,23 @@ def _options(
     return run_options(place, name, **length, **options)
 
 
-def _kill_when_saved(runs: dict[str, BaseProcess]) -> None:
-    """Kill each run once its second checkpoint is there, unless it has ended."""
-    left = dict(runs)
+def _kill_and_go_on(
+    place: Place, runs: dict[Key, BaseProcess], wanted: dict[Key, dict[str, Any]]
+) -> dict[Key, BaseProcess]:
+    """Kill each run once its second checkpoint is there, and start it again at once."""
+    left, again = dict(runs), {}
     while left:
-        for folder, process in list(left.items()):
-            saved = len(list(Path(folder, "checkpoints").glob("step-*")))
-            if saved >= 2:
+        for key, process in list(left.items()):
+            checkpoints = Path(wanted[key]["output_dir"], "checkpoints")
+            if len(list(checkpoints.glob("step-*"))) >= 2:
                 process.kill()
-            if saved >= 2 or not process.is_alive():
-                del left[folder]
+            elif process.is_alive():
+                continue
+            process.join()
+            del left[key]
+            again[key] = start(place, wanted[key])
         time.sleep(0.002)
+    return again
 
 
 def _code(process: BaseProcess) -> int:

@@ -50,9 +50,11 @@ def waits(place: Place) -> Iterator[Counter]:
 
 def no_synchronisation(place: Place, found: Found) -> None:
     labels = {"train_data_dir": labelled_images(place), "class_conditional": True}
-    for name, options in (UPDATES | {"labels": labels}).items():
+    by_default = {"compile": TrainingConfig().compile}
+    cases = UPDATES | {"labels": labels, "as by default": by_default}
+    for name, options in cases.items():
         config = TrainingConfig(**run_options(place, "waiting", **options))
-        with a_trainer(config) as trainer:
+        with place.compiling(), a_trainer(config) as trainer:
             updates(trainer, 3)
             place.wait()
             with waits(place) as places:
