@@ -13,6 +13,7 @@ timestep t depends on the seed, i and t alone: the number is the same for any ba
 number of processes but for rounding, and an estimate sees the noise that the exact sum sees.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ from ddpm_pipeline.likelihood.report import BoundReport, BoundSettings, summariz
 from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
 from ddpm_pipeline.likelihood.transitions import make_transition_sampler
-from ddpm_pipeline.networks import Denoiser, device_of, evaluating
+from ddpm_pipeline.networks import Denoiser, device_of, evaluating, rows_per_call
 from ddpm_pipeline.schedulers import DDPMScheduler, needed_spectrum
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ if TYPE_CHECKING:
 __all__ = ["variational_bound"]
 
 
-# Elements of one call of the model unless batch_size says otherwise, and calls between two looks
-# at the standard error.
-_ELEMENTS_PER_CALL = 2**18
+# Elements of one call of the model unless batch_size says otherwise, on CPUs and on GPUs, and
+# calls between two looks at the standard error.
+_ELEMENTS_PER_CALL, _ELEMENTS_ON_GPUS = 2**18, 2**22
 _CALLS_PER_BLOCK = 8
 # Too few examples to believe their spread.
 _FEWEST_TO_STOP = 32
@@ -97,7 +98,8 @@ def variational_bound(
         num_timestep_samples: Transitions to draw for each example, one forward pass each beside
             the decoder's; K - 1 or more, or None, sums all of them exactly.
         generator: Where the seed of all noise and timesteps is drawn from.
-        batch_size: Rows of one call of the model, over examples and timesteps together.
+        batch_size: Rows of one call of the model, over examples and timesteps together; unless
+            given, 2¹⁸ elements on a CPU, and on a GPU 2²² or what half of its memory holds.
         decoder: As for ``decoder_nats``; "discretized" is for 8-bit data.
         decoder_variance: Of the last move: "model" as its variance type says, "best" for the mean
             squared error over these data (continuous only; it is below the best for other data
@@ -145,7 +147,8 @@ def variational_bound(
     is_main = accelerator is None or accelerator.is_main_process
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
-    estimator = _estimator(model, scheduler, settings, variances, batch_size, device, accelerator)
+    rows = _rows(batch_size, model, data.example.shape, device)
+    estimator = _estimator(model, scheduler, settings, variances, rows, device, accelerator)
     with evaluating(model), float32_arithmetic(tf32=False):
         totals = _sum_blocks(estimator, data, totals, target_standard_error, saved, progress)
     saved.delete()
@@ -161,7 +164,7 @@ def _estimator(
     scheduler: DDPMScheduler,
     settings: BoundSettings,
     variances: dict[str, Tensor | ErrorSpectrum],
-    batch_size: int | None,
+    batch_size: int,
     device: torch.device,
     accelerator: "Accelerator | None",
 ) -> BoundEstimator:
@@ -174,7 +177,7 @@ def _estimator(
         sampler=make_transition_sampler(
             settings.timestep_sampler, schedule, settings.chain, settings.num_timestep_samples
         ),
-        batch_size=_rows_per_call(batch_size, settings.dims),
+        batch_size=batch_size,
         device=device,
         accelerator=accelerator,
     )
@@ -285,10 +288,13 @@ def _checked_decoder(
     )
 
 
-def _rows_per_call(batch_size: int | None, dims: int) -> int:
-    if batch_size is None:
-        return max(16, _ELEMENTS_PER_CALL // dims)
-    return check_integer("batch_size", batch_size)
+def _rows(
+    batch_size: int | None, model: Denoiser, shape: Sequence[int], device: torch.device
+) -> int:
+    if batch_size is not None:
+        return check_integer("batch_size", batch_size)
+    on_cpu = max(16, _ELEMENTS_PER_CALL // math.prod(shape))
+    return rows_per_call(model, shape, device, on_cpu=on_cpu, elements=_ELEMENTS_ON_GPUS)
 
 
 def _warn(totals: BoundTotals, settings: BoundSettings) -> tuple[str, ...]:

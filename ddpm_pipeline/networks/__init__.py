@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.networks.launching import is_sharded_run, without_accelerates_own
     from ddpm_pipeline.networks.model_facts import ModelFacts, facts_of, set_facts
+    from ddpm_pipeline.networks.rows import rows_per_call
     from ddpm_pipeline.networks.sharding import gathered, joined, like, own_part, shard, whole
     from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
 
@@ -45,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "inference": "FastForward InferencePrecision computes_in_bfloat16",
         "launching": "is_sharded_run without_accelerates_own",
         "model_facts": "ModelFacts facts_of set_facts",
+        "rows": "rows_per_call",
         "sharding": "gathered joined like own_part shard whole",
         "unets": "attention_warning fresh_unet unet_config",
     },
