@@ -118,7 +118,12 @@ class Call:
         """Draw the noise of a share, and take it down the chain step by step."""
         request, scheduler = self._request, own_scheduler(self._scheduler)
         network = GuidedNetwork(
-            self._unet, self._forward, share.labels, request.guidance_scale, share.call_rows
+            self._unet,
+            self._forward,
+            share.labels,
+            request.guidance_scale,
+            share.call_rows,
+            share.most_rows,
         )
         return denoise(
             network,

@@ -27,9 +27,11 @@ class GuidedNetwork:
         unet: The network.
         forward: How it is called.
         labels: Classes, int64, shape (B,); None for a model without classes.
-        guidance_scale: w; 1 is no guidance, and one call of the network instead of two.
+        guidance_scale: w; 1 is no guidance. Other weights take the output with the labels and
+            without: in one call where there is room for both, else in two.
         call_rows: Rows of every call, since kernels for other numbers round differently: smaller
             batches are filled up with copies of their first image. None calls it with the B rows.
+        most_rows: What a call may have at most, where call_rows is None.
     """
 
     unet: UNet2DModel
@@ -37,16 +39,28 @@ class GuidedNetwork:
     labels: Tensor | None = None
     guidance_scale: float = 1.0
     call_rows: int | None = None
+    most_rows: int | None = None
 
     def __call__(self, image: Tensor, t: Tensor) -> Tensor:
         """Compute the output at x_t, in float32."""
         image = image.to(dtype_of(self.unet, image.dtype))
-        conditional = self._output(image, t, self.labels)
         if self.labels is None or self.guidance_scale == 1:
-            return conditional
+            return self._output(image, t, self.labels)
         empty = torch.full_like(self.labels, self.unet.config.num_class_embeds - 1)
-        unconditional = self._output(image, t, empty)
+        if self._calls_once(image):
+            both = self._output(torch.cat([image, image]), t, torch.cat([self.labels, empty]))
+            conditional, unconditional = both.chunk(2)
+        else:
+            conditional = self._output(image, t, self.labels)
+            unconditional = self._output(image, t, empty)
         return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _calls_once(self, image: Tensor) -> bool:
+        """Tell whether both labels share a call: where that changes no bit, or on a GPU."""
+        if self.call_rows is not None:
+            return 2 * len(image) <= self.call_rows
+        fits = self.most_rows is None or 2 * len(image) <= self.most_rows
+        return fits and image.device.type != "cpu"
 
     def _output(self, image: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         rows = len(image)

@@ -61,6 +61,7 @@ class Share:
         labels: Their classes, shape (size,), or None.
         call_rows: Rows of every model call; None for ``size``.
         noise: What they start from, (size, C, H, W); None draws it.
+        most_rows: Of a model call, where call_rows is None; None for any number.
     """
 
     size: int
@@ -68,6 +69,7 @@ class Share:
     labels: Tensor | None
     call_rows: int | None = None
     noise: Tensor | None = None
+    most_rows: int | None = None
 
 
 def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
@@ -258,6 +260,7 @@ def split_request(
             labels=None if labels is None else labels[part],
             call_rows=rows if is_list else None,
             noise=None if noise is None else noise[part],
+            most_rows=rows,
         )
         for part in parts
     ]

@@ -6,6 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from helpers.device_counts import DEVICE
 from helpers.pipelines import pipeline, seeds
 from torch.testing import assert_close
 
@@ -31,6 +32,35 @@ def test_every_call_has_the_rows_that_were_asked_for(tiny_unet: MakeUNet, scale:
     assert rows[-1] == (3, 3)
     assert len(rows) == (2 if scale == 1 else 4)
     assert_close(filled, bare, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [6, 16])
+def test_one_call_with_both_labels_gives_the_bits_of_two(tiny_unet: MakeUNet, rows: int) -> None:
+    unet, calls = tiny_unet(num_class_embeds=4), []
+    unet.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    labels, image = torch.tensor([2, 0, 1]), torch.randn(3, 1, 8, 8)
+    forward, t = FastForward(unet), torch.tensor(500)
+    with torch.no_grad():
+        found = GuidedNetwork(unet, forward, labels, 2.5, call_rows=rows)(image, t)
+        assert calls == [rows]
+        given, empty = (
+            GuidedNetwork(unet, forward, own, call_rows=rows)(image, t)
+            for own in (labels, torch.full((3,), 3))
+        )
+    assert torch.equal(found, empty + 2.5 * (given - empty))
+
+
+@pytest.mark.parametrize(("most", "calls"), [(None, [6]), (6, [6]), (5, [3, 3])])
+def test_a_gpu_is_called_once_where_both_fit(
+    tiny_unet: MakeUNet, most: int | None, calls: list[int]
+) -> None:
+    unet, found = tiny_unet(num_class_embeds=4).to(DEVICE), []
+    unet.register_forward_pre_hook(lambda _, args: found.append(len(args[0])))
+    labels, t = torch.zeros(3, dtype=torch.int64, device=DEVICE), torch.tensor(5, device=DEVICE)
+    network = GuidedNetwork(unet, FastForward(unet), labels, 2.5, most_rows=most)
+    with torch.no_grad():
+        assert network(torch.zeros(3, 1, 8, 8, device=DEVICE), t).shape == (3, 1, 8, 8)
+    assert found == calls
 
 
 def test_guidance_moves_between_the_empty_and_the_given_label(tiny_unet: MakeUNet) -> None:
