@@ -31,6 +31,7 @@ from ddpm_pipeline.diffusion import (
     Gaussian,
     NoiseSchedule,
     PredictionType,
+    add_rows_,
     broadcast,
     gaussian_rate,
     keyed_normal,
@@ -39,7 +40,12 @@ from ddpm_pipeline.diffusion import (
     sum_elements,
 )
 
-__all__ = ["MomentSums", "decoder_costs_of_residuals", "stratified_timesteps"]
+__all__ = [
+    "MomentSums",
+    "decoder_costs_of_residuals",
+    "stratified_timesteps",
+    "timestep_shares",
+]
 
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -53,23 +59,28 @@ NUM_BINS = _SIGNED_BINS + _REACH + 1
 _HALF_LEVEL = 1 / 255
 
 
-def stratified_timesteps(schedule: NoiseSchedule, forwards: Tensor, start: float) -> Tensor:
+def timestep_shares(schedule: NoiseSchedule) -> Tensor:
+    """Give the share of forwards that goes to each timestep and those below it, float64, (T,)."""
+    rates = gaussian_rate(schedule, torch.arange(len(schedule)))
+    padded = torch.cat([rates[:1] + 2 * _DECODER_NATS, rates, rates[-1:]])
+    widths = padded[:-2] - padded[2:]
+    shares = 0.5 / len(schedule) + 0.5 * widths / widths.sum()
+    return shares.cumsum(0)
+
+
+def stratified_timesteps(shares: Tensor, forwards: Tensor, start: float) -> Tensor:
     """Give the timestep of each forward, half of them even in t and half by the rate.
 
     Arguments:
-        schedule: Noise schedule with T steps.
+        shares: What ``timestep_shares`` gives, shape (T,).
         forwards: Numbers of the forwards, int64.
         start: Where the sequence starts, in [0, 1).
     Returns:
         int64, the shape of ``forwards``; among any N in a row, a timestep of share p comes N p
         times to within about 2.
     """
-    rates = gaussian_rate(schedule, torch.arange(len(schedule)))
-    padded = torch.cat([rates[:1] + 2 * _DECODER_NATS, rates, rates[-1:]])
-    widths = padded[:-2] - padded[2:]
-    shares = 0.5 / len(schedule) + 0.5 * widths / widths.sum()
     place = (forwards.double() * _GOLDEN + start) % 1
-    return torch.searchsorted(shares.cumsum(0), place, right=True).clamp(max=len(schedule) - 1)
+    return torch.searchsorted(shares, place, right=True).clamp(max=len(shares) - 1)
 
 
 @dataclass(eq=False)
@@ -164,7 +175,7 @@ class MomentSums:
             "error_squared": error.square(),
         }
         for name, value in values.items():
-            getattr(self, name).index_add_(0, t, value.to(self.count))
+            add_rows_(getattr(self, name), t, value.to(self.count))
         self._add_images(x_0)
         if self.residuals.numel():
             bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,9 +19,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.calibration.moments import MomentSums, stratified_timesteps
+from ddpm_pipeline.calibration.moments import (
+    MomentSums,
+    stratified_timesteps,
+    timestep_shares,
+)
 from ddpm_pipeline.calibration.spectrum import SpectrumSums, has_spectrum
-from ddpm_pipeline.common import StateFile
+from ddpm_pipeline.common import StateFile, float32_arithmetic, moved
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import NoiseSchedule, PredictionType, VarianceType, split_output
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
@@ -28,7 +33,7 @@ from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["CalibrationRun", "Measured", "own_state_file"]
+__all__ = ["CalibrationRun", "Measured", "NumberedBatch", "Sums", "own_state_file"]
 
 
 _BATCHES_PER_SAVE = 50
@@ -47,14 +52,14 @@ class Measured(NamedTuple):
     image_shape: tuple[int, ...]
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """What every forward is added to."""
 
     moments: MomentSums
     spectrum: SpectrumSums | None
 
 
-class _NumberedBatch(NamedTuple):
+class NumberedBatch(NamedTuple):
     """A batch, the number of its first row, and the number of the pass over the data."""
 
     start: int
@@ -115,7 +120,7 @@ class CalibrationRun:
         shape = first.x_0.shape[1:]
         _check_resolution(model, shape)
         device = accelerator.device if accelerator else device_of(model, first.x_0.device)
-        sums = _Sums(
+        sums = Sums(
             MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete),
             SpectrumSums.zeros(shape, device) if has_spectrum(shape) else None,
         )
@@ -123,13 +128,14 @@ class CalibrationRun:
         num_images = 0
         rank = accelerator.process_index if accelerator else 0
         mine = slice(rank, None, accelerator.num_processes if accelerator else 1)
-        with evaluating(model), self._progress_bar(progress and rank == 0) as bar:
+        arithmetic = float32_arithmetic(tf32=False)
+        with arithmetic, evaluating(model), self._progress_bar(progress and rank == 0) as bar:
             for i, batch in enumerate(chain([first], numbered), start=1):
                 num_images += len(batch.x_0) if batch.turn == 0 else 0
                 bar.update(len(batch.x_0))
                 if batch.stop <= done:
                     continue
-                self._add(sums, model, batch, mine)
+                self.add(sums, model, batch, mine)
                 if i % _BATCHES_PER_SAVE == 0:
                     self._save(sums, state, shape, batch.stop)
         if accelerator is not None:
@@ -144,19 +150,20 @@ class CalibrationRun:
             total=self.num_forwards, desc="calibrating", unit=" forwards", disable=not shown
         )
 
-    def _add(self, sums: _Sums, model: Denoiser, batch: _NumberedBatch, mine: slice) -> None:
-        """Add the forwards of this process's rows of a batch."""
+    def add(self, sums: Sums, model: Denoiser, batch: NumberedBatch, mine: slice) -> None:
+        """Add the forwards of this process's rows of a batch, without waiting for the device."""
         forwards = torch.arange(batch.start, batch.stop)[mine]
         if not len(forwards):
             return
         device = sums.moments.count.device
-        labels = None if batch.labels is None else batch.labels[mine].to(device)
-        t = stratified_timesteps(self.schedule, forwards, self.seed / 2**63)
+        labels = None if batch.labels is None else moved(batch.labels[mine], device)
+        t = stratified_timesteps(self._shares, forwards, self.seed / 2**63)
+        forwards, t = moved(torch.stack([forwards, t]), device)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return split_output(run_denoiser(model, x_t, t, labels), x_t, self.variance_type)[0]
 
-        x_0, t = batch.x_0[mine].to(device), t.to(device)
+        x_0 = moved(batch.x_0[mine], device)
         residual = sums.moments.add(
             denoise,
             self.schedule,
@@ -164,12 +171,16 @@ class CalibrationRun:
             x_0,
             t,
             seed=self.seed,
-            forwards=forwards.to(device),
+            forwards=forwards,
         )
         if sums.spectrum is not None:
             sums.spectrum.add(self.schedule, x_0, residual, t)
 
-    def _numbered(self, batches: Batches) -> Iterator[_NumberedBatch]:
+    @cached_property
+    def _shares(self) -> Tensor:
+        return timestep_shares(self.schedule)
+
+    def _numbered(self, batches: Batches) -> Iterator[NumberedBatch]:
         """Give all batches up to num_forwards rows, again and again if they can be read again."""
         if isinstance(batches, Tensor):
             raise TypeError("x_0_batches must be batches, such as [x_0], got a Tensor")
@@ -182,7 +193,7 @@ class CalibrationRun:
                     _check_levels(x_0)
                 x_0 = x_0[: self.num_forwards - start]
                 labels = None if labels is None else labels[: len(x_0)]
-                yield _NumberedBatch(start, turn, x_0, labels)
+                yield NumberedBatch(start, turn, x_0, labels)
                 start += len(x_0)
                 if start == self.num_forwards:
                     return
@@ -194,7 +205,7 @@ class CalibrationRun:
                     f"is {self.num_forwards}; pass a list, a DataLoader, or more images"
                 )
 
-    def _restore(self, sums: _Sums, state: StateFile, shape: torch.Size) -> tuple[int, _Sums]:
+    def _restore(self, sums: Sums, state: StateFile, shape: torch.Size) -> tuple[int, Sums]:
         """Fill in the sums of an interrupted run; give how many rows they hold, and the sums."""
         saved = state.load()
         if saved is None:
@@ -212,7 +223,7 @@ class CalibrationRun:
                 value.copy_(saved[name][key])
         return saved["done"], sums
 
-    def _save(self, sums: _Sums, state: StateFile, shape: torch.Size, done: int) -> None:
+    def _save(self, sums: Sums, state: StateFile, shape: torch.Size, done: int) -> None:
         own = {"settings": self._settings(shape), "seed": self.seed, "done": done}
         if sums.spectrum is not None:
             own["spectrum"] = sums.spectrum.tensors()

@@ -28,6 +28,7 @@ from ddpm_pipeline.diffusion import (
     NUM_KNOTS,
     FrequencyBasis,
     NoiseSchedule,
+    add_rows_,
     frequency_bands,
     knots_around,
     linear_errors,
@@ -110,7 +111,7 @@ class SpectrumSums:
                 "error_squares": weights[:, None] * totals.square(),
             }
             for name, value in values.items():
-                getattr(self, name).index_add_(0, knots, value)
+                add_rows_(getattr(self, name), knots, value)
 
 
 def measured_spectrum(

@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         linear_errors,
         spectral_move_costs,
     )
-    from ddpm_pipeline.diffusion.tensors import add_scaled_, broadcast, sum_elements
+    from ddpm_pipeline.diffusion.tensors import add_rows_, add_scaled_, broadcast, sum_elements
     from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -132,7 +132,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "spectral": (
             "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors spectral_move_costs"
         ),
-        "tensors": "add_scaled_ broadcast sum_elements",
+        "tensors": "add_rows_ add_scaled_ broadcast sum_elements",
         "timesteps": "low_discrepancy_timesteps make_timestep_sampler",
     },
 )

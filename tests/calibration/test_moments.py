@@ -13,6 +13,7 @@ from ddpm_pipeline.calibration.moments import (
     MomentSums,
     decoder_costs_of_residuals,
     stratified_timesteps,
+    timestep_shares,
 )
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 
@@ -22,12 +23,13 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("schedule", [NoiseSchedule.linear(1000), NoiseSchedule.cosine(50)])
 def test_timesteps_come_in_their_shares_in_every_stretch(schedule: NoiseSchedule) -> None:
     T = len(schedule)
-    many = stratified_timesteps(schedule, torch.arange(400 * T), 0.3).bincount(minlength=T)
+    edges = timestep_shares(schedule)
+    many = stratified_timesteps(edges, torch.arange(400 * T), 0.3).bincount(minlength=T)
     shares = many / many.sum()
     assert shares.min() > 0.49 / T
     assert shares[0] > 2 * shares[1]  # the decoder is worth more than any single step
     for first in (0, 7 * T, 123_456):
-        stretch = stratified_timesteps(schedule, torch.arange(first, first + 10 * T), 0.3)
+        stretch = stratified_timesteps(edges, torch.arange(first, first + 10 * T), 0.3)
         assert (stretch.bincount(minlength=T) - 10 * T * shares).abs().max() < 3.5
         assert stretch.bincount(minlength=T).min() >= 2
 
