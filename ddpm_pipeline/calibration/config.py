@@ -93,8 +93,8 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """Largest standard error of the bits per dimension; fail if there are too few images."""
     estimate: VarianceEstimate = "error"
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
-    batch_size: int = 64
-    """Images of one forward pass."""
+    batch_size: int | None = None
+    """Images of one forward pass; 64 on CPUs and what the GPU is best at unless given."""
     num_inference_steps: tuple[int, ...] = (10, 25, 50, 100)
     """Values of K in the tables, beside T."""
     samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "spectral", "ddim")

@@ -61,7 +61,7 @@ from ddpm_pipeline.evaluation import (
     reference_statistics,
     sample_statistics,
 )
-from ddpm_pipeline.networks import trained_classes
+from ddpm_pipeline.networks import rows_per_call, trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
 from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
 
@@ -70,6 +70,8 @@ __all__ = ["calibrate_saved_model"]
 logger = logging.getLogger(__name__)
 
 
+# Images of a forward pass on a CPU; elements of one on a GPU.
+_ROWS, _ELEMENTS_ON_GPUS = 64, 2**21
 _STRIP_ROWS, _STRIP_COLUMNS = 6, 10
 
 
@@ -126,7 +128,7 @@ def _calibrate(
     return calibrate(
         pipe.unet,
         scheduler,
-        ModelBatches(data, config.batch_size),
+        ModelBatches(data, _rows(config, pipe, data)),
         generator=stream_generator("calibration_noise", config.seed),
         num_forwards=config.num_forwards,
         precision=config.target_standard_error,
@@ -135,6 +137,14 @@ def _calibrate(
         state_file=output / "calibration.state",
         progress=True,
     )
+
+
+def _rows(config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData) -> int:
+    """Give the images of one forward pass."""
+    if config.batch_size is not None:
+        return config.batch_size
+    shape = (data.channels, data.resolution, data.resolution)
+    return rows_per_call(pipe.unet, shape, pipe.device, on_cpu=_ROWS, elements=_ELEMENTS_ON_GPUS)
 
 
 def _report(
@@ -255,7 +265,7 @@ def _distances(
             num_inference_steps=K,
             eta=eta,
             class_labels=labels,
-            batch_size=config.batch_size,
+            batch_size=_rows(config, pipe, data),
         )
         drawn = sample_statistics(
             ImageSampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images

@@ -140,6 +140,7 @@ def sample_statistics(
         num_kept: Features of the first so many are kept.
         progress: Whether to show a progress bar.
     """
+    sampler = sampler.sized(num_images)
 
     def draw(numbers: range) -> Tensor:
         return torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)

@@ -45,8 +45,9 @@ class SamplingOptions:
     """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
-    batch_size: int = 16
-    """Rows of one model call. Another number changes images by rounding errors only."""
+    batch_size: int | None = None
+    """Rows of one model call; 16 on CPUs and what the GPU is best at unless given. Another number
+    changes images by rounding errors only."""
     precision: NumberType = "float32"
     """Number type of the network."""
 
@@ -74,7 +75,8 @@ class SampleConfig(SamplingOptions):
     format: Format | None = None
     """PNG files, one .npz file or webdataset's .tar shards; by the name of output unless given."""
     shard_size: int = 256
-    """Images per shard: what is held in memory, and what a killed run loses at most."""
+    """Images per shard: what is held in memory, and what a killed run loses at most, unless a
+    model call has more rows."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,9 +18,10 @@ that are missing.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +43,7 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.diffusion import check_num_steps
-from ddpm_pipeline.networks import check_asked_classes, class_numbers
+from ddpm_pipeline.networks import check_asked_classes, class_numbers, rows_per_call
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
 from ddpm_pipeline.pipelines.inputs import MOST_CHANNELS, label_tensor
 from ddpm_pipeline.pipelines.manifest import (
@@ -58,6 +59,8 @@ from ddpm_pipeline.schedulers import DDPMScheduler
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 
 
+# Rows of a call on a CPU, and of small sets; elements of a call on a GPU.
+_ROWS, _ELEMENTS_ON_GPUS = 16, 2**20
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
@@ -88,13 +91,32 @@ class ImageSampler:
                 stream_generator("samples", options.seed, i, device=device) for i in indices
             ],
             num_inference_steps=options.num_inference_steps,
-            max_batch_size=options.batch_size,
+            max_batch_size=self.sized(len(indices)).options.batch_size,
             class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
             guidance_scale=options.guidance_scale,
             output_type="pt",
             **extra,
         ).images
         return uint8_from_unit_range(images)
+
+    def sized(self, count: int) -> ImageSampler:
+        """Settle the rows of a call, if the options leave them open, for a set of images.
+
+        On a GPU they are as many as pay (see ``rows_per_call``), or fewer for fewer images, which
+        would be filled up for nothing. Draw all images of a set with the same sampler.
+
+        Arguments:
+            count: How many images there are in all.
+        """
+        if self.options.batch_size is not None:
+            return self
+        enough = max(_ROWS, 2 ** math.ceil(math.log2(max(1, count))))
+        height, width, channels = self.image_shape
+        shape = (channels, height, width)
+        most = rows_per_call(
+            self.pipe.unet, shape, self.pipe.device, on_cpu=_ROWS, elements=_ELEMENTS_ON_GPUS
+        )
+        return replace(self, options=replace(self.options, batch_size=min(enough, most)))
 
     @cached_property
     def classes(self) -> list[int] | None:
@@ -202,7 +224,7 @@ def sample_images(config: SampleConfig) -> Path:
             allowed.
     """
     state = process_state()
-    sampler = load_image_sampler(config, state.device)
+    sampler = load_image_sampler(config, state.device).sized(config.num_images)
     _check_format(config, sampler.image_shape[-1])
     output = Path(config.output)
     manifest = {
@@ -260,21 +282,42 @@ def _write_shards(
     queues = [unfinished[r :: state.num_processes] for r in range(state.num_processes)]
     own, others = queues[state.process_index], queues[state.process_index + 1 :]
     total, left = shards[-1].stop, sum(map(len, unfinished))
-    is_main = state.is_main_process
+    is_main, rows = state.is_main_process, sampler.options.batch_size
     with tqdm(total=total, initial=total - left, unit=" images", disable=not is_main) as bar:
-        for shard in own:
+        for group in _groups(own, rows):
             images = []
-            for batch in _split(shard, sampler.options.batch_size):
+            for batch in _split([i for shard in group for i in shard], rows):
                 images.append(sampler(batch))
                 bar.update(len(batch))
-            shard_format.write(folder, shard, np.concatenate(images), sampler.labels(shard))
+            _write_group(folder, shard_format, group, np.concatenate(images), sampler)
             if is_main:
                 bar.update(sum(_pop_finished(queue, shard_format, folder) for queue in others))
         state.wait_for_everyone()
         bar.update(total - bar.n)
 
 
-def _split(indices: range, size: int) -> list[range]:
+def _groups(shards: list[range], rows: int) -> list[list[range]]:
+    """Put together the shards whose images one call can draw; one where calls are smaller."""
+    size = max(1, rows // len(shards[0])) if shards else 1
+    return [shards[i : i + size] for i in range(0, len(shards), size)]
+
+
+def _write_group(
+    folder: Path,
+    shard_format: ShardFormat,
+    shards: list[range],
+    images: np.ndarray,
+    sampler: ImageSampler,
+) -> None:
+    """Write every shard of a group, whose images lie one after the other."""
+    start = 0
+    for shard in shards:
+        own = images[start : start + len(shard)]
+        shard_format.write(folder, shard, own, sampler.labels(shard))
+        start += len(shard)
+
+
+def _split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 

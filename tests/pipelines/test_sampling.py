@@ -8,11 +8,13 @@ import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+from helpers.device_counts import DEVICE
 from helpers.pipelines import images_of, options
 from helpers.processes import exit_codes, fork, fork_ranks
 
@@ -20,7 +22,7 @@ from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.common.distributed import process_state
 from ddpm_pipeline.networks import ModelFacts, set_facts
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.sampling import load_image_sampler, sample_images
+from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 
 # Drawing.
+
+drawn = ImageSampler.__call__
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "as_saved"])
@@ -50,6 +54,31 @@ def test_every_model_call_has_the_same_rows(model: str) -> None:
     sampler(range(7))
     sampler([3])
     assert rows == {4}
+
+
+def test_the_rows_of_a_call_are_a_cpus_or_follow_from_the_set_on_a_gpu(model: str) -> None:
+    """A million elements of 8 x 8 pixels are 16,384 images."""
+    sampler = load_image_sampler(SamplingOptions(**options(model, batch_size=None)))
+    assert {sampler.sized(count).options.batch_size for count in (1, 20, 10**6)} == {16}
+    given = load_image_sampler(SamplingOptions(**options(model)))
+    assert given.sized(10**6) is given
+    sampler.pipe.unet.to(DEVICE)
+    rows = {count: sampler.sized(count).options.batch_size for count in (1, 16, 17, 10**6)}
+    assert rows == {1: 16, 16: 16, 17: 32, 10**6: 16_384}
+
+
+def test_shards_that_one_call_draws_are_those_of_single_calls(model: str, tmp_path: Path) -> None:
+    calls = {}
+    for rows, shard_size in ((16, 3), (16, 16)):
+        folder = tmp_path / str(shard_size)
+        config = options(model, batch_size=rows, num_images=17, shard_size=shard_size)
+        with patch.object(ImageSampler, "__call__", autospec=True, side_effect=drawn) as drawing:
+            sample_images(SampleConfig(**config, output=str(folder)))
+        calls[shard_size] = [len(call.args[1]) for call in drawing.call_args_list]
+    assert calls == {3: [15, 2], 16: [16, 1]}
+    for i in range(17):
+        name = f"{i:06d}.png"
+        assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "16" / name).read_bytes()
 
 
 def test_another_batch_size_changes_images_by_rounding_alone(model: str) -> None:
