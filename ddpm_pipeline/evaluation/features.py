@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ddpm_pipeline.common import weights_hash
+from ddpm_pipeline.common import float32_arithmetic, moved, weights_hash
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, read_config
 
 __all__ = ["FeatureExtractor", "VisionFeatures", "load_features"]
@@ -52,6 +52,8 @@ class FeatureExtractor:
     def __call__(self, images: Tensor) -> Tensor:
         """Give features (B, D), float32, of uint8 images (B, C, H, W) on any device.
 
+        Float32 is IEEE's, so that features of different machines can be compared.
+
         Raises:
             TypeError: If the images are not uint8, or the network returns no tensor.
             ValueError: If the images or the features have a wrong shape.
@@ -60,7 +62,8 @@ class FeatureExtractor:
             raise TypeError(f"images must be uint8, got {images.dtype}")
         if images.dim() != 4:
             raise ValueError(f"images must be (B, C, H, W), got {tuple(images.shape)}")
-        features = self.network(images.to(self.device))
+        with float32_arithmetic(tf32=False):
+            features = self.network(moved(images, self.device))
         if not isinstance(features, Tensor):
             raise TypeError(
                 f"features={self.name} returned a {type(features).__name__}, no tensor"

@@ -81,6 +81,12 @@ class Moments:
         self.total += other.total.to(self.total)
         self.outer += other.outer.to(self.outer)
 
+    def cpu(self) -> Moments:
+        """Give the same sums on the CPU."""
+        copy = Moments(self.dim)
+        copy.merge(self)
+        return copy
+
     @property
     def mean(self) -> Tensor:
         """Give the mean (D,), float64."""

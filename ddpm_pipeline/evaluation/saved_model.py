@@ -19,6 +19,7 @@ import torch
 from ddpm_pipeline.common import (
     library_versions,
     on_main,
+    precise_dtype,
     process_state,
     stream_generator,
     write_json,
@@ -94,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
 
     def report() -> EvaluationReport:
         found = EvaluationReport(
-            **_compare(config, generated, real),
+            **_compare(config, generated, real, extractor.device),
             **_describe(config, sampler, extractor, data, generated),
             class_counts=None if chosen is None else chosen.counts,
             bound=bound,
@@ -181,18 +182,27 @@ def _show_nearest(
 
 
 def _compare(
-    config: EvaluateConfig, generated: ImageStatistics, real: ImageStatistics
+    config: EvaluateConfig,
+    generated: ImageStatistics,
+    real: ImageStatistics,
+    device: torch.device | str,
 ) -> dict[str, float]:
-    """Give the part of the report that is distances between the two sets."""
+    """Give the part of the report that is distances between the two sets.
+
+    Those of features one by one are computed on the device, if it has float64.
+    """
+    has_float64 = precise_dtype(torch.device(device)) == torch.float64
+    drawn, known = (
+        statistics.features.to(device if has_float64 else "cpu")
+        for statistics in (generated, real)
+    )
     kernel = kid(
-        generated.features,
-        real.features,
+        drawn,
+        known,
         num_subsets=config.kid_subsets,
         generator=stream_generator("evaluated_subset", config.seed),
     )
-    precision, recall = precision_recall(
-        real.features, generated.features, neighbors=config.neighbors
-    )
+    precision, recall = precision_recall(known, drawn, neighbors=config.neighbors)
     return {
         "frechet_distance": frechet_distance(generated.moments, real.moments),
         "kid": kernel.value,

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import (
     load_tensors,
+    moved,
     on_main,
     process_state,
     stream_generator,
@@ -43,7 +44,8 @@ __all__ = ["ImageStatistics", "feature_statistics", "reference_statistics", "sam
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 64
+# Images that pass through an extractor at once, on a CPU and on a GPU.
+_BATCH_SIZE, _BATCH_SIZE_ON_GPUS = 64, 512
 _VERSION = 1
 
 
@@ -68,7 +70,7 @@ def feature_statistics(
     extractor: FeatureExtractor,
     *,
     kept: Tensor,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int | None = None,
     description: str = "Features",
     progress: bool = True,
 ) -> ImageStatistics:
@@ -79,7 +81,8 @@ def feature_statistics(
         count: How many there are.
         extractor: Maps images to features.
         kept: Numbers of the images whose features are kept, int64, ascending.
-        batch_size: How many images are asked for at a time.
+        batch_size: How many images are asked for at a time; what the extractor's device is best
+            at unless given.
         description: What the progress bar says.
         progress: Whether to show it, on the main process.
     Returns:
@@ -88,6 +91,9 @@ def feature_statistics(
         ValueError: If features are not finite.
     """
     state = process_state()
+    if batch_size is None:
+        on_cpu = torch.device(extractor.device).type == "cpu"
+        batch_size = _BATCH_SIZE if on_cpu else _BATCH_SIZE_ON_GPUS
     starts = range(0, count, batch_size)[state.process_index :: state.num_processes]
     moments, features, numbers, seconds = None, [], [], 0.0
     bar = tqdm(starts, description, disable=not (progress and state.is_main_process))
@@ -101,9 +107,11 @@ def feature_statistics(
         moments.update(values)
         first, last = torch.searchsorted(kept, torch.tensor([batch.start, batch.stop])).tolist()
         numbers.append(kept[first:last])
-        features.append(values.cpu()[kept[first:last] - start])
-    own = [] if moments is None else [(moments, torch.cat(numbers), torch.cat(features), seconds)]
-    return _merge(gather_object(own))
+        features.append(values[moved(kept[first:last] - start, values.device)])
+    if moments is None:
+        return _merge(gather_object([]))
+    own = (moments.cpu(), torch.cat(numbers), torch.cat(features).cpu(), seconds)
+    return _merge(gather_object([own]))
 
 
 def _float64_device(values: Tensor) -> torch.device:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from helpers.processes import exit_codes, fork_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -71,6 +72,45 @@ def test_statistics_are_those_of_all_features_at_once(batch_size: int) -> None:
     assert_close(found.moments.mean, features.mean(0), rtol=1e-6, atol=1e-6)
     assert_close(found.moments.covariance, torch.cov(features.T), rtol=1e-5, atol=1e-6)
     assert_close(found.features, features[kept].float())
+
+
+def test_no_batch_waits_for_the_features() -> None:
+    """The sums and the features that are kept are read once, however many batches there are."""
+    data, waits = some_data(), []
+    network = nn.Sequential(nn.Flatten()).to(DEVICE)
+    network.register_forward_hook(lambda *_: torch.zeros(10, 4, device=DEVICE))
+    extractor = replace(corners(), network=network, device=DEVICE)
+    with stand_in_device():
+        for count in (30, 100):
+            with DeviceCounts() as counts:
+                feature_statistics(
+                    lambda i: data.batch(i).images,
+                    count,
+                    extractor,
+                    kept=torch.arange(25),
+                    batch_size=10,
+                    progress=False,
+                )
+            waits.append(len(counts.waits))
+            assert counts.unpinned == []
+    assert waits == [3, 3]  # the sum, the outer products, and the features
+
+
+def test_features_are_computed_in_float32_of_ieee() -> None:
+    seen, network = [], corners().network
+    network.register_forward_hook(
+        lambda *_: seen.append(
+            (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+        )
+    )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        replace(corners(), network=network)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == [("highest", False)]
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
