@@ -87,6 +87,21 @@ class FastForward:
         return getattr(output, "sample", output)
 
     @contextmanager
+    def keeping_casts(self, device: torch.device) -> Iterator[None]:
+        """Cast every weight once for all calls of a block, and not once for each.
+
+        Autocast forgets its copies of the weights when the outermost of its blocks ends; this one
+        is such a block, and changes nothing else. Weights must not change inside.
+        """
+        if self.dtype is None:
+            yield
+            return
+        kind = device.type
+        on, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, dtype=dtype, enabled=on):
+            yield
+
+    @contextmanager
     def _settings(self, device: torch.device) -> Iterator[None]:
         """Put the precision and the layers in force for a forward pass."""
         if self.dtype is None:

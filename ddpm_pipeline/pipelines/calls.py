@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +107,10 @@ class Call:
     def whole(self) -> Share:
         """Make one share of the request, which the network sees at once."""
         return Share(self._size, self._generator, self._labels, noise=self._request.noise)
+
+    def keeping_casts(self) -> AbstractContextManager[None]:
+        """Have the network's weights cast once for all steps of a block."""
+        return self._forward.keeping_casts(self._device)
 
     @property
     def num_steps(self) -> int:

@@ -89,6 +89,8 @@ class DDPMPipeline(DiffusionPipeline):
     ) -> "DDPMPipeline":
         """Make forward passes faster; the weights, and so what is saved, stay what they are.
 
+        A call reads them once: a callback that changes weights changes the images of later calls.
+
         Without arguments: what was measured fastest for the device, bfloat16 under autocast on
         CPUs with instructions for it and float32 on others. Images then differ from the plain
         ones by rounding: under 1 grey level on average after 25 steps (docs/performance.md).
@@ -177,7 +179,8 @@ class DDPMPipeline(DiffusionPipeline):
         call = self._begin(request)
         shares, finished = call.shares, []
         edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
-        with self.progress_bar(total=len(shares) * call.num_steps) as bar:
+        bars = self.progress_bar(total=len(shares) * call.num_steps)
+        with bars as bar, call.keeping_casts():
             for share in shares:
                 for step in call.steps(share, edit):
                     image = step.image

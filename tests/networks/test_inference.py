@@ -7,9 +7,11 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from helpers.device_counts import DeviceCounts
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.networks.cpu_layers import Float32Attention
@@ -18,7 +20,6 @@ from ddpm_pipeline.networks.inference import computes_in_bfloat16
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from diffusers import UNet2DModel
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -55,6 +56,31 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(pipe: DDPMPipeline)
 def test_the_processor_is_asked_what_it_can(pipe: DDPMPipeline) -> None:
     flags = CPUINFO.read_text().split()
     assert computes_in_bfloat16(pipe.device) == ("avx512_bf16" in flags)
+
+
+def test_weights_are_cast_once_for_all_steps_of_a_call(pipe: DDPMPipeline) -> None:
+    pipe.optimize("bfloat16")
+    weights = sum(p.ndim > 1 for p in pipe.unet.parameters())
+
+    def casts(steps: int) -> int:
+        with DeviceCounts("cpu") as counts:
+            draw(pipe, num_inference_steps=steps)
+        return counts.kernels["_to_copy"]
+
+    each_step = casts(4) - casts(3)
+    assert each_step == casts(5) - casts(4)
+    assert casts(1) - each_step > weights / 2
+    # With weights that are cast for every step, as between the steps of an iterator.
+    generator = torch.Generator().manual_seed(0)
+    *_, (_, last) = pipe.progressive(2, generator, 3, "np")
+    assert np.array_equal(last, pipe(2, generator.manual_seed(0), 3, "np").images)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_weights_that_changed_between_calls_are_cast_again(pipe: DDPMPipeline) -> None:
+    images = draw(pipe.optimize("bfloat16"))
+    torch.nn.init.zeros_(pipe.unet.conv_out.weight)
+    assert (draw(pipe) != images).any()
 
 
 def test_image_i_stays_the_same_in_any_batch(pipe: DDPMPipeline) -> None:
