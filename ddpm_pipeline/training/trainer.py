@@ -131,6 +131,7 @@ class Trainer:
                     received = self._train(signals)
                     result = self._end() if self._is_done else self._stop(received)
             finally:
+                self.saver.close()
                 self._release_processes()
             return replace(result, push_error=self.saver.finish_push())
         finally:
@@ -166,6 +167,7 @@ class Trainer:
                 received = signals.received(asked=self.callbacks.asks_to_stop(self.step))
             if received or self.config.checkpointing_steps:
                 self.saver.save_checkpoint(self.step)
+        self.saver.finish_writing()
         return received
 
     @property
@@ -177,6 +179,7 @@ class Trainer:
         self.monitor.add(*self.learner.update(self.step, batches))
         self.step += 1
         bar.update()
+        self.saver.check_writing()
         if self._is_done or self._is_due(self.config.logging_steps):
             loss, speed = self.monitor.log(self.step)
             bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.0f}")

@@ -31,6 +31,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
 from ddpm_pipeline.training.storage.export import network_of
 from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.record import training_record
+from ddpm_pipeline.training.storage.writer import CheckpointWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,7 @@ class RunSaver:
         self._first_checkpoint: Path | None = None
         self._first_step, self._saved_step = 0, -1
         self.chosen_threads: int | None = None  # fewer than all, by a trial before the run
+        self._writer = CheckpointWriter(learner.device)
         self._push: BackgroundPush | None = None  # on the main process, if the config asks for it
 
     # The beginning.
@@ -165,14 +167,39 @@ class RunSaver:
         self._monitor.check_losses(step)
         place = {"loader": self._batches.state_dict(), "losses": self._monitor.unread_losses()}
         processes = gather_object([place])
+        on_main(self._writer.finish, self._accelerator)
         tensors = self._learner.state()
+        if self._writer.behind:  # the next update changes them
+            tensors = {n: {k: v.clone() for k, v in g.items()} for n, g in tensors.items()}
 
         def write() -> None:
             checkpoint = self._checkpoint(step, processes, tensors)
-            path = write_checkpoint(folder, checkpoint, limit=limit)
-            self._callbacks.saved(step, path)
+            self._writer.submit(
+                lambda: write_checkpoint(folder, checkpoint, limit=limit),
+                lambda path: self._callbacks.saved(step, path),
+            )
 
         on_main(write, self._accelerator)
+
+    def check_writing(self) -> None:
+        """Raise what went wrong with a checkpoint that is written beside the updates.
+
+        Of several processes, all raise it when the next one is due.
+        """
+        if self._accelerator.num_processes == 1:
+            self._writer.check()
+
+    def finish_writing(self) -> None:
+        """Wait for the last checkpoint, which any earlier one came before.
+
+        Raises:
+            OSError: If it could not be written; earlier checkpoints are as they were.
+        """
+        on_main(self._writer.finish, self._accelerator)
+
+    def close(self) -> None:
+        """Let no thread write after this."""
+        self._writer.close()
 
     def _checkpoint(
         self, step: int, processes: list[dict[str, Any]], tensors: dict[str, dict[str, Tensor]]
@@ -232,6 +259,7 @@ class RunSaver:
     def submit_push(self, step: int) -> None:
         """Have the saved model pushed, with the newest checkpoint where the strategy is that."""
         if self._push is not None:
+            self._writer.finish()
             newest = checkpoint_path(self._folder.checkpoints, self._saved_step)
             self._push.submit(step, newest if self.pushes_with("checkpoint") else None)
 
