@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.common import moved, stream_generator
 from ddpm_pipeline.data import ImageData, to_model_range
 from ddpm_pipeline.diffusion import low_discrepancy_timesteps
 from ddpm_pipeline.likelihood import variational_bound
@@ -66,13 +66,14 @@ def validation_loss(
         # A process whose turn is past the end computes too: a sharded network needs all of them.
         i = min(first + rank, len(batches) - 1)
         images, labels = data.batch(batches[i])
-        x_0 = to_model_range(images.to(device))
+        x_0 = to_model_range(moved(images, device))
         noise = stream_generator("validation", 2, i)
-        eps = torch.randn(x_0.shape, generator=noise).to(device)
-        labels = None if labels is None else labels.to(device)
+        eps = moved(torch.randn(x_0.shape, generator=noise), device)
+        labels = None if labels is None else moved(labels, device)
         losses = loss(x_0, labels, eps, t[batches[i]])
         if first + rank == i:
-            total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
+            total[0] += losses.double().sum()
+            total[1] += len(losses)
     return total
 
 

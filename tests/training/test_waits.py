@@ -9,10 +9,11 @@ import pytest
 import torch
 from helpers import training_runs
 from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
-from helpers.training_runs import a_learner_far_away
+from helpers.training_runs import a_learner_far_away, image_data
 
 from ddpm_pipeline.data.images import Batch
 from ddpm_pipeline.training.log import DeviceLosses
+from ddpm_pipeline.training.validation import validation_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,3 +71,19 @@ def test_losses_are_read_once_per_logging_interval() -> None:
             losses.add(torch.zeros((), device=DEVICE), torch.ones((), device=DEVICE))
         losses.read(50)
     assert len(counts.waits) == 1
+
+
+def test_validation_waits_for_nothing_until_its_sum_is_read(tmp_path: Path) -> None:
+    with stand_in_device():
+        learner = a_learner_far_away(tmp_path, **CLASSES)
+        with DeviceCounts() as counts:
+            total = validation_loss(
+                learner.losses,
+                image_data(labels=[i % 3 for i in range(40)]),
+                num_train_timesteps=20,
+                batch_size=16,
+                device=DEVICE,
+            )
+    assert total.device == DEVICE
+    assert not counts.waits
+    assert not counts.unpinned
