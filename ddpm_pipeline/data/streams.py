@@ -227,8 +227,6 @@ class ImageStream:
         batch_size: How many images a batch has.
         num_classes, class_names: The number and the names of the classes, or None.
         skipped: How many images could not be read so far.
-        dropped: The same by reason, with the names of the first, as in
-            {"not an image": (2, ("a.png", "b.png"))}.
         close: Closes the files, and warns of what was passed over, when it is called, at the
             latest at the interpreter's end.
     """
@@ -256,7 +254,10 @@ class ImageStream:
 
     @property
     def dropped(self) -> dict[str, Named]:
-        """Count the images passed over since the stream was opened, by reason."""
+        """Count the images passed over since the stream was opened, by reason.
+
+        The names of the first stand beside the count: {"not an image": (2, ("a.png", "b.png"))}.
+        """
         return self._dropped.groups()
 
     def __iter__(self) -> Self:

@@ -88,7 +88,7 @@ def step_costs(
             continuous data see ``continuous_decoder_costs``.
         schedule, variance_type, x_0_variance, eta: As in ``move_costs``, of shape (T,).
     Returns:
-        Costs in nats per dimension, float64, shape (T, T + 1): [t, s + 1] is the move from t to
+        Costs in nats per dimension, float64, shape (T, T + 1). [t, s + 1] is the move from t to
         s, column 0 the decoder, and infinity stands where s >= t.
     Raises:
         ValueError: As ``move_costs``, or if a shape is not (T,).

@@ -41,7 +41,7 @@ def frequency_bands(n: int, count: int) -> Tensor:
         n: Frequencies 0, ..., n - 1.
         count: Of bands, at least 1.
     Returns:
-        The band of every frequency, int64, shape (n,): each frequency has one of its own if there
+        The band of every frequency, int64, shape (n,). Each frequency has one of its own if there
         are no more frequencies than bands.
     """
     count = min(n, count)

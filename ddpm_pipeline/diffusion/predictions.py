@@ -148,7 +148,7 @@ def model_target(
         t, s: Timesteps as in ``posterior``, 0 <= t; s only matters for prediction_type "mean".
         prediction_type: One of PREDICTION_TYPES.
     Returns:
-        Target of the regression, shape (B, *): eps itself, x_0 itself, v = signal*eps -
+        Target of the regression, shape (B, *). It is eps itself, x_0 itself, v = signal*eps -
         noise*x_0, the score -eps/noise, or the posterior mean.
     Raises:
         ValueError: As ``predict_x_0``.
