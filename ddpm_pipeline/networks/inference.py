@@ -20,6 +20,7 @@ import torch
 from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.networks.compiling import CompiledNetwork
 from ddpm_pipeline.networks.cpu_layers import SwappedLayers, keep_freed_memory
+from ddpm_pipeline.networks.graphs import GraphedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ class FastForward:
     """A network and how its forward passes are computed.
 
     Arguments:
-        network: The module, or its compiled self.
+        network: The module, its compiled self, or its recorded one.
         dtype: Of autocast; None for the weights' own.
         cpu_layers: Layers to swap in on a CPU for the length of a call, a tenth faster in
             bfloat16.
@@ -58,6 +59,7 @@ class FastForward:
         precision: InferencePrecision,
         channels_last: bool,
         compile: bool,  # noqa: A002 (the word of diffusers and torch)
+        cuda_graph: bool = False,
     ) -> FastForward:
         """Choose how a network is called; its parameters stay where they are, in float32.
 
@@ -67,9 +69,12 @@ class FastForward:
             precision: "auto" is bfloat16 where the device computes in it, else float32.
             channels_last: Keep the channels of a pixel together in memory.
             compile: Through torch.compile, which takes a minute at the first call of each shape.
+            cuda_graph: Record the calls of each shape, and launch them as one.
         Raises:
             ValueError: If an option is not allowed on the device.
         """
+        if cuda_graph and device.type != "cuda":
+            raise ValueError(f"cuda_graph needs a GPU with CUDA, got device {device}")
         dtype = _autocast_dtype(precision, device)
         on_cpu = device.type == "cpu"
         if on_cpu:
@@ -77,6 +82,7 @@ class FastForward:
         order = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=order)
         call = CompiledNetwork(network, on_cpu=on_cpu) if compile else network
+        call = GraphedNetwork(network, call) if cuda_graph else call
         swap = on_cpu and not compile and dtype is not None
         return cls(call, dtype, SwappedLayers.of(network) if swap else None)
 
@@ -93,7 +99,7 @@ class FastForward:
         Autocast forgets its copies of the weights when the outermost of its blocks ends; this one
         is such a block, and changes nothing else. Weights must not change inside.
         """
-        if self.dtype is None:
+        if self.dtype is None or self._is_recorded:
             yield
             return
         kind = device.type
@@ -109,8 +115,14 @@ class FastForward:
             return
         swap = self.cpu_layers is not None and device.type == "cpu"
         layers = self.cpu_layers.in_use() if swap else nullcontext()
-        with torch.autocast(device.type, dtype=self.dtype), layers:
+        # A graph would go on reading kept copies of the weights when they are freed.
+        cached = not self._is_recorded
+        with torch.autocast(device.type, dtype=self.dtype, cache_enabled=cached), layers:
             yield
+
+    @property
+    def _is_recorded(self) -> bool:
+        return isinstance(self.network, GraphedNetwork)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -86,6 +86,7 @@ class DDPMPipeline(DiffusionPipeline):
         *,
         channels_last: bool = False,
         compile: bool = False,  # noqa: A002 (the word of torch)
+        cuda_graph: bool = False,
     ) -> "DDPMPipeline":
         """Make forward passes faster; the weights, and so what is saved, stay what they are.
 
@@ -101,6 +102,7 @@ class DDPMPipeline(DiffusionPipeline):
             precision: Of the network's operations: "auto", "float32", "bfloat16" or "float16".
             channels_last: Keep the channels of a pixel together in memory.
             compile: Through torch.compile, which takes a minute at the first call of each shape.
+            cuda_graph: Launch each call of the network as one CUDA graph; hooks do not run.
         Returns:
             The pipeline itself.
         Raises:
@@ -112,6 +114,7 @@ class DDPMPipeline(DiffusionPipeline):
             precision=precision,
             channels_last=channels_last,
             compile=compile,
+            cuda_graph=cuda_graph,
         )
         return self
 
