@@ -96,6 +96,11 @@ if TYPE_CHECKING:
         linear_errors,
         spectral_move_costs,
     )
+    from ddpm_pipeline.diffusion.spectral_solver import (
+        SpectralStep,
+        local_variances,
+        spectral_step,
+    )
     from ddpm_pipeline.diffusion.tensors import add_rows_, add_scaled_, broadcast, sum_elements
     from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
 
@@ -132,6 +137,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "spectral": (
             "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors spectral_move_costs"
         ),
+        "spectral_solver": "SpectralStep local_variances spectral_step",
         "tensors": "add_rows_ add_scaled_ broadcast sum_elements",
         "timesteps": "low_discrepancy_timesteps make_timestep_sampler",
     },

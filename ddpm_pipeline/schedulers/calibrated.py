@@ -75,8 +75,8 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         """Choose how ``step`` takes its steps; saved with the scheduler, where stock ignores it.
 
         Arguments:
-            solver: "ddpm", "ddim" or "multistep", or a ``Solver``.
-            options: Of multistep: order, corrector and kind, as in ``Solver``.
+            solver: "ddpm", "ddim", "multistep" or "spectral", or a ``Solver``.
+            options: Of multistep: order, corrector and kind, as in ``Solver``; of spectral: order.
         Raises:
             ValueError: If a value is not allowed, or the order is above the length of the chain.
         """
@@ -140,11 +140,14 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         return None if self.calibration is None else self.calibration.x_0_variance
 
     @property
+    def has_spectrum(self) -> bool:
+        """Whether there is a calibration with a spectrum."""
+        return self.calibration is not None and self.calibration.spectrum is not None
+
+    @property
     def x_0_spectrum(self) -> ErrorSpectrum | None:
         """What v_t is the mean of, over frequencies; None if that was not measured."""
-        if self.calibration is None or self.calibration.spectrum is None:
-            return None
-        return variance_spectrum(self.calibration, self.schedule)
+        return variance_spectrum(self.calibration, self.schedule) if self.has_spectrum else None
 
     @property
     def decoder_variance(self) -> Tensor | None:
@@ -162,7 +165,11 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: If its weights are others.
         """
-        is_used = self.uses_calibration or self.timestep_spacing in CALIBRATED_SPACINGS
+        is_used = (
+            self.uses_calibration
+            or self.timestep_spacing in CALIBRATED_SPACINGS
+            or self.solver.name == "spectral"
+        )
         if self.calibration is not None and is_used:
             check_weights(self.calibration.weights, network)
 

@@ -37,7 +37,7 @@ CALIBRATED_SPACINGS: dict[str, Objective] = {
 }
 """Spacings that follow from a calibration, and what they are the best for."""
 
-SolverName = Literal["ddpm", "ddim", "multistep"]
+SolverName = Literal["ddpm", "ddim", "multistep", "spectral"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 """How a step is taken: see ``Solver``."""
 
@@ -52,8 +52,11 @@ class Solver:
         name: "ddpm" draws from p(x_s | x_t) with the scheduler's variances; "ddim" takes steps of
             DDIM, with eta = 0 unless a step is given another; "multistep" draws nothing and uses
             the predictions of earlier steps again (see ``diffusion.multistep``), whatever the
-            variance type, of which only the prediction's half of learned outputs matters to it.
-        order: Of multistep, 1 to 3 and at most K; None is 2, or 1 for a single step.
+            variance type, of which only the prediction's half of learned outputs matters to it;
+            "spectral" does so with steps that are exact for Gaussian data of the spectrum that
+            was measured (see ``diffusion.spectral_solver``), and needs a calibration.
+        order: Of multistep, 1 to 3 and at most K, or of spectral, 1 or 2; None is 2, or 1 for a
+            single step.
         corrector: Whether multistep corrects each step by the prediction that it led to, which
             takes no call of the network.
         kind: B(h) of multistep, "bh1" or "bh2".
@@ -69,14 +72,15 @@ class Solver:
     def __post_init__(self) -> None:
         check_choice("solver", self.name, SOLVERS)
         if self.order is not None:
-            check_integer("order of solver", self.order, most=MAX_ORDER)
+            most = _DEFAULT_ORDER if self.name == "spectral" else MAX_ORDER
+            check_integer("order of solver", self.order, most=most)
         check_choice("corrector of solver", self.corrector, (True, False))
         check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
-        options = (self.order, self.corrector, self.kind)
-        if self.name != "multistep" and options != (None, True, "bh2"):
+        order = None if self.name == "spectral" else self.order
+        if self.name != "multistep" and (order, self.corrector, self.kind) != (None, True, "bh2"):
             raise ValueError(
                 "order, corrector and kind of solver are for 'multistep' alone, got them for "
-                f"{self.name!r}"
+                f"{self.name!r}; 'spectral' takes an order"
             )
 
     @classmethod
@@ -90,7 +94,7 @@ class Solver:
     @property
     def is_multistep(self) -> bool:
         """Whether it uses earlier predictions."""
-        return self.name == "multistep"
+        return self.name in ("multistep", "spectral")
 
     def order_for(self, K: int) -> int:
         """Give the order in a chain of K steps.

@@ -27,7 +27,7 @@ from ddpm_pipeline.diffusion import (
 from ddpm_pipeline.schedulers.chain import check_timestep
 from ddpm_pipeline.schedulers.choices import Solver
 
-__all__ = ["History", "MultistepChain"]
+__all__ = ["History", "MultistepChain", "WalkedChain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +57,16 @@ class _Weights(NamedTuple):
     from_x_0: list[float]
 
 
-class MultistepChain:
-    """All steps of a chain of high order.
+class WalkedChain:
+    """A chain whose steps use what earlier steps of a walk remember; it takes none itself.
 
     Arguments:
         schedule: Noise schedule with T steps.
         prediction_type: Of the network.
         timesteps: The chain, strictly decreasing in [0, T-1].
-        solver: Its order, corrector and kind.
+        solver: That takes the steps.
     Raises:
-        ValueError: If the order is above the number of steps, or the kind has no limit there.
+        ValueError: If the solver's order is above the number of steps.
     """
 
     def __init__(
@@ -84,8 +84,11 @@ class MultistepChain:
             schedule, t, t - 1, prediction_type=prediction_type, variance_type="fixed_large"
         )
         self._moves = list(map(ReverseMove, *(column.tolist() for column in move)))
-        self._weights: dict[int, list[_Weights]] = {}
-        self._weights_from(0)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Compute what the steps are made of, and refuse what cannot be stepped through."""
+        raise NotImplementedError
 
     def goes_on(self, t: int | Tensor, x_t: Tensor, history: History | None) -> History:
         """Give the walk that a step from t belongs to: the given one, or one that begins here.
@@ -118,23 +121,22 @@ class MultistepChain:
             x_0_hat: The prediction of x_0 at x_t.
             x_t: The state.
         """
-        weights = self._weights_from(history.start)[history.place - history.start]
-        predictions = (x_0_hat, *history.predictions)
-        x_s = x_t * weights.from_x_t
-        for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
-            add_scaled_(x_s, weight, prediction)
+        raise NotImplementedError
+
+    def _after(self, history: History, remembered: tuple[Tensor, ...]) -> History | None:
+        """Give the walk after a step; None at its end."""
         place = history.place + 1
         if place == len(self._timesteps):
-            return x_s, None
-        return x_s, History(history.start, place, predictions[: self._order])
+            return None
+        return History(history.start, place, remembered)
 
     def _place(self, t: int | Tensor) -> int | None:
         """Find a timestep in the chain; None on another device than the CPU, which is not read."""
         if isinstance(t, Tensor):
             if t.numel() != 1:
                 raise ValueError(
-                    "timestep must be one for all examples with solver 'multistep', got "
-                    f"{t.numel()} of them"
+                    f"timestep must be one for all examples with solver {self._solver.name!r}, "
+                    f"got {t.numel()} of them"
                 )
             if t.device.type != "cpu":
                 return None
@@ -143,9 +145,33 @@ class MultistepChain:
         if place is None:
             check_timestep(t, len(self._schedule))
             raise ValueError(
-                f"timestep must be one of scheduler.timesteps with solver 'multistep', got {t}"
+                "timestep must be one of scheduler.timesteps with solver "
+                f"{self._solver.name!r}, got {t}"
             )
         return place
+
+
+class MultistepChain(WalkedChain):
+    """All steps of a chain of high order; arguments as for ``WalkedChain``.
+
+    Raises:
+        ValueError: If the order is above the number of steps, or the kind has no limit there.
+    """
+
+    def _prepare(self) -> None:
+        self._weights: dict[int, list[_Weights]] = {}
+        self._weights_from(0)
+
+    def step(
+        self, history: History, x_0_hat: Tensor, x_t: Tensor
+    ) -> tuple[Tensor, History | None]:
+        """Give x_s, and the walk after the step; None at its end."""
+        weights = self._weights_from(history.start)[history.place - history.start]
+        predictions = (x_0_hat, *history.predictions)
+        x_s = x_t * weights.from_x_t
+        for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
+            add_scaled_(x_s, weight, prediction)
+        return x_s, self._after(history, predictions[: self._order])
 
     def _weights_from(self, start: int) -> list[_Weights]:
         """Give the weights of all steps of a walk that begins at a place of the chain."""

@@ -49,9 +49,10 @@ from ddpm_pipeline.schedulers.config import (
 )
 from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32
 from ddpm_pipeline.schedulers.drawn import DrawnChain
-from ddpm_pipeline.schedulers.multistep import History, MultistepChain
+from ddpm_pipeline.schedulers.multistep import History, WalkedChain
 from ddpm_pipeline.schedulers.noising import NoisingScheduler
 from ddpm_pipeline.schedulers.optimal import timesteps_of
+from ddpm_pipeline.schedulers.spectral_solver import walked_chain
 
 __all__ = ["DDPMScheduler"]
 
@@ -168,24 +169,28 @@ class DDPMScheduler(NoisingScheduler):
     def _tabulate(self) -> None:
         """Make the solver's steps now, so that none waits; those of other eta when asked for."""
         self._history: History | None = None
-        self._multistep: MultistepChain | None = None
+        self._walked: WalkedChain | None = None
         self._drawn: DrawnChain | None = None
         self._own_eta = 0.0 if self.solver.name == "ddim" else None
         if self.solver.is_multistep:
-            self._multistep = MultistepChain(
-                self.schedule, self.config.prediction_type, self._chain.timesteps, self.solver
-            )
+            if self.solver.name != "spectral" or self.has_spectrum:
+                self._walked_chain()
         elif not self.uses_calibration or self.calibration is not None:
             self._drawn_chain().table(self._own_eta)
 
+    def _walked_chain(self) -> WalkedChain:
+        if self._walked is None:
+            own = self.schedule, self.config.prediction_type, self._chain.timesteps, self.solver
+            self._walked = walked_chain(*own, self.calibration)
+        return self._walked
+
     def _drawn_chain(self) -> DrawnChain:
         if self._drawn is None:
-            is_spectral = self.variance_type == "spectral"
             self._drawn = DrawnChain(
                 self._process(self.variance_type),
                 self._chain,
                 last_noise_levels=self.last_noise_levels,
-                spectral=self.calibration if is_spectral else None,
+                spectral=self.calibration if self.variance_type == "spectral" else None,
             )
         return self._drawn
 
@@ -230,17 +235,17 @@ class DDPMScheduler(NoisingScheduler):
             eta: As in ``step``; with solver "multistep", whose steps are no distribution, it must
                 be given.
         Returns:
-            Gaussian with mean (B, C, *), clipped or thresholded as configured. Its log_var is
-            that of ``reverse`` or ``ddim``, at s = -1 with the analytic variance
-            ``decoder_variance``. ``step`` departs from it in two places: it adds no noise at
-            s = -1, and caps the last noise of calibrated variances. With the spectral variance
-            it is a Gaussian in a basis.
+            Gaussian with mean (B, C, *), clipped or thresholded as configured; in a basis if it
+            is spectral. Its log_var is that of ``reverse`` or ``ddim``, at s = -1 with the
+            analytic variance ``decoder_variance``. ``step`` departs from it in two places: it
+            adds no noise at s = -1, and caps the last noise of calibrated variances.
         Raises:
             ValueError: If the channels or the timestep are not allowed, or the solver has no
                 p(x_s | x_t).
         """
         if eta is None and self.solver.is_multistep:
-            raise ValueError("solver must be 'ddpm' or 'ddim' for reverse(), got 'multistep'")
+            name = self.solver.name
+            raise ValueError(f"solver must be 'ddpm' or 'ddim' for reverse(), got {name!r}")
         eta = self._own_eta if eta is None else eta
         x_t = at_least_float32(sample)
         drawn = self._drawn_chain()
@@ -283,10 +288,11 @@ class DDPMScheduler(NoisingScheduler):
             al. 2023 (arXiv:2302.04867).
         """
         x_t = at_least_float32(sample)
-        if eta is None and self._multistep is not None:
-            history = self._multistep.goes_on(timestep, x_t, self._history)
-            x_0_hat, _ = self._predict(self._multistep.move(history), model_output, x_t)
-            x_s, self._history = self._multistep.step(history, x_0_hat, x_t)
+        if eta is None and self.solver.is_multistep:
+            walked = self._walked or self._walked_chain()
+            history = walked.goes_on(timestep, x_t, self._history)
+            x_0_hat, _ = self._predict(walked.move(history), model_output, x_t)
+            x_s, self._history = walked.step(history, x_0_hat, x_t)
         else:
             eta = self._own_eta if eta is None else eta
             x_s, x_0_hat = self._draw(model_output, timestep, x_t, generator, eta)

@@ -118,16 +118,14 @@ NO_FEATURES = [
 def _by_command() -> Iterator[str]:
     """What is wrong in every command, and whatever its options are."""
     for name, config in CONFIGS.items():
-        first = name if name == "train" else f"{name} model"
-        first += " --data photos" if name in MEASURING else ""
         for field in fields(config):
             hint = str(get_type_hints(config)[field.name])
             if "int" in hint or "float" in hint:
-                yield f"{first} --{field.name} many"
-        yield f"{first} --modell model"
-        yield f"{first} --seed"
-        yield f"{first} --seed 1.5"
-        yield f"{first} --seed -1"
+                yield f"{name} --{field.name} many"
+        yield f"{name} --modell model"
+        yield f"{name} --seed"
+        yield f"{name} --seed 1.5"
+        yield f"{name} --seed -1"
     for name in ("sample", *MEASURING):
         needs = NEEDS[name].removeprefix("sample model ")
         yield from (f"{name} {model} {needs}" for model in (*NO_MODEL, *DAMAGED))

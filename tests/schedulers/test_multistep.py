@@ -254,7 +254,7 @@ def test_a_solver_is_saved_where_stock_neither_warns_nor_fails(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("euler", {}, "solver must be one of ddpm, ddim, multistep, got 'euler'"),
+        ("euler", {}, "solver must be one of ddpm, ddim, multistep, spectral, got 'euler'"),
         ("multistep", {"order": 4}, "order of solver must be an integer from 1 to 3, got 4"),
         ("multistep", {"order": 3}, "order of solver must be at most K = 2, got 3"),
         ("multistep", {"kind": "bh"}, "kind of solver must be one of bh1, bh2, got 'bh'"),
