@@ -97,7 +97,7 @@ class Worker:
         began = time.monotonic()
         self._kept.unlink(missing_ok=True)
         try:
-            self.start(min(seconds, _START) if self.about else _START)
+            self.start()
             self._process.stdin.write(f"{name} {seconds:.1f}\n".encode())
             self._process.stdin.flush()
         except (RuntimeError, OSError) as error:

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from ddpm_pipeline import TrainingConfig, train
 from ddpm_pipeline.common import float32_arithmetic
+from ddpm_pipeline.data import Prefetcher
 from ddpm_pipeline.training.averages import WeightAverages
 from ddpm_pipeline.training.optimizers import hidden_kernels, make_optimizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gpu.found import Found
     from gpu.place import Place
+
+    from ddpm_pipeline.data import Batch
 
 
 def relative(ours: Tensor, reference: Tensor) -> float:
@@ -105,12 +110,17 @@ def loaders_agree(place: Place, found: Found) -> None:
     """Images on the device, ahead of it or one batch at a time: the same bytes."""
     config = TrainingConfig(**run_options(place, "loaders"))
     with a_trainer(config) as trainer:
-        plain, differing = trainer.data.loader(0, 1), 0
-        for _ in range(5):
-            ours, batch = next(trainer.batches), next(plain)
-            differing += int((ours.images.cpu() != batch.images).sum())
-        found.note(kind=type(trainer.batches).__name__, device=str(ours.images.device))
-    found.at_most("differing bytes of 5 batches", differing, 0)
+        loader = trainer.data.loader(0, 1)
+        plain = [next(loader) for _ in range(5)]
+        ahead = Prefetcher(trainer.data.loader(0, 1), place.device, background=True)
+        with ahead as batches:
+            _same_bytes(found, "made ahead by a thread", batches, plain)
+        _same_bytes(found, "as a run takes them", trainer.batches, plain)
+
+
+def _same_bytes(found: Found, name: str, ours: Iterator[Batch], plain: list[Batch]) -> None:
+    differing = sum(int((next(ours).images.cpu() != batch.images).sum()) for batch in plain)
+    found.at_most(f"differing bytes of {len(plain)} batches, {name}", differing, 0)
 
 
 def precisions(place: Place, found: Found) -> None:
