@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         saving_options,
     )
     from ddpm_pipeline.common.likeness import normalized
+    from ddpm_pipeline.common.memory import check_memory
     from ddpm_pipeline.common.odd_names import load_tensors, utf8_alias
     from ddpm_pipeline.common.option_names import as_typed, names_option
     from ddpm_pipeline.common.paths import (
@@ -83,6 +84,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "keys": "key_of stat_key",
         "libraries": "http_library library_versions saving_options",
         "likeness": "normalized",
+        "memory": "check_memory",
         "odd_names": "load_tensors utf8_alias",
         "option_names": "as_typed names_option",
         "paths": (

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
 
 from ddpm_pipeline.common import check_at_least, check_choice
+from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
 from ddpm_pipeline.data.depth import exact_image, layout_of, open_image
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
@@ -129,16 +130,25 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
             return values.transpose(2, 0, 1), changes
         image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
         image, converted = _convert(image, image.mode, settings)
-    else:
-        changes, image = (), open_image(raw, settings.max_pixels)
+        return _fitted(image, changes + converted, settings)
+    image = open_image(raw, settings.max_pixels)
+    deep = layout_of(image).exact
+    with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
         image, converted = _decoded(raw, image, settings)
+        return _fitted(image, converted, settings)
+
+
+def _fitted(
+    image: Image.Image, changes: tuple[str, ...], settings: Preparation
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Bring an image of the right mode to the resolution, as bytes (C, H, W)."""
     image, fitted = _FITS[settings.fit](image, settings)
     if settings.crop == "center":
         image, cropped = _center_crop(image, settings.resolution)
         fitted += cropped
     values = np.asarray(image)
     values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    return values, changes + converted + fitted
+    return values, changes + fitted
 
 
 def _to_bytes(
@@ -210,6 +220,7 @@ def _resize(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tup
         return image, ()
     scale = resolution / min(width, height)
     size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
+    check_scaled(image.size, size, settings.max_pixels)
     return image.resize(size, Image.Resampling.BICUBIC), ("resized",)
 
 

@@ -20,7 +20,9 @@ from threading import Lock
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ddpm_pipeline.data.bounds import check_bounds
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
+from ddpm_pipeline.data.sources.kinds import image_formats
 from ddpm_pipeline.data.sources.source import one_line
 
 __all__ = ["Layout", "check_depth", "exact_image", "layout_of", "open_image"]
@@ -72,24 +74,24 @@ def open_image(raw: bytes, max_pixels: int | None = None) -> Image.Image:
     Arguments:
         max_pixels: How many pixels it may have; None keeps Pillow's limit.
     Raises:
-        ValueError: If it has more, or is a TIFF of a kind that Pillow does not know.
+        ValueError: If it has more, or sides or a size that no image has, or is a TIFF of a kind
+            that Pillow does not know.
         Exception: Of many types, if it is not an image or damaged.
     """
+    formats = image_formats()
     try:
-        image = Image.open(io.BytesIO(raw))
+        image = Image.open(io.BytesIO(raw), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         if max_pixels is None:
             reason = f"too large for Pillow's limit: {one_line(error)}"
             raise ValueError(f"{reason} max_pixels allows more") from error
         with _pillow_limit(max_pixels):
-            image = Image.open(io.BytesIO(raw))
+            image = Image.open(io.BytesIO(raw), formats=formats)
     except UnidentifiedImageError as error:
         if raw[:4] in _TIFF_MAGIC:
             raise ValueError("a TIFF file of a kind that Pillow cannot read") from error
         raise
-    width, height = image.size
-    if max_pixels is not None and width * height > max_pixels:
-        raise ValueError(f"{width}x{height} are more pixels than max_pixels={max_pixels}")
+    check_bounds(image, raw, max_pixels)
     return image
 
 

@@ -33,7 +33,7 @@ from ddpm_pipeline.data.inspection import (
     inspect_image,
     reason_of,
 )
-from ddpm_pipeline.data.sources.source import RawImage, Source
+from ddpm_pipeline.data.sources.source import DamagedSourceError, RawImage, Source
 
 __all__ = [
     "CACHE_VERSION",
@@ -150,7 +150,7 @@ class Preparer:
             return decode(self.source.read(i), settings)[0]
         except RefusedImageError:
             return np.arange(3)  # it is not left out, but refused with its reason later
-        except MemoryError:
+        except (MemoryError, DamagedSourceError):
             raise
         except Exception:  # noqa: BLE001 (Pillow's decoders raise many types)
             return None
@@ -235,7 +235,7 @@ class Preparer:
             return function(raw)
         except RefusedImageError as error:
             self._refused[i] = str(error)
-        except MemoryError:
+        except (MemoryError, DamagedSourceError):
             raise
         except _LostImageError as error:
             name = printable(self.source.name(i))

@@ -6,23 +6,18 @@ Files are read or mapped into memory when the first image is asked for; finding 
 and labels only.
 """
 
-import gzip
-import struct
-from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
-from typing import BinaryIO
-from zipfile import is_zipfile
 
 import numpy as np
 
 from ddpm_pipeline.common import stat_key
+from ddpm_pipeline.data.sources.idx_files import later_idx
 from ddpm_pipeline.data.sources.kinds import IDX_PATTERN
+from ddpm_pipeline.data.sources.later import LaterArray
+from ddpm_pipeline.data.sources.numpy_files import NumpyArchive, map_npy
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
 __all__ = ["array_source", "check_suffix", "choose_idx", "file_source", "idx_folder_source"]
-
-_IDX_UINT8 = 0x08
 
 
 def file_source(path: Path, split: str | None = None, labels: bool = False) -> Source:
@@ -41,7 +36,7 @@ def file_source(path: Path, split: str | None = None, labels: bool = False) -> S
     suffix = path.suffix.lower()
     if suffix == ".npy":
         refuse("a .npy file, which holds images only", split=split, labels=labels or None)
-        return array_source(_map_npy(path), path.name, stat_key([path]))
+        return array_source(map_npy(path), path.name, stat_key([path]))
     if suffix == ".npz":
         return _npz_source(path, split, labels)
     refuse("an IDX file", split=split)
@@ -60,70 +55,28 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _map_npy(path: Path) -> np.ndarray:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} is not a readable NumPy file: {error}") from error
-
-
 def _npz_source(path: Path, split: str | None, labels: bool) -> Source:
-    if not is_zipfile(path):
-        raise ValueError(f"{str(path)!r} is not a readable NumPy file: no whole archive")
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
+    with NumpyArchive(path) as archive:
+        names = archive.names
         suffix = f"_{split}" if split else ""
         wanted = [f"images{suffix}", f"x{suffix}", *([] if split else ["x_train", "arr_0"])]
         if (images := next((n for n in wanted if n in names), None)) is None:
             raise ValueError(f"{str(path)!r} holds {names}; images must be one of {wanted}")
-        values = None
+        later, values = archive.later(images), None
         if labels:
             tail = images.partition("_")[2] if images != "arr_0" else ""
             wanted = [stem + (f"_{tail}" if tail else "") for stem in ("labels", "y")]
             if (found := next((n for n in wanted if n in names), None)) is None:
                 raise ValueError(f"labels missing: {str(path)!r} holds {names}, none of {wanted}")
-            values = archive[found]
-        # Reading is left to the first build: an archive cannot be mapped into memory.
-        header = archive.zip.open(images + ".npy")
-        shape, dtype = _npy_header(header, path)
-    return array_source(
-        _Later(shape, dtype, lambda: np.load(path, allow_pickle=False)[images]),
-        path.name,
-        stat_key([path], images),
-        values,
-    )
-
-
-def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    with file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-            version, np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError(f"{str(path)!r} holds Python objects, not an array of numbers")
-    return shape, dtype
-
-
-class _Later:
-    """An array that is read when its elements are first asked for."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, load: Callable) -> None:
-        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
-        self._load = load
-        self._array: np.ndarray | None = None
-        self._lock = Lock()
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        with self._lock:
-            if self._array is None:
-                self._array = self._load()
-        return self._array[index]
+            values = archive.later(found)
+    return array_source(later, path.name, stat_key([path], images), values)
 
 
 def array_source(
-    array: np.ndarray | _Later, name: str, key: str | None, labels: np.ndarray | None = None
+    array: np.ndarray | LaterArray,
+    name: str,
+    key: str | None,
+    labels: np.ndarray | LaterArray | None = None,
 ) -> Source:
     """Make a source of one array (N, H, W), (N, H, W, C) or (N, C, H, W), C one of 1, 3, 4.
 
@@ -144,7 +97,7 @@ def array_source(
                 f"labels missing: {name} has {array.shape[0]} images and labels of shape "
                 f"{tuple(labels.shape)}"
             )
-        classes = encode_labels(labels.tolist(), None)
+        classes = encode_labels(labels[:].tolist(), None)
     return Source(
         array.shape[0], read, lambda i: f"{name}[{i}]", key, *classes, dtype=str(array.dtype)
     )
@@ -201,47 +154,15 @@ def choose_idx(folder: Path, split: str | None) -> Path:
 
 
 def _idx_source(path: Path, labels: bool) -> Source:
-    shape = _idx_shape(path)
+    later, values = later_idx(path), None
+    shape = later.shape
     if len(shape) not in {3, 4}:
         raise ValueError(f"{str(path)!r} holds an array of shape {shape}, not images")
-    values = None
     if labels:
         name = path.name.replace("images", "labels").replace(f"idx{len(shape)}", "idx1")
         pair = [path.with_name(name), path.with_name(name.removesuffix(".gz") + ".gz")]
         pair = [p for p in (*pair, path.with_name(name.removesuffix(".gz"))) if p.is_file()]
         if not pair or pair[0] == path:
             raise ValueError(f"labels missing: {name!r} is not beside {str(path)!r}")
-        values = _read_idx(pair[0])
-    later = _Later(shape, np.dtype(np.uint8), lambda: _read_idx(path))
+        values = later_idx(pair[0])
     return array_source(later, path.name, stat_key([path]), values)
-
-
-def _open_idx(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
-
-
-def _idx_shape(path: Path) -> tuple[int, ...]:
-    """Read the header: two zero bytes, the type, the rank, each extent as a big-endian int32."""
-    try:
-        with _open_idx(path) as file:
-            zero, kind, rank = struct.unpack(">HBB", file.read(4))
-            shape = struct.unpack(f">{rank}I", file.read(4 * rank))
-    except (struct.error, OSError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} is not a readable IDX file: {error}") from error
-    if zero != 0 or kind != _IDX_UINT8:
-        raise ValueError(f"{str(path)!r} is not an IDX file of unsigned bytes")
-    return shape
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    shape = _idx_shape(path)
-    try:
-        with _open_idx(path) as file:
-            values = np.frombuffer(file.read()[4 + 4 * len(shape) :], np.uint8)
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} is cut short: {error}") from error
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{str(path)!r} is cut short: {values.size} bytes for shape {shape}")
-    return values.reshape(shape)

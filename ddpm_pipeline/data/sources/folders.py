@@ -27,6 +27,7 @@ from ddpm_pipeline.data.sources.kinds import (
     walk,
 )
 from ddpm_pipeline.data.sources.metadata import metadata_labels
+from ddpm_pipeline.data.sources.regular_files import open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
 
@@ -70,7 +71,7 @@ def folder_source(
         classes, labels_from = _find_labels(root, found, names, label_column)
 
     def read(i: int) -> bytes:
-        return (root / names[i]).read_bytes()
+        return read_regular(root / names[i])
 
     key = key_of("folder", str(root.resolve()), found.images)
     return Source(
@@ -171,7 +172,7 @@ def _unread_kind(folder: Path, name: str) -> str | None:
     if "." in name:
         return suffix
     try:
-        with (folder / name).open("rb") as file:
+        with open_regular(folder / name) as file:
             head = file.read(16)
     except OSError:
         return None

@@ -24,6 +24,7 @@ __all__ = [
     "SHARD_SUFFIXES",
     "DataKind",
     "data_kind",
+    "image_formats",
     "is_image_name",
     "refuse_mixture",
     "suffix_of",
@@ -122,16 +123,37 @@ def walk(root: Path) -> Iterator[tuple[str, Path, list[os.DirEntry]]]:
         pending += [(f"{prefix}{name}/", folder / name) for name in sorted(names, reverse=True)]
 
 
+# Left out of what Pillow opens: EPS starts a program, WMF the system's own reader, IPTC opens
+# whatever is inside, and the others have no decoder.
+_FORMATS = (
+    "AVIF BLP BMP CUR DCX DDS DIB FITS FLI FTEX GBR GIF HEIF ICNS ICO IM IMT JPEG JPEG2000 JXL "
+    "MCIDAS MSP PCD PCX PIXAR PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP XBM XPM XVTHUMB"
+)
+_ALLOWED = frozenset(_FORMATS.split())
+
+
+def image_formats() -> tuple[str, ...]:
+    """List the formats that image files may have, in the order in which Pillow tries them.
+
+    A file is of the format that its content says, whatever its name is, so that the list is what
+    keeps ``x.png`` from starting Ghostscript.
+    """
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.ID if name in _ALLOWED)
+
+
 @cache
 def _image_suffixes() -> frozenset[str]:
     from PIL import Image
 
-    Image.init()
-    return frozenset(s for s, form in Image.registered_extensions().items() if form in Image.OPEN)
+    formats = set(image_formats())
+    return frozenset(s for s, form in Image.registered_extensions().items() if form in formats)
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether Pillow reads files with a name's suffix."""
+    """Tell whether a name's suffix is that of a format that is read."""
     return suffix_of(name) in _image_suffixes()
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from ddpm_pipeline.data.findings import printable
 from ddpm_pipeline.data.sources.library import import_datasets
-from ddpm_pipeline.data.sources.source import LABEL_NAMES
+from ddpm_pipeline.data.sources.regular_files import check_regular, read_regular
+from ddpm_pipeline.data.sources.source import LABEL_NAMES, one_line
 
 __all__ = ["metadata_labels"]
 
@@ -113,8 +114,10 @@ def _read(path: Path) -> list[Row]:
     shown = printable(path.name)
     try:
         rows = _READERS[path.suffix](path)
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{shown} cannot be read: {error}") from error
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # many types, RecursionError of nested JSON among them
+        raise ValueError(f"{shown} cannot be read: {one_line(error)}") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get(_FILE_NAME), str):
             raise ValueError(f"{shown} has no {_FILE_NAME!r} in row {number}")
@@ -124,7 +127,8 @@ def _read(path: Path) -> list[Row]:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    text = read_regular(path).decode("utf-8-sig", errors="surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -141,6 +145,7 @@ def _read_parquet(path: Path) -> list[Row]:
     import_datasets()  # which brings pyarrow, or says what does
     from pyarrow import parquet
 
+    check_regular([path])
     return parquet.read_table(path).to_pylist()
 
 

@@ -19,6 +19,7 @@ from ddpm_pipeline.data.findings import Named
 
 __all__ = [
     "LABEL_NAMES",
+    "DamagedSourceError",
     "MeaninglessOptionError",
     "RawImage",
     "Source",
@@ -32,6 +33,10 @@ LABEL_NAMES = ("label", "labels", "class", "cls")
 """What a column of class labels is called, where its type does not say that it is one."""
 
 RawImage = bytes | np.ndarray
+
+
+class DamagedSourceError(ValueError):
+    """Data that are damaged as a whole, so that none of their images can be read."""
 
 
 class MeaninglessOptionError(ValueError):
