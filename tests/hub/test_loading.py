@@ -31,6 +31,7 @@ pipe = DDPMPipeline.from_pretrained(local)
 first = pipe.push_to_hub({NAME!r}, private=True)
 assert not pipe.push_to_hub({NAME!r}).is_new
 HfApi().create_tag({NAME!r}, tag="v1")
+HfApi().create_repo("alice/empty")
 with torch.no_grad():
     pipe.unet.conv_in.weight.mul_(2)
 pipe.save_pretrained(local + "-branch")
@@ -106,7 +107,7 @@ REVISIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def pushed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A Hub that holds three states of a model, which are also beside it in folders."""
+    """A Hub with three states of a model, also beside it in folders, and an empty repository."""
     with running_hub(tmp_path_factory.mktemp("hub")) as hub:
         hub.python(PUSH, model)
         yield hub
@@ -268,7 +269,6 @@ def test_the_malicious_pickle_would_run_if_it_were_let(model: Path, tmp_path: Pa
 
 
 def test_errors_say_what_is_wrong(pushed: Hub, tmp_path: Path) -> None:
-    pushed.python("from huggingface_hub import HfApi; HfApi().create_repo('alice/empty')")
     missing = "there is no such folder and no such repository, or this token does not see it"
     calls: list[tuple[str, dict[str, Any], str]] = [
         (NAME, {"revision": "v2"}, "it has no revision 'v2' (branch, tag or commit)"),
