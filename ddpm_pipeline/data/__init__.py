@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.first_look import check_source
     from ddpm_pipeline.data.sources.kinds import data_kind
     from ddpm_pipeline.data.sources.names import source_name
+    from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
     from ddpm_pipeline.data.sources.shard_files import is_shards
     from ddpm_pipeline.data.streams import ImageStream, open_stream
     from ddpm_pipeline.data.training_images import (
@@ -69,6 +70,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.first_look": "check_source",
         "sources.kinds": "data_kind",
         "sources.names": "source_name",
+        "sources.row_files": "LoadedDataset files_of_source",
         "sources.shard_files": "is_shards",
         "streams": "ImageStream open_stream",
         "training_images": (

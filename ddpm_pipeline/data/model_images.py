@@ -29,6 +29,7 @@ from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.data.sources.library import import_datasets
+from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import is_shards
 from ddpm_pipeline.data.sources.shards import load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
@@ -167,7 +168,8 @@ def _check_given(given: ReadingOptions, channels: int) -> None:
 def _whole(source: object, split: str | None, config_name: str | None) -> object:
     """Give what `open_images` opens: of shards and configurations of data sets, the data set."""
     if config_name is not None:
-        return import_datasets().load_dataset(source, config_name)
+        data = import_datasets().load_dataset(source, config_name)
+        return LoadedDataset(data, files_of_source(source))
     return load_shards(source, split) if is_shards(source) else source
 
 

@@ -46,6 +46,7 @@ from ddpm_pipeline.data.sources.columns import (
 from ddpm_pipeline.data.sources.finding import report_unread
 from ddpm_pipeline.data.sources.folders import check_folder
 from ddpm_pipeline.data.sources.library import share_of_rows
+from ddpm_pipeline.data.sources.row_files import files_of_source
 from ddpm_pipeline.data.sources.shards import is_folder, open_shards
 from ddpm_pipeline.data.sources.source import check_distinct
 
@@ -122,7 +123,8 @@ def open_stream(
     dataset, shards = open_shards(source, split)
     if not shards and is_folder(source):
         report_unread(check_folder(Path(source).expanduser(), split), strict)
-    kind = image_kind(dataset.features, find_image_column(dataset.features, image_column))
+    column = find_image_column(dataset.features, image_column)
+    kind = image_kind(dataset.features, column, files_of_source(source, shards))
     check_range(kind.dtype, value_range)
     classes = None
     if labels:

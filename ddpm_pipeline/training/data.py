@@ -19,8 +19,10 @@ from ddpm_pipeline.data import (
     ImageData,
     ImageLoader,
     KnownImages,
+    LoadedDataset,
     ReadingOptions,
     class_counts,
+    files_of_source,
     open_images,
     open_stream,
     split_validation,
@@ -300,12 +302,13 @@ def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
         from datasets import load_dataset
     except ImportError:
         raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
-    return load_dataset(
+    data = load_dataset(
         config.dataset_name,
         config.dataset_config_name,
         split=(config.train_split or "train") if config.streaming else None,
         streaming=config.streaming,
     )
+    return LoadedDataset(data, files_of_source(config.dataset_name))
 
 
 def _open_validation(config: TrainingConfig, channels: int) -> ImageData | None:

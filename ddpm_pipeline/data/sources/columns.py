@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ddpm_pipeline.data.levels import RefusedImageError
 from ddpm_pipeline.data.sources.library import import_datasets
+from ddpm_pipeline.data.sources.regular_files import read_regular
+from ddpm_pipeline.data.sources.row_files import RowFiles
 from ddpm_pipeline.data.sources.source import LABEL_NAMES, RawImage
 
 __all__ = [
@@ -55,15 +57,20 @@ class ImageKind:
         return value.get("path") if self.encoded and isinstance(value, Mapping) else None
 
 
-def image_kind(features: Mapping[str, Any], column: str) -> ImageKind:
+def image_kind(
+    features: Mapping[str, Any], column: str, files: RowFiles | None = None
+) -> ImageKind:
     """Tell how a column holds images.
 
+    Arguments:
+        files: Which files its rows may name; none unless given.
     Raises:
         ValueError: If it holds none.
     """
     feature = features[column]
     if _is_encoded(feature):
-        return ImageKind(column, "uint8", True, encoded_bytes)
+        read = partial(encoded_bytes, files=files or RowFiles())
+        return ImageKind(column, "uint8", True, read)
     dtype = _dtype_of_lists(feature)
     if dtype is None:
         raise ValueError(f"image_column={column!r} must hold images, and holds {feature}")
@@ -129,15 +136,18 @@ def select_encoded(data: Any, columns: Sequence[str], kind: ImageKind) -> Any:  
     return selected.cast_column(kind.column, import_datasets().Image(decode=False))
 
 
-def encoded_bytes(value: dict[str, Any] | None) -> bytes:
+def encoded_bytes(value: dict[str, Any] | None, files: RowFiles) -> bytes:
     """Give the bytes of an image file, from a row that holds or names it.
 
     Raises:
         ValueError: If the row is empty.
+        RefusedImageError: If it names a file that is not the data set's.
     """
     if value is None or (value.get("bytes") is None and not value.get("path")):
         raise ValueError("no image in this row")
-    return value["bytes"] if value.get("bytes") is not None else Path(value["path"]).read_bytes()
+    if value.get("bytes") is not None:
+        return value["bytes"]
+    return read_regular(files.find(value["path"]))
 
 
 def find_image_column(features: Mapping[str, Any], name: str | None = None) -> str:

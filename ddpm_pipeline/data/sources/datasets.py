@@ -9,10 +9,12 @@ How columns are read is in columns.py.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import check_data, key_of, stat_key
+from ddpm_pipeline.data.levels import RefusedImageError
 from ddpm_pipeline.data.sources.columns import (
     find_image_column,
     find_label_column,
@@ -21,6 +23,8 @@ from ddpm_pipeline.data.sources.columns import (
 )
 from ddpm_pipeline.data.sources.kinds import suffix_of, walk
 from ddpm_pipeline.data.sources.library import content_key, import_datasets, plain_path
+from ddpm_pipeline.data.sources.regular_files import check_regular
+from ddpm_pipeline.data.sources.row_files import RowFiles
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
 from ddpm_pipeline.data.sources.splits import check_one_split
 
@@ -44,8 +48,10 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
     path = Path(source).expanduser()
     check_data("source", os.fspath(source))
     library = import_datasets()
-    if path.is_dir() and split is None:
-        _check_files(path)
+    if path.is_dir():
+        check_regular(folder / entry.name for _, folder, found in walk(path) for entry in found)
+        if split is None:
+            _check_files(path)
     try:
         if path.is_file():
             data = library.load_dataset("parquet", data_files=plain_path(path))
@@ -97,10 +103,12 @@ def dataset_source(
     split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    files: RowFiles | None = None,
 ) -> Source:
     """Make a source of a `datasets.Dataset`.
 
     Arguments:
+        files: Which files its rows may name; any unless given, as of the caller's own data set.
         split: Which part of a DatasetDict; "train" unless given.
         labels: Whether to read class labels.
         image_column: The only column of images unless given.
@@ -117,7 +125,8 @@ def dataset_source(
     if len(data) == 0:
         raise ValueError("the data set holds no images")
     column = find_image_column(data.features, image_column)
-    kind = image_kind(data.features, column)
+    files = files or RowFiles(anywhere=True)
+    kind = image_kind(data.features, column, files)
     images = select_encoded(data.with_format(None), [column], kind)
     if labels:
         name = find_label_column(data.features, label_column)
@@ -130,7 +139,9 @@ def dataset_source(
         len(data),
         lambda i: kind.read(images[i][column]),
         lambda i: f"row {i}",
-        key_of(content_key(data), column, _outside(images, column) if kind.encoded else None),
+        key_of(
+            content_key(data), column, _outside(images, column, files) if kind.encoded else None
+        ),
         *classes,
         dtype=kind.dtype,
         split=str(data.split) if data.split is not None else None,
@@ -138,9 +149,13 @@ def dataset_source(
     )
 
 
-def _outside(images: "datasets.Dataset", column: str) -> str | None:
+def _outside(images: "datasets.Dataset", column: str, files: RowFiles) -> str | None:
     """Give the state of the files that rows name, None if the rows hold their bytes."""
     if images[0][column] is None or images[0][column]["bytes"] is not None:
         return None
-    paths = [Path(row["path"]) for row in images[:][column] if row and row["path"]]
+    names = [row["path"] for row in images[:][column] if row and row["path"]]
+    paths = []
+    for name in names:
+        with suppress(RefusedImageError):  # which reading it says
+            paths.append(files.find(name))
     return stat_key([p for p in paths if p.is_file()])

@@ -20,6 +20,7 @@ from ddpm_pipeline.data.sources.arrays import array_source, file_source, idx_fol
 from ddpm_pipeline.data.sources.datasets import dataset_source, load_dataset
 from ddpm_pipeline.data.sources.folders import folder_source
 from ddpm_pipeline.data.sources.kinds import data_kind
+from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 
 __all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
@@ -41,6 +42,9 @@ def find_source(
     if isinstance(source, np.ndarray):
         refuse("an array", split=split, labels=labels or None, **columns)
         return array_source(source, "the array", None)
+    if isinstance(source, LoadedDataset):
+        own = {"files": source.files, **columns}
+        return dataset_source(source.data, labels=labels, split=split, **own)
     if type(source).__module__.split(".")[0] == "datasets":
         return dataset_source(source, labels=labels, split=split, **columns)
     if not isinstance(source, str | os.PathLike):
@@ -51,7 +55,8 @@ def find_source(
     path = Path(source).expanduser()
     kind = data_kind(path)
     if kind == "dataset":
-        return dataset_source(load_dataset(source, split), labels=labels, **columns)
+        files = files_of_source(source)
+        return dataset_source(load_dataset(source, split), labels=labels, files=files, **columns)
     refuse(repr(printable(str(path))), image_column=image_column)
     if kind in {"images", "shards", "nothing"}:
         return folder_source(path, split, labels, label_column)

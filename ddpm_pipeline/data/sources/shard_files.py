@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ddpm_pipeline.data.findings import printable
@@ -30,6 +31,7 @@ from ddpm_pipeline.data.sources.splits import check_one_split, named_split
 __all__ = ["check_shards", "is_shards", "shard_files"]
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_NAMED = 5
 _NUMBERED = re.compile(r"(\d+)-of-(\d+)")
 
 
@@ -129,19 +131,55 @@ def check_shards(shards: Sequence[str]) -> None:
         ValueError: If one is cut short.
     """
     paths = [Path(shard) for shard in shards]
-    missing = {p.name for p in paths if not p.is_file()}
+    absent = {p.name for p in paths if not p.is_file()}
+    count = len(absent)
+    for found in _series(paths):
+        number, first = _missing(*found, absent)
+        count += number
+        absent.update(first)
+    if count:
+        named = ", ".join(sorted(absent)[:_NAMED]) + (", ..." if count > _NAMED else "")
+        raise FileNotFoundError(f"{count} of the shards missing: {named}")
+    for path in paths:
+        if not _has_end(path):
+            raise ValueError(f"shard {path.name!r} is cut short")
+
+
+def _series(paths: Sequence[Path]) -> dict[tuple[Path, str, str, int, int], None]:
+    """Find the numberings of shards: folder, name before and after the number, digits, count."""
+    series = {}
     for path in paths:
         if found := _NUMBERED.search(path.name):
             number, count = found.groups()
             head, tail = path.name[: found.start()], path.name[found.end(1) :]
-            others = [head + str(i).zfill(len(number)) + tail for i in range(int(count))]
-            missing |= {name for name in others if not path.with_name(name).is_file()}
-    if missing:
-        named = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(f"{len(missing)} of the shards missing: {named}")
-    for path in paths:
-        if not _has_end(path):
-            raise ValueError(f"shard {path.name!r} is cut short")
+            series[path.parent, head, tail, len(number), int(count)] = None
+    return series
+
+
+def _missing(
+    folder: Path, head: str, tail: str, digits: int, count: int, known: Collection[str]
+) -> tuple[int, list[str]]:
+    """Count the shards of a numbering that are not there, and name the first of them.
+
+    The number that a name claims costs nothing: what is there is listed, not what is not.
+
+    Arguments:
+        known: Names that were found missing already, which do not count.
+    """
+    there = {name for name in os.listdir(folder) if name.startswith(head)} | set(known)  # noqa: PTH208
+    names = (head + str(i).zfill(digits) + tail for i in range(count))
+    found = [
+        name for name in there if name.endswith(tail) and _is_one(name, head, tail, digits, count)
+    ]
+    first = list(islice((name for name in names if name not in there), _NAMED))
+    return max(0, count - len(found)), first
+
+
+def _is_one(name: str, head: str, tail: str, digits: int, count: int) -> bool:
+    """Tell whether a name is head, a number below a count, written so, and tail."""
+    number = name[len(head) : len(name) - len(tail)]
+    is_number = number.isascii() and number.isdigit()
+    return is_number and int(number) < count and str(int(number)).zfill(digits) == number
 
 
 def _has_end(path: Path) -> bool:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data.sources.datasets import choose_split
-from ddpm_pipeline.data.sources.kinds import SHARD_SUFFIXES
+from ddpm_pipeline.data.sources.kinds import METADATA_NAMES, SHARD_SUFFIXES, walk
 from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets, plain_path
+from ddpm_pipeline.data.sources.regular_files import check_regular
+from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import check_shards, shard_files
 from ddpm_pipeline.data.sources.source import one_line, refuse
 from ddpm_pipeline.data.sources.splits import choose_split_folder
@@ -45,8 +47,11 @@ def open_shards(
         shards = shard_files(source, split)
         check_shards(shards)
         if not shards and is_folder(source):
+            _check_metadata(Path(source).expanduser())
             source, split = choose_split_folder(Path(source).expanduser(), split)[0], None
         data = _stream(os.fspath(source), shards)
+    elif isinstance(source, LoadedDataset):
+        shards, data = [], source.data
     elif isinstance(source, library.IterableDataset | library.IterableDatasetDict):
         shards, data = [], source
     else:
@@ -65,12 +70,18 @@ def open_shards(
     return data, shards
 
 
+def _check_metadata(root: Path) -> None:
+    """Refuse metadata that `datasets` would wait for."""
+    metadata = (folder / name for _, folder, _ in walk(root) for name in METADATA_NAMES)
+    check_regular(metadata)
+
+
 def is_folder(source: object) -> bool:
     """Tell whether a source is a folder here."""
     return isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir()
 
 
-def load_shards(source: str | os.PathLike, split: str | None = None) -> "datasets.Dataset":
+def load_shards(source: str | os.PathLike, split: str | None = None) -> LoadedDataset:
     """Open local shards as a whole, for what needs all their images and not their stream.
 
     Arguments:
@@ -87,10 +98,11 @@ def load_shards(source: str | os.PathLike, split: str | None = None) -> "dataset
     check_shards(shards)
     builder = SHARD_SUFFIXES[Path(shards[0]).suffix.lower()]
     try:
-        return library.load_dataset(builder, data_files=shards, split="train")
+        data = library.load_dataset(builder, data_files=shards, split="train")
     except Exception as error:  # many types, one for each way to be damaged
         reason = one_line(error)[:300]
         raise ValueError(f"{os.fspath(source)!r} cannot be read: {reason}") from error
+    return LoadedDataset(data, files_of_source(source, shards))
 
 
 def _stream(source: str, shards: Sequence[str]) -> Any:  # noqa: ANN401 (a stream, or a dict of them)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.broken_files import at_most
 from helpers.image_samples import flat, write_folder, write_tar
 from helpers.shards import levels, opened, table, tar_files, write_shards
 
@@ -106,3 +107,11 @@ def test_an_empty_file_is_no_shard(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(ValueError, match=rf"shard '{name}' is cut short"):
             check_shards([str(tmp_path / name)])
+
+
+def test_a_number_that_a_name_claims_costs_nothing(tmp_path: Path) -> None:
+    for i in (0, 2):
+        (tmp_path / f"data-{i:05d}-of-99999999.tar").write_bytes(bytes(1024))
+    message = r"99999997 of the shards missing: data-00001-of-99999999\.tar, data-00003-of-9"
+    with at_most(5), pytest.raises(FileNotFoundError, match=message):
+        check_shards([str(path) for path in sorted(tmp_path.iterdir())])
