@@ -282,6 +282,24 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "optimizer 'muon' does not work with fsdp: it needs whole matrices; use adamw or auto",
         ),
     ],
+    "graphs": [
+        _Conflict(
+            lambda c: c.cuda_graph and (c.loss != "simple" or "importance" in c.timestep_sampler),
+            "cuda_graph needs loss simple and a timestep_sampler without importance: others "
+            "divide or weigh a batch by its timesteps",
+        ),
+        _Conflict(
+            lambda c: c.cuda_graph and c.gradient_accumulation_steps > 1,
+            "cuda_graph needs gradient_accumulation_steps=1: a graph does not add gradients up",
+        ),
+        _Conflict(
+            lambda c: (
+                c.cuda_graph
+                and (c.fsdp or c.gradient_checkpointing or c.mixed_precision == "fp16")
+            ),
+            "cuda_graph works neither with fsdp nor gradient_checkpointing nor fp16",
+        ),
+    ],
     "monitoring": [
         _Conflict(
             lambda c: c.validate_bound_steps > 0 and not _validation_sources(c),

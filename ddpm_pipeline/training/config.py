@@ -181,6 +181,8 @@ class TrainingConfig:
     """torch.compile the UNet; unless given, on CUDA. On CPUs it takes a minute, gains a tenth."""
     channels_last: bool | None = None
     """Keep the channels of a pixel together in memory; unless given, on CUDA with compile."""
+    cuda_graph: bool = False
+    """Launch forward and backward pass as one CUDA graph, for small networks on one GPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, for less memory."""
     fsdp: bool = False

@@ -36,11 +36,13 @@ from ddpm_pipeline.networks import (
 )
 from ddpm_pipeline.training.averages import WeightAverages
 from ddpm_pipeline.training.draws import draw_update
+from ddpm_pipeline.training.graphs import CapturedGradients
 from ddpm_pipeline.training.optimizers import (
     clip_gradients,
     learning_rates,
     make_optimizer,
     set_learning_rate,
+    state_value,
 )
 from ddpm_pipeline.training.setup import make_objective
 
@@ -87,13 +89,13 @@ class Learner:
         self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
         self.objective = make_objective(config, schedule, self.device)
         self._noise = torch.Generator(self.device)
+        self._captured: CapturedGradients | None = None
+        if config.cuda_graph:
+            parameters = self.parameters.values()
+            self._captured = CapturedGradients(self._mean_loss, parameters, self.device)
 
     def _take_network(self, unet: UNet2DModel) -> None:
-        """Bring the network onto the device, and make of it what is called in training.
-
-        ``unet`` is the network itself, ``model`` is wrapped for several processes, and
-        ``forward`` is compiled too.
-        """
+        """Keep the network, on the device; wrapped as ``model``, compiled as ``forward``."""
         config, on_cpu = self.config, self.device.type == "cpu"
         self.unet = unet.to(self.device, memory_format=self._layout)
         if on_cpu:
@@ -212,8 +214,14 @@ class Learner:
             weights = moved(self._mine(weights), self.device)
         loss, seen = torch.zeros((), device=self.device), []
         for micro, drawn in enumerate(draws):
+            x_0, labels, eps = self._micro_inputs(step, micro, next(batches), drawn)
+            if self._captured is not None:
+                loss += self._captured(
+                    x_0, eps, drawn.chosen.t, *([] if labels is None else [labels])
+                )
+                continue
             with self._sync(last=micro == micro_steps - 1):
-                losses = self._micro_losses(step, micro, next(batches), drawn)
+                losses = self._losses_at(drawn.chosen, x_0, labels, eps, self.forward)
                 weighted = losses * weights[micro] if self.timestep_sampler.weighs else losses
                 mean = weighted.mean() / micro_steps
                 self.scaler.scale(mean).backward()
@@ -238,7 +246,9 @@ class Learner:
             batch: Any images of the run's shape.
         """
         t = torch.zeros(1, len(batch.images), dtype=torch.int64)
-        self._micro_losses(0, 0, batch, self._draws(0, t)[0]).mean().backward()
+        drawn = self._draws(0, t)[0]
+        x_0, labels, eps = self._micro_inputs(0, 0, batch, drawn)
+        self._losses_at(drawn.chosen, x_0, labels, eps, self.forward).mean().backward()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _sync(self, *, last: bool) -> AbstractContextManager:
@@ -247,8 +257,10 @@ class Learner:
             self.unet.set_requires_gradient_sync(last)
         return nullcontext() if last or self.config.fsdp else self.accelerator.no_sync(self.model)
 
-    def _micro_losses(self, step: int, micro: int, batch: Batch, drawn: MicroDraws) -> Tensor:
-        """Compute the losses of one micro-step, with noise of its own."""
+    def _micro_inputs(
+        self, step: int, micro: int, batch: Batch, drawn: MicroDraws
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Give x_0, the labels and the noise of one micro-step, and seed its dropout."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
         images, labels = batch
         if drawn.mirrored is not None:
@@ -260,7 +272,12 @@ class Learner:
         eps = torch.randn(x_0.shape, generator=self._noise, device=self.device)
         if self._drops_out:  # by the global generators
             torch.manual_seed(stream_seed("network", config.seed, *place))
-        return self._losses_at(drawn.chosen, x_0, labels, eps, self.forward)
+        return x_0, labels, eps
+
+    def _mean_loss(self, x_0: Tensor, eps: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        """Compute the mean loss from tensors on the device alone, as a graph can."""
+        chosen = self.objective.choose(t, None)
+        return self._losses_at(chosen, x_0, *(labels or (None,)), eps, self.forward).mean()
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
         """Tell the timestep sampler the losses of the global batch, if it wants them."""
@@ -319,21 +336,12 @@ class Learner:
         for full_name, value in state["optimizer"].items():
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
-            self.optimizer.state[parameter][key] = self._optimizer_value(parameter, value)
+            self.optimizer.state[parameter][key] = state_value(self.optimizer, parameter, value)
         self.timestep_sampler.load_state_dict(dict(state["timesteps"]))
         for decay in self.averages.decays:
             average = state[_group(decay)]
             parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}
             self.averages.load(decay, parts, updates=step)
-
-    def _optimizer_value(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
-        """Bring a saved value of the optimiser to where the optimiser wants it."""
-        if value.shape == parameter.shape:
-            # In the memory order of the parameter, which fused kernels rely on.
-            return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
-        if value.ndim > 0:  # a kernel's average, as a matrix
-            return value.to(self.device, copy=True)
-        return value.to(self.device) if self.optimizer.defaults["fused"] else value
 
 
 def _group(decay: float) -> str:

@@ -35,6 +35,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
+from ddpm_pipeline.networks import like
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.muon import Muon
 
@@ -46,6 +47,7 @@ __all__ = [
     "make_optimizer",
     "rates_depend_on_length",
     "set_learning_rate",
+    "state_value",
     "steps_before_cooldown",
 ]
 
@@ -151,3 +153,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return nn.utils.get_total_norm(
         [p.grad for p in parameters if p.grad is not None], foreach=True
     )
+
+
+def state_value(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, value: Tensor
+) -> Tensor:
+    """Bring a saved value of an optimiser's state to where the optimiser wants it."""
+    if value.shape == parameter.shape:
+        # In the memory order of the parameter, which fused kernels rely on.
+        return torch.empty_like(parameter, requires_grad=False).copy_(like(parameter, value))
+    if value.ndim > 0:  # a kernel's average, as a matrix
+        return value.to(parameter.device, copy=True)
+    return value.to(parameter.device) if optimizer.defaults["fused"] else value

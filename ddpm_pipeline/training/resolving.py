@@ -44,8 +44,12 @@ def resolve(
         world_size: How many processes train.
         device: What they train on.
     Raises:
-        ValueError: If the device cannot compute in the precision.
+        ValueError: If the device cannot compute in the precision, or by a graph.
     """
+    if config.cuda_graph and (device.type != "cuda" or world_size > 1):
+        raise ValueError(
+            f"cuda_graph needs one process on CUDA, got {world_size} on {device.type}"
+        )
     batch = config.train_batch_size * config.gradient_accumulation_steps * world_size
     num_updates = _num_updates(config, length, batch)
     per_epoch = 0 if length is None else math.ceil(length / batch)
