@@ -12,10 +12,13 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
+from helpers.calibrations import calibration_from_errors
 from results import record
 
 from ddpm_pipeline import DDPMScheduler
+from ddpm_pipeline.diffusion.spectral import NUM_KNOTS
 from ddpm_pipeline.networks.unets import unet_config
+from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 ROUNDS, STEPS = 400, 4
 Rows = list[list[str | int | float]]
@@ -32,7 +35,7 @@ def notes(rows: Rows) -> Iterator[list[str]]:
     """What else was found; all of it is recorded if all tests ran."""
     found: list[str] = []
     yield found
-    if (len(rows), len(found)) == (STEPS, 2):
+    if (len(rows), len(found)) == (STEPS, 3):
         record(
             "scheduler_step",
             title="A step of the scheduler",
@@ -101,6 +104,34 @@ def test_the_scheduler_takes_under_a_hundredth_of_a_forward(notes: list[str]) ->
     )
     print(f"\n{notes[-1]}")
     assert step < forward / 100
+
+
+def test_a_spectral_step_costs_at_most_1_3_of_a_plain_one_of_stocks(notes: list[str]) -> None:
+    shape = (16, 3, 32, 32)
+    output, x_t, generator = torch.randn(shape), torch.randn(shape), torch.Generator()
+    plain, stock = DDPMScheduler(), diffusers.DDPMScheduler()
+    every_t, J = torch.arange(1000), NUM_KNOTS
+    spectrum = MeasuredSpectrum(
+        channels=torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q,
+        sizes=shape[2:],
+        data_variance=torch.rand(shape[1:], dtype=torch.float64) + 0.1,
+        log_ratio=torch.zeros(J, 3, 2, 2, dtype=torch.float64),
+        standard_error=torch.zeros(J, dtype=torch.float64),
+    )
+    error = 0.3 * plain.schedule.one_minus_alpha_bar(every_t)
+    found = calibration_from_errors(plain.schedule, error, spectrum=spectrum)
+    spectral = plain.with_calibration(found, variance_type="spectral")
+    mine, usual, theirs = median_seconds(
+        lambda: spectral.step(output, 500, x_t, generator),
+        lambda: plain.step(output, 500, x_t, generator),
+        lambda: stock.step(output, 500, x_t, generator),
+    )
+    notes.append(
+        f"A spectral step on {' × '.join(map(str, shape))} takes {mine / usual:.2f} of a plain "
+        f"one, and {mine / theirs:.2f} of stock's."
+    )
+    print(f"\n{notes[-1]}")
+    assert mine <= 1.3 * theirs
 
 
 def test_set_timesteps_takes_under_50_ms(notes: list[str]) -> None:

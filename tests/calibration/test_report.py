@@ -17,6 +17,7 @@ from ddpm_pipeline.calibration.report import (
     CalibrationReport,
     bits_per_dim_table,
     distance_table,
+    measured_samplers,
 )
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim, timesteps_of
@@ -83,3 +84,10 @@ def test_unknown_rows_are_named() -> None:
         check_rows(["analytic", "euler"], [])
     with pytest.raises(ValueError, match=r"spacings must be among .*, got 'log'"):
         check_rows([], ["trailing", "log"])
+
+
+def test_without_a_spectrum_there_are_no_spectral_rows() -> None:
+    assert measured_samplers(["analytic", "spectral", "spectral_ddim", "ddim"], KNOWN) == [
+        "analytic",
+        "ddim",
+    ]

@@ -112,6 +112,28 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
     assert strip.shape == (6 * 10, 11 * 10)
 
 
+def test_a_model_samples_with_the_spectral_variance_if_asked_to(saved: Path) -> None:
+    report = calibrate_saved_model(config(saved, variance_type="spectral", num_forwards=200))
+    for spacing in ("linspace", "trailing", "optimal"):
+        spectral, analytic = (
+            report.bits_per_dim[f"{name} {spacing}"][4] for name in ("spectral", "analytic")
+        )
+        assert spectral < analytic
+    loaded = DDPMPipeline.from_pretrained(saved / "model")
+    assert loaded.scheduler.variance_type == "spectral"
+    images = loaded(2, num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    analytic = DDPMPipeline(
+        loaded.unet, loaded.scheduler.with_calibration(loaded.scheduler.calibration)
+    )
+    others = analytic(2, num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    assert np.asarray(images.images[0]).shape == (8, 8)
+    assert (np.asarray(images.images[0]) != np.asarray(others.images[0])).any()
+    loaded.scheduler.set_solver("spectral")
+    assert len(loaded(2, num_inference_steps=3).images) == 2
+    stock = diffusers.DDPMPipeline.from_pretrained(saved / "model")
+    assert stock.scheduler.config.variance_type == "fixed_small"
+
+
 def test_the_spacing_that_training_writes_has_rows_by_default(saved: Path) -> None:
     trained = resolve(
         TrainingConfig(max_train_steps=1), length=None, world_size=1, device=torch.device("cpu")
