@@ -238,7 +238,7 @@ def _distances(report: dict[str, Any]) -> list[EvalResult]:
         "features": report["features"],
         "feature_dim": report["feature_dim"],
         "resize": report["resize"],
-        "sampler": sampler["scheduler"],
+        "sampler": sampler.get("solver", sampler["scheduler"]),
         "num_inference_steps": sampler["num_inference_steps"],
         "eta": _eta(sampler),
         "guidance_scale": sampler["guidance_scale"],

@@ -115,4 +115,5 @@ def _sampler_text(sampler: dict[str, Any]) -> str:
         return "unknown"
     eta = "" if sampler["eta"] is None else f", eta = {sampler['eta']}"
     steps = sampler["num_inference_steps"]
-    return f"{sampler['scheduler']}, K = {steps}{eta}, seed {sampler['seed']}"
+    solver = f", solver {sampler['solver']}" if "solver" in sampler else ""
+    return f"{sampler['scheduler']}{solver}, K = {steps}{eta}, seed {sampler['seed']}"

@@ -33,12 +33,13 @@ from ddpm_pipeline.pipelines.inputs import (
     check_call,
     check_fit,
     check_noise,
+    check_solver,
     choose_chain,
     label_tensor,
     split_request,
     starting_noise,
 )
-from ddpm_pipeline.schedulers import DDPMScheduler
+from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
 __all__ = ["Call", "OutputType", "Request", "own_scheduler"]
 
@@ -59,6 +60,7 @@ class Request:
     guidance_scale: float
     eta: float | None
     noise: Tensor | None
+    solver: str | Solver | None
     max_batch_size: int | None = None
 
 
@@ -93,6 +95,10 @@ class Call:
         labels = label_tensor(unet, request.class_labels, request.guidance_scale, self._size)
         self._labels = None if labels is None else moved(labels, device)
         self._scheduler = own_scheduler(scheduler)
+        if request.solver is not None:
+            check_solver(scheduler, request.solver, request.eta)
+            # The tables follow with the chain.
+            self._scheduler.solver = Solver.of(request.solver)
         choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
 
     @property
@@ -144,9 +150,9 @@ class Call:
 def own_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:
     """Copy a scheduler with all that its steps may change.
 
-    Those of others keep a count of their steps and the last outputs of the network. Ours keeps
-    nothing, so that a copy shares its tables. A scheduler with methods that were replaced on the
-    object is given back as it is: those are bound to it.
+    Those of others keep a count of their steps and the last outputs of the network. Ours changes
+    nothing that it keeps in place, so that a copy shares its tables. A scheduler with methods that
+    were replaced on the object is given back as it is: those are bound to it.
     """
     if any(callable(v) and hasattr(type(scheduler), name) for name, v in vars(scheduler).items()):
         return scheduler

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_pipeline.common import check_at_least, expand_home
+from ddpm_pipeline.common import check_at_least, check_choice, expand_home
 from ddpm_pipeline.diffusion import check_eta
+from ddpm_pipeline.schedulers import SOLVERS, SolverName
 
 __all__ = ["Format", "NumberType", "SampleConfig", "SamplingOptions", "SchedulerName"]
 
@@ -35,10 +36,15 @@ class SamplingOptions:
     """A model directory, or a model of the Hub."""
     seed: int = 0
     """Image i depends on (seed, i) alone."""
-    scheduler: SchedulerName = "ddim"
-    """How steps are taken: DDIM, DDPM with the model's variances, or as the model was saved."""
-    num_inference_steps: int | None = 50
-    """K, the number of reverse steps; None is all T of the model."""
+    scheduler: SchedulerName | None = None
+    """The scheduler: stock's for DDIM, DDPM with the model's variances, or as the model was saved.
+    Unless given as it was saved with a solver, else stock's for DDIM."""
+    solver: SolverName | None = None
+    """How the model's scheduler takes its steps, on its own spacing: ddpm, ddim, or multistep,
+    which is best with few steps."""
+    num_inference_steps: int | None = None
+    """K, the number of reverse steps; unless given what the model's solver was saved with, or else
+    50, or all T if there are fewer."""
     eta: float | None = None
     """Share of the noise in DDIM, 0 to 1; 0 unless given."""
     class_labels: tuple[str | int, ...] | None = None
@@ -58,10 +64,25 @@ class SamplingOptions:
             check_eta(self.eta)
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
+        self._check_solver()
         if isinstance(self.class_labels, str | int):
             object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
         if self.class_labels is not None and len(self.class_labels) == 0:
             raise ValueError("class_labels must hold at least one class, got none")
+
+    def _check_solver(self) -> None:
+        if self.solver is None:
+            return
+        check_choice("solver", self.solver, SOLVERS)
+        if self.scheduler not in (None, "as_saved"):
+            raise ValueError(
+                "scheduler must be as_saved or left out beside solver, which is of the model's "
+                f"scheduler, got {self.scheduler!r} and solver={self.solver!r}"
+            )
+        if self.eta is not None and self.solver != "ddim":
+            raise ValueError(
+                f"eta is for solver 'ddim', got eta={self.eta} and solver={self.solver!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from ddpm_pipeline.data import OUTPUTS
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
-from ddpm_pipeline.schedulers import DDPMScheduler, standard_normal
+from ddpm_pipeline.schedulers import DDPMScheduler, Solver, standard_normal
 
 __all__ = [
     "MOST_CHANNELS",
@@ -35,6 +35,7 @@ __all__ = [
     "check_call",
     "check_fit",
     "check_noise",
+    "check_solver",
     "choose_chain",
     "label_tensor",
     "split_request",
@@ -149,6 +150,23 @@ def check_noise(noise: Tensor | None, unet: UNet2DModel, batch_size: int | None)
     if not noise.isfinite().all():
         raise ValueError("noise must be finite, got NaN or infinity")
     return len(noise)
+
+
+def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | None) -> None:
+    """Refuse a solver for a scheduler that has no choice of them, or beside another's eta.
+
+    Raises:
+        ValueError: If there is no such solver, the scheduler is not ours, or eta is given for
+            another solver than DDIM.
+    """
+    name = Solver.of(solver).name
+    if not isinstance(scheduler, DDPMScheduler):
+        raise ValueError(
+            f"solver cannot be chosen for a {type(scheduler).__name__}, got {name!r}; use "
+            "DDPMScheduler"
+        )
+    if eta is not None and name != "ddim":
+        raise ValueError(f"eta is for solver 'ddim', got eta={eta} and solver={name!r}")
 
 
 def choose_chain(

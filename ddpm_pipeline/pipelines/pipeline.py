@@ -39,10 +39,9 @@ from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, check_whole, usable_scheduler
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
+from ddpm_pipeline.schedulers import Solver
 
 __all__ = ["DDPMPipeline"]
-
-_CPU = torch.device("cpu")
 
 Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -133,13 +132,13 @@ class DDPMPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         eta: float | None = None,
         noise: Tensor | None = None,
+        solver: str | Solver | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput | tuple[Images]:
         r"""Draw images.
 
         A call has its own copy of the scheduler, so that calls in threads, in callbacks and beside
-        ``progressive`` do not disturb each other. ``pipe.scheduler`` stays as it is, its
-        ``timesteps`` too; the chain of a call is what its callback is told.
+        ``progressive`` do not disturb each other; its callback is told the chain of the call.
 
         Arguments:
             batch_size: Number of images, at least 1; as many as noise has, or 1, by default.
@@ -159,6 +158,7 @@ class DDPMPipeline(DiffusionPipeline):
             eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
             noise: Standard normal noise to start from, (N, C, H, W), instead of what the generator
                 would draw first; a model without a sample_size takes the size from it.
+            solver: Name of a ``Solver``, or one; the scheduler's by default, but DDIM with eta.
             callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the
                 tensors "image" (x_s) and, where the scheduler gives it, "pred_original_sample";
                 an "image" in the dict that it returns replaces x_s.
@@ -178,6 +178,7 @@ class DDPMPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             eta=eta,
             noise=noise,
+            solver=solver,
         )
         call = self._begin(request)
         shares, finished = call.shares, []
@@ -205,6 +206,7 @@ class DDPMPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         eta: float | None = None,
         noise: Tensor | None = None,
+        solver: str | Solver | None = None,
     ) -> Iterator[tuple[int, Images]]:
         """Draw images and yield (t, what x_t says of x_0) at every timestep on the way.
 
@@ -213,25 +215,26 @@ class DDPMPipeline(DiffusionPipeline):
 
         Source: Ho et al. 2020 (arXiv:2006.11239), section 4.3.
         """
-        call = self._begin(
-            Request(
-                batch_size=batch_size,
-                generator=generator,
-                num_inference_steps=num_inference_steps,
-                output_type=output_type,
-                timesteps=timesteps,
-                class_labels=class_labels,
-                guidance_scale=guidance_scale,
-                eta=eta,
-                noise=noise,
-            )
+        request = Request(
+            timesteps=timesteps,
+            batch_size=batch_size,
+            generator=generator,
+            num_inference_steps=num_inference_steps,
+            output_type=output_type,
+            noise=noise,
+            solver=solver,
+            eta=eta,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
         )
+        call = self._begin(request)
         steps, convert = call.steps(call.whole), OUTPUTS[output_type]
         return ((int(step.t), convert(unit_range(known_x_0(step)))) for step in steps)
 
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""
-        forward, device = self._fast or FastForward(self.unet), device_of(self.unet, _CPU)
+        forward = self._fast or FastForward(self.unet)
+        device = device_of(self.unet, torch.device("cpu"))
         if hasattr(self.unet, "device"):  # as diffusers' models have, also offloaded ones
             device = self._execution_device
         return Call(self.unet, self.scheduler, forward, device, request)

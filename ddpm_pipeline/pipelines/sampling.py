@@ -54,7 +54,7 @@ from ddpm_pipeline.pipelines.manifest import (
 )
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, join_parts
-from ddpm_pipeline.schedulers import DDPMScheduler
+from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 
@@ -62,6 +62,7 @@ __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 # Rows of a call on a CPU, and of small sets; elements of a call on a GPU.
 _ROWS, _ELEMENTS_ON_GPUS = 16, 2**20
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+_STEPS = 50
 
 
 # Drawing.
@@ -90,7 +91,7 @@ class ImageSampler:
             generator=[
                 stream_generator("samples", options.seed, i, device=device) for i in indices
             ],
-            num_inference_steps=options.num_inference_steps,
+            num_inference_steps=self.num_steps,
             max_batch_size=self.sized(len(indices)).options.batch_size,
             class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
             guidance_scale=options.guidance_scale,
@@ -155,8 +156,17 @@ class ImageSampler:
     @property
     def num_steps(self) -> int:
         """K."""
-        steps = self.options.num_inference_steps
-        return self.pipe.scheduler.config.num_train_timesteps if steps is None else steps
+        steps, scheduler = self.options.num_inference_steps, self.pipe.scheduler
+        if steps is not None:
+            return steps
+        own = getattr(scheduler, "solver", Solver()).num_inference_steps
+        return own or min(_STEPS, scheduler.config.num_train_timesteps)
+
+    def _solver(self) -> dict[str, str]:
+        """Name the solver of our scheduler, where it is not that of DDPM or asked for by eta."""
+        solver = getattr(self.pipe.scheduler, "solver", Solver())
+        is_ddpm = solver.name == "ddpm" or self.options.eta is not None
+        return {} if is_ddpm else {"solver": solver.name}
 
     def describe(self) -> dict[str, Any]:
         """Describe what determines the images, as JSON values without a path or a host."""
@@ -169,6 +179,7 @@ class ImageSampler:
             "scheduler_config": sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
             "num_inference_steps": self.num_steps,
             "eta": options.eta,
+            **self._solver(),
             "class_labels": self.classes,
             "guidance_scale": options.guidance_scale,
             "precision": options.precision,
@@ -190,9 +201,7 @@ def load_image_sampler(
     """
     pipe = DDPMPipeline.from_pretrained(options.model, dtype=getattr(torch, options.precision))
     saved = pipe.scheduler
-    if options.scheduler != "as_saved":
-        scheduler = _SCHEDULERS[options.scheduler].from_config(saved.config)
-        pipe = DDPMPipeline(pipe.unet, scheduler)
+    pipe = DDPMPipeline(pipe.unet, _chosen_scheduler(options, saved))
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
     sampler = ImageSampler(pipe.to(device), options, saved)
@@ -200,6 +209,18 @@ def load_image_sampler(
     check_num_steps(sampler.num_steps, sampler.pipe.scheduler.config.num_train_timesteps)
     _check_classes(sampler)
     return sampler
+
+
+def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> SchedulerMixin:
+    """Give the scheduler that the options ask for, from the one that the model was saved with."""
+    if options.solver is not None:
+        return DDPMScheduler.from_config(saved.config, solver=options.solver)
+    has_solver = isinstance(saved, DDPMScheduler) and saved.solver != Solver()
+    name = options.scheduler or ("as_saved" if has_solver and options.eta is None else "ddim")
+    if name == "as_saved":
+        return saved
+    is_ours = _SCHEDULERS[name] is DDPMScheduler
+    return _SCHEDULERS[name].from_config(saved.config, **{"solver": "ddpm"} if is_ours else {})
 
 
 def _check_classes(sampler: ImageSampler) -> None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ddpm_pipeline.schedulers.choices import (
         CALIBRATED_SPACINGS,
         CALIBRATED_VARIANCES,
+        SOLVERS,
         VARIANCE_ESTIMATES,
+        Solver,
+        SolverName,
         VarianceEstimate,
     )
     from ddpm_pipeline.schedulers.drawing import standard_normal
@@ -31,7 +34,10 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
-        "choices": "CALIBRATED_SPACINGS CALIBRATED_VARIANCES VARIANCE_ESTIMATES VarianceEstimate",
+        "choices": (
+            "CALIBRATED_SPACINGS CALIBRATED_VARIANCES SOLVERS Solver SolverName "
+            "VARIANCE_ESTIMATES VarianceEstimate"
+        ),
         "drawing": "standard_normal",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",

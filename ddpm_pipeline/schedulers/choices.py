@@ -60,6 +60,8 @@ class Solver:
         corrector: Whether multistep corrects each step by the prediction that it led to, which
             takes no call of the network.
         kind: B(h) of multistep, "bh1" or "bh2".
+        num_inference_steps: The K that it was chosen for, which `ddpm sample` takes unless told;
+            None for any.
     Raises:
         ValueError: If a value is not allowed, or one of multistep's is given to another solver.
     """
@@ -68,6 +70,7 @@ class Solver:
     order: int | None = None
     corrector: bool = True
     kind: MultistepKind = "bh2"
+    num_inference_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("solver", self.name, SOLVERS)
@@ -76,6 +79,8 @@ class Solver:
             check_integer("order of solver", self.order, most=most)
         check_choice("corrector of solver", self.corrector, (True, False))
         check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
+        if self.num_inference_steps is not None:
+            check_integer("num_inference_steps of solver", self.num_inference_steps)
         order = None if self.name == "spectral" else self.order
         if self.name != "multistep" and (order, self.corrector, self.kind) != (None, True, "bh2"):
             raise ValueError(

@@ -216,8 +216,8 @@ class TrainingConfig:
     """Images in a sample grid."""
     ddpm_num_inference_steps: int | None = None
     """Reverse steps of a sample grid; 25 unless given, or all if there are fewer."""
-    preview_scheduler: Literal["ddim", "ddpm"] = "ddim"
-    """How a sample grid is drawn."""
+    preview_scheduler: Literal["ddim", "ddpm", "multistep"] = "ddim"
+    """How a sample grid is drawn: the scheduler's solver."""
     save_images_epochs: int | None = None
     """Epochs between sample grids; 10 unless given. One is drawn at the end in any case."""
     save_images_steps: int | None = None

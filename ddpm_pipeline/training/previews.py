@@ -93,7 +93,7 @@ def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) ->
         generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],
         num_inference_steps=config.ddpm_num_inference_steps,
         output_type="np",
-        eta=0.0 if config.preview_scheduler == "ddim" else None,
+        solver=config.preview_scheduler,
         class_labels=labels,
     ).images
     return (images * 255).round().astype(np.uint8)

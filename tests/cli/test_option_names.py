@@ -50,6 +50,7 @@ SHARED = {
     "precision": "the number type of the network",
     "scheduler": "how steps are taken",
     "seed": "what all randomness follows from",
+    "solver": "how the model's own scheduler takes steps",
     "split": "which part of the data",
     "strict_data": "refuse what cannot be read",
     "target_standard_error": "how sure bits/dim are to be",
