@@ -42,6 +42,7 @@ _STEPS = 5
 _LEAST_NORM = 1e-7
 
 _MOST_ELEMENTS = 2**19  # of a stack on a CPU, which larger ones leave no faster memory
+_LEAST_SIDE = 32  # of matrices that a CPU sums in the same order in a stack and alone
 
 Shape = tuple[int, int]
 
@@ -216,13 +217,20 @@ def make_stacks(shapes: Sequence[Shape], padding: float, device: torch.device) -
         return [
             _OneShape(some, shape)
             for shape, places in by_shape.items()
-            for some in _parts(places, max(1, _MOST_ELEMENTS // (shape[0] * shape[1])))
+            for some in _parts(places, _stack_size(shape))
         ]
     limit = padding * sum(len(places) * _work([shape]) for shape, places in by_shape.items())
     return [
         _Padded([i for shape in group for i in by_shape[shape]], shapes, device)
         for group in _fewest(sorted(by_shape, key=lambda s: (min(s), max(s))), by_shape, limit)
     ]
+
+
+def _stack_size(shape: Shape) -> int:
+    """Give how many matrices of a shape a CPU multiplies together, with the bits of each alone."""
+    if min(shape) < _LEAST_SIDE:
+        return 1
+    return max(1, _MOST_ELEMENTS // (shape[0] * shape[1]))
 
 
 def _parts(places: list[int], size: int) -> list[list[int]]:
