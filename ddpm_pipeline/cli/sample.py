@@ -47,7 +47,7 @@ class SampleArguments(SampleConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.is_grid and not self.overwrite and Path(self.output).is_file():
-            raise ValueError(f"output {self.output!r} exists; pass overwrite to replace it")
+            raise ValueError(f"output {self.output!r} exists; overwrite=True replaces it")
 
     @property
     def is_grid(self) -> bool:

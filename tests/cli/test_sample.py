@@ -27,7 +27,7 @@ def test_training_and_sampling(tmp_path: Path, capsys: pytest.CaptureFixture[str
     before = grid.read_bytes()
     with pytest.raises(SystemExit, match="2"):
         main(["sample", model, *draw, "--seed", "9", "--output", str(grid)])
-    assert "exists; pass overwrite to replace it" in capsys.readouterr().err
+    assert f"--output {str(grid)!r} exists; --overwrite replaces it" in capsys.readouterr().err
     assert grid.read_bytes() == before
     again = ["--seed", "9", "--overwrite", "--output", str(grid)]
     assert main(["sample", model, *draw, *again]) == 0
@@ -49,7 +49,7 @@ def test_a_picture_is_what_pillow_writes() -> None:
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ("there.png", "output 'there.png' exists; pass overwrite to replace it"),
+        ("there.png", "--output 'there.png' exists; --overwrite replaces it"),
         ("there.npz", "output 'there.npz' exists and was not made by sample_images"),
         ("full", "output 'full' is not empty and was not made by sample_images"),
         ("there.txt", "output='there.txt' cannot be written"),
