@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
+
 __all__ = ["FrequencyBasis", "dct_matrix", "frequency_bands", "pool"]
 
 
@@ -61,7 +63,7 @@ def pool(x: Tensor, bands: Sequence[Tensor]) -> Tensor:
     for axis, band in enumerate(bands, start=x.ndim - len(bands)):
         shape = [*x.shape]
         shape[axis] = int(band[-1]) + 1
-        x = x.new_zeros(shape).index_add_(axis, band.to(x.device), x)
+        x = x.new_zeros(shape).index_add_(axis, moved(band, x.device), x)
     return x
 
 
@@ -126,7 +128,7 @@ class FrequencyBasis:
         key = (x.device, x.dtype)
         if key not in self._matrices:
             matrices = [self.channels, *map(dct_matrix, self.sizes)]
-            self._matrices[key] = [matrix.to(x.dtype).to(x.device) for matrix in matrices]
+            self._matrices[key] = [moved(matrix.to(x.dtype), x.device) for matrix in matrices]
         return self._matrices[key]
 
 
@@ -141,6 +143,7 @@ def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 def _in_own_dtype(device: torch.device) -> AbstractContextManager:
     """Keep autocast from rounding what is multiplied; the images of a step are not activations."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return nullcontext()

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion.dct import FrequencyBasis
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
@@ -125,10 +126,10 @@ class ErrorSpectrum:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ErrorSpectrum:
         """Put the tables on a device, in a dtype."""
         tables = {
-            name: getattr(self, name).to(dtype).to(device)
+            name: moved(getattr(self, name).to(dtype), device)
             for name in ("data_variance", "ratios", "snr")
         }
-        return replace(self, **tables, bands=tuple(band.to(device) for band in self.bands))
+        return replace(self, **tables, bands=tuple(moved(band, device) for band in self.bands))
 
     @property
     def per_part(self) -> int:

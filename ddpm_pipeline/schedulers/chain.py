@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import is_integer
+from ddpm_pipeline.common import is_integer, moved
 from ddpm_pipeline.diffusion import (
     NoiseSchedule,
     ReverseMove,
@@ -83,7 +83,7 @@ class StepTable(NamedTuple):
             return self.steps[int(t)]
         key = (sample.device, sample.dtype)
         if key not in self.on_device:
-            self.on_device[key] = self.columns.to(sample.dtype).to(sample.device)
+            self.on_device[key] = moved(self.columns.to(sample.dtype), sample.device)
         rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
         columns = [broadcast(column, sample) for column in rows.unbind(1)]
         return TabulatedStep(ReverseMove(*columns[:-2]), *columns[-2:])

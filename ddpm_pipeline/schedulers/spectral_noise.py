@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion import (
     BasisGaussian,
     ErrorSpectrum,
@@ -78,7 +79,9 @@ class SpectralNoise:
         w = torch.where(_over(self.is_flat[t], w), 1.0, w)
         lowest, exact = _over(self.lowest[t], w), _over(self.exact[t], w)
         variance = lowest + (exact - lowest) * w
-        return BasisGaussian(mean, variance.log().to(mean.dtype).to(mean.device), self.shape.basis)
+        return BasisGaussian(
+            mean, moved(variance.log().to(mean.dtype), mean.device), self.shape.basis
+        )
 
     def _std(self, t: int | Tensor, x: Tensor) -> Tensor:
         """Give the standard deviations of the components, without a synchronisation."""
@@ -90,13 +93,13 @@ class SpectralNoise:
         key = (int(t), place)
         if key not in self._stds:
             std = _std_at(self.shape, self.lowest, self.drawn, torch.tensor([key[0]]))
-            self._stds[key] = std[0].to(x.dtype).to(x.device)
+            self._stds[key] = moved(std[0].to(x.dtype), x.device)
         return self._stds[key]
 
     def _on(self, place: _Place) -> tuple[ErrorSpectrum, Tensor, Tensor]:
         if place not in self._tables:
             device, dtype = place
-            tables = (table.to(dtype).to(device) for table in (self.lowest, self.drawn))
+            tables = (moved(table.to(dtype), device) for table in (self.lowest, self.drawn))
             self._tables[place] = (self.shape.to(device, dtype), *tables)
         return self._tables[place]
 

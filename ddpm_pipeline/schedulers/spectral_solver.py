@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion import (
     ErrorSpectrum,
     NoiseSchedule,
@@ -95,5 +96,5 @@ class SpectralChain(WalkedChain):
             variance = local_variances(self._spectrum, torch.tensor(chain[place : place + 1]))[0]
             last = chain[place - 1] if goes_on else None
             step = spectral_step(self._schedule, *chain[place : place + 2], variance, last)
-            self._steps[key] = SpectralStep(*(w.to(x.dtype).to(x.device) for w in step))
+            self._steps[key] = SpectralStep(*(moved(w.to(x.dtype), x.device) for w in step))
         return self._steps[key]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.calibrations import known
 from helpers.coloured_noise import SHAPE, coloured_scheduler
+from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from torch.testing import assert_close
 
 from ddpm_pipeline import DDPMScheduler
@@ -146,3 +147,22 @@ def test_what_needs_a_spectrum_is_refused_without() -> None:
     scheduler, _ = coloured_scheduler()
     with pytest.raises(ValueError, match="must have 3 channels for variance_type 'spectral'"):
         scheduler.step(learned, 500, x)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "spectral"])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_no_step_waits_for_the_device(solver: str, as_tensor: bool) -> None:
+    scheduler, _ = coloured_scheduler()
+    scheduler.set_timesteps(4, device=DEVICE if as_tensor else None)
+    scheduler.set_solver(solver)
+    x = torch.zeros(2, *SHAPE, device=DEVICE)
+    with stand_in_device(), DeviceCounts() as counts:
+        for t in scheduler.timesteps:
+            x = scheduler.step(x, t, x).prev_sample
+    assert x.device == DEVICE
+    assert (counts.waits, counts.unpinned) == ([], [])
+    with stand_in_device(), DeviceCounts() as counts:
+        again = x
+        for t in scheduler.timesteps:
+            again = scheduler.step(again, t, again).prev_sample
+    assert not counts.pinned  # all that a chain needs is there after the first walk
