@@ -87,6 +87,8 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
 
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    verify_cache: bool = False
+    """Hold all decoded images that are kept against their checksums, rather than a sample."""
     num_forwards: int | None = None
     """Forward passes of one image each; 10 T unless given."""
     target_standard_error: float | None = None

@@ -4,13 +4,15 @@
     fingerprint  = hash(sha256 of every file in order, settings)            (content)
 
     <cache>/<key>.json            says which fingerprint these files had, and what else was found
-    <cache>/<fingerprint>/        pixels.u8, (N, C, H, W) one after the other, and header.json
+    <cache>/<fingerprint>/        pixels.u8, (N, C, H, W) one after the other, header.json, and
+                                  blocks.sha256, by which a changed byte is noticed
 
 The fingerprint holds no path: the same files give the same one on any machine, and touching or
 moving them costs reading, not decoding. An entry holds only what its content determines; which
 files of a source cannot be read, and why, is in the record of that source, or found anew. An entry
 is built aside, synced to disk and renamed, under a file lock, so that it is either whole or absent
-and two processes that start at once build it once.
+and two processes that start at once build it once. The cache is its user's alone where it is made
+here.
 """
 
 import hashlib
@@ -27,9 +29,10 @@ from filelock import FileLock
 from PIL import __version__ as pillow_version
 
 from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
+from ddpm_pipeline.data.checksums import BlockSums, check_blocks
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
 from ddpm_pipeline.data.inspection import Inspection, ReadingPlan
-from ddpm_pipeline.data.places import default_cache_dir
+from ddpm_pipeline.data.places import default_cache_dir, private_folder
 from ddpm_pipeline.data.preparing import (
     CACHE_VERSION,
     Pixels,
@@ -38,6 +41,7 @@ from ddpm_pipeline.data.preparing import (
     describe_unreadable,
     pixels_of,
 )
+from ddpm_pipeline.data.sources.regular_files import check_regular, open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source
 
 __all__ = ["check_range", "prepare"]
@@ -48,6 +52,12 @@ logger = logging.getLogger(__name__)
 _KNOWN_CHANGES = re.compile(r"resized|cropped|padded|(1|L|RGB|RGBA|CMYK|YCbCr) to (L|RGB|RGBA)")
 
 
+_PIXELS, _SUMS = "pixels.u8", "blocks.sha256"
+# What a file of JSON can be damaged by.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_checked: set[tuple[str, int, int, int]] = set()  # the files that this process has looked at
+
+
 def prepare(
     source: Source,
     settings: Preparation,
@@ -56,6 +66,7 @@ def prepare(
     strict: bool = False,
     num_threads: int | None = None,
     progress: bool = True,
+    verify: bool = False,
 ) -> Pixels:
     """Give the prepared images of a source, from the cache or else decoded into it.
 
@@ -67,6 +78,8 @@ def prepare(
         strict: Refuse the source if any image cannot be read.
         num_threads: How many threads decode; as many as there are processors, at most 32, unless
             given.
+        verify: Whether to hold all bytes of the cache against their checksums; otherwise a sample,
+            when a process opens them for the first time.
 
     Raises:
         ValueError: If no image can be read, or one cannot with `strict`; if one does not fit the
@@ -79,7 +92,7 @@ def prepare(
         return preparer.in_memory()
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     try:
-        pixels = _cached(preparer, root)
+        pixels = _cached(preparer, root, verify)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(error.errno, f"the image cache {str(root)!r} failed: {reason}") from error
@@ -104,17 +117,17 @@ def check_range(dtype: str, value_range: tuple[float, float] | None) -> None:
         )
 
 
-def _cached(preparer: Preparer, root: Path) -> Pixels:
+def _cached(preparer: Preparer, root: Path, verify: bool) -> Pixels:
     """Find the entry by the files' names and times, else by their content, else build it."""
-    root.mkdir(parents=True, exist_ok=True)
+    private_folder(root)
     quick = root / f"{_quick_key(preparer)}.json"
     with FileLock(quick.with_suffix(".lock")):
-        if pixels := _known(preparer.source, root, quick):
+        if pixels := _known(preparer.source, root, quick, verify):
             return pixels
         plan = preparer.inspect()
         entry = root / plan.fingerprint
         with FileLock(entry.with_suffix(".lock")):
-            header = _open(entry) or _build(preparer, plan, entry)
+            header = _open(entry, verify) or _build(preparer, plan, entry)
             pixels = pixels_of(_map_file(entry), header, preparer.source, plan.inspection)
         if plan.lasting:
             found = plan.inspection.to_json() | {"pillow": pillow_version}
@@ -131,18 +144,19 @@ def _quick_key(preparer: Preparer) -> str:
     return key_of(preparer.source.quick_key, settings, CACHE_VERSION)
 
 
-def _known(source: Source, root: Path, quick: Path) -> Pixels | None:
+def _known(source: Source, root: Path, quick: Path, verify: bool) -> Pixels | None:
     """Open the entry that a source's record names, if it can be believed."""
     try:
-        record = json.loads(quick.read_bytes())
+        check_regular([quick])
+        record = json.loads(read_regular(quick))
         fingerprint = str(record["fingerprint"])
         found = Inspection.from_json(record["found"]) if "found" in record else None
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         logger.warning("image cache: %s is damaged; reading the images again", quick.name)
         return None
-    header = _open(root / fingerprint)
+    header = _open(root / fingerprint, verify)
     if header is None or not _believable(header, record, found):
         return None
     try:
@@ -164,15 +178,18 @@ def _believable(header: dict[str, Any], record: dict[str, Any], found: Inspectio
 def _build(preparer: Preparer, plan: ReadingPlan, entry: Path) -> dict[str, Any]:
     """Write an entry aside, then rename it; the caller holds its lock."""
     aside = entry.with_suffix(".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
     aside.mkdir()
     try:
-        with write_aside(aside / "pixels.u8") as file:
-            header = preparer.write(plan, file.write)
+        with write_aside(aside / _PIXELS) as file:
+            sums = BlockSums(file.write)
+            header = preparer.write(plan, sums.write)
+        write_bytes(aside / _SUMS, sums.digests)
         text = json.dumps(header)
         record = {"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        record["sums"] = hashlib.sha256(sums.digests).hexdigest()
         write_bytes(aside / "header.json", json.dumps(record).encode())
-        shutil.rmtree(entry, ignore_errors=True)
+        _remove(entry)
         aside.replace(entry)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -181,7 +198,14 @@ def _build(preparer: Preparer, plan: ReadingPlan, entry: Path) -> dict[str, Any]
     return header
 
 
-def _open(entry: Path) -> dict[str, Any] | None:
+def _remove(path: Path) -> None:
+    """Remove a folder, or what was put into its place, but not what a link leads to."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _open(entry: Path, verify: bool = False) -> dict[str, Any] | None:
     """Read the header of an entry that is whole; else give None, with a warning if it is damaged.
 
     Not used is an entry of an earlier version that left images out, since it says which of some
@@ -190,20 +214,41 @@ def _open(entry: Path) -> dict[str, Any] | None:
     if not entry.exists():
         return None
     try:
-        record = json.loads((entry / "header.json").read_bytes())
+        record = json.loads(read_regular(entry / "header.json"))
         if hashlib.sha256(record["header"].encode()).hexdigest() != record["sha256"]:
             raise ValueError("its header does not match its checksum")
         header = json.loads(record["header"])
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
-        check_length(_map_file(entry), header)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        check_length(values := _map_file(entry), header)
+        _check_bytes(entry, record.get("sums"), values, verify)
+    except (OSError, *_UNREADABLE) as error:
         logger.warning("image cache: %s is damaged (%s); building it again", entry.name, error)
         return None
     other_pillow = "undecodable" in header and header["pillow"] != pillow_version
     return None if header["dropped"] or other_pillow else header
 
 
+def _check_bytes(entry: Path, sums: str | None, values: np.ndarray, verify: bool) -> None:
+    """Hold an entry's bytes against their checksums, which those of earlier versions lack.
+
+    Raises:
+        ValueError: If they are not what was written.
+    """
+    status = (entry / _PIXELS).stat()
+    state = (str(entry), status.st_ino, status.st_size, status.st_mtime_ns)
+    if not verify and (sums is None or state in _checked):
+        return
+    if sums is None:
+        raise ValueError("it has no checksums to be verified by")
+    digests = read_regular(entry / _SUMS)
+    if hashlib.sha256(digests).hexdigest() != sums:
+        raise ValueError("its checksums are not what was written")
+    check_blocks(values, digests, every=verify)
+    _checked.add(state)
+
+
 def _map_file(entry: Path) -> np.ndarray:
     """Map the bytes of an entry, copy on write, since torch wants writable memory."""
-    return np.memmap(entry / "pixels.u8", np.uint8, mode="c")
+    open_regular(entry / _PIXELS).close()
+    return np.memmap(entry / _PIXELS, np.uint8, mode="c")

@@ -200,6 +200,7 @@ def open_images(
     cache_dir: str | os.PathLike | None = None,
     num_threads: int | None = None,
     progress: bool = True,
+    verify_cache: bool = False,
 ) -> ImageData:
     """Open any data set of images, decoded once and kept as bytes in a memory-mapped cache.
 
@@ -233,6 +234,8 @@ def open_images(
             `$HF_HOME/ddpm_pipeline/images`. Arrays in memory are not cached.
         num_threads: How many threads decode.
         progress: Whether to show progress while decoding.
+        verify_cache: Whether to hold all that is in the cache against its checksums, rather than a
+            sample; what was changed is decoded again.
 
     Raises:
         FileNotFoundError: If the path does not exist and is no data set on the Hub either.
@@ -253,6 +256,7 @@ def open_images(
         strict=strict,
         num_threads=num_threads,
         progress=progress,
+        verify=verify_cache,
     )
     return _image_data(pixels, found, resolution, count)
 

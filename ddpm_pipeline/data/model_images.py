@@ -70,6 +70,7 @@ class _Measured(Protocol):
     split: str | None
     dataset_config_name: str | None
     cache_dir: str | None
+    verify_cache: bool
 
 
 def open_measured(config: _Measured, unet: Any, **more: Any) -> ImageData:  # noqa: ANN401
@@ -83,7 +84,8 @@ def open_measured(config: _Measured, unet: Any, **more: Any) -> ImageData:  # no
     Raises:
         ValueError, FileNotFoundError: As ``open_model_images`` and ``open_split``.
     """
-    own = {name: getattr(config, name) for name in ("dataset_config_name", "cache_dir")}
+    names = ("dataset_config_name", "cache_dir", "verify_cache")
+    own = {name: getattr(config, name) for name in names}
     options = {"source": config.data, "split": config.split, "reading": config, **own, **more}
     source, split = options.pop("source"), options.pop("split")
     return open_split(
@@ -103,12 +105,14 @@ def open_model_images(
     default_fit: Fit | Literal["exact"] = "resize",
     dataset_config_name: str | None = None,
     cache_dir: str | os.PathLike | None = None,
+    verify_cache: bool = False,
     name: str = "data",
 ) -> ImageData:
     """Open images in the size that a model was made for, with the numbers of its classes.
 
     Arguments:
-        source, split, cache_dir: As for `open_images`; or shards, which are read as a whole.
+        source, split, cache_dir, verify_cache: As for `open_images`; or shards, which are read as
+            a whole.
         unet: The model's UNet, or its config.
         fit: What becomes of images of another size: as for `open_images`, or "exact", which
             refuses them; unless given, what `reading` or the model says, or else `default_fit`.
@@ -142,6 +146,7 @@ def open_model_images(
         split=None if is_shards(source) else split,
         labels=config.num_class_embeds is not None if labels is None else labels,
         cache_dir=cache_dir,
+        verify_cache=verify_cache,
         options=wanted,
     )
     if data.channels != channels:

@@ -62,6 +62,8 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Folder for evaluation.json and nearest.png; the model's unless given."""
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    verify_cache: bool = False
+    """Hold all decoded images that are kept against their checksums, rather than a sample."""
     statistics_dir: str | None = None
     """Where statistics of reference images are kept; beside the decoded images unless given."""
 

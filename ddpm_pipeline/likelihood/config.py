@@ -53,6 +53,8 @@ class MeasureConfig(ReadingOptions, _Measured):
 
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    verify_cache: bool = False
+    """Hold all decoded images that are kept against their checksums, rather than a sample."""
     num_timestep_samples: int = 8
     """Timesteps drawn for each image, beside the decoder's; 0 sums every term exactly."""
     timestep_sampler: BoundSampler = "rate"

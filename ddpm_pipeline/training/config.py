@@ -75,6 +75,8 @@ class TrainingConfig:
     """The values that become black and white, for arrays that are not bytes."""
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    verify_cache: bool = False
+    """Hold all decoded images that are kept against their checksums, rather than a sample."""
     streaming: bool = False
     """Read sharded data as it goes, rather than decode it once; needs max_train_steps."""
     shuffle_buffer: int = 1000

@@ -345,5 +345,6 @@ def _open(
         label_column=config.label_column,
         strict=config.strict_data,
         cache_dir=config.cache_dir,
+        verify_cache=config.verify_cache,
         **_newer_options(config),
     )

@@ -56,6 +56,7 @@ SHARED = {
     "target_standard_error": "how sure bits/dim are to be",
     "timestep_sampler": "how timesteps are drawn",
     "value_range": "what becomes black and white",
+    "verify_cache": "check all of what is kept of decoded images",
     "variance_type": "of the reverse moves",
 }
 # Options of `ddpm train`, with diffusers' names, for what others call otherwise.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_pipeline.data.places import default_cache_dir
+from ddpm_pipeline.data.places import default_cache_dir, private_folder
 
 
 @pytest.mark.parametrize(("given", "place"), [("/x/y", "/x/y"), ("~/images", "{home}/images")])
@@ -31,3 +31,13 @@ def test_else_it_is_below_the_hubs_home(tmp_path: Path) -> None:
         check=True,
     )
     assert run.stdout == f"{tmp_path}/ddpm_pipeline/images\n"
+
+
+def test_a_folder_that_is_made_is_private_and_one_of_anybodys_is_refused(tmp_path: Path) -> None:
+    folder = private_folder(tmp_path / "a" / "b")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o775)
+    assert private_folder(folder).stat().st_mode & 0o777 == 0o775
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="anybody may write into it"):
+        private_folder(folder)

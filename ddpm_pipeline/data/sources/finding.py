@@ -55,8 +55,8 @@ def find_source(
     path = Path(source).expanduser()
     kind = data_kind(path)
     if kind == "dataset":
-        files = files_of_source(source)
-        return dataset_source(load_dataset(source, split), labels=labels, files=files, **columns)
+        data = load_dataset(source, split)
+        return dataset_source(data, labels=labels, files=files_of_source(source), **columns)
     refuse(repr(printable(str(path))), image_column=image_column)
     if kind in {"images", "shards", "nothing"}:
         return folder_source(path, split, labels, label_column)

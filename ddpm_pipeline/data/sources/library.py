@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ddpm_pipeline.common import key_of
-from ddpm_pipeline.data.places import default_cache_dir
+from ddpm_pipeline.data.places import default_cache_dir, private_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -61,9 +61,7 @@ def _is_awkward(name: str) -> bool:
 
 
 def _links() -> Path:
-    folder = default_cache_dir() / "links"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return private_folder(private_folder(default_cache_dir()) / "links")
 
 
 def _link(link: Path, path: Path) -> Path:

@@ -22,6 +22,7 @@ __all__ = ["FREE_OPTIONS", "RunIdentity", "differing_fields"]
 FREE_OPTIONS = {
     *SOURCES,  # the data are compared by content, and may lie elsewhere
     "cache_dir",
+    "verify_cache",
     "output_dir",
     "overwrite_output_dir",
     "logger",
