@@ -15,7 +15,7 @@ from threading import Condition
 
 from PIL import Image, ImageFile
 
-__all__ = ["DECODING", "Allowance", "check_bounds", "check_scaled", "decoding_bytes"]
+__all__ = ["DECODING", "READING", "Allowance", "check_bounds", "check_scaled", "decoding_bytes"]
 
 _LONGEST_SIDE = 2**17
 _MOST_ASPECT = 1000
@@ -132,3 +132,9 @@ class Allowance:
 
 DECODING = Allowance(2**29)
 """The memory in which all threads of this process decode, 512 MiB, or a single image of more."""
+
+READING = Allowance(2**28)
+"""The memory for files that threads have read and not decoded yet, 256 MiB, or a single file.
+
+Who waits for a part of ``DECODING`` may hold one of these, and never the other way round.
+"""

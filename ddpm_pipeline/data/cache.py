@@ -33,14 +33,8 @@ from ddpm_pipeline.data.checksums import BlockSums, check_blocks
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
 from ddpm_pipeline.data.inspection import Inspection, ReadingPlan
 from ddpm_pipeline.data.places import default_cache_dir, private_folder
-from ddpm_pipeline.data.preparing import (
-    CACHE_VERSION,
-    Pixels,
-    Preparer,
-    check_length,
-    describe_unreadable,
-    pixels_of,
-)
+from ddpm_pipeline.data.prepared import Pixels, check_length, describe_unreadable, pixels_of
+from ddpm_pipeline.data.preparing import CACHE_VERSION, Preparer
 from ddpm_pipeline.data.sources.regular_files import check_regular, open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source
 

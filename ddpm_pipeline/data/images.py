@@ -23,7 +23,7 @@ from ddpm_pipeline.common import key_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
 from ddpm_pipeline.data.findings import Found, described, summarized
-from ddpm_pipeline.data.preparing import Pixels
+from ddpm_pipeline.data.prepared import Pixels
 from ddpm_pipeline.data.sources.finding import (
     count_classes,
     find_source,

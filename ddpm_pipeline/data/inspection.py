@@ -51,6 +51,12 @@ class Inspected(NamedTuple):
     mode: str
     size: str
 
+    @property
+    def ratio(self) -> float:
+        """Give its longer side over its shorter one."""
+        sides = [int(side) for side in self.size.split("×")]
+        return max(sides) / min(sides)
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -87,6 +93,7 @@ class ReadingPlan:
         readable: Which images have a header that can be read.
         inspection: What else was found.
         lasting: Whether the same files will give the same findings; not if reading one failed.
+        largest: Bytes of the largest image when it is decoded, at most.
     """
 
     fingerprint: str
@@ -94,6 +101,7 @@ class ReadingPlan:
     readable: tuple[int, ...]
     inspection: Inspection
     lasting: bool
+    largest: int = 0
 
 
 def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:

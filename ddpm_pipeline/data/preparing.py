@@ -14,8 +14,9 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from PIL import __version__ as pillow_version
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import key_of
+from ddpm_pipeline.data.bounds import READING
 from ddpm_pipeline.data.decoding import Preparation, RefusedImageError, decode
-from ddpm_pipeline.data.findings import Found, grouped, printable
+from ddpm_pipeline.data.findings import printable
 from ddpm_pipeline.data.inspection import (
     Inspection,
     ReadingPlan,
@@ -33,48 +35,20 @@ from ddpm_pipeline.data.inspection import (
     inspect_image,
     reason_of,
 )
+from ddpm_pipeline.data.prepared import NAMED, Pixels, describe_unreadable, first_errors, pixels_of
 from ddpm_pipeline.data.sources.source import DamagedSourceError, RawImage, Source
 
 __all__ = [
     "CACHE_VERSION",
-    "Pixels",
     "Preparer",
-    "check_length",
-    "describe_unreadable",
-    "pixels_of",
 ]
 
 CACHE_VERSION = 1
 """Part of every fingerprint: it grows when the same files are decoded into other bytes."""
 
 _CHUNK = 64
-_NAMED = 5
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The prepared images of a source, and what preparing them found.
-
-    Arguments:
-        values: Bytes, (N, C, H, W); flat, one image after the other, if some are not square.
-        sizes: Height and width of each image (N, 2) where `values` is flat, else None.
-        channels: C.
-        fingerprint: Hash of the content of the source and of the settings.
-        dropped: Which of the source's images could not be read.
-        errors: The first few of those, by name and reason.
-        changes: How many images were "resized", "cropped", "padded", "requantized" (had values
-            between the 256 levels) or converted, as in "RGBA to RGB".
-        found: Sizes, modes and reasons, for people.
-    """
-
-    values: np.ndarray
-    sizes: np.ndarray | None
-    channels: int
-    fingerprint: str
-    dropped: tuple[int, ...]
-    errors: tuple[str, ...]
-    changes: dict[str, int]
-    found: Found = field(default_factory=Found)
+_CHUNK_BYTES, _IN_FLIGHT = 2**22, 2**28
+"""Decoded images that wait to be written, of one task and of all: 256 MiB for any threads."""
 
 
 class Preparer:
@@ -108,7 +82,7 @@ class Preparer:
         channels: dict[int | None, list[int]] = {}
         modes: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
-        self._failures, self._refused = {}, {}
+        self._failures, self._refused, ratio = {}, {}, 1.0
         inspector = partial(inspect_image, settings=self.settings)
         for i, found in self._map(inspector, range(self.source.length), "Reading images"):
             if found is None:
@@ -117,6 +91,7 @@ class Preparer:
             channels.setdefault(found.channels, []).append(i)
             modes[found.mode] += 1
             sizes[found.size] += 1
+            ratio = max(ratio, found.ratio)
             readable.append(i)
         self._check(len(readable), self._failures)
         wanted = self.settings.channels or self._find_channels(channels)
@@ -127,7 +102,11 @@ class Preparer:
             common_counts(sizes, "other sizes"),
             common_counts(modes, "other modes"),
         )
-        return ReadingPlan(fingerprint, settings, tuple(readable), inspection, self._lasting)
+        square = wanted * settings.resolution**2
+        largest = ceil(square * (ratio if settings.crop == "random" else 1))
+        return ReadingPlan(
+            fingerprint, settings, tuple(readable), inspection, self._lasting, largest
+        )
 
     def _find_channels(self, by_channels: dict[int | None, list[int]]) -> int:
         """Find how many channels the images need that will be kept.
@@ -171,7 +150,8 @@ class Preparer:
         sizes: list[tuple[int, int]] = []
         self._failures, self._refused = {}, {}
         decoder = partial(decode, settings=plan.settings)
-        for _, found in self._map(decoder, plan.readable, "Decoding images", again=True):
+        images = self._map(decoder, plan.readable, "Decoding images", True, plan.largest)
+        for _, found in images:
             if found is None:
                 continue
             values, changed = found
@@ -209,15 +189,21 @@ class Preparer:
         indices: Sequence[int],
         text: str,
         again: bool = False,
+        each: int = 0,
     ) -> Iterator[tuple[int, Any]]:
-        """Give (i, function(image i)) in order, with None for what cannot be read."""
-        chunks = [indices[k : k + _CHUNK] for k in range(0, len(indices), _CHUNK)]
+        """Give (i, function(image i)) in order, with None for what cannot be read.
+
+        Arguments:
+            each: Bytes of a result, at most.
+        """
+        chunk = max(1, min(_CHUNK, _CHUNK_BYTES // max(1, each)))
+        ahead = max(1, min(4 * self.threads, _IN_FLIGHT // max(1, chunk * each) - 2))
         bar = tqdm(total=len(indices), desc=text, unit=" images", disable=not self.progress)
         pending: deque[Future] = deque()
         with bar, ThreadPoolExecutor(self.threads) as pool:
-            for chunk in chunks:
-                pending.append(pool.submit(self._try, function, chunk, again))
-                if len(pending) > 4 * self.threads:
+            for k in range(0, len(indices), chunk):
+                pending.append(pool.submit(self._try, function, indices[k : k + chunk], again))
+                if len(pending) > ahead:
                     bar.update(len(done := pending.popleft().result()))
                     yield from done
             for future in pending:
@@ -231,8 +217,8 @@ class Preparer:
 
     def _try_one(self, function: Callable[[RawImage], Any], i: int, again: bool) -> Any:  # noqa: ANN401
         try:
-            raw = self._read(i, again)
-            return function(raw)
+            with READING.hold(self.source.size_of(i) if self.source.size_of else 0):
+                return function(self._read(i, again))
         except RefusedImageError as error:
             self._refused[i] = str(error)
         except (MemoryError, DamagedSourceError):
@@ -268,77 +254,12 @@ class Preparer:
         """Refuse a source with images that do not fit, or with none that can be read."""
         length = self.source.length
         if self._refused:
-            names = [printable(self.source.name(i)) for i in sorted(self._refused)[:_NAMED]]
+            names = [printable(self.source.name(i)) for i in sorted(self._refused)[:NAMED]]
             raise ValueError(describe_refused(self._refused, names, length))
         if readable == 0:
-            first = _first_errors(self.source, failures)
+            first = first_errors(self.source, failures)
             raise ValueError(describe_unreadable(length, length, first))
 
 
 class _LostImageError(Exception):
     """An image that could be read the first time, but not the second."""
-
-
-def _first_errors(source: Source, failures: dict[int, str]) -> list[str]:
-    first = sorted(failures)[:_NAMED]
-    return [f"{printable(source.name(i))} ({failures[i]})" for i in first]
-
-
-def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
-    """Say how many of a source's images cannot be read, and why the first few cannot."""
-    more = ", ..." if count > len(errors) else ""
-    return f"{count} of {length} images cannot be read: {'; '.join(errors)}{more}"
-
-
-def check_length(values: np.ndarray, header: dict[str, Any]) -> None:
-    """Raise ValueError if there are more or fewer bytes than a header says."""
-    if header["sizes"] is None:
-        expected = np.prod(header["shape"], dtype=np.int64)
-    else:
-        expected = np.array(header["sizes"], np.int64).prod(1).sum() * header["channels"]
-    if values.size != expected:
-        raise ValueError(f"it holds {values.size} bytes, not what its header says")
-
-
-def pixels_of(
-    values: np.ndarray, header: dict[str, Any], source: Source, inspection: Inspection
-) -> Pixels:
-    """Join the bytes of all images with what is known of them and of the source at hand.
-
-    Arguments:
-        values: The bytes.
-        header: What ``Preparer.write`` gave, for these images in this or another source.
-        source, inspection: The source, and which of its images have no readable header.
-    Raises:
-        ValueError: If there are more or fewer bytes than the header says, or other images than
-            the source has.
-    """
-    check_length(values, header)
-    sizes = None if header["sizes"] is None else np.array(header["sizes"], np.int64)
-    failures, undecodable = dict(inspection.unreadable), header.get("undecodable", ())
-    kept = header["shape"][0] if sizes is None else len(sizes)
-    if kept + len(undecodable) + len(failures) != source.length:
-        raise ValueError(f"it holds {kept} images, not those of the source")
-    if undecodable:
-        readable = np.delete(np.arange(source.length), sorted(failures))
-        failures |= {int(readable[place]): reason for place, reason in undecodable}
-    dropped = tuple(sorted(failures))
-    return Pixels(
-        values=values if sizes is not None else values.reshape(header["shape"]),
-        sizes=sizes,
-        channels=header["channels"],
-        fingerprint=header["fingerprint"],
-        dropped=dropped,
-        errors=tuple(_first_errors(source, failures)),
-        changes=header["changes"],
-        found=Found(
-            images=source.length,
-            split=source.split,
-            sizes=inspection.sizes,
-            modes=inspection.modes,
-            skipped=grouped((source.name(i), failures[i]) for i in dropped),
-            unread=source.unread,
-            other_files=source.other_files,
-            labels_from=source.labels_from,
-        ),
-    )

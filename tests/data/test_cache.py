@@ -21,7 +21,7 @@ from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.places import default_cache_dir
-from ddpm_pipeline.data.preparing import Pixels
+from ddpm_pipeline.data.prepared import Pixels
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,11 @@ from helpers.image_samples import encoded, flat, noise, write_folder
 from helpers.raw_images import png
 from PIL import Image
 
+from ddpm_pipeline.data import preparing
+from ddpm_pipeline.data.bounds import Allowance
 from ddpm_pipeline.data.decoding import Preparation
-from ddpm_pipeline.data.inspection import Inspection
-from ddpm_pipeline.data.preparing import Pixels, Preparer, describe_unreadable, pixels_of
+from ddpm_pipeline.data.prepared import Pixels
+from ddpm_pipeline.data.preparing import Preparer
 from ddpm_pipeline.data.sources.arrays import array_source
 from ddpm_pipeline.data.sources.folders import folder_source
 from ddpm_pipeline.data.sources.source import Source
@@ -151,6 +154,59 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     assert most <= 64 * (4 * 2 + 2)
 
 
+@pytest.mark.parametrize("threads", [1, 8, 32])
+def test_what_waits_to_be_written_is_counted_in_bytes(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of threads, and while writing is slow."""
+    limit, side = 2**20, 64
+    monkeypatch.setattr(preparing, "_IN_FLIGHT", limit)
+    monkeypatch.setattr(preparing, "_CHUNK_BYTES", 2**15)
+    decode_one, lock, waiting, most = preparing.decode, threading.Lock(), 0, 0
+
+    def counted(raw: np.ndarray, settings: Preparation) -> object:
+        nonlocal waiting, most
+        with lock:
+            waiting += side * side * 3
+            most = max(most, waiting)
+        return decode_one(raw, settings)
+
+    def write(image: memoryview) -> None:
+        nonlocal waiting
+        time.sleep(0.0005)
+        with lock:
+            waiting -= image.nbytes
+
+    monkeypatch.setattr(preparing, "decode", counted)
+    picture = np.zeros((side, side, 3), np.uint8)
+    work = preparer(Source(600, lambda _: picture, str, None), resolution=side, threads=threads)
+    plan = work.inspect()
+    assert plan.largest == side * side * 3
+    waiting = most = 0  # finding the channels has decoded one image
+    work.write(plan, write)
+    assert waiting == 0
+    assert most <= limit
+
+
+def test_the_largest_image_of_a_random_crop_is_the_longest(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": encoded(noise(20, 30)), "b.png": encoded(noise(90, 30))})
+    plan = preparer(folder_source(tmp_path), crop="random").inspect()
+    assert plan.largest == 8 * 24
+    assert preparer(folder_source(tmp_path)).inspect().largest == 64
+
+
+def test_files_that_are_read_and_not_decoded_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"{i:02}.png": encoded(noise(64, 64, seed=i)) for i in range(40)}
+    size = max(map(len, files.values()))
+    allowance = Allowance(3 * size)
+    monkeypatch.setattr(preparing, "READING", allowance)
+    monkeypatch.setattr(preparing, "_CHUNK", 1)
+    preparer(folder_source(write_folder(tmp_path, files)), threads=16).inspect()
+    assert size <= allowance.most <= 3 * size
+
+
 def test_strict_stops_at_the_first_unreadable_image(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"0.png": flat(1), "1.png": b"junk"})
     with pytest.raises(ValueError, match=r"1\.png \(not an image\) cannot be read; strict"):
@@ -164,48 +220,6 @@ def test_running_out_of_memory_is_no_unreadable_image() -> None:
 
     with pytest.raises(MemoryError):
         preparer(Source(3, read, str, None)).in_memory()
-
-
-def test_reports_of_unreadable_images() -> None:
-    assert describe_unreadable(1, 9, ["x (cut)"]) == "1 of 9 images cannot be read: x (cut)"
-    assert describe_unreadable(3, 9, ["x", "y"]) == "3 of 9 images cannot be read: x; y, ..."
-
-
-HEADER = {"channels": 1, "fingerprint": "f", "dropped": [], "errors": [], "changes": {}}
-
-
-def joined(values: np.ndarray, header: dict[str, object], length: int = 4) -> Pixels:
-    """With a source whose first image has no header; of the others the second is cut."""
-    source = Source(length, lambda _: b"", lambda i: f"{i}.png", None)
-    undecodable = {"undecodable": [[1, "cut"]]}
-    return pixels_of(values, HEADER | header | undecodable, source, Inspection({0: "empty"}))
-
-
-def test_bytes_and_their_header_are_joined() -> None:
-    values = np.arange(8, dtype=np.uint8)
-    square = joined(values, {"shape": [2, 1, 2, 2], "sizes": None})
-    assert square.values.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 7]]]]
-    assert (square.sizes, square.dropped) == (None, (0, 2))
-    assert square.errors == ("0.png (empty)", "2.png (cut)")
-    values = np.arange(10, dtype=np.uint8)
-    flexible = joined(values, {"shape": None, "sizes": [[2, 2], [2, 3]]})
-    assert flexible.values.tolist() == list(range(10))
-    assert flexible.sizes.tolist() == [[2, 2], [2, 3]]
-
-
-@pytest.mark.parametrize("count", [0, 7, 9])
-@pytest.mark.parametrize(
-    "layout", [{"shape": [2, 1, 2, 2], "sizes": None}, {"shape": None, "sizes": [[2, 2], [2, 2]]}]
-)
-def test_another_number_of_bytes_is_refused(count: int, layout: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=f"holds {count} bytes, not what its header says"):
-        joined(np.zeros(count, np.uint8), layout)
-
-
-@pytest.mark.parametrize("length", [2, 3, 5])
-def test_another_number_of_images_is_refused(length: int) -> None:
-    with pytest.raises(ValueError, match="holds 2 images, not those of the source"):
-        joined(np.zeros(8, np.uint8), {"shape": [2, 1, 2, 2], "sizes": None}, length)
 
 
 # Greys and colours.

@@ -84,6 +84,7 @@ def folder_source(
         unread=found.unread,
         other_files=found.others,
         labels_from=labels_from,
+        size_of=lambda i: max(0, found.images[i][1]),
     )
 
 

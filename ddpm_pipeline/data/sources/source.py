@@ -68,6 +68,7 @@ class Source:
         unread: Files that may be images but are not read, by suffix.
         other_files: How many files are no images.
         labels_from: Where the labels came from, or None.
+        size_of: `size_of(i)` gives the bytes of raw image i, where that is known beforehand.
     """
 
     length: int
@@ -81,6 +82,7 @@ class Source:
     unread: Mapping[str, Named] = field(default_factory=dict)
     other_files: int = 0
     labels_from: str | None = None
+    size_of: Callable[[int], int] | None = None
 
 
 def refuse(kind: str, **options: object) -> None:
