@@ -82,6 +82,12 @@ if TYPE_CHECKING:
         split_output,
     )
     from ddpm_pipeline.diffusion.schedule import NoiseSchedule
+    from ddpm_pipeline.diffusion.solver_errors import (
+        Components,
+        best_chain,
+        final_error,
+        step_errors,
+    )
     from ddpm_pipeline.diffusion.spacing import (
         ShortestPaths,
         check_chain,
@@ -133,6 +139,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "reverse_mean reverse_x_0 split_output"
         ),
         "schedule": "NoiseSchedule",
+        "solver_errors": "Components best_chain final_error step_errors",
         "spacing": "ShortestPaths check_chain shortest_paths spaced_timesteps",
         "spectral": (
             "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors spectral_move_costs"

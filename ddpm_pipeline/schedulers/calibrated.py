@@ -26,6 +26,7 @@ from ddpm_pipeline.schedulers.config import (
     private_config,
     restored_config,
 )
+from ddpm_pipeline.schedulers.optimal import timesteps_of
 from ddpm_pipeline.schedulers.spectral import variance_spectrum
 
 __all__ = ["CalibratedScheduler"]
@@ -156,6 +157,19 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         It is v_t if the calibration was made for a continuous decoder.
         """
         return None if self.calibration is None else self.calibration.decoder_variance
+
+    def calibrated_timesteps(self, K: int, solver: str | Solver | None = None) -> list[int]:
+        """Give the K timesteps that are best for images drawn by a solver, its own by default.
+
+        Arguments:
+            K: 1 <= K <= T.
+            solver: As for ``set_solver``; DDPM and DDIM have the same steps.
+        Raises:
+            ValueError: If a value is not allowed, or what was measured does not tell the steps.
+        """
+        solver = self.solver if solver is None else Solver.of(solver)
+        args = (self.calibration, self.schedule, K, "optimal_samples", self.variance_type)
+        return timesteps_of(*args, solver=solver).tolist()
 
     def check_weights(self, network: nn.Module) -> None:
         """Refuse a network if the options use a calibration that was made for other weights.

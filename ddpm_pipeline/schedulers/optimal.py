@@ -40,7 +40,13 @@ from ddpm_pipeline.diffusion import (
     step_costs,
 )
 from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
-from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, OBJECTIVES, Objective
+from ddpm_pipeline.schedulers.choices import (
+    CALIBRATED_SPACINGS,
+    OBJECTIVES,
+    Objective,
+    Solver,
+)
+from ddpm_pipeline.schedulers.solver_steps import solver_timesteps
 from ddpm_pipeline.schedulers.spectral import (
     spectral_chain_costs,
     spectral_decoder_costs,
@@ -55,6 +61,9 @@ __all__ = [
 ]
 
 
+DDPM = Solver()
+
+
 def timesteps_of(
     calibration: Calibration | None,
     schedule: NoiseSchedule,
@@ -63,6 +72,7 @@ def timesteps_of(
     variance_type: str,
     *,
     steps_offset: int = 0,
+    solver: Solver = DDPM,
 ) -> Tensor:
     """Give K timesteps by any spacing.
 
@@ -73,6 +83,7 @@ def timesteps_of(
         spacing: One of SPACINGS or CALIBRATED_SPACINGS.
         variance_type: As for ``optimal_timesteps``.
         steps_offset: Added to every timestep of "leading".
+        solver: That takes the steps; "optimal_samples" are other steps for "multistep".
     Returns:
         Timesteps, int64, strictly decreasing, shape (K,).
     Raises:
@@ -81,8 +92,11 @@ def timesteps_of(
     """
     if spacing not in CALIBRATED_SPACINGS:
         return spaced_timesteps(len(schedule), K, spacing, steps_offset=steps_offset)
+    calibration = needed_calibration(calibration, f"timestep_spacing {spacing!r}")
+    if spacing == "optimal_samples" and solver.name == "multistep":
+        return solver_timesteps(calibration, schedule, K, solver)
     return optimal_timesteps(
-        needed_calibration(calibration, f"timestep_spacing {spacing!r}"),
+        calibration,
         schedule,
         K,
         variance_type=variance_type,

@@ -147,7 +147,7 @@ class DDPMScheduler(NoisingScheduler):
                 f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
             )
         self.custom_timesteps = timesteps is not None
-        if timesteps is not None:
+        if self.custom_timesteps:
             chain = check_chain(timesteps, len(self))
         else:
             chain = timesteps_of(
@@ -157,13 +157,13 @@ class DDPMScheduler(NoisingScheduler):
                 self.timestep_spacing,
                 self.variance_type,
                 steps_offset=self.config.steps_offset,
+                solver=self.solver,
             ).tolist()
         self.num_inference_steps = len(chain)
         self._use_chain(chain, device)
 
     def _use_chain(self, chain: Sequence[int], device: str | torch.device | None = None) -> None:
-        self.timesteps = torch.tensor(chain).to(device)
-        self._chain = Chain(chain, len(self))
+        self.timesteps, self._chain = torch.tensor(chain).to(device), Chain(chain, len(self))
         self._tabulate()
 
     def _tabulate(self) -> None:

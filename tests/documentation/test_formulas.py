@@ -44,7 +44,8 @@ ANCHORS = """
     variational-bound three-parts-of-the-bound forward-posterior posterior-mean-from-the-noise
     kl-divergence-of-two-gaussians noise-prediction prediction-types reverse-variances
     discretised-decoder units hybrid-loss timestep-samplers analytic-reverse-variance
-    spectral-variance shortest-path steps-of-high-order spectral-steps zero-terminal-snr
+    spectral-variance shortest-path steps-of-high-order spectral-steps
+    steps-for-solvers-of-high-order zero-terminal-snr
     rate-and-distortion
 """
 SECTIONS = ANCHORS.split()
