@@ -39,6 +39,7 @@ from ddpm_pipeline.pipelines.inputs import (
     split_request,
     starting_noise,
 )
+from ddpm_pipeline.pipelines.room import check_room
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
 __all__ = ["Call", "OutputType", "Request", "own_scheduler"]
@@ -103,11 +104,17 @@ class Call:
 
     @property
     def shares(self) -> list[Share]:
-        """Split the request into shares of at most ``max_batch_size`` images."""
+        """Split the request into shares of at most ``max_batch_size`` images.
+
+        Raises:
+            ValueError: If a call of the network cannot fit into memory.
+        """
         request = self._request
-        return split_request(
+        shares = split_request(
             self._size, self._generator, self._labels, request.max_batch_size, request.noise
         )
+        check_room(self._unet, max(s.call_rows or s.size for s in shares), self._device)
+        return shares
 
     @property
     def whole(self) -> Share:

@@ -26,6 +26,7 @@ from ddpm_pipeline.data import OUTPUTS
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
+from ddpm_pipeline.pipelines.room import filled_rows
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver, standard_normal
 
 __all__ = [
@@ -261,7 +262,7 @@ def split_request(
     """Split a request into shares, each of one model call at a time.
 
     With a generator for each image, every call has the same number of rows, so that an image does
-    not depend on what else is drawn with it.
+    not depend on what else is drawn with it; see ``room.py`` for calls of very many.
 
     Raises:
         ValueError: If max_batch_size is not allowed.
@@ -276,7 +277,7 @@ def split_request(
             size=part.stop - part.start,
             generator=generator[part] if is_list else generator,
             labels=None if labels is None else labels[part],
-            call_rows=rows if is_list else None,
+            call_rows=filled_rows(rows, batch_size) if is_list else None,
             noise=None if noise is None else noise[part],
             most_rows=rows,
         )
