@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import sys
 
+from ddpm_pipeline.common import printable
+
 __all__ = ["complain", "say"]
 
 
 def complain(prog: str, message: str) -> None:
-    """Print an error in one line.
+    """Print an error in one line, in which nothing moves the cursor or begins another line.
 
     Arguments:
         prog: How the command is called.
         message: What is wrong, in as many lines as it may have.
     """
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    line = printable(" ".join(message.split()))
+    print(f"{prog}: error: {line}", file=sys.stderr)  # noqa: T201
 
 
 def say(*paragraphs: object, to_errors: bool = False) -> None:

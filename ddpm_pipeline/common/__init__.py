@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         weights_hash,
         weights_hashes,
     )
+    from ddpm_pipeline.common.inside import check_inside, is_plain_name
     from ddpm_pipeline.common.keys import key_of, stat_key
     from ddpm_pipeline.common.libraries import (
         http_library,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.common.precision import float32_arithmetic, precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key, stream_seed
     from ddpm_pipeline.common.state_file import StateFile
+    from ddpm_pipeline.common.terminal_text import printable
     from ddpm_pipeline.common.transfers import moved
     from ddpm_pipeline.common.version import __version__
 
@@ -81,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "write_json write_picture write_text written_aside"
         ),
         "fingerprints": "check_weights file_hash tensors_hash weights_hash weights_hashes",
+        "inside": "check_inside is_plain_name",
         "keys": "key_of stat_key",
         "libraries": "http_library library_versions saving_options",
         "likeness": "normalized",
@@ -95,6 +98,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key stream_seed",
         "state_file": "StateFile",
+        "terminal_text": "printable",
         "transfers": "moved",
         "version": "__version__",
     },

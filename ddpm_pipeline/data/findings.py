@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
-from unicodedata import category
+
+from ddpm_pipeline.common import printable
 
 if TYPE_CHECKING:
     from ddpm_pipeline.data.images import ImageData
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _NAMED = 5
-_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, ends of lines
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
@@ -94,15 +94,6 @@ def counted(counts: Mapping[str, int], most: int = 12) -> str:
     parts = [f"{printable(name)} {count:,}" for name, count in counts.items()]
     more = f", and {len(parts) - most:,} more" if len(parts) > most else ""
     return ", ".join(parts[:most]) + more
-
-
-def printable(name: str) -> str:
-    """Give a name on one line, for any terminal or file.
-
-    Bytes that are not UTF-8, ends of lines and controls are written as escapes.
-    """
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(ascii(c)[1:-1] if category(c) in _UNPRINTABLE else c for c in text)
 
 
 def facts_of_reading(data: ImageData) -> dict[str, str]:

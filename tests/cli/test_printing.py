@@ -14,6 +14,11 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "ddpm bound: error: two lines\n")
 
 
+def test_an_error_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("ddpm push", "no \x1b]0;owned\x07 \u202ehere")
+    assert capsys.readouterr().err == "ddpm push: error: no \\x1b]0;owned\\x07 \\u202ehere\n"
+
+
 @pytest.mark.parametrize("is_main", [True, False])
 def test_one_process_speaks_for_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_main: bool
