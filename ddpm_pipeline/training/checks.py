@@ -200,10 +200,21 @@ def _validation_sources(config: TrainingConfig) -> int:
     return sum(map(bool, given))
 
 
-def _leaves_output_dir(config: TrainingConfig) -> bool:
-    """Tell whether the logger's folder is outside output_dir."""
-    path = Path(config.logging_dir)
-    return path.is_absolute() or ".." in path.parts
+def _is_no_log_folder(config: TrainingConfig) -> bool:
+    """Tell whether the logger's folder is anything but a folder of its own in output_dir."""
+    name = config.logging_dir
+    is_plain = Path(name).name == name and not any(c in name for c in "\\\0") and name != ".."
+    return not name or not is_plain or name in _FOLDERS_OF_A_RUN
+
+
+_FOLDERS_OF_A_RUN = {
+    "unet",
+    "scheduler",
+    "samples",
+    "checkpoints",
+    "before-cooldown",
+    "shorter-run",
+}
 
 
 _NO_CHECKPOINT = {"latest", "none"}  # what resume_from_checkpoint may be that names none
@@ -311,8 +322,9 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "got {config.ddpm_num_inference_steps}",
         ),
         _Conflict(
-            _leaves_output_dir,
-            "logging_dir must be a folder inside output_dir, got {config.logging_dir!r}",
+            _is_no_log_folder,
+            "logging_dir must be the name of a folder of its own inside output_dir, without "
+            "separators, got {config.logging_dir!r}",
         ),
     ],
     "storage": [

@@ -81,7 +81,12 @@ class Monitor:
         """
         if self._accelerator.is_main_process:
             self._metrics = MetricsFile(self._folder.metrics, metrics)
+        logs = self._folder.path / self._config.logging_dir
+        before = set(logs.rglob("*"))
         start_trackers(self._accelerator, self._config, step)
+        if self._accelerator.is_main_process:
+            written = [path for path in logs.rglob("*") if path not in before]
+            self._folder.written.note(*(path for path in written if path.is_file()))
 
     # Losses and speed.
 
@@ -187,7 +192,9 @@ class Monitor:
         if images is not None:
             classes = drawn_classes(learner.unet)
             grid = sample_grid(images, None if classes is None else len(classes))
-            write_picture(self._folder.grid_path(step), grid)
+            path = self._folder.grid_path(step)
+            self._folder.written.note(path)
+            write_picture(path, grid)
             track_image(self._accelerator, "samples", grid, step)
 
     # Checkpoints.

@@ -50,8 +50,10 @@ from ddpm_pipeline.training.config import TrainingConfig
             {"streaming": True, "max_train_steps": 1, "num_epochs": 3},
             "num_epochs has no meaning for streaming, where no epochs are known; give max_train",
         ),
-        ({"logging_dir": "../logs"}, "logging_dir must be a folder inside output_dir"),
-        ({"logging_dir": "/logs"}, "logging_dir must be a folder inside output_dir"),
+        *(
+            ({"logging_dir": name}, "logging_dir must be the name of a folder of its own inside")
+            for name in ("../logs", "/logs", "..", ".", "./", "", "a/b", "logs/", "unet")
+        ),
         ({"streaming": True}, "streaming needs max_train_steps"),
         (
             {"streaming": True, "max_train_steps": 1, "validation_size": 5},

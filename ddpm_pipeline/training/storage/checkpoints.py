@@ -6,7 +6,7 @@
 A checkpoint is written into a folder aside, every file and the folder are synced to the disk, and
 the folder is renamed; only then are old ones deleted. So a process killed or a disk full at any
 moment leaves the earlier checkpoints as they were. A checkpoint whose files do not match their
-manifest is named in a warning and passed over.
+manifest is named in a warning and passed over, and only what the manifest names is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ddpm_pipeline.common import file_hash, load_tensors, sync_path, write_bytes, write_text
+from ddpm_pipeline.common import check_integer, load_tensors, sync_path, write_bytes, write_text
+from ddpm_pipeline.training.storage.manifests import (
+    MANIFEST_NAME,
+    STATE_NAME,
+    damage_named,
+    read_manifest,
+    size_and_hash,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "adopt_checkpoint",
     "check_whole",
+    "checkpoint_files",
     "checkpoint_path",
     "newest_checkpoint",
     "read_checkpoint",
@@ -44,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 
 _PREFIX, _ASIDE = "step-", ".aside"
-MANIFEST_NAME, STATE_NAME = "manifest.json", "state.json"
 
 
 @dataclass(frozen=True)
@@ -148,16 +155,11 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
         write_bytes(aside / name, content, sync=False)
     state = {"step": checkpoint.step, **checkpoint.state}
     write_text(aside / STATE_NAME, json.dumps(state, indent=2), sync=False)
-    manifest = {path.name: _size_and_hash(path) for path in sorted(aside.iterdir())}
+    manifest = {path.name: size_and_hash(path) for path in sorted(aside.iterdir())}
     write_text(aside / MANIFEST_NAME, json.dumps(manifest, indent=2), sync=False)
     for path in aside.iterdir():
         sync_path(path)
     sync_path(aside)
-
-
-def _size_and_hash(path: Path) -> dict[str, Any]:
-    """Give what the manifest says of a file."""
-    return {"size": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def _prune(folder: Path, limit: int | None) -> None:
@@ -195,33 +197,56 @@ def check_whole(path: Path) -> None:
     """Compare every file of a checkpoint with its manifest.
 
     Raises:
-        ValueError: If one is missing, cut short or changed; names it.
+        ValueError: If the manifest is not one, or a file is missing, cut short or changed; names
+            it.
     """
-    try:
-        manifest = json.loads((path / MANIFEST_NAME).read_bytes())
-        for name, expected in manifest.items():
-            if _size_and_hash(path / name) != expected:
+    for name, expected in read_manifest(path).items():
+        with damage_named(path, name):
+            # Its size first: a wrong file of gigabytes need not be read.
+            size = (path / name).stat().st_size
+            if size != expected["size"] or size_and_hash(path / name) != expected:
                 raise ValueError(f"the checkpoint {str(path)!r} is damaged: {name} has changed")
-    except OSError as error:
-        name = Path(error.filename or "").name
-        raise ValueError(f"the checkpoint {str(path)!r} is damaged: no {name}") from None
-    except (json.JSONDecodeError, AttributeError):
-        raise ValueError(f"the checkpoint {str(path)!r} is damaged: {MANIFEST_NAME}") from None
+    read_state(path)
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """List the files that belong to a checkpoint, whole or not; other files in it do not."""
+    try:
+        names = [*read_manifest(path), MANIFEST_NAME]
+    except ValueError:  # without one, what files of a checkpoint are called
+        known = (*path.glob("*.safetensors"), path / STATE_NAME, path / "metrics.jsonl")
+        return [*known, path / MANIFEST_NAME]
+    return [path / name for name in names]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint that ``check_whole`` accepts, its tensors onto the CPU."""
+    """Read a checkpoint that ``check_whole`` accepts, its tensors onto the CPU.
+
+    Raises:
+        ValueError: If it is damaged; names the file.
+    """
     state = read_state(path)
-    known = {STATE_NAME, MANIFEST_NAME}
-    others = [p for p in path.iterdir() if p.name not in known and p.suffix != ".safetensors"]
+    files = [path / name for name in sorted(read_manifest(path)) if name != STATE_NAME]
+    tensors = {}
+    for file in (f for f in files if f.suffix == ".safetensors"):
+        with damage_named(path, file.name):
+            tensors[file.stem] = load_tensors(file)
+    others = [file for file in files if file.suffix != ".safetensors"]
     return Checkpoint(
         step=state.pop("step"),
-        tensors={p.stem: load_tensors(p) for p in sorted(path.glob("*.safetensors"))},
+        tensors=tensors,
         state=state,
-        files={p.name: p.read_bytes() for p in others},
+        files={file.name: file.read_bytes() for file in others},
     )
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read what a checkpoint holds beside tensors and files, with its step."""
-    return json.loads((path / STATE_NAME).read_bytes())
+    """Read what a checkpoint holds beside tensors and files, with its step.
+
+    Raises:
+        ValueError: If it is no object, or its step no count of updates.
+    """
+    with damage_named(path, STATE_NAME):
+        state = json.loads((path / STATE_NAME).read_bytes())
+        check_integer("its step", state["step"], least=0)
+    return state

@@ -7,6 +7,7 @@ output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline 
              samples/step-0000500.png
              checkpoints/step-0000500/               see longer.py for what lies beside them
              logs/
+             .written.jsonl                          what runs wrote, see written.py
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,9 @@ from ddpm_pipeline.training.storage.checkpoints import (
     newest_checkpoint,
     read_state,
 )
-from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields
-from ddpm_pipeline.training.storage.longer import (
-    BEFORE_COOLDOWN,
-    SHORTER,
-    earlier_start,
-    set_aside_later,
-)
+from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields, saved_identity
+from ddpm_pipeline.training.storage.longer import SHORTER, earlier_start, set_aside_later
+from ddpm_pipeline.training.storage.written import WrittenFiles
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines import DDPMPipeline
@@ -69,6 +65,7 @@ class RunFolder:
         self.record = self.path / "training_record.json"
         self.picture = self.path / "samples.png"
         self.images = self.path / TRAINING_IMAGES_NAME
+        self.written = WrittenFiles(self.path)
         self._lock = FileLock(self.path / ".lock", timeout=0)
 
     def grid_path(self, step: int) -> Path:
@@ -116,14 +113,15 @@ class RunFolder:
         """
         config = identity.config
         if config.overwrite_output_dir:
-            self._clear(config.logging_dir)
+            self.written.begin(config.logging_dir)
+            self.written.delete()
         path = self._find(config) if fetched is None else fetched
         if path is None:
             self._check_unused(identity)
         else:
             path = self._earlier(path, identity) or path
             state = read_state(path)
-            identity.check_continues(state["identity"], path, step=state["step"])
+            identity.check_continues(saved_identity(state, path), path, step=state["step"])
             if state["step"] > config.max_train_steps:
                 raise ValueError(
                     f"max_train_steps={config.max_train_steps} is below step {state['step']} of "
@@ -133,6 +131,10 @@ class RunFolder:
                 path = adopt_checkpoint(path, self.checkpoints)
             logger.info("going on from %s", path)
         self.samples.mkdir(parents=True, exist_ok=True)
+        self.written.begin(config.logging_dir)
+        self.written.note(self.identity, self.metrics)
+        if path is not None and path.parent == self.checkpoints:
+            self.written.note_checkpoint(path)
         identity.config.save_json(self.identity, derived=identity.derived)
         return path
 
@@ -149,7 +151,10 @@ class RunFolder:
                 "max_train_steps=%d is longer than the run: going back to before its cooldown",
                 identity.config.max_train_steps,
             )
-            set_aside_later(read_state(path)["step"], self.checkpoints, self.samples)
+            self.written.delete(SHORTER)
+            moved = set_aside_later(read_state(path)["step"], self.checkpoints, self.samples)
+            self.written.note(*(path for path in moved if not path.is_dir()))
+            self.written.note_checkpoint(*(path for path in moved if path.is_dir()))
         return path
 
     def last_state(self, config: TrainingConfig) -> dict[str, Any] | None:
@@ -194,24 +199,6 @@ class RunFolder:
                 return
         refuse_used_folder(self.path, in_the_way)
 
-    def _clear(self, logging_dir: str) -> None:
-        """Delete the files of a run, and no others."""
-        if not self.identity.exists():
-            return
-        folders = [self.samples, self.checkpoints, self.path / logging_dir]
-        folders += [self.path / name for name in ("unet", "scheduler", BEFORE_COOLDOWN, SHORTER)]
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (
-            self.model,
-            self.metrics,
-            self.identity,
-            self.record,
-            self.picture,
-            self.images,
-        ):
-            file.unlink(missing_ok=True)
-
     def holds_model_of(self, checkpoint: Path | None, step: int) -> bool:
         """Tell whether the folder holds the whole model of one of its checkpoints.
 
@@ -232,17 +219,12 @@ class RunFolder:
     def save_model(self, pipeline: DDPMPipeline, record: dict[str, Any]) -> None:
         """Save a pipeline and the record of its training in place of older ones.
 
-        The newest sample grid becomes the model's picture. The record is written last.
+        The newest sample grid becomes the model's picture. The record is written last. What else
+        lies in the model's folders stays.
         """
-        aside = self.path / ".model.aside"
-        shutil.rmtree(aside, ignore_errors=True)
-        pipeline.save_pretrained(aside)
-        for part in aside.iterdir():
-            target = self.path / part.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            part.replace(target)
-        aside.rmdir()
+        pipeline.save_pretrained(self.path)
+        self.written.note_model()
+        self.written.note(self.picture, self.record, self.images)
         grid = self.newest_grid()
         if grid is not None:
             _save_enlarged(grid, self.picture)

@@ -8,7 +8,6 @@ compared with their manifest.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path, PurePath
@@ -17,13 +16,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from ddpm_pipeline.hub import REQUEST_TIMEOUT, HubCheckpoint, HubError, explained, time_limit
-from ddpm_pipeline.training.storage.checkpoints import (
-    MANIFEST_NAME,
-    STATE_NAME,
-    check_whole,
-    newest_checkpoint,
-    read_state,
-)
+from ddpm_pipeline.training.storage.checkpoints import check_whole, newest_checkpoint, read_state
+from ddpm_pipeline.training.storage.manifests import MANIFEST_NAME, STATE_NAME, read_manifest
 
 __all__ = ["CHECKPOINT_FOLDER", "discard_download", "fetch_checkpoint"]
 
@@ -92,9 +86,9 @@ def _fetch(source: HubCheckpoint, folder: Path, local: Path | None) -> Path | No
         raise
     if local is not None and read_state(local)["step"] >= read_state(state.parent)["step"]:
         return None
-    manifest = _download(source, commit, MANIFEST_NAME, folder)
-    for name in json.loads(manifest.read_bytes()):
-        if PurePath(name).name != name or PurePath(name).suffix not in _SUFFIXES:
+    _download(source, commit, MANIFEST_NAME, folder)
+    for name in read_manifest(state.parent):
+        if PurePath(name).suffix not in _SUFFIXES:
             raise ValueError(
                 f"the checkpoint in {source.repo_id!r} names a foreign file, {name!r}"
             )

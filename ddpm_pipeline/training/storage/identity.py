@@ -1,7 +1,7 @@
 """Which run a run is: what must be the same, and what may differ, where one goes on.
 
     identity = RunIdentity(config, num_processes, data.fingerprints)
-    identity.check_continues(state["identity"], path, step=500)
+    identity.check_continues(saved_identity(state, path), path, step=500)
 
 A run goes on as another only if it would have made the same updates so far. So all options count
 but those in FREE_OPTIONS, and the number of processes, and the images by their content.
@@ -9,6 +9,7 @@ but those in FREE_OPTIONS, and the number of processes, and the images by their 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from ddpm_pipeline.training.config import SOURCES, TrainingConfig
 from ddpm_pipeline.training.optimizers import COOLDOWN, rates_depend_on_length
 
-__all__ = ["FREE_OPTIONS", "RunIdentity", "differing_fields"]
+__all__ = ["FREE_OPTIONS", "RunIdentity", "differing_fields", "saved_identity"]
 
 
 FREE_OPTIONS = {
@@ -120,6 +121,25 @@ class RunIdentity:
             if before != after:
                 differing[name] = (before, after)
         return differing
+
+
+def saved_identity(state: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Find the identity in a checkpoint's state.
+
+    Arguments:
+        state: Of the checkpoint.
+        where: The checkpoint, for the message.
+    Raises:
+        ValueError: If there is none, or it is no ``RunIdentity.to_dict``.
+    """
+    identity = state.get("identity")
+    kinds = {"config": dict, "num_processes": int, "data": dict}
+    is_whole = isinstance(identity, dict) and all(
+        isinstance(identity.get(name), kind) for name, kind in kinds.items()
+    )
+    if not is_whole:
+        raise ValueError(f"the checkpoint {str(where)!r} is damaged: state.json has no identity")
+    return identity
 
 
 def differing_fields(

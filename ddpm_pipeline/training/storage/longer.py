@@ -11,11 +11,11 @@ there, bit for bit as if it had been as long from the start.
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.training.storage.checkpoints import check_whole, read_state
+from ddpm_pipeline.training.storage.identity import saved_identity
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -68,7 +68,7 @@ def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Pat
         The checkpoint; None if the newest differs in more than its length, or there is none.
     """
     state = read_state(newest)
-    differing = identity.differing(state["identity"], step=state["step"])
+    differing = identity.differing(saved_identity(state, newest), step=state["step"])
     longer = identity.config.max_train_steps
     if differing.keys() != {"max_train_steps"} or longer <= differing["max_train_steps"][0]:
         return None
@@ -76,20 +76,25 @@ def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Pat
     for path in sorted(found, key=lambda path: path.name, reverse=True):
         try:
             check_whole(path)
+            state = read_state(path)
+            differing = identity.differing(saved_identity(state, path), step=state["step"])
         except ValueError:
             continue
-        state = read_state(path)
-        if not identity.differing(state["identity"], step=state["step"]):
+        if not differing:
             return path
     return None
 
 
-def set_aside_later(step: int, checkpoints: Path, samples: Path) -> None:
+def set_aside_later(step: int, checkpoints: Path, samples: Path) -> list[Path]:
     """Move what a shorter run made after a step out of the way of a longer one.
 
     Arguments:
         step: Where the longer run goes on.
         checkpoints, samples: The run's folders; what they hold of later steps is moved.
+    Returns:
+        Where it is then.
+    Raises:
+        FileExistsError: If something else is there.
     """
     aside = checkpoints.parent / SHORTER
     later = [
@@ -97,10 +102,16 @@ def set_aside_later(step: int, checkpoints: Path, samples: Path) -> None:
         for path in (*checkpoints.glob("step-*"), *samples.glob("step-*.png"))
         if int(path.stem.removeprefix("step-")) > step
     ]
-    if not later:
-        return
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
     for path in later:
-        path.rename(aside / path.name)
-    logger.info("what the shorter run made after step %d is kept in %s", step, aside)
+        if (aside / path.name).exists():
+            raise FileExistsError(
+                f"{str(aside / path.name)!r} is in the way of a checkpoint or grid that a longer "
+                "run does not need; move it elsewhere"
+            )
+    moved = []
+    for path in later:
+        aside.mkdir(exist_ok=True)
+        moved.append(path.rename(aside / path.name))
+    if moved:
+        logger.info("what the shorter run made after step %d is kept in %s", step, aside)
+    return moved

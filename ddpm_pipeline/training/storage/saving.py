@@ -30,6 +30,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
 )
 from ddpm_pipeline.training.storage.export import network_of
 from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
+from ddpm_pipeline.training.storage.manifests import STATE_NAME, damage_named
 from ddpm_pipeline.training.storage.record import training_record
 from ddpm_pipeline.training.storage.writer import CheckpointWriter
 
@@ -109,8 +110,9 @@ class RunSaver:
         if self._first_checkpoint is None:
             return 0, b""
         checkpoint = read_checkpoint(self._first_checkpoint)
-        self._restore(checkpoint)
-        return checkpoint.step, checkpoint.files[self._folder.metrics.name]
+        with damage_named(self._first_checkpoint, STATE_NAME):
+            self._restore(checkpoint)
+            return checkpoint.step, checkpoint.files[self._folder.metrics.name]
 
     def _open_folder(self) -> Path | None:
         """Make the folder ready, and pushing where it is asked for; find the checkpoint."""
@@ -174,6 +176,7 @@ class RunSaver:
 
         def write() -> None:
             checkpoint = self._checkpoint(step, processes, tensors)
+            self._folder.written.note_checkpoint(checkpoint_path(folder, step))
             self._writer.submit(
                 lambda: write_checkpoint(folder, checkpoint, limit=limit),
                 lambda path: self._callbacks.saved(step, path),

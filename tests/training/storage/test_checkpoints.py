@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +60,17 @@ def damage_missing(path: Path) -> None:
     (path / "state.json").unlink()
 
 
+def resealed(state: object, path: Path) -> None:
+    """Put another state into a checkpoint, with a manifest that fits it."""
+    (path / "state.json").write_text(json.dumps(state))
+    entries = {
+        file.name: {"size": file.stat().st_size, "sha256": sha256(file.read_bytes()).hexdigest()}
+        for file in path.iterdir()
+        if file.name != "manifest.json"
+    }
+    (path / "manifest.json").write_text(json.dumps(entries))
+
+
 def damage_manifest(path: Path) -> None:
     (path / "manifest.json").write_text("{")
 
@@ -68,6 +82,11 @@ def damage_manifest(path: Path) -> None:
         (damage_bit, "model.safetensors has changed"),
         (damage_missing, "no state.json"),
         (damage_manifest, "manifest.json"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "it lacks model.safetensors"),
+        (partial(resealed, {"step": -5}), "its step must be an integer of at least 0, got -5"),
+        (partial(resealed, {"step": True}), "its step must be an integer of at least 0, got True"),
+        (partial(resealed, {}), "state.json: no 'step'"),
+        (partial(resealed, ["step"]), "state.json"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
@@ -105,6 +124,15 @@ def test_stock_takes_a_partial_checkpoint_for_the_latest(
     assert len(seen) == 7  # four files, the manifest, their folder and the folder of checkpoints
 
 
+def test_what_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, checkpoint(7))
+    (path / "optimizer.safetensors").write_bytes(b"not safetensors")
+    check_whole(path)
+    read = read_checkpoint(path)
+    assert read.tensors.keys() == {"model", "empty"}
+    assert read.files.keys() == {"log.txt"}
+
+
 def test_damaged_checkpoints_alone_are_refused(tmp_path: Path) -> None:
     damage_cut(write_checkpoint(tmp_path, checkpoint(4)))
     with pytest.raises(ValueError, match=r"no checkpoint in .* is whole"):
@@ -137,13 +165,11 @@ def test_stock_deletes_old_checkpoints_before_the_new_one_is_written(
 
 
 def test_a_checkpoint_does_not_take_the_place_of_another(tmp_path: Path) -> None:
-    for name, text in (("here", "{}"), ("fetched", "{} ")):
-        path = tmp_path / name / "step-0000002"
-        path.mkdir(parents=True)
-        (path / "state.json").write_text('{"step": 2}')
-        (path / "manifest.json").write_text(text)
+    here, there = tmp_path / "here", tmp_path / "fetched"
+    write_checkpoint(here, checkpoint(2))
+    other = Checkpoint(2, checkpoint(2).tensors, {"note": "other"}, {})
+    fetched = write_checkpoint(there, other)
     with pytest.raises(ValueError, match="holds another checkpoint of the same step"):
-        adopt_checkpoint(tmp_path / "fetched" / "step-0000002", tmp_path / "here")
-    (tmp_path / "here" / "step-0000002" / "manifest.json").write_text("damaged")
-    target = adopt_checkpoint(tmp_path / "fetched" / "step-0000002", tmp_path / "here")
-    assert (target / "manifest.json").read_text() == "{} "
+        adopt_checkpoint(fetched, here)
+    (here / "step-0000002" / "manifest.json").write_text("damaged")
+    assert read_checkpoint(adopt_checkpoint(fetched, here)).state == {"note": "other"}
