@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
-from ddpm_pipeline.common import check_saved_model, expand_home
+from ddpm_pipeline.common import check_saved_model, expand_home, printable
 from ddpm_pipeline.hub import check_license, check_repo_id
 
 __all__ = ["PushArguments", "run"]
@@ -36,6 +37,8 @@ class PushArguments:
     """What the Hub calls the model's licence, such as apache-2.0; as on the card unless given."""
     create_pr: bool = False
     """Open a pull request instead of committing to the branch."""
+    dry_run: bool = False
+    """List what would be sent, and send nothing; asks neither the Hub nor for a token."""
 
     def __post_init__(self) -> None:
         expand_home(self, "model")
@@ -53,6 +56,9 @@ def run(argv: Sequence[str]) -> None:
 
         from ddpm_pipeline.hub import push_model
 
+        if arguments.dry_run:
+            _list_files(Path(arguments.model))
+            return
         result = push_model(
             arguments.model,
             arguments.repo_id,
@@ -63,3 +69,13 @@ def run(argv: Sequence[str]) -> None:
             license=arguments.license,
         )
         print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201
+
+
+def _list_files(folder: Path) -> None:
+    """Print the files of a model that a push would send, with their sizes in bytes."""
+    from ddpm_pipeline.hub import files_to_push
+
+    files = [name for name in files_to_push(folder) if name != "README.md"]
+    sizes = [(folder / name).stat().st_size for name in files]
+    lines = [f"{size:14,d}  {printable(name)}" for name, size in zip(files, sizes, strict=True)]
+    print(*lines, f"{'':14}  README.md, the card that is made of them", sep="\n")  # noqa: T201

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         check_repo_id,
         parse_hub_checkpoint,
     )
-    from ddpm_pipeline.hub.publishing import push_model
+    from ddpm_pipeline.hub.publishing import files_to_push, push_model
     from ddpm_pipeline.hub.push import PresentCard, PushOptions, PushResult, push_folder
     from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
 
@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "loading": "load",
         "lookup": "check_on_hub",
         "names": "HubCheckpoint check_license check_repo_id parse_hub_checkpoint",
-        "publishing": "push_model",
+        "publishing": "files_to_push push_model",
         "push": "PresentCard PushOptions PushResult push_folder",
         "requests": "REQUEST_TIMEOUT time_limit",
     },

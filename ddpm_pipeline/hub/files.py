@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub.hf_api import RepoFile
 
-from ddpm_pipeline.common import MODEL_INDEX, check_saved_model
+from ddpm_pipeline.common import MODEL_INDEX, check_inside, check_saved_model, is_plain_name
 
 __all__ = [
     "PICKLE_SUFFIXES",
@@ -86,16 +86,26 @@ def model_files(folder: str | Path) -> list[str]:
     Raises:
         FileNotFoundError: If there is no such folder, or no saved model in it.
         NotADirectoryError: If it is a file.
+        ValueError: If model_index.json names a part that is no folder's name, or a link leads out
+            of the folder.
     """
     folder = Path(folder)
     check_saved_model(folder)
     values = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
     parts = {name for name, value in values.items() if isinstance(value, list) and any(value)}
+    for name in parts:
+        if not is_plain_name(name):
+            raise ValueError(
+                f"{MODEL_INDEX} in {str(folder)!r} names a part {name!r}; parts are folders, "
+                "named without separators and without a dot in front"
+            )
     beside = [p.name for p in folder.iterdir() if _matches(p.name, _BESIDE_THE_MODEL)]
     inside = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
     inside = [path.relative_to(folder) for path in inside]
     is_hidden = [any(name.startswith(".") for name in path.parts) for path in inside]
     shown = [path.as_posix() for path, hidden in zip(inside, is_hidden, strict=True) if not hidden]
+    for file in beside + shown:
+        check_inside(folder, file)
     return sorted(beside + shown)
 
 
@@ -103,7 +113,7 @@ def checked_contents(folder: Path, files: Iterable[str]) -> dict[str, Path | byt
     """Find the contents of files of a folder, and refuse what must not be pushed.
 
     Raises:
-        ValueError: If there are none, or one is a pickle.
+        ValueError: If there are none, one is a pickle, or one leads out of the folder.
         FileNotFoundError: If one is missing.
     """
     paths = {file: folder / file for file in files}
@@ -117,6 +127,7 @@ def checked_contents(folder: Path, files: Iterable[str]) -> dict[str, Path | byt
             )
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {file!r} in {str(folder)!r}")
+        check_inside(folder, file)
     return dict(paths)
 
 

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from ddpm_pipeline.cards import card_picture, renew_card
-from ddpm_pipeline.hub.files import model_files
+from ddpm_pipeline.hub.files import checked_contents, model_files
 from ddpm_pipeline.hub.names import check_license
 from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
 
-__all__ = ["push_model"]
+__all__ = ["files_to_push", "push_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +47,27 @@ def push_model(
     if license is not None:
         check_license(license, "license")
     folder = Path(folder).expanduser()
-    files = set(model_files(folder))
-    if picture := card_picture(folder):
-        files.add(picture)
     return push_folder(
         folder,
         repo_id,
-        files=sorted(files),
+        files=files_to_push(folder),
         is_whole=is_whole,
         card=partial(_renewed_card, folder, license),
         **options,
     )
+
+
+def files_to_push(folder: str | Path) -> list[str]:
+    """List what ``push_model`` sends of a folder, as paths in it, beside the card that it writes.
+
+    Raises:
+        ValueError, OSError: As ``push_model``, for what must not be sent.
+    """
+    folder = Path(folder).expanduser()
+    files = set(model_files(folder))
+    if picture := card_picture(folder):
+        files.add(picture)
+    return list(checked_contents(folder, sorted(files)))
 
 
 def _renewed_card(folder: Path, license_name: str | None, present: PresentCard) -> str:

@@ -14,6 +14,7 @@ from helpers.hubs import running_hub
 from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, TrainingConfig
+from ddpm_pipeline.cli.commands import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,33 @@ def test_it_takes_what_belongs_to_the_model(hub: Hub, client: Client, model: Pat
     assert (again.code, branch.code) == (0, 0)
     assert hub.repo(name)["branches"] == {"main": commit, "other": commit}
     assert hub.num_commits(name) == 2
+
+
+def test_a_dry_run_lists_what_would_be_sent_and_asks_nobody(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(model), "alice/listed", "--dry_run"]) == 0
+    listed = dict(
+        reversed(line.split(maxsplit=1)) for line in capsys.readouterr().out.splitlines()
+    )
+    sizes = {
+        name: f"{(model / name).stat().st_size:,}"
+        for name in (
+            "model_index.json",
+            "samples.png",
+            "scheduler/scheduler_config.json",
+            "training_config.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+        )
+    }
+    card = {"the card that is made of them": "README.md,"}
+    assert listed == sizes | card
+    (model / "samples.png").unlink()
+    (model / "samples.png").symlink_to("/etc/hostname")
+    for options in (["--dry_run"], []):
+        assert main(["push", str(model), "alice/listed", *options]) == 2
+        assert "'samples.png' in" in capsys.readouterr().err
 
 
 def test_nothing_of_this_machine_gets_out(

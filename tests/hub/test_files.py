@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,37 @@ def test_a_model_is_its_parts_and_what_was_measured(tmp_path: Path) -> None:
     parts = '{"_class_name": "DDPMPipeline", "unet": ["diffusers", "x"], "vae": [null, null]}'
     (tmp_path / "model_index.json").write_text(parts)
     assert model_files(tmp_path) == sorted(files)
+
+
+@pytest.mark.parametrize("part", [".", "..", "a/b", "../token", "/etc", ".git", ""])
+def test_parts_are_plain_names(tmp_path: Path, part: str) -> None:
+    (tmp_path / "private.txt").write_text("SECRET")
+    (tmp_path / "model_index.json").write_text(json.dumps({part: ["diffusers", "X"]}))
+    with pytest.raises(ValueError, match=r"model_index\.json in .* names a part"):
+        model_files(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["samples.png", "unet/notes.json", "README.md"])
+def test_links_are_not_followed_out_of_the_folder(tmp_path: Path, place: str) -> None:
+    (tmp_path / "token").write_text("SECRET")
+    folder = tmp_path / "model"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
+    (folder / place).symlink_to(tmp_path / "token")
+    with pytest.raises(ValueError, match=f"'{place}' in .* leads to .*outside the folder"):
+        model_files(folder)
+    with pytest.raises(ValueError, match=f"'{place}' in .* leads to .*outside the folder"):
+        checked_contents(folder, [place])
+
+
+def test_a_part_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "id").write_text("SECRET")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text('{"unet": ["diffusers", "x"]}')
+    (tmp_path / "model" / "unet").symlink_to(tmp_path / "home")
+    with pytest.raises(ValueError, match="outside the folder"):
+        model_files(tmp_path / "model")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
