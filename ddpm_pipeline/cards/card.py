@@ -31,7 +31,7 @@ __all__ = ["card_picture", "renew_card"]
 
 
 _TAGS = ("diffusers", "ddpm_pipeline", "ddpm", TASK)
-_BEGIN = re.compile(r"^<!-- ddpm_pipeline:begin weights=(\S*).*-->[ \t]*$", re.MULTILINE)
+_BEGIN = re.compile(r"^<!-- ddpm_pipeline:begin weights=(\S*+).*-->[ \t]*$", re.MULTILINE)
 _END = re.compile(r"^<!-- ddpm_pipeline:end -->[ \t]*$", re.MULTILINE)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 # Parts that stay for as long as the weights do, even if the folder no longer holds their sources.
@@ -64,10 +64,27 @@ def renew_card(
     Returns:
         The content of README.md. The picture on it is ``card_picture(folder)``.
     Raises:
-        ValueError: If the folder holds no pipeline with a U-Net, or the present card's metadata
-            cannot be read.
+        ValueError: If the folder holds no pipeline with a U-Net, one of its files says what no
+            card can be made of, or the present card's metadata cannot be read.
     """
     folder = Path(folder)
+    try:
+        return _renewed(folder, repo_id, existing, license, data, tags)
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"no card can be made of the files in {str(folder)!r}, one of which is damaged: {said}"
+        ) from error
+
+
+def _renewed(
+    folder: Path,
+    repo_id: str,
+    existing: str | None,
+    license_name: str | None,
+    data: str | None,
+    tags: Sequence[str],
+) -> str:
     existing = _read_text(folder / "README.md") if existing is None else existing
     existing = existing or ""
     is_crlf = 0 < existing.count("\r\n") == existing.count("\n")
@@ -78,10 +95,10 @@ def renew_card(
         metadata.get("model-index"), read_results(folder, weights), weights, model_name=name
     )
     facts = _gather_facts(folder, weights, repo_id=repo_id, results=index.ours, data=data)
-    if license is None and "license" not in metadata:
-        license = (facts.training or {}).get("hub_license")  # noqa: A001
+    if license_name is None and "license" not in metadata:
+        license_name = (facts.training or {}).get("hub_license")
     ours = ModelCardData(
-        library_name="diffusers", pipeline_tag=TASK, license=license, tags=[*_TAGS, *tags]
+        library_name="diffusers", pipeline_tag=TASK, license=license_name, tags=[*_TAGS, *tags]
     ).to_dict()
     renewed = _renew_metadata(metadata, ours, index.entries, _hub_data(facts))
     if renewed != metadata:
@@ -155,6 +172,9 @@ def _split(text: str) -> tuple[str, dict[str, Any], str]:
     if found is None:
         return "", {}, text
     try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(found[2])):
+            # A few nested ones stand for more text than any memory holds.
+            raise ValueError("the metadata of the present README.md must hold no aliases (*NAME)")
         metadata = yaml.safe_load(found[2])
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
@@ -198,15 +218,12 @@ def _replace_section(
     Of the present section of the same weights, the lasting parts fill gaps in ours, and those that
     stay take the place of ours.
     """
-    stop = None
-    for end in _END.finditer(body):
-        begins = list(_BEGIN.finditer(body, 0, end.start()))
-        if begins:
-            start, stop = begins[-1], end
-            break
+    first = _BEGIN.search(body)
+    stop = None if first is None else _END.search(body, first.end())
     if stop is None:
         gap = "\n" * (2 - min(2, len(body) - len(body.rstrip("\n"))))
         return f"{body}{gap}{_section(parts, weights_hash)}\n"
+    *_, start = _BEGIN.finditer(body, first.start(), stop.start())
     if start[1] == weights_hash:
         older = _parts_of(body[start.end() : stop.start()])
         lasting = {name: older[name] for name in _LASTING if name in older}

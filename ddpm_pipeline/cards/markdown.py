@@ -1,6 +1,8 @@
 """Markdown: text, tables and code that cannot change the page around them.
 
     plain("a_b")                      a, an escaped underscore, b
+    code("epsilon")                   `epsilon`
+    number(1234)                      1,234
     table(["K", "bits/dim"], rows)    | K | bits/dim | ...
     fenced("x = 1", "python")         ```python ...
 
@@ -12,13 +14,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["fenced", "plain", "table"]
+from ddpm_pipeline.common import printable
+
+__all__ = ["code", "fenced", "number", "plain", "table"]
 
 
 def plain(text: object) -> str:
-    """Put text into one line that Markdown and HTML leave as it is."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", line)
+    """Put text into one line that Markdown and HTML leave as it is.
+
+    Addresses in it become no links, and names no mentions.
+    """
+    line = printable(" ".join(str(text).split()))
+    line = re.sub(r"([\\`*_{}\[\]<>#|~$!&@])", r"\\\1", line)
+    return re.sub(r"(?i)(?<=\bwww)\.|:(?=//)|(?<=\bmailto):", lambda found: f"\\{found[0]}", line)
+
+
+def code(text: object) -> str:
+    """Put a word into the letters of code; leave what is no word as plain text."""
+    word = str(text)
+    return f"`{word}`" if re.fullmatch(r"[\w.+-]+", word) else plain(word)
+
+
+def number(value: object, form: str = ",") -> str:
+    """Format a number; show as text whatever else somebody wrote in its place."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return format(value, form) if is_number else plain(value)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ddpm_pipeline.cards.markdown import plain, table
+from ddpm_pipeline.cards.markdown import number, plain, table
 from ddpm_pipeline.cards.results import BITS_PER_DIM, MARK
 
 __all__ = ["calibration_text", "results_text"]
@@ -55,14 +55,15 @@ def calibration_text(
             name: {K: v for K, v in row.items() if int(K) < full} for name, row in rows.items()
         }
     text = (
-        f"Of `ddpm calibrate`, from {report['num_forwards']:,} forward passes over "
-        f"{report['num_images']:,} images of {data}; seed {measured['seed']}. Bits/dim "
-        f"(discretized decoder; standard error {report['standard_error']:.2g} at K = T):"
+        f"Of `ddpm calibrate`, from {number(report['num_forwards'])} forward passes over "
+        f"{number(report['num_images'])} images of {data}; seed {plain(measured['seed'])}. "
+        "Bits/dim (discretized decoder; standard error "
+        f"{number(report['standard_error'], '.2g')} at K = T):"
     )
     parts = [text, _table_over_steps(rows, ".3f")]
     if report["frechet_distance"]:
         text = (
-            f"Fréchet distance of {report['num_frechet_images']:,} samples to these images; "
+            f"Fréchet distance of {number(report['num_frechet_images'])} samples to these images; "
             f"features {plain(report['features'])}:"
         )
         parts += [text, _table_over_steps(report["frechet_distance"], ".4g")]
@@ -75,8 +76,8 @@ def _metric(result: EvalResult) -> str:
 
 def _value(result: EvalResult) -> str:
     error = result.metric_args.get("standard_error")
-    value = _number(result.metric_value, ".4g")
-    return value if error is None else f"{value} ± {_number(error, '.2g')}"
+    value = number(result.metric_value, ".4g")
+    return value if error is None else f"{value} ± {number(error, '.2g')}"
 
 
 def _note(result: EvalResult) -> str:
@@ -89,7 +90,7 @@ def _note(result: EvalResult) -> str:
         "neighbors": "{} nearest neighbours",
         "num_kept": "at most {} images of each set",
     }
-    return "; ".join(t.format(_number(args[k])) for k, t in notes.items() if k in args)
+    return "; ".join(t.format(number(args[k])) for k, t in notes.items() if k in args)
 
 
 def _circumstances(result: EvalResult) -> str:
@@ -102,22 +103,16 @@ def _circumstances(result: EvalResult) -> str:
     return f"{'; '.join(known)}. Measured with `{args[MARK]}`:"
 
 
-def _number(value: object, form: str = ",") -> str:
-    """Format a number; show as text whatever else somebody wrote in its place on a card."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return format(value, form) if is_number else plain(value)
-
-
 def _bound_terms(args: dict[str, Any], data: str) -> list[str]:
-    get, T = args.get, _number(args.get("num_train_timesteps"))
+    get, T = args.get, number(args.get("num_train_timesteps"))
     sampler, clip = get("timestep_sampler"), get("clip_x_0")
     return [
-        f"{_number(get('num_images'))} images of {data}{_changed(get('data_changes'))}",
+        f"{number(get('num_images'))} images of {data}{_changed(get('data_changes'))}",
         f"{plain(get('decoder'))} decoder (variance: {plain(get('decoder_variance'))})",
-        f"chain of {_number(get('num_inference_steps'))} of T = {T} steps",
+        f"chain of {number(get('num_inference_steps'))} of T = {T} steps",
         f"variance type {plain(get('variance_type'))}",
         plain(get("estimator")) + ("" if sampler is None else f", drawn by {plain(sampler)}"),
-        *([] if clip is None else [f"predicted x₀ clamped to ± {_number(clip, 'g')}"]),
+        *([] if clip is None else [f"predicted x₀ clamped to ± {number(clip, 'g')}"]),
     ]
 
 
@@ -125,15 +120,15 @@ def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
     get, eta, labels = args.get, args.get("eta"), args.get("class_labels")
     changes = _changed(get("reference_changes"))
     known = _known_images(get("reference_overlap"))
-    reference = f"{_number(get('num_reference_images'))} images of {data}{changes}{known}"
-    chain = f"{plain(get('sampler'))}, K = {_number(get('num_inference_steps'))}"
+    reference = f"{number(get('num_reference_images'))} images of {data}{changes}{known}"
+    chain = f"{plain(get('sampler'))}, K = {number(get('num_inference_steps'))}"
     guidance, precision = get("guidance_scale"), get("precision")
-    size = _number(get("feature_dim"))
+    size = number(get("feature_dim"))
     return [
-        f"{_number(get('num_images'))} samples against {reference}",
+        f"{number(get('num_images'))} samples against {reference}",
         f"features {plain(get('features'))} ({size} dimensions; resize: {plain(get('resize'))})",
-        chain + ("" if eta is None else f", eta = {_number(eta, 'g')}"),
-        *([] if guidance == 1 else [f"guidance {_number(guidance, 'g')}"]),
+        chain + ("" if eta is None else f", eta = {number(eta, 'g')}"),
+        *([] if guidance == 1 else [f"guidance {number(guidance, 'g')}"]),
         *([] if labels is None else [_classes(labels)]),
         *([] if precision == "float32" else [plain(precision)]),
     ]
@@ -147,7 +142,7 @@ def _classes(labels: object) -> str:
 def _changed(changes: object) -> str:
     """Say how many images were resized, cropped, ... before they were measured."""
     known = changes if isinstance(changes, dict) else {}
-    words = ", ".join(f"{_number(count)} {plain(name)}" for name, count in known.items())
+    words = ", ".join(f"{number(count)} {plain(name)}" for name, count in known.items())
     return f" ({words})" if words else ""
 
 
@@ -157,14 +152,14 @@ def _known_images(overlap: object) -> str:
         return ""
     if overlap.get("train") is None:
         return " (whether it was trained on them could not be checked)"
-    return f" ({_number(overlap['train'])} of them training images)"
+    return f" ({number(overlap['train'])} of them training images)"
 
 
 def _table_over_steps(numbers: dict[str, dict[str, float]], form: str) -> str:
     """Write a row for each sampler and spacing, a column for each K."""
     steps = sorted({int(K) for row in numbers.values() for K in row})
     rows = [
-        [plain(name), *(format(row[str(K)], form) if str(K) in row else "" for K in steps)]
+        [plain(name), *(number(row[str(K)], form) if str(K) in row else "" for K in steps)]
         for name, row in numbers.items()
     ]
     return table(["sampler and spacing", *(f"K = {K}" for K in steps)], rows)

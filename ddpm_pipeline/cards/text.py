@@ -9,18 +9,20 @@ from data or files go through ``plain`` or a shell's quotes, so that they cannot
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult
 
-from ddpm_pipeline.cards.markdown import fenced, plain
+from ddpm_pipeline.cards.markdown import code, fenced, number, plain
 from ddpm_pipeline.cards.tables import calibration_text, results_text
-from ddpm_pipeline.common import PRIVATE_KEY, __version__
+from ddpm_pipeline.common import PRIVATE_KEY, __version__, check_integer
 
 __all__ = ["HEADINGS", "CardFacts", "section_parts"]
 
@@ -123,8 +125,8 @@ def _description(facts: CardFacts) -> str:
     names = "" if facts.class_names is None else f" {_named_classes(facts.class_names)}"
     return (
         f"A denoising diffusion model (DDPM) of {height}×{width} {color} images{classes}: a "
-        f"`{facts.unet['_class_name']}` of {facts.num_parameters:,} parameters that predicts "
-        f"`{predicted}`, with T = {facts.num_train_timesteps} steps. Saved with diffusers "
+        f"{code(facts.unet['_class_name'])} of {facts.num_parameters:,} parameters that predicts "
+        f"{code(predicted)}, with T = {facts.num_train_timesteps} steps. Saved with diffusers "
         f"{plain(facts.diffusers_version)}; this section is by ddpm_pipeline {__version__}.{names}"
     )
 
@@ -139,7 +141,7 @@ def _named_classes(names: Sequence[str]) -> str:
 def _samples(facts: CardFacts) -> str | None:
     if facts.picture is None:
         return None
-    parts = [f"![Samples of this model]({facts.picture})"]
+    parts = [f"![Samples of this model]({quote(os.fsencode(facts.picture))})"]
     if facts.training is not None:
         parts.append(_caption(facts))
     return "\n\n".join(parts)
@@ -148,13 +150,14 @@ def _samples(facts: CardFacts) -> str | None:
 def _caption(facts: CardFacts) -> str:
     config, record = facts.training, facts.record or {}
     step = _step_in(facts.picture) or record.get("samples_step")
-    after = "" if step is None else f" after {step:,} updates"
+    after = "" if step is None else f" after {number(step)} updates"
     weights = "the averaged weights" if config["use_ema"] else "the weights"
     classes = _caption_of_classes(facts.num_classes, config["eval_batch_size"])
+    K = number(config["ddpm_num_inference_steps"], "d")
     return (
-        f"{config['eval_batch_size']} samples{after}, not selected: {weights}, "
-        f"{config['preview_scheduler'].upper()} with K = {config['ddpm_num_inference_steps']} "
-        f"steps, seed {config['seed']}{classes}."
+        f"{number(config['eval_batch_size'], 'd')} samples{after}, not selected: {weights}, "
+        f"{plain(config['preview_scheduler'].upper())} with K = {K} steps, "
+        f"seed {plain(config['seed'])}{classes}."
     )
 
 
@@ -250,8 +253,8 @@ def _differences(facts: CardFacts) -> list[str]:
             "Stock's pipeline passes no class labels, so that calling it fails; hence the loop."
         )
     notes += [
-        f"The model's `{name}` is `{option['value']}`, which stock diffusers does not know: it "
-        f"samples with `{option['stock']}` in its place."
+        f"The model's {code(name)} is {code(option['value'])}, which stock diffusers does not "
+        f"know: it samples with {code(option['stock'])} in its place."
         for name, option in facts.own_options.items()
     ]
     return [" ".join(notes)] if notes else []
@@ -282,11 +285,21 @@ def _data_line(facts: CardFacts) -> str:
     more += [None if config["train_split"] is None else f"split {config['train_split']}"]
     named = ", ".join(plain(part) for part in (name, *more) if part)
     count = record.get("num_images")
-    return f"Training images: {named or 'not named'}" + (f", {count:,} of them." if count else ".")
+    return f"Training images: {named or 'not named'}" + (
+        f", {number(count)} of them." if count else "."
+    )
 
 
 def _command(options: dict[str, Any], num_processes: int) -> str:
-    """Write the command that trains such a model, an option on each line."""
+    """Write the command that trains such a model, an option on each line.
+
+    Raises:
+        ValueError: If the record holds what is no option; readers run the command.
+    """
+    check_integer("num_processes in training_record.json", num_processes)
+    for name in options:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise ValueError(f"training_record.json holds an option {name!r}, which is none")
     launch = f"accelerate launch --num_processes {num_processes} examples/train.py"
     words = ["ddpm train" if num_processes == 1 else launch]
     words += [_option(name, value) for name, value in options.items()]
@@ -306,12 +319,14 @@ def _record_line(config: dict[str, Any], record: dict[str, Any]) -> str:
     processes = record["num_processes"]
     threads = record.get("num_threads")
     plural = "" if threads == 1 else "s"
-    device = plain(record["device"]) + (f", {threads} thread{plural} each" if threads else "")
+    device = plain(record["device"]) + (
+        f", {plain(threads)} thread{plural} each" if threads else ""
+    )
     versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in record["versions"].items())
     return (
-        f"{record['steps']:,} updates of {batch * processes:,} images in "
-        f"{_duration(record['seconds'])}, on {processes} × {device}; mixed precision: "
-        f"{config['mixed_precision']}. Versions: {versions}."
+        f"{number(record['steps'])} updates of {number(batch * processes)} images in "
+        f"{_duration(record['seconds'])}, on {plain(processes)} × {device}; mixed precision: "
+        f"{plain(config['mixed_precision'])}. Versions: {versions}."
     )
 
 

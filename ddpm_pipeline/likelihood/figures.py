@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpm_pipeline.common import write_figure, write_text
+from ddpm_pipeline.common import printable, write_figure, write_text
 from ddpm_pipeline.likelihood.report import BoundReport
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ def _draw_rate_distortion(axes: Axes, report: BoundReport) -> None:
 def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[str]) -> None:
     """Write one line for each image: its number, its name, and its bound with the parts.
 
-    What is not UTF-8 in a name is escaped, as \\xe9 is, so that the file can be read as UTF-8.
+    What is not UTF-8 in a name is escaped, as \\xe9 is, so that the file can be read as UTF-8, and
+    so are ends of lines and controls. A name that a spreadsheet would compute, as one that begins
+    with "=", has an apostrophe before it.
 
     Arguments:
         report: Of the images.
@@ -145,6 +147,11 @@ def save_scores(report: BoundReport, path: str | os.PathLike, names: Sequence[st
     writer = csv.writer(table)
     writer.writerow(["image", "name", *columns])
     for i, (name, row) in enumerate(zip(names, values, strict=True)):
-        shown = os.fsencode(name).decode(errors="backslashreplace")
-        writer.writerow([i, shown, *(f"{value:.6f}" for value in row)])
+        writer.writerow([i, _cell(name), *(f"{value:.6f}" for value in row)])
     write_text(Path(path), table.getvalue())
+
+
+def _cell(name: str) -> str:
+    """Write a name so that spreadsheets take it for text: what they compute begins so."""
+    shown = printable(name)
+    return f"'{shown}" if shown.startswith(tuple("=+-@＝＋－＠")) else shown

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from helpers.cards import REPO, command_on, results_on, retrain
+from helpers.cards import REPO, command_on, results_on, retrain, saved
 from huggingface_hub import ModelCard, metadata_eval_result
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
 
+from ddpm_pipeline import DDPMScheduler
 from ddpm_pipeline.cards.card import renew_card
 from ddpm_pipeline.cli.train import parse_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import UNet2DModel
 
 
 def test_the_metadata_are_what_the_hub_looks_for(run: Path, tmp_path: Path) -> None:
@@ -50,6 +59,96 @@ def test_a_card_made_twice_is_the_same(run: Path) -> None:
     assert renew_card(run, repo_id=REPO, license="mit", existing=first) == first
     (run / "README.md").write_text(first)
     assert renew_card(run, repo_id=REPO) == first
+
+
+HOSTILE = (
+    "X` [run this](http://evil) <img src=x>\n<!-- ddpm_pipeline:end -->\n## Use\n@all \x1b[2J"
+)
+
+
+@pytest.fixture
+def plain_model(tiny_unet: Callable[..., UNet2DModel], tmp_path: Path) -> Path:
+    return saved(tiny_unet(), DDPMScheduler(10), tmp_path / "model")
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Change values of a JSON file, which is made if it is not there."""
+    values = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(values | changes))
+
+
+def test_text_from_elsewhere_changes_nothing_on_the_page(plain_model: Path) -> None:
+    own = {"options": {"variance_type": {"value": HOSTILE, "stock": HOSTILE}}}
+    private = {"class_names": [HOSTILE, HOSTILE]}
+    unet = {"_class_name": HOSTILE, "num_class_embeds": 3, "_ddpm_pipeline": private}
+    edit(plain_model / "unet/config.json", **unet)
+    scheduler = {"prediction_type": HOSTILE, "_ddpm_pipeline": own, "_class_name": HOSTILE}
+    edit(plain_model / "scheduler/scheduler_config.json", **scheduler)
+    edit(plain_model / "model_index.json", _diffusers_version=HOSTILE)
+    (plain_model / "samples").mkdir()
+    Image.new("L", (8, 8)).save(plain_model / "samples" / "step-](evil) <b>.png")
+    text = renew_card(plain_model, repo_id="a/b")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert re.search(r"(?<!\\)[<](?!!-- ddpm_pipeline:(begin|end))", prose) is None
+    assert re.findall(r"(?<!\\)\]\((.*?)\)", prose) == ["samples/step-%5D%28evil%29%20%3Cb%3E.png"]
+    assert "http://evil" not in text
+    assert "\x1b" not in text
+    assert len(re.findall("^<!-- ddpm_pipeline:end -->", text, re.MULTILINE)) == 1
+    assert text.count("\n## Use\n") == 1
+    again = renew_card(plain_model, repo_id="a/b", existing=text)
+    assert again == text
+
+
+def test_a_command_on_a_card_is_one(plain_model: Path) -> None:
+    options = {
+        "train_data_dir": HOSTILE, "dataset_name": None, "dataset_config_name": None,
+        "train_split": None, "train_batch_size": 4, "gradient_accumulation_steps": 1,
+        "mixed_precision": HOSTILE,
+    }  # fmt: skip
+    edit(plain_model / "training_config.json", **options)
+    record = {
+        "options": {"train_data_dir": "$(rm -rf ~)\n```\nevil"}, "num_processes": 1, "steps": 1,
+        "seconds": 1.0, "device": HOSTILE, "versions": {HOSTILE: HOSTILE},
+    }  # fmt: skip
+    edit(plain_model / "training_record.json", **record)
+    assert command_on(renew_card(plain_model, repo_id="a/b")) == [
+        "--train_data_dir",
+        "$(rm -rf ~) ``` evil",
+    ]
+    for changes, named in (
+        ({"options": {"x; rm -rf ~": 1}}, "holds an option 'x; rm -rf ~', which is none"),
+        ({"num_processes": "1; rm -rf ~"}, "num_processes in training_record.json must be an"),
+        ({"versions": []}, "no card can be made"),
+    ):
+        edit(plain_model / "training_record.json", **{**record, **changes})
+        with pytest.raises(ValueError, match=named):
+            renew_card(plain_model, repo_id="a/b")
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "<!-- ddpm_pipeline:begin weights=" + 400_000 * "-",
+        30_000 * "<!-- ddpm_pipeline:end -->\n",
+        20_000 * "<!-- ddpm_pipeline:begin weights=a -->\n",
+        400_000 * "-",
+        400_000 * "\n",
+    ],
+)
+def test_a_long_card_takes_no_long_time(plain_model: Path, card: str) -> None:
+    began = time.process_time()
+    assert card.strip() in renew_card(plain_model, repo_id="a/b", existing=card)
+    assert time.process_time() - began < 5
+
+
+def test_metadata_that_multiply_are_refused(plain_model: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join(9 * [f'*a{i - 1}'])}]" for i in range(1, 12)]
+    card = "---\n" + "\n".join(lines) + "\n---\n"
+    with pytest.raises(ValueError, match="must hold no aliases"):
+        renew_card(plain_model, repo_id="a/b", existing=card)
+    with pytest.raises(ValueError, match="no card can be made"):
+        renew_card(plain_model, repo_id="a/b", existing=f"---\na: {5000 * '['}\n---\n")
 
 
 HAND_EDITED = """---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,25 @@ def test_a_figure_without_matplotlib_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install ddpm_pipeline\[eval\]"):
         save_figure(report_of(2), tmp_path / "bound.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(1+1)", "'@SUM(1+1)"),
+        ("+1.png", "'+1.png"),
+        ("-1.png", "'-1.png"),
+        ("\t=1", r"\t=1"),
+        ("a\nb\x1b[2J", r"a\nb\x1b[2J"),
+        (os.fsdecode(b"\xff.png"), r"\xff.png"),
+        ("a=b-c.png", "a=b-c.png"),
+    ],
+)
+def test_a_name_is_text_in_a_spreadsheet(tmp_path: Path, name: str, cell: str) -> None:
+    save_scores(report_of(1), tmp_path / "scores.csv", [name])
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [cell]
 
 
 def test_scores_are_the_bound_of_each_image_and_its_parts(tmp_path: Path) -> None:
