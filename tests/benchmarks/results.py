@@ -27,7 +27,7 @@ PACKAGES = ("torch", "diffusers", "accelerate")
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Quality of training": ("recipes", "time_to_quality", "bound_training"),
-    "Quality of few steps": ("calibrated_distance", "calibrated_bound"),
+    "Quality of few steps": ("few_steps", "calibrated_distance", "calibrated_bound"),
     "Speed": (
         "scheduler_step",
         "training_speed",

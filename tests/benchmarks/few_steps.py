@@ -1,0 +1,128 @@
+"""Fréchet distance over calls of the network: our solver on calibrated steps beside stock's.
+
+    python tests/benchmarks/few_steps.py \
+        --data fashion-mnist/ --features features/ --output runs/few_steps
+
+Models are trained first, by ``ddpm train`` with these options and else its defaults, and then
+calibrated on test images. Every scheduler gets the same network and the same starting noise.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import diffusers
+from calibrated_distance import calibration_of
+from results import record
+from trained_models import arguments, make_judge, open_model, train_recipe
+
+from ddpm_pipeline import Calibration, DDPMPipeline
+from ddpm_pipeline.common import write_json
+
+STEPS = 1500
+MODELS = {
+    "v": "",
+    "ε": "--prediction_type epsilon --ddpm_beta_schedule linear",
+}
+OURS = "ours: multistep, optimal_samples"
+STOCK = {
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "DPM-Solver++ 2M": ("DPMSolverMultistepScheduler", {}),
+    "DPM-Solver++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "DEIS": ("DEISMultistepScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+}
+
+Row = tuple[str | int | float, ...]
+
+
+def calibrated(folder: Path, data: str) -> Calibration:
+    """The calibration of a model, which is kept beside it."""
+    path = folder / "few_steps_calibration.json"
+    if not path.exists():
+        found = calibration_of(open_model(folder), data)
+        write_json(path, found.to_dict())
+    return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def pipeline(folder: Path, data: str, sampler: str) -> DDPMPipeline:
+    """The model with a sampler: ours on calibrated steps, or stock's on trailing ones."""
+    pipe = open_model(folder)
+    if sampler == OURS:
+        found = calibrated(folder, data)
+        pipe.scheduler = pipe.scheduler.with_calibration(
+            found, variance_type="fixed_small", timestep_spacing="optimal_samples"
+        )
+        pipe.scheduler.set_solver("multistep")
+        return pipe
+    name, options = STOCK[sampler]
+    config = {**pipe.scheduler.config, "timestep_spacing": "trailing", **options}
+    pipe.scheduler = getattr(diffusers, name).from_config(config)
+    return pipe
+
+
+def steps_of(sampler: str, calls: int) -> int:
+    """How many steps a sampler takes with so many calls: Heun's take two, but the last."""
+    return (calls + 1) // 2 if sampler == "Heun" else calls
+
+
+def report(rows: list[Row], num_images: int) -> None:
+    record(
+        "few_steps",
+        title="Few calls of the network",
+        command="python tests/benchmarks/few_steps.py --data fashion-mnist/ "
+        "--features features/ --output runs/few_steps",
+        text=f"Models of {STEPS:,} updates on Fashion-MNIST by `ddpm train` with its defaults (v: "
+        "cosine β, zero terminal SNR) or `--prediction_type epsilon --ddpm_beta_schedule linear` "
+        f"(ε). Fréchet distance of {num_images:,} images of the same noise after so many calls of "
+        "the network, in bf16. Stock's schedulers are on `trailing` steps; ours is solver "
+        '"multistep" with `timestep_spacing="optimal_samples"`, by a calibration with 10,000 '
+        "forwards on test images. `--calls` and `--samplers` measure some of the rows.",
+        columns=("model", "sampler", "calls", "distance", "÷ best of stock"),
+        rows=with_ratios(rows),
+    )
+
+
+def with_ratios(rows: list[Row]) -> list[Row]:
+    """The rows in order, each with its distance over that of the best stock scheduler."""
+    best: dict[tuple, float] = {}
+    for model, sampler, calls, distance in rows:
+        if sampler != OURS:
+            best[model, calls] = min(best.get((model, calls), distance), distance)
+    return [
+        (*row, row[3] / best[row[0], row[2]] if (row[0], row[2]) in best else "")
+        for row in sorted(rows, key=lambda row: (row[0], row[2], row[3]))
+    ]
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0], num_images=1024)
+    parser.add_argument("--calls", type=int, nargs="+", default=[3, 4, 5, 6, 8, 10, 15, 25, 50])
+    parser.add_argument("--samplers", nargs="+", default=[OURS, *STOCK])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    options = parser.parse_args()
+    judge = make_judge(options.features, options.data, options.num_images)
+    kept = options.output / "few_steps.jsonl"
+    for model in options.models:
+        folder = train_recipe(options.output, options.data, MODELS[model], steps=STEPS)
+        for sampler in options.samplers:
+            pipe = pipeline(folder, options.data, sampler)
+            for calls in options.calls:
+                distance = judge.distance(pipe, steps_of(sampler, calls))
+                row = json.dumps([model, sampler, calls, distance])
+                print(row, flush=True)
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(row + "\n")
+                report(rows_of(kept), options.num_images)
+
+
+def rows_of(kept: Path) -> list[Row]:
+    """What was measured so far, by this run and others."""
+    return [tuple(json.loads(line)) for line in kept.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()
