@@ -197,7 +197,7 @@ def read_record(text: str) -> dict[str, Hashes]:
     try:
         files = json.loads(text)["files"]
         return {name: Hashes(**hashes) for name, hashes in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

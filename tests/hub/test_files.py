@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_pipeline.hub.files import checked_contents, model_files
+from ddpm_pipeline.hub.files import checked_contents, model_files, read_record
 
 
 def test_a_model_is_its_parts_and_what_was_measured(tmp_path: Path) -> None:
@@ -68,3 +68,8 @@ def test_contents_are_files_and_no_pickles(tmp_path: Path) -> None:
         checked_contents(tmp_path, ["b.CKPT"])
     with pytest.raises(FileNotFoundError, match=r"there is no file 'b\.json' in"):
         checked_contents(tmp_path, ["a.json", "b.json"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"files": {"a": 1}}', "{" * 10])
+def test_a_record_that_is_none_is_empty(text: str) -> None:
+    assert read_record(text) == {}
