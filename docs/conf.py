@@ -80,13 +80,14 @@ def escape_stars(*arguments: object) -> None:
     lines[:] = [star.sub(lambda m: m[1] or r", \*", line) for line in lines]
 
 
-def link_to_contributing(app: Sphinx, name: str, source: list[str]) -> None:  # noqa: ARG001
-    """Lead to the copy of CONTRIBUTING.md among the pages; the repository's site has none."""
-    source[0] = source[0].replace("](../CONTRIBUTING.md", "](contributing.md")
+def link_to_copies(app: Sphinx, name: str, source: list[str]) -> None:  # noqa: ARG001
+    """Lead to the copies of CONTRIBUTING.md and SECURITY.md among the pages."""
+    for page in ("CONTRIBUTING", "SECURITY"):
+        source[0] = source[0].replace(f"](../{page}.md", f"]({page.lower()}.md")
 
 
 def setup(app: Sphinx) -> None:
     """Register with Sphinx what is above."""
     app.add_html_math_renderer("mathml", (render_inline, None), (render_block, None))
     app.connect("autodoc-process-docstring", escape_stars)
-    app.connect("source-read", link_to_contributing)
+    app.connect("source-read", link_to_copies)

@@ -21,6 +21,7 @@ import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
+from safetensors import SafetensorError
 
 from ddpm_pipeline.cards.index import renew_index
 from ddpm_pipeline.cards.markdown import plain
@@ -30,6 +31,7 @@ from ddpm_pipeline.cards.text import HEADINGS, CardFacts, section_parts
 __all__ = ["card_picture", "renew_card"]
 
 
+_DAMAGE = (LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 _TAGS = ("diffusers", "ddpm_pipeline", "ddpm", TASK)
 _BEGIN = re.compile(r"^<!-- ddpm_pipeline:begin weights=(\S*+).*-->[ \t]*$", re.MULTILINE)
 _END = re.compile(r"^<!-- ddpm_pipeline:end -->[ \t]*$", re.MULTILINE)
@@ -70,7 +72,7 @@ def renew_card(
     folder = Path(folder)
     try:
         return _renewed(folder, repo_id, existing, license, data, tags)
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except _DAMAGE as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"no card can be made of the files in {str(folder)!r}, one of which is damaged: {said}"

@@ -105,7 +105,7 @@ def _check_object(path: Path, begin: str) -> None:
     """Refuse a file that holds no object of JSON."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:  # of JSON, or of the encoding
+    except (ValueError, RecursionError) as error:  # of JSON, of the encoding, of the depth
         raise ValueError(f"{begin} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{begin} holds no object of JSON")

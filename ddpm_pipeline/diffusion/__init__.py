@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         DECODERS,
         LEARNED_VARIANCES,
         MAX_ORDER,
+        MAX_TIMESTEPS,
         MULTISTEP_KINDS,
         PROCESS_VARIANCES,
         SPACINGS,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         check_eta,
         check_loss,
         check_num_steps,
+        check_num_train_timesteps,
     )
     from ddpm_pipeline.diffusion.costs import (
         PRICED_VARIANCES,
@@ -115,9 +117,10 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "bound_terms": "bits_per_dim decoder_nats prior_nats transition_nats",
         "choices": (
-            "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MAX_ORDER MULTISTEP_KINDS "
-            "MultistepKind PROCESS_VARIANCES PredictionType ProcessVariance SPACINGS "
-            "TimestepSamplerName VARIANCE_TYPES VarianceType check_eta check_loss check_num_steps"
+            "DECODERS Decoder LEARNED_VARIANCES Loss LossWeighting MAX_ORDER MAX_TIMESTEPS "
+            "MULTISTEP_KINDS MultistepKind PROCESS_VARIANCES PredictionType ProcessVariance "
+            "SPACINGS TimestepSamplerName VARIANCE_TYPES VarianceType check_eta check_loss "
+            "check_num_steps check_num_train_timesteps"
         ),
         "costs": (
             "PRICED_VARIANCES gaussian_rate linear_error lost_variance_costs move_costs "

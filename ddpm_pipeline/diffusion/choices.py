@@ -16,6 +16,7 @@ __all__ = [
     "LOSSES",
     "LOSS_WEIGHTINGS",
     "MAX_ORDER",
+    "MAX_TIMESTEPS",
     "MULTISTEP_KINDS",
     "PREDICTION_TYPES",
     "PROCESS_VARIANCES",
@@ -34,7 +35,12 @@ __all__ = [
     "check_eta",
     "check_loss",
     "check_num_steps",
+    "check_num_train_timesteps",
 ]
+
+MAX_TIMESTEPS = 100_000
+"""The largest T: a hundred times what models are trained with. Tables of ten million steps take
+minutes and gigabytes, and a model's config may come from anywhere."""
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "mean"]
 PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
@@ -130,3 +136,12 @@ def check_eta(eta: float) -> None:
     """
     if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise ValueError(f"eta must be a number in [0, 1], got {eta!r}")
+
+
+def check_num_train_timesteps(T: object) -> None:
+    """Refuse a T that no schedule can have.
+
+    Raises:
+        ValueError: If it is not from 1 to MAX_TIMESTEPS.
+    """
+    check_integer("num_train_timesteps", T, most=MAX_TIMESTEPS)

@@ -82,7 +82,8 @@ def load_features(source: str | Path, device: torch.device | str = "cpu") -> Fea
     Arguments:
         source: "inception"; a .py file that defines ``feature_extractor() -> torch.nn.Module``; a
             directory that `SmallFeatures.save_pretrained` wrote; the directory or the Hub name of
-            a vision model of transformers.
+            a vision model of transformers, whose weights are safetensors. Code that comes with a
+            model is never run; a .py file is, as it is the caller's own.
         device: Where the network is put.
     Raises:
         ImportError: If the library it needs is not installed; names what to install.
@@ -163,7 +164,9 @@ def _from_transformers(name: str) -> FeatureExtractor:
             f"features={name!r} needs transformers: pip install ddpm_pipeline[eval]"
         ) from error
     try:
-        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
+        model, loading = AutoModel.from_pretrained(
+            name, output_loading_info=True, trust_remote_code=False, use_safetensors=True
+        )
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -16,6 +16,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 
 from ddpm_pipeline.hub.errors import HubError, causes, explained, is_of_the_hub, is_transient
 from ddpm_pipeline.hub.requests import PAUSES, REQUEST_TIMEOUT, time_limit
@@ -76,7 +77,10 @@ def load(ask: Callable[[], T], name: str, options: Mapping[str, Any]) -> T:
 
 def _is_damage(error: Exception, name: str) -> bool:
     """Tell whether files in a folder here are at fault, of which errors speak in code's words."""
-    kinds = (KeyError, TypeError, AttributeError, RuntimeError)
+    kinds = (
+        LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, AssertionError,
+        SafetensorError,
+    )  # fmt: skip
     return _is_here(name) and (type(error) is OSError or isinstance(error, kinds))
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
 from ddpm_pipeline.common import utf8_alias, written_aside
@@ -36,8 +36,9 @@ from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
 from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
-from ddpm_pipeline.pipelines.fitting import check_network, check_whole, usable_scheduler
+from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
+from ddpm_pipeline.pipelines.model_folder import CheckedDownloads, load_checked
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
 from ddpm_pipeline.schedulers import Solver
 
@@ -47,7 +48,7 @@ Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
-class DDPMPipeline(DiffusionPipeline):
+class DDPMPipeline(CheckedDownloads):
     r"""Unconditional or class-conditional image generation with a U-Net in pixel space.
 
     Arguments:
@@ -267,10 +268,7 @@ class DDPMPipeline(DiffusionPipeline):
         name = os.fspath(pretrained_model_name_or_path)
         ask = super().from_pretrained
         with utf8_alias(name) as found:
-            pipe = load(partial(ask, found, **kwargs), name, kwargs)
-        if kwargs.get("device_map") is None:  # one may leave weights on the disk
-            check_whole(pipe.unet, name)
-        return pipe
+            return load(partial(load_checked, ask, found, name, kwargs), name, kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: object) -> None:
         """Save so that stock diffusers opens it; weights as safetensors, no local path inside.

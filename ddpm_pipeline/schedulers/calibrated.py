@@ -63,12 +63,12 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
             config, private = restored_config(config, kwargs, default_config(cls))
         scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
         if solver is None and "solver" in private:
-            solver = Solver(**private["solver"])
+            solver = _solver_of(private["solver"])
         if solver is not None:
             scheduler.set_solver(solver)
         if "calibration" in private:
             values = dict(private["calibration"])  # the config goes on to hold them
-            levels = values.pop("last_noise_levels")
+            levels = _number_of_levels(values.pop("last_noise_levels", None))
             scheduler.set_calibration(Calibration.from_dict(values), last_noise_levels=levels)
         return (scheduler, unused) if return_unused_kwargs else scheduler
 
@@ -213,3 +213,26 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
     def _tabulate(self) -> None:
         """Make the tables that follow from the solver and the calibration anew."""
         raise NotImplementedError
+
+
+def _solver_of(values: dict[str, Any]) -> Solver:
+    """Make the solver that a config keeps.
+
+    Raises:
+        ValueError: If it keeps none.
+    """
+    try:
+        return Solver(**values)
+    except TypeError as error:
+        raise ValueError(f"the solver in the scheduler's config is none: {error}") from error
+
+
+def _number_of_levels(levels: object) -> float:
+    """Give last_noise_levels of a config back.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    if isinstance(levels, bool) or not isinstance(levels, int | float):
+        raise ValueError(f"last_noise_levels must be a number above 0, got {levels!r}")
+    return levels

@@ -11,6 +11,7 @@ again. In JSON a table is a text of numbers, in as many digits as give every bit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.diffusion import DECODER_RATIOS, NoiseSchedule
-from ddpm_pipeline.schedulers.choices import VarianceEstimate
+from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.diffusion import DECODER_RATIOS, MAX_TIMESTEPS, NoiseSchedule
+from ddpm_pipeline.schedulers.choices import VARIANCE_ESTIMATES, VarianceEstimate
 from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 __all__ = [
@@ -43,6 +45,8 @@ MEASURED_TABLES = (
 )
 _TABLES = (*MEASURED_TABLES[:-1], "x_0_variance")
 OPTIONAL_TABLES = ("decoder_cost", "wiener_error")
+_OF_EITHER_SIGN = ("decoder", "decoder_cost")  # nats of densities
+_LONGEST_SIDE = 1_000_000
 # So many values of alpha_bar tell schedules apart.
 _FINGERPRINTS = 16
 
@@ -106,12 +110,36 @@ class Calibration:
                     f"{name} must be float64 of shape {(*rows, len(self))}, got {table.dtype} of "
                     f"shape {(*table.shape,)}"
                 )
+            _check_values(name, table)
+        self._check_numbers()
         if len(self.decoder) not in (0, len(DECODER_RATIOS)):
             raise ValueError(
                 f"decoder must have {len(DECODER_RATIOS)} or no rows, got {len(self.decoder)}"
             )
         if len(self.decoder) and self.decoder_cost is None:
             raise ValueError("decoder_cost must be a table unless decoder has no rows, got None")
+
+    def _check_numbers(self) -> None:
+        """Refuse what is no number, no count or no name where one must be."""
+        count = min(_FINGERPRINTS, len(self))
+        if len(self.alpha_bar) != count or not all(_is_real(a, 0, 1) for a in self.alpha_bar):
+            raise ValueError(
+                f"alpha_bar must be {count} numbers from 0 to 1, got {self.alpha_bar!r:.200}"
+            )
+        for name in ("second_moment", "standard_error"):
+            if not _is_real(getattr(self, name), 0, math.inf):
+                raise ValueError(
+                    f"{name} must be a finite number of at least 0, got {getattr(self, name)!r}"
+                )
+        for name in ("num_images", "num_forwards"):
+            check_integer(name, getattr(self, name), least=0)
+        for side in self.image_shape:
+            check_integer("image_shape", side, most=_LONGEST_SIDE)
+        check_choice("estimate", self.estimate, VARIANCE_ESTIMATES)
+        if self.weights is not None and not all(
+            isinstance(word, str) for item in dict(self.weights).items() for word in item
+        ):
+            raise ValueError(f"weights must be hashes by precision, got {self.weights!r:.200}")
 
     def __len__(self) -> int:
         """T."""
@@ -168,6 +196,8 @@ class Calibration:
         Raises:
             ValueError: If a newer version of this package wrote it, or it is not a calibration.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a calibration must be an object, got {values!r:.100}")
         values = dict(values)
         version = values.pop("version", None)
         if version not in (_VERSION, _SPECTRAL_VERSION):
@@ -179,15 +209,20 @@ class Calibration:
             values["spectrum"] = None
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
+        if surplus := values.keys() - {field.name for field in fields(cls)}:
+            raise ValueError(f"the calibration has no {', '.join(sorted(surplus))}")
         for name in (*_TABLES, *OPTIONAL_TABLES):
-            values[name] = None if values[name] is None else _table(values[name])
+            is_left_out = name in OPTIONAL_TABLES and values[name] is None
+            values[name] = None if is_left_out else _table(name, values[name])
         if values["spectrum"] is not None:
             values["spectrum"] = MeasuredSpectrum.from_dict(values["spectrum"])
         T = len(values["x_0_error"])
-        decoder = [_table(row) for row in values["decoder"]]
+        decoder = [_table("decoder", row) for row in _list("decoder", values["decoder"])]
         values["decoder"] = torch.stack(decoder) if decoder else torch.zeros(0, T).double()
         for name in ("alpha_bar", "image_shape"):
-            values[name] = tuple(values[name])
+            values[name] = tuple(_list(name, values[name]))
+        if not isinstance(values["weights"], Mapping | None):
+            raise ValueError(f"weights must be an object or null, got {values['weights']!r:.100}")
         return cls(**values)
 
 
@@ -209,8 +244,43 @@ def _text(table: Tensor) -> str:
     return " ".join(map(repr, table.tolist()))
 
 
-def _table(text: str) -> Tensor:
-    return torch.tensor([float(number) for number in text.split()], dtype=torch.float64)
+def _table(name: str, text: object) -> Tensor:
+    """Read a table out of its text.
+
+    Raises:
+        ValueError: If it is none, or longer than any; names it.
+    """
+    words = text.split() if isinstance(text, str) else []
+    if not 1 <= len(words) <= MAX_TIMESTEPS:
+        raise ValueError(f"{name} must be a text of 1 to {MAX_TIMESTEPS:,} numbers")
+    try:
+        return torch.tensor([float(number) for number in words], dtype=torch.float64)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a text of numbers: {error}") from None
+
+
+def _list(name: str, values: object) -> list[Any]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{name} must be a list, got {values!r:.100}")
+    return list(values)
+
+
+def _is_real(value: object, least: float, most: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and least <= value <= most
+
+
+def _check_values(name: str, table: Tensor) -> None:
+    """Refuse a table with a value that no measurement gives.
+
+    Raises:
+        ValueError: If one is not finite, or below 0 where it is a mean of squares; names it.
+    """
+    least = -math.inf if name in _OF_EITHER_SIGN else 0.0
+    bad = table[~(table.isfinite() & (table >= least))]
+    if len(bad):
+        allowed = "finite" if least < 0 else "finite and at least 0"
+        raise ValueError(f"{name} must be {allowed}, got {bad[0].item()}")
 
 
 def schedule_fingerprint(schedule: NoiseSchedule) -> tuple[float, ...]:

@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 
 from ddpm_pipeline.common import PRIVATE_KEY, check_choice
-from ddpm_pipeline.diffusion import PROCESS_VARIANCES, SPACINGS, NoiseSchedule
+from ddpm_pipeline.diffusion import (
+    PROCESS_VARIANCES,
+    SPACINGS,
+    NoiseSchedule,
+    check_num_train_timesteps,
+)
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS
 
 __all__ = [
@@ -61,6 +66,7 @@ def build_schedule(
     trained_betas: np.ndarray | list[float] | None,
 ) -> NoiseSchedule:
     """Make the schedule that these config keys stand for."""
+    check_num_train_timesteps(T)
     for key, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
         if isinstance(beta, bool) or not isinstance(beta, Real):
             raise ValueError(f"{key} must be a number in (0, 1], got {beta!r}")
@@ -136,7 +142,7 @@ def restored_config(
         defaults: Of our own scheduler.
     """
     config = dict(config)
-    private = config.pop(PRIVATE_KEY, {})
+    private = _checked_private(config.pop(PRIVATE_KEY, {}))
     defaulted = config.get("_use_default_values", [])
     if {key for key in config if not key.startswith("_")} == defaults.keys():  # not another class
         defaulted = keys_at_default(config, defaults)
@@ -146,11 +152,43 @@ def restored_config(
         if value is not None and (new not in config or new in defaulted):
             restored[new] = value
     for key, option in private.get("options", {}).items():
+        _check_private_option(key, option)
         if key not in overrides and config.get(key) == option["stock"]:
             restored[key] = option["value"]
     if "_use_default_values" in config:  # diffusers drops the keys that it lists
         config["_use_default_values"] = [key for key in defaulted if key not in restored]
     return {**config, **restored}, private
+
+
+def _checked_private(private: object) -> dict[str, Any]:
+    """Refuse a private entry that we did not write.
+
+    Raises:
+        ValueError: If it is no object of objects.
+    """
+    values = private if isinstance(private, dict) else {"": private}
+    for name, value in values.items():
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"{PRIVATE_KEY} in the scheduler's config must hold objects, got {value!r:.100} "
+                f"as {name!r}"
+            )
+    return values
+
+
+def _check_private_option(key: str, option: object) -> None:
+    """Refuse a private option that is not one of ours, with its nearest in stock.
+
+    Raises:
+        ValueError: If it is not; a config must not change other keys behind their values.
+    """
+    known = STOCK_OPTIONS.get(key, {})
+    value = option.get("value") if isinstance(option, dict) else None
+    if not isinstance(value, str) or option != {"value": value, "stock": known.get(value)}:
+        raise ValueError(
+            f"{PRIVATE_KEY} in the scheduler's config may hold values of "
+            f"{', '.join(STOCK_OPTIONS)} that stock does not know, got {key!r}: {option!r:.100}"
+        )
 
 
 def keys_at_default(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:

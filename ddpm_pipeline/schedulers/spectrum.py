@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import check_integer
 from ddpm_pipeline.diffusion import (
+    NUM_KNOTS,
     ErrorSpectrum,
     FrequencyBasis,
     NoiseSchedule,
@@ -30,6 +32,7 @@ from ddpm_pipeline.diffusion import (
 __all__ = ["MeasuredSpectrum"]
 
 
+_LONGEST_SIDE = 16_384
 _DIGITS = {"channels": 12, "data_variance": 6, "log_ratio": 4, "standard_error": 2}
 
 
@@ -54,6 +57,8 @@ class MeasuredSpectrum:
     standard_error: Tensor
 
     def __post_init__(self) -> None:
+        for size in self.sizes:
+            check_integer("the spectrum's sizes", size, most=_LONGEST_SIDE)
         C, axes = len(self.channels), len(self.sizes)
         J = len(self.standard_error)
         shapes = {
@@ -71,6 +76,15 @@ class MeasuredSpectrum:
                 )
         if self.data_variance.ndim != 1 + axes or self.log_ratio.ndim != 2 + axes:
             raise ValueError(f"the spectrum's tables must have {axes} axes of bands")
+        for bands in (self.data_variance.shape[1:], self.log_ratio.shape[2:]):
+            if not all(1 <= count <= size for count, size in zip(bands, self.sizes, strict=True)):
+                raise ValueError(
+                    f"the spectrum must have from 1 to {self.sizes} bands, got {(*bands,)}"
+                )
+        if J != NUM_KNOTS or not (self.standard_error >= 0).all():
+            raise ValueError(
+                f"the spectrum's standard_error must be {NUM_KNOTS} numbers of at least 0, got {J}"
+            )
         if not (self.data_variance > 0).all():
             raise ValueError("the spectrum's data_variance must be above 0")
 
@@ -116,13 +130,20 @@ class MeasuredSpectrum:
         Raises:
             ValueError: If they are not those of a spectrum.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"the calibration's spectrum must be an object, got {values!r:.100}")
         if missing := {"sizes", *_DIGITS} - values.keys():
             raise ValueError(f"the calibration's spectrum lacks {', '.join(sorted(missing))}")
         tables = {}
         for name in _DIGITS:
-            numbers = [float(number) for number in values[name]["numbers"].split()]
-            table = torch.tensor(numbers, dtype=torch.float64)
-            tables[name] = table.reshape(values[name]["shape"])
+            try:
+                numbers = [float(number) for number in values[name]["numbers"].split()]
+                table = torch.tensor(numbers, dtype=torch.float64)
+                tables[name] = table.reshape(values[name]["shape"])
+            except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+                raise ValueError(f"the spectrum's {name} is damaged: {error}") from error
+        if not isinstance(values["sizes"], list):
+            raise ValueError(f"the spectrum's sizes must be a list, got {values['sizes']!r:.100}")
         return cls(sizes=tuple(values["sizes"]), **tables)
 
     def rounded(self) -> MeasuredSpectrum:

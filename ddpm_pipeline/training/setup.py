@@ -17,7 +17,7 @@ from ddpm_pipeline.diffusion import (
     TrainingObjective,
     loss_weights,
 )
-from ddpm_pipeline.networks import fresh_unet, unet_config
+from ddpm_pipeline.networks import check_network_config, fresh_unet, unet_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,7 @@ def _fitting_config(
             dropout=config.dropout,
         )
     given = _read_config(model, config.model_config_name_or_path)
+    check_network_config(given)
     given.pop(PRIVATE_KEY, None)  # facts of another model
     wanted = {
         "sample_size": config.resolution,
@@ -88,7 +89,10 @@ def _read_config(model: type[UNet2DModel], name_or_path: str) -> dict[str, Any]:
     """Read a UNet's config from a file, a folder, or a model of the Hub."""
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        given = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(given, dict):
+            raise ValueError(f"model_config_name_or_path={name_or_path!r} holds no object")
+        return given
     subfolder = "unet" if (path / "unet").is_dir() or not path.exists() else None
     return model.load_config(name_or_path, subfolder=subfolder)
 

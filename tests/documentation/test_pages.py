@@ -17,7 +17,12 @@ from package.test_imports import TABLE
 
 import ddpm_pipeline
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted(DOCS.glob("*.md")),
+]
 THE_PATH = ["get_started", "train", "measure", "calibration", "hub", "api", "design"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import cache
 
 import pytest
 import torch
@@ -73,6 +74,112 @@ def test_what_is_not_a_calibration_is_refused(
     values = full().to_dict()
     change(values)
     with pytest.raises(ValueError, match=message):
+        Calibration.from_dict(values)
+
+
+@cache
+def full_text() -> str:
+    return json.dumps(full().to_dict())
+
+
+def with_number(table: str, word: str) -> Callable[[dict], None]:
+    """Put a number into a table's text."""
+
+    def change(values: dict) -> None:
+        words = values[table].split()
+        values[table] = " ".join([words[0], word, *words[2:]])
+
+    return change
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "1e400"])
+@pytest.mark.parametrize(
+    "table", ["m", "m_standard_error", "x_0_error", "x_0_variance", "decoder_cost"]
+)
+def test_tables_are_finite(table: str, word: str) -> None:
+    values = json.loads(full_text())
+    with_number(table, word)(values)
+    with pytest.raises(ValueError, match=f"{table} must be finite"):
+        Calibration.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "m",
+        "m_standard_error",
+        "x_0_error",
+        "x_0_error_standard_error",
+        "x_0_variance",
+        "decoder_variance",
+        "wiener_error",
+    ],
+)
+def test_means_of_squares_are_not_below_zero(table: str) -> None:
+    values = json.loads(full_text())
+    with_number(table, "-1e-9")(values)
+    with pytest.raises(ValueError, match=f"{table} must be finite and at least 0, got -1e-09"):
+        Calibration.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"m": None}, "m must be a text"),
+        ({"m": 5}, "m must be a text"),
+        ({"m": ""}, "m must be a text"),
+        ({"m": "a b"}, "m must be a text of numbers"),
+        ({"m": "1 " * 100_001}, "m must be a text of 1 to 100,000 numbers"),
+        ({"decoder": 5}, "decoder must be a list"),
+        ({"decoder": [None] * 7}, "decoder must be a text"),
+        ({"alpha_bar": [0.5]}, "alpha_bar must be 16 numbers"),
+        ({"alpha_bar": [2.0] * 16}, "alpha_bar must be 16 numbers"),
+        ({"alpha_bar": None}, "alpha_bar must be a list"),
+        ({"second_moment": "x"}, "second_moment must be a finite number"),
+        ({"second_moment": -1.0}, "second_moment must be a finite number"),
+        ({"standard_error": None}, "standard_error must be a finite number"),
+        ({"standard_error": float("nan")}, "standard_error must be a finite number"),
+        ({"num_images": "evil"}, "num_images must be an integer"),
+        ({"num_forwards": -1}, "num_forwards must be an integer"),
+        ({"num_forwards": True}, "num_forwards must be an integer"),
+        ({"image_shape": [10**9]}, "image_shape must be an integer"),
+        ({"image_shape": 8}, "image_shape must be a list"),
+        ({"estimate": []}, "estimate must be one of"),
+        ({"weights": [1]}, "weights must be an object"),
+        ({"weights": {"float32": 1}}, "weights must be hashes"),
+        ({"more": 1}, "the calibration has no more"),
+        ({"spectrum": 5}, "spectrum must be an object"),
+        ({"x_0_error": True}, "x_0_error must be a text"),
+    ],
+)
+def test_every_field_is_what_it_says(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Calibration.from_dict({**json.loads(full_text()), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": 5}, "sizes must be a list"),
+        ({"sizes": [10**9, 8]}, "spectrum's sizes must be an integer"),
+        ({"sizes": [1, 1]}, "bands"),
+        ({"channels": {"shape": [1, 1], "numbers": "nan"}}, "channels must be finite"),
+        ({"channels": {"shape": [10**9], "numbers": "1"}}, "channels is damaged"),
+        ({"channels": "x"}, "channels is damaged"),
+        ({"log_ratio": {"shape": [1], "numbers": "x"}}, "log_ratio is damaged"),
+        ({"standard_error": {"shape": [1], "numbers": "0"}}, "log_ratio must be finite"),
+    ],
+)
+def test_a_spectrum_is_what_it_says(changes: dict[str, object], message: str) -> None:
+    values = json.loads(full_text())
+    values["spectrum"].update(changes)
+    with pytest.raises(ValueError, match=message):
+        Calibration.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, 5, [], "x"])
+def test_what_is_no_object_is_no_calibration(values: object) -> None:
+    with pytest.raises(ValueError, match="a calibration must be an object"):
         Calibration.from_dict(values)
 
 

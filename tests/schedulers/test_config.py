@@ -83,3 +83,37 @@ def test_attributes_are_answered_as_by_stock() -> None:
             _ = scheduler.no
         assert scheduler.init_noise_sigma == 1
         assert scheduler.scale_model_input(x_t, 0.0) is x_t
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        [1],
+        5,
+        None,
+        {"options": 5},
+        {"options": {"num_train_timesteps": {"stock": 10, "value": 77}}},
+        {"options": {"clip_sample": {"stock": True, "value": False}}},
+        {"options": {"variance_type": {"stock": "fixed_small", "value": "fixed_large"}}},
+        {"options": {"variance_type": {"stock": "fixed_large", "value": "analytic"}}},
+        {"options": {"variance_type": {"stock": "fixed_small"}}},
+        {"options": {"variance_type": ["analytic"]}},
+        {"solver": {"name": "os.system"}},
+        {"solver": {"evil": 1}},
+        {"solver": 3},
+        {"calibration": {}},
+        {"calibration": {"last_noise_levels": "2"}},
+        {"calibration": {"last_noise_levels": 2.0}},
+        {"calibration": 5},
+    ],
+)
+def test_a_private_entry_sets_what_is_ours_and_nothing_else(private: object) -> None:
+    config = {**DDPMScheduler(10).config, "_ddpm_pipeline": private}
+    with pytest.raises(ValueError, match=r"_ddpm_pipeline|solver|calibration|last_noise_levels"):
+        DDPMScheduler.from_config(config)
+
+
+def test_more_timesteps_than_any_model_has_are_refused_at_once() -> None:
+    for options in ({}, {"beta_schedule": "squaredcos_cap_v2"}):
+        with pytest.raises(ValueError, match="num_train_timesteps must be an integer from 1 to"):
+            DDPMScheduler(10**7, **options)

@@ -21,6 +21,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
 from ddpm_pipeline.common import check_output_folder, written_aside
+from ddpm_pipeline.networks import check_network_config
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.setup import make_scheduler, make_unet
@@ -30,6 +31,8 @@ from ddpm_pipeline.training.storage.checkpoints import (
     newest_checkpoint,
     read_state,
 )
+from ddpm_pipeline.training.storage.identity import saved_identity
+from ddpm_pipeline.training.storage.manifests import STATE_NAME, damage_named
 from ddpm_pipeline.training.unfinished import check_has_checkpoint, is_checkpoint
 
 if TYPE_CHECKING:
@@ -76,11 +79,17 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
     path = _find(Path(folder), step)
     check_whole(path)
     state = read_state(path)
-    config = TrainingConfig.from_dict(state["identity"]["config"])
-    weights, decay = load_file(path / "model.safetensors"), state["best_decay"]
+    with damage_named(path, STATE_NAME):
+        config = TrainingConfig.from_dict(saved_identity(state, path)["config"])
+        decay = state["best_decay"]
+    with damage_named(path, "model.safetensors"):
+        weights = load_file(path / "model.safetensors")
     if decay is not None:
-        weights |= load_file(path / f"average-{decay}.safetensors")
-    unet = network_of(state.get("unet") or _config_of(config, weights), weights)
+        name = f"average-{decay}.safetensors"
+        with damage_named(path, name):
+            weights |= load_file(path / name)
+    with damage_named(path, STATE_NAME):
+        unet = network_of(state.get("unet") or _config_of(config, weights), weights)
     pipeline = DDPMPipeline(unet.eval(), make_scheduler(config))
     return CheckpointModel(pipeline, path, state["step"], decay, config)
 
@@ -140,6 +149,7 @@ def _config_of(config: TrainingConfig, weights: Mapping[str, Tensor]) -> Mapping
 
 def network_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet2DModel:
     """Make a network of these weights on the CPU, in plain memory order."""
+    check_network_config(config)
     with torch.device("meta"):
         unet = UNet2DModel.from_config(config)
     copies = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}

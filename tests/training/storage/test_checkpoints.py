@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from helpers.manifests import sealed
 
 from ddpm_pipeline.training.storage.checkpoints import (
     Checkpoint,
@@ -63,12 +63,7 @@ def damage_missing(path: Path) -> None:
 def resealed(state: object, path: Path) -> None:
     """Put another state into a checkpoint, with a manifest that fits it."""
     (path / "state.json").write_text(json.dumps(state))
-    entries = {
-        file.name: {"size": file.stat().st_size, "sha256": sha256(file.read_bytes()).hexdigest()}
-        for file in path.iterdir()
-        if file.name != "manifest.json"
-    }
-    (path / "manifest.json").write_text(json.dumps(entries))
+    sealed(path)
 
 
 def damage_manifest(path: Path) -> None:
