@@ -214,8 +214,13 @@ def test_a_command_goes_on(saved: Path, same_bits: Callable[..., bool], name: st
         now = recipes.go_on_with_command(saved, name)
     # From the start it would be 40 images with 4 forwards each, or 200 forwards and the strip.
     assert sum(counted) < {"bound": 160, "calibrate": 200}[name]
-    same_bits(now, EXPECTED[f"command_{name}"])
-    assert_close(now, EXPECTED[f"command_{name}"], rel=1e-3)
+    expected = dict(EXPECTED[f"command_{name}"])
+    if name == "bound":  # b3da084 kept no hashes of training images, which is said today
+        (warning,) = now.pop("warnings")
+        assert "could not be checked whether the model was trained on these images" in warning
+        assert expected.pop("warnings") == []
+    same_bits(now, expected)
+    assert_close(now, expected, rel=1e-3)
 
 
 # Images and features.
@@ -280,10 +285,14 @@ def test_an_image_cache_is_written_as_it_was(saved: Path, tmp_path: Path) -> Non
         progress=False,
     )
     (entry,) = (saved / "image_cache").glob("*/")
-    files = sorted(path.name for path in entry.iterdir())
-    assert sorted(path.name for path in (tmp_path / "new" / entry.name).iterdir()) == files
-    for name in files:
-        assert (tmp_path / "new" / entry.name / name).read_bytes() == (entry / name).read_bytes()
+    assert {path.name for path in entry.iterdir()} == {"header.json", "pixels.u8"}
+    new = tmp_path / "new" / entry.name
+    assert (new / "pixels.u8").read_bytes() == (entry / "pixels.u8").read_bytes()
+    written, expected = (
+        json.loads(json.loads((folder / "header.json").read_text())["header"])
+        for folder in (new, entry)
+    )
+    assert written.items() >= expected.items()
 
 
 def test_features_are_what_they_were(saved: Path, same_bits: Callable[..., bool]) -> None:
