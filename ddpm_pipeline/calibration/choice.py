@@ -9,8 +9,9 @@ the model samples with, unless Fréchet distances were measured and another row 
 2. as good for DDIM: its spacing is for stock schedulers the one that they have now, or the row
    "ddim" of its spacing is not above that of the model's at any K.
 
-Of several such rows it takes the one whose distances have the least geometric mean. Options that
-the user gave are taken as they are.
+Of several such rows it takes the one whose distances have the least geometric mean. A model that
+was saved with a solver keeps all: no row of the table is drawn by it. Options that the user gave
+are taken as they are.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def _best_for_images(
     scheduler: DDPMScheduler, distances: Distances, spacings: Sequence[str]
 ) -> dict[str, str]:
     """Find the variance and spacing that drew better images than the model's own; {} if none."""
+    if scheduler.solver.name != "ddpm":
+        return {}
     own_variance = scheduler.variance_type.removesuffix("_log")
     own = distances.get(f"{own_variance} {scheduler.timestep_spacing}")
     if own is None:

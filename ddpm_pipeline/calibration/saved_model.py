@@ -186,7 +186,11 @@ def _described(config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData) -> 
 
 
 def _analytic_scheduler(pipe: DDPMPipeline) -> DDPMScheduler:
-    """Give the model's scheduler, with analytic variances unless they are learned."""
+    """Give the model's scheduler, with analytic variances unless they are learned.
+
+    Its steps are DDPM's whatever the model was saved with, so that every row of the table is drawn
+    as it is called.
+    """
     scheduler = pipe.scheduler
     if not isinstance(scheduler, DDPMScheduler):
         raise ValueError(
@@ -194,7 +198,7 @@ def _analytic_scheduler(pipe: DDPMPipeline) -> DDPMScheduler:
         )
     is_learned = scheduler.variance_type in LEARNED_VARIANCES
     options = {} if is_learned else {"variance_type": "analytic"}
-    return DDPMScheduler.from_config(scheduler.config, **options)
+    return DDPMScheduler.from_config(scheduler.config, solver="ddpm", **options)
 
 
 def _check_features(config: CalibrateConfig, scheduler: DDPMScheduler) -> None:

@@ -112,6 +112,19 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
     assert strip.shape == (6 * 10, 11 * 10)
 
 
+def test_rows_are_those_of_their_names_for_a_model_with_a_solver(saved: Path) -> None:
+    rows = {"samplers": ("fixed_small", "analytic", "ddim"), "spacings": ("trailing", "optimal")}
+    options = {"features": str(saved / "means.py"), "num_images": 20, **rows}
+    plain = calibrate_saved_model(config(saved, save=False, **options))
+    pipe = DDPMPipeline.from_pretrained(saved / "model")
+    pipe.scheduler.set_solver("multistep", order=3)
+    pipe.save_pretrained(saved / "model")
+    report = calibrate_saved_model(config(saved, **options))
+    assert report.frechet_distance == plain.frechet_distance
+    kept = DDPMPipeline.from_pretrained(saved / "model").scheduler
+    assert (kept.solver, kept.timestep_spacing) == (pipe.scheduler.solver, "trailing")
+
+
 def test_a_model_samples_with_the_spectral_variance_if_asked_to(saved: Path) -> None:
     report = calibrate_saved_model(config(saved, variance_type="spectral", num_forwards=200))
     for spacing in ("linspace", "trailing", "optimal"):
