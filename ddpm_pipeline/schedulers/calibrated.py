@@ -81,12 +81,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: If a value is not allowed, or the order is above the length of the chain.
         """
-        before, self.solver = self.solver, Solver.of(solver, **options)
-        try:
-            self._tabulate()
-        except ValueError:
-            self.solver = before
-            raise
+        self._change(solver=Solver.of(solver, **options))
         self._register_extras()
 
     def set_calibration(
@@ -110,9 +105,8 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
             raise ValueError(f"last_noise_levels must be above 0, got {last_noise_levels}")
         if calibration is not None:
             calibration.check_schedule(self.schedule)
-        self.calibration, self.last_noise_levels = calibration, last_noise_levels
+        self._change(calibration=calibration, last_noise_levels=last_noise_levels)
         self._register_extras()
-        self._tabulate()
 
     def with_calibration(
         self, calibration: Calibration, *, last_noise_levels: float = 2.0, **options: object
@@ -209,6 +203,21 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         public, private = private_config(options, calibration=entry, solver=solver)
         if private or PRIVATE_KEY in self.config:
             self.register_to_config(**public, **{PRIVATE_KEY: private})
+
+    @property
+    def _own_eta(self) -> float | None:
+        """The eta of the solver's own steps, None for DDPM's."""
+        return 0.0 if self.solver.name == "ddim" else None
+
+    def _change(self, **attributes: object) -> None:
+        """Set attributes and the tables that follow from them; all, or none where that fails."""
+        before = vars(self).copy()
+        vars(self).update(attributes)
+        try:
+            self._tabulate()
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def _tabulate(self) -> None:
         """Make the tables that follow from the solver and the calibration anew."""

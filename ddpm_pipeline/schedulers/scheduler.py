@@ -146,8 +146,7 @@ class DDPMScheduler(NoisingScheduler):
                 "pass exactly one of num_inference_steps and timesteps, got "
                 f"num_inference_steps={num_inference_steps} and timesteps={timesteps}"
             )
-        self.custom_timesteps = timesteps is not None
-        if self.custom_timesteps:
+        if timesteps is not None:
             chain = check_chain(timesteps, len(self))
         else:
             chain = timesteps_of(
@@ -159,19 +158,18 @@ class DDPMScheduler(NoisingScheduler):
                 steps_offset=self.config.steps_offset,
                 solver=self.solver,
             ).tolist()
-        self.num_inference_steps = len(chain)
         self._use_chain(chain, device)
+        self.custom_timesteps = timesteps is not None
+        self.num_inference_steps = len(chain)
 
     def _use_chain(self, chain: Sequence[int], device: str | torch.device | None = None) -> None:
-        self.timesteps, self._chain = torch.tensor(chain).to(device), Chain(chain, len(self))
-        self._tabulate()
+        self._change(timesteps=torch.tensor(chain).to(device), _chain=Chain(chain, len(self)))
 
     def _tabulate(self) -> None:
         """Make the solver's steps now, so that none waits; those of other eta when asked for."""
         self._history: History | None = None
         self._walked: WalkedChain | None = None
         self._drawn: DrawnChain | None = None
-        self._own_eta = 0.0 if self.solver.name == "ddim" else None
         if self.solver.is_multistep:
             if self.solver.name != "spectral" or self.has_spectrum:
                 self._walked_chain()

@@ -271,6 +271,25 @@ def test_solvers_that_cannot_be_are_refused(name: str, options: dict, message: s
     assert scheduler.step(noise(), scheduler.timesteps[0], noise()).prev_sample.isfinite().all()
 
 
+def test_what_is_refused_changes_nothing() -> None:
+    ddim = DDPMScheduler(clip_sample=False)
+    ddim.set_solver("ddim")
+    ddim.set_timesteps(2)
+    expected = walk(ddim, noise())
+    with pytest.raises(ValueError, match="order of solver must be at most K = 2, got 3"):
+        ddim.set_solver("multistep", order=3)
+    assert torch.equal(walk(ddim, noise()), expected)
+    third, config = multistep(10, order=3), multistep(10, order=3).config
+    expected = walk(third, noise())
+    for chain in ({"num_inference_steps": 2}, {"timesteps": [9, 5]}):
+        with pytest.raises(ValueError, match="order of solver must be at most K = 2, got 3"):
+            third.set_timesteps(**chain)
+        assert (len(third.timesteps), third.num_inference_steps) == (10, 10)
+        assert not third.custom_timesteps
+        assert torch.equal(walk(third, noise()), expected)
+    assert third.config == config
+
+
 def test_bh1_is_refused_where_it_has_no_limit() -> None:
     config = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
     with pytest.raises(ValueError, match="kind must be 'bh2' for a chain that starts at zero"):
