@@ -184,7 +184,7 @@ class BoundEstimator:
         There are equally many parts on every process, so that the last may be empty.
         """
         rank, world = self.processes
-        mine = torch.arange(rank, count, world)
+        mine = torch.arange(count)[rank::world]
         calls = -(-len(mine) // self.batch_size)
         most = -(-math.ceil(count / world) // self.batch_size)
         parts = mine.tensor_split(calls) if calls else ()

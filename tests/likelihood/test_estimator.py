@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -20,16 +21,29 @@ from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 T = 20
 
 
+class OneOfSeveral(NamedTuple):
+    """One process's accelerator, whose sums stay its own."""
+
+    process_index: int
+    num_processes: int
+
+    def reduce(self, values: Tensor, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        return values
+
+
 def estimator(
     model: Callable[..., object],
     *,
     variance_type: str = "fixed_large",
     device: torch.device | str = "cpu",
     batch_size: int = 16,
+    steps: int = T,
+    accelerator: OneOfSeveral | None = None,
 ) -> BoundEstimator:
     schedule = DDPMScheduler(num_train_timesteps=T).schedule
     settings = BoundSettings(
-        chain=tuple(range(T - 1, -1, -1)),
+        chain=tuple(range(T - 1, T - 1 - steps, -1)),
         num_train_timesteps=T,
         dims=64,
         prediction_type="epsilon",
@@ -48,6 +62,7 @@ def estimator(
         sampler=make_transition_sampler("rate", schedule, settings.chain, 3),
         batch_size=batch_size,
         device=torch.device(device),
+        accelerator=accelerator,
     )
 
 
@@ -86,3 +101,31 @@ def test_no_number_depends_on_the_rows_of_a_call() -> None:
     squares = block.x_0.double().square().flatten(1).sum(1)
     prior = 0.5 * ((1 - var) * squares + 64 * (var - 1 - math.log(var)))
     torch.testing.assert_close(few.prior, prior, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, T])
+@pytest.mark.parametrize("examples", [1, 5])
+def test_the_shares_of_all_processes_are_the_whole(steps: int, examples: int) -> None:
+    """Also of more processes than there are rows, each of which calls the model as often."""
+    calls = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(t))
+        return x_t * 0.5
+
+    def sums(rank: int, world: int) -> Tensor:
+        accelerator = OneOfSeveral(rank, world)
+        block = Block(0, torch.linspace(-1, 1, examples * 64).reshape(-1, 1, 8, 8), None)
+        measure = estimator(model, batch_size=2, steps=steps, accelerator=accelerator)
+        return measure(block).flatten()
+
+    alone = sums(0, 1)
+    for world in (2, 4):
+        numbers_of_calls = set()
+        parts = []
+        for rank in range(world):
+            calls.clear()
+            parts.append(sums(rank, world))
+            numbers_of_calls.add(len(calls))
+        torch.testing.assert_close(sum(parts), alone)
+        assert len(numbers_of_calls) == 1
