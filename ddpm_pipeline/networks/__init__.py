@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.networks.capturing import capture_on_cuda
     from ddpm_pipeline.networks.classes import (
         check_asked_classes,
         check_trained,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "capturing": "capture_on_cuda",
         "classes": "check_asked_classes check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork compiles_for_cuda",
         "config_limits": "check_network_config",

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
+
+from ddpm_pipeline.networks.capturing import capture_on_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,20 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphedNetwork"]
 
-# Calls before a recording, in which libraries choose their kernels and get their workspaces.
-_WARM_UP = 3
-
 
 @dataclass(frozen=True, eq=False)
 class _Recording:
-    graph: torch.cuda.CUDAGraph
+    launch: Callable[[], None]
     inputs: list[Tensor]
     output: Tensor
 
     def __call__(self, inputs: list[Tensor]) -> Tensor:
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
-        self.graph.replay()
+        self.launch()
         return self.output.clone()
 
 
@@ -77,18 +75,13 @@ class GraphedNetwork:
             return self._recordings[shapes](inputs)
 
     def _record(self, inputs: list[Tensor]) -> _Recording:
-        held = [x.clone() for x in inputs]
-        before, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(before)
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):
-                self._output(held)
-        before.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Threads that pin memory meanwhile, such as those of loaders, are not recorded.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            output = self._output(held)
-        return _Recording(graph, held, output)
+        held, found = [x.clone() for x in inputs], []
+
+        def work() -> None:
+            found[:] = [self._output(held)]
+
+        launch = capture_on_cuda(work, inputs[0].device)
+        return _Recording(launch, held, *found)
 
     def _output(self, inputs: list[Tensor]) -> Tensor:
         image, t, *labels = inputs

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ddpm_pipeline.networks import capture_on_cuda
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -25,10 +27,7 @@ if TYPE_CHECKING:
 
     Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 
-__all__ = ["CapturedGradients", "capture_on_cuda"]
-
-
-_WARM_UPS = 3  # torch compiles, and its libraries choose and allocate, before the capture
+__all__ = ["CapturedGradients"]
 
 
 class CapturedGradients:
@@ -82,21 +81,3 @@ class CapturedGradients:
         gradients = torch.autograd.grad(loss, self._parameters)
         self._loss.copy_(loss.detach())
         torch._foreach_copy_(self._gradients, gradients)
-
-
-def capture_on_cuda(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Run some work until nothing about it changes, then capture it in a CUDA graph.
-
-    Other threads, which pin memory and write checkpoints, are not captured and do not fail it.
-    """
-    with torch.cuda.device(device):
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UPS):
-                work()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            work()
-    return graph.replay

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from unittest.mock import MagicMock
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,7 +25,7 @@ class StandIn:
 
     def replay(self) -> None:
         self.replays += 1
-        [recording] = [r for r in self.network._recordings.values() if r.graph is self]
+        [recording] = [r for r in self.network._recordings.values() if r.launch == self.replay]
         recording.output.copy_(self.network._output(recording.inputs))
 
 
@@ -35,23 +33,13 @@ class StandIn:
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     made: list[StandIn] = []
 
-    def graph() -> StandIn:
+    def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        assert device == CPU
         made.append(StandIn())
-        return made[-1]
+        work()
+        return made[-1].replay
 
-    @contextmanager
-    def recording(_: StandIn, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
-        yield
-
-    for name, stand_in in {
-        "CUDAGraph": graph,
-        "graph": recording,
-        "Stream": MagicMock,
-        "current_stream": MagicMock,
-        "stream": lambda _: nullcontext(),
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr("ddpm_pipeline.networks.graphs.capture_on_cuda", capture)
     return made
 
 
