@@ -109,15 +109,22 @@ class FastForward:
 
     @contextmanager
     def _settings(self, device: torch.device) -> Iterator[None]:
-        """Put the precision and the layers in force for a forward pass."""
+        """Put the precision and the layers in force for a forward pass.
+
+        A recorded call has its own precision inside a caller's autocast too: a graph would go on
+        reading the copies of the weights that autocast keeps, when they are freed.
+        """
+        if self._is_recorded:
+            on = self.dtype is not None
+            with torch.autocast(device.type, self.dtype, enabled=on, cache_enabled=False):
+                yield
+            return
         if self.dtype is None:
             yield
             return
         swap = self.cpu_layers is not None and device.type == "cpu"
         layers = self.cpu_layers.in_use() if swap else nullcontext()
-        # A graph would go on reading kept copies of the weights when they are freed.
-        cached = not self._is_recorded
-        with torch.autocast(device.type, dtype=self.dtype, cache_enabled=cached), layers:
+        with torch.autocast(device.type, dtype=self.dtype), layers:
             yield
 
     @property

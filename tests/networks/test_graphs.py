@@ -120,12 +120,21 @@ def test_only_gpus_have_graphs(tiny_unet: Callable[..., UNet2DModel]) -> None:
         pipe.optimize(cuda_graph=True)
 
 
-def test_weights_are_cast_inside_the_graph(tiny_unet: Callable[..., UNet2DModel]) -> None:
-    """Kept casts would be freed after the call, and the graph would go on reading them."""
-    seen, unet = [], tiny_unet()
-    unet.register_forward_hook(lambda *_: seen.append(torch.is_autocast_cache_enabled()))
-    forward = FastForward(GraphedNetwork(unet, unet), torch.bfloat16)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_graph_has_a_precision_and_casts_of_its_own(
+    tiny_unet: Callable[..., UNet2DModel], dtype: torch.dtype | None
+) -> None:
+    """Casts that autocast keeps are freed with its block, and the graph would read them on."""
+    unet, seen = tiny_unet(), []
+
+    def note(*_: object) -> None:
+        on = torch.is_autocast_enabled("cpu")
+        precision = torch.get_autocast_dtype("cpu") if on else None
+        seen.append((precision, torch.is_autocast_cache_enabled()))
+
+    unet.register_forward_hook(note)
+    forward = FastForward(GraphedNetwork(unet, unet), dtype)
     forward.network._record = lambda inputs: lambda _: forward.network._output(inputs)
-    with torch.no_grad(), forward.keeping_casts(CPU):
+    with torch.no_grad(), torch.autocast("cpu", torch.float16), forward.keeping_casts(CPU):
         forward(torch.randn(2, 1, 8, 8), torch.tensor(1))
-    assert seen == [False]
+    assert seen == [(dtype, False)]
