@@ -6,7 +6,7 @@
 A small network keeps its host busier than its GPU: some hundred kernels, of a few microseconds
 each, have to be launched one by one. A graph launches all of them together. It reads its inputs
 where they were when it was recorded and writes its output where it was then, so inputs are copied
-there, and the output is copied from there.
+there, and the output is copied from there. Calls of several threads or streams follow one another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ddpm_pipeline.networks.capturing import capture_on_cuda
@@ -32,12 +33,18 @@ class _Recording:
     launch: Callable[[], None]
     inputs: list[Tensor]
     output: Tensor
+    # When the output has been copied; another call may come on another stream.
+    is_read: torch.cuda.Event
 
     def __call__(self, inputs: list[Tensor]) -> Tensor:
+        stream = torch.cuda.current_stream(self.output.device)
+        stream.wait_event(self.is_read)
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
         self.launch()
-        return self.output.clone()
+        output = self.output.clone()
+        stream.record_event(self.is_read)
+        return output
 
 
 class GraphedNetwork:
@@ -81,7 +88,7 @@ class GraphedNetwork:
             found[:] = [self._output(held)]
 
         launch = capture_on_cuda(work, inputs[0].device)
-        return _Recording(launch, held, *found)
+        return _Recording(launch, held, *found, torch.cuda.Event())
 
     def _output(self, inputs: list[Tensor]) -> Tensor:
         image, t, *labels = inputs

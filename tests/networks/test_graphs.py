@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ class StandIn:
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     made: list[StandIn] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "Event", MagicMock)
 
     def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
         assert device == CPU
@@ -84,6 +87,33 @@ def test_an_output_stays_when_the_graph_is_replayed(
     kept = first.clone()
     called(network, graphs, image + 1, torch.tensor(1))
     assert torch.equal(first, kept)
+
+
+def test_streams_take_turns_at_a_graph(
+    tiny_unet: Callable[..., UNet2DModel], graphs: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU may begin a call on one stream before that of another stream is done."""
+    unet, order = tiny_unet(), []
+    network, inputs = GraphedNetwork(unet, unet), (torch.randn(2, 1, 8, 8), torch.tensor(1))
+    unet.register_forward_pre_hook(lambda *_: order.append("computes"))
+
+    def stream(name: str) -> MagicMock:
+        return MagicMock(
+            wait_event=lambda event: order.append((name, "waits", event)),
+            record_event=lambda event: order.append((name, "is done", event)),
+        )
+
+    called(network, graphs, *inputs)
+    order.clear()
+    for name in "ab":
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _, name=name: stream(name))
+        called(network, graphs, *inputs)
+    [recording] = network._recordings.values()
+    first, second = (
+        [(name, "waits", recording.is_read), "computes", (name, "is done", recording.is_read)]
+        for name in "ab"
+    )
+    assert order == first + second
 
 
 def test_weights_are_read_where_they_are_and_recorded_anew_when_moved(
