@@ -52,8 +52,19 @@ def test_what_tells_nothing_is_no_limit() -> None:
         def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
             return super().forward(x_t, t) * float(t[0])
 
+    class NeedsLabels(Chain):
+        def forward(self, x_t: Tensor, t: Tensor, class_labels: Tensor) -> Tensor:
+            return super().forward(x_t, t) + class_labels
+
+    class ChecksItsDevice(Chain):
+        def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+            if x_t.device.type not in ("cpu", "cuda"):
+                raise ValueError(x_t.device)
+            return super().forward(x_t, t)
+
     assert bytes_per_row(lambda x_t, _: x_t, (1, 2, 2)) is None
-    assert bytes_per_row(NeedsData(), (1, 2, 2)) is None
+    for network in (NeedsData(), NeedsLabels(), ChecksItsDevice()):
+        assert bytes_per_row(network, (1, 2, 2)) is None
 
 
 @pytest.mark.parametrize("kind", ["cpu", "mps"])
