@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved
+from ddpm_pipeline.diffusion.tensors import add_rows_
 
 __all__ = ["FrequencyBasis", "dct_matrix", "frequency_bands", "pool"]
 
@@ -54,16 +55,17 @@ def frequency_bands(n: int, count: int) -> Tensor:
 
 
 def pool(x: Tensor, bands: Sequence[Tensor]) -> Tensor:
-    """Sum over the frequencies of each band, along the last axes of x.
+    """Sum over the frequencies of each band, along the last axes of x; the same digits every time.
 
     Arguments:
         x: Shape (..., *sizes).
         bands: Of each of these axes, as ``frequency_bands`` gives them.
     """
     for axis, band in enumerate(bands, start=x.ndim - len(bands)):
-        shape = [*x.shape]
-        shape[axis] = int(band[-1]) + 1
-        x = x.new_zeros(shape).index_add_(axis, moved(band, x.device), x)
+        values = x.movedim(axis, 0)
+        sums = values.new_zeros(int(band[-1]) + 1, *values.shape[1:])
+        add_rows_(sums, moved(band, x.device), values)
+        x = sums.movedim(0, axis)
     return x
 
 

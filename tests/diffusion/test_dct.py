@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import scipy.fft
 import torch
+from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -79,6 +80,17 @@ def test_bands_are_runs_that_widen(n: int, count: int) -> None:
     assert (widths.diff() >= -1).all()
     assert widths[0] <= widths[-1]
     assert n > count or torch.equal(band, torch.arange(n))
+
+
+def test_pooling_on_a_gpu_has_an_order() -> None:
+    """The additions of index_add_ come in any order there, those of index_put_ are sorted."""
+    with stand_in_device(), DeviceCounts() as counts:
+        x = torch.zeros(3, 6, 7, device=DEVICE)
+        found = pool(x, [frequency_bands(6, 3), frequency_bands(7, 2)])
+    assert found.shape == (3, 3, 2)
+    assert counts.kernels["index_put_"] == 2
+    assert not counts.kernels["index_add_"]
+    assert not counts.waits
 
 
 def test_pooling_is_a_sum_over_the_cells_of_two_axes() -> None:
