@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ class SpectrumSums:
             residual: x_0 - x_0_hat, in the shape of x_0.
             t: Their timesteps, int64, shape (B,).
         """
-        images, errors = (_channelwise(x.shape[1:]).to_frequencies(x) for x in (x_0, residual))
+        images, errors = (_channelwise((*x.shape[1:],)).to_frequencies(x) for x in (x_0, residual))
         self.data += _products(images, _DATA_BANDS).sum(0).to(self.data)
         snr = schedule.snr(t)
         products = _products(errors, _ERROR_BANDS).to(self.errors)
@@ -129,7 +130,7 @@ def measured_spectrum(
     """
     count, image = moments.count.cpu().double(), moments.image.cpu().double()
     sums = SpectrumSums(*(value.cpu().double() for value in sums.tensors().values()))
-    mean = _channelwise(image.shape).to_frequencies(image[None] / count.sum())
+    mean = _channelwise((*image.shape,)).to_frequencies(image[None] / count.sum())
     covariance = sums.data / count.sum() - _products(mean, _DATA_BANDS)[0]
     channels = _decorrelating(sums.errors)
     shape, counts = image.shape, _counts(image.shape, _DATA_BANDS)
@@ -167,7 +168,9 @@ def _sizes(shape: Sequence[int], counts: Sequence[int]) -> Tensor:
     return pool(torch.ones(*shape[1:], dtype=torch.float64), _bands(shape, counts)).flatten()
 
 
-def _channelwise(shape: Sequence[int]) -> FrequencyBasis:
+@lru_cache(maxsize=4)
+def _channelwise(shape: tuple[int, ...]) -> FrequencyBasis:
+    """Give the basis of single channels, once for all batches: it keeps its matrices."""
     return FrequencyBasis(torch.eye(shape[0], dtype=torch.float64), (*shape[1:],))
 
 

@@ -15,6 +15,7 @@ from ddpm_pipeline import Calibration, DDPMScheduler, calibrate
 from ddpm_pipeline.calibration.moments import MomentSums
 from ddpm_pipeline.calibration.spectrum import SpectrumSums, has_spectrum, measured_spectrum
 from ddpm_pipeline.common.state_file import StateFile
+from ddpm_pipeline.diffusion import dct
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 
 CPU = torch.device("cpu")
@@ -76,6 +77,19 @@ def sums_of(x_0: Tensor, residual: Tensor, t: Tensor, schedule: NoiseSchedule) -
     sums = SpectrumSums.zeros(x_0.shape[1:], CPU)
     sums.add(schedule, x_0, residual, t)
     return sums
+
+
+def test_only_the_first_forward_makes_the_transforms_matrices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    make = dct.dct_matrix
+    monkeypatch.setattr(dct, "dct_matrix", lambda n: made.append(n) or make(n))
+    schedule, x_0 = NoiseSchedule.linear(10), torch.randn(4, 1, 11, 13)
+    sums = SpectrumSums.zeros((1, 11, 13), CPU)
+    for _ in range(3):
+        sums.add(schedule, x_0, x_0 / 2, torch.arange(4))
+    assert made == [11, 13]
 
 
 def test_sums_of_parts_add_up_to_that_of_the_whole() -> None:
