@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from ddpm_pipeline import Calibration, DDPMScheduler
 from ddpm_pipeline.diffusion import Components, final_error, linear_error
+from ddpm_pipeline.diffusion.spectral import NUM_KNOTS
 from ddpm_pipeline.schedulers import MeasuredSpectrum
 
 CONFIG = {"beta_schedule": "squaredcos_cap_v2", "clip_sample": False, "prediction_type": "sample"}
@@ -22,7 +23,7 @@ def calibration() -> Calibration:
     """Of a perfect network for Gaussian data of a falling spectrum."""
     schedule = DDPMScheduler(**CONFIG).schedule
     error = linear_error(schedule, float(VARIANCE.mean()))
-    ratio = torch.zeros(29, 1, 4, 4, dtype=torch.float64)
+    ratio = torch.zeros(NUM_KNOTS, 1, 4, 4, dtype=torch.float64)
     spectrum = MeasuredSpectrum(
         channels=torch.eye(1, dtype=torch.float64),
         sizes=(8, 8),
