@@ -99,7 +99,7 @@ class Call:
         if request.solver is not None:
             check_solver(scheduler, request.solver, request.eta)
             # The tables follow with the chain.
-            self._scheduler.solver = Solver.of(request.solver)
+            self._scheduler.solver = scheduler.solver.asked(request.solver)
         choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
 
     @property

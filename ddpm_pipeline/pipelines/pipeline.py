@@ -159,7 +159,8 @@ class DDPMPipeline(CheckedDownloads):
             eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
             noise: Standard normal noise to start from, (N, C, H, W), instead of what the generator
                 would draw first; a model without a sample_size takes the size from it.
-            solver: Name of a ``Solver``, or one; the scheduler's by default, but DDIM with eta.
+            solver: Name of a ``Solver``, or one; the scheduler's by default, but DDIM with eta. By
+                the name of the scheduler's own it has that one's options.
             callback_on_step_end: Called as f(pipe, step, t, tensors) after every step with the
                 tensors "image" (x_s) and, where the scheduler gives it, "pred_original_sample";
                 an "image" in the dict that it returns replaces x_s.

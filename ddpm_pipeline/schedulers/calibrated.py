@@ -56,14 +56,16 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Do as in diffusers; also restore what is our own and read the keys of diffusers 0.1.
 
-        ``solver`` is as for ``set_solver``; None keeps that of the config.
+        ``solver`` is as for ``set_solver``; None keeps that of the config, and its name keeps its
+        options.
         """
         private: dict[str, Any] = {}
         if isinstance(config, dict):
             config, private = restored_config(config, kwargs, default_config(cls))
         scheduler, unused = super().from_config(config, return_unused_kwargs=True, **kwargs)
-        if solver is None and "solver" in private:
-            solver = _solver_of(private["solver"])
+        if "solver" in private:
+            saved = Solver.from_dict(private["solver"])
+            solver = saved.asked(saved.name if solver is None else solver)
         if solver is not None:
             scheduler.set_solver(solver)
         if "calibration" in private:
@@ -78,6 +80,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Arguments:
             solver: "ddpm", "ddim", "multistep" or "spectral", or a ``Solver``.
             options: Of multistep: order, corrector and kind, as in ``Solver``; of spectral: order.
+                Those of a ``Solver`` that are not given stay.
         Raises:
             ValueError: If a value is not allowed, or the order is above the length of the chain.
         """
@@ -161,7 +164,7 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: If a value is not allowed, or what was measured does not tell the steps.
         """
-        solver = self.solver if solver is None else Solver.of(solver)
+        solver = self.solver if solver is None else self.solver.asked(solver)
         args = (self.calibration, self.schedule, K, "optimal_samples", self.variance_type)
         return timesteps_of(*args, solver=solver).tolist()
 
@@ -222,18 +225,6 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
     def _tabulate(self) -> None:
         """Make the tables that follow from the solver and the calibration anew."""
         raise NotImplementedError
-
-
-def _solver_of(values: dict[str, Any]) -> Solver:
-    """Make the solver that a config keeps.
-
-    Raises:
-        ValueError: If it keeps none.
-    """
-    try:
-        return Solver(**values)
-    except TypeError as error:
-        raise ValueError(f"the solver in the scheduler's config is none: {error}") from error
 
 
 def _number_of_levels(levels: object) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from ddpm_pipeline.common import check_choice, check_integer
@@ -77,24 +78,55 @@ class Solver:
         if self.order is not None:
             most = _DEFAULT_ORDER if self.name == "spectral" else MAX_ORDER
             check_integer("order of solver", self.order, most=most)
-        check_choice("corrector of solver", self.corrector, (True, False))
+        if not isinstance(self.corrector, bool):
+            raise ValueError(
+                f"corrector of solver must be one of True, False, got {self.corrector!r}"
+            )
         check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
         if self.num_inference_steps is not None:
             check_integer("num_inference_steps of solver", self.num_inference_steps)
-        order = None if self.name == "spectral" else self.order
-        if self.name != "multistep" and (order, self.corrector, self.kind) != (None, True, "bh2"):
+        if self.name != "multistep":
+            self._check_no_option_of_multistep()
+
+    def _check_no_option_of_multistep(self) -> None:
+        given = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in ("order", "corrector", "kind")
+            and getattr(self, field.name) != field.default
+        }
+        if self.name == "spectral":
+            given.pop("order", None)
+        if given:
             raise ValueError(
-                "order, corrector and kind of solver are for 'multistep' alone, got them for "
+                "order, corrector and kind of solver are for 'multistep' alone, got "
+                f"{', '.join(f'{name}={value!r}' for name, value in given.items())} for "
                 f"{self.name!r}; 'spectral' takes an order"
             )
 
     @classmethod
     def of(cls, solver: str | Solver, **options: object) -> Solver:
-        """Make a solver of its name and options, or give one back."""
-        if isinstance(solver, Solver) and not options:
-            return solver
-        name = solver.name if isinstance(solver, Solver) else solver
-        return cls(name, **options)
+        """Make a solver of its name and options, or of one with some options changed."""
+        return replace(solver, **options) if isinstance(solver, Solver) else cls(solver, **options)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Solver:
+        """Make the solver again of which ``to_dict`` gave these values.
+
+        Raises:
+            ValueError: If a newer version of this package wrote it, or it is not a solver.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(
+                f"the solver's options must be among {', '.join(known)}, got "
+                f"{', '.join(map(repr, unknown))}; a newer ddpm_pipeline may read it"
+            )
+        return cls(**values)
+
+    def asked(self, solver: str | Solver) -> Solver:
+        """Give the solver that is asked for; by its own name, this one with its options."""
+        return self if solver == self.name else Solver.of(solver)
 
     @property
     def is_multistep(self) -> bool:
@@ -114,5 +146,5 @@ class Solver:
         return self.order
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values, from which ``Solver`` makes it again."""
+        """Give it as JSON values, from which ``from_dict`` makes it again."""
         return asdict(self)

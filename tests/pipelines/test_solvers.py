@@ -32,6 +32,11 @@ def test_a_call_has_its_solver_and_the_pipeline_keeps_its_own(tiny_unet: object)
     assert np.array_equal(draw(pipe), multistep)
     assert np.array_equal(draw(pipe, solver="ddpm"), plain)
     assert np.array_equal(draw(pipe, eta=0.0), draw(pipe, solver="ddim"))
+    pipe.scheduler.set_solver("multistep", order=3)
+    third = draw(pipe)
+    assert np.array_equal(draw(pipe, solver="multistep"), third)
+    assert np.array_equal(draw(pipe, solver=Solver("multistep")), multistep)
+    assert not np.array_equal(third, multistep)
 
 
 def test_calls_that_take_turns_do_not_mix_their_histories(tiny_unet: object) -> None:
@@ -91,6 +96,8 @@ def test_sample_takes_what_the_model_was_saved_with_unless_told(model: str) -> N
     own = sampler(model, num_inference_steps=None)
     assert own.pipe.scheduler.solver == Solver("multistep", num_inference_steps=6)
     assert own.num_steps == 6
+    named = sampler(model, solver="multistep", num_inference_steps=None)
+    assert (named.pipe.scheduler.solver, named.num_steps) == (own.pipe.scheduler.solver, 6)
     assert sampler(model, num_inference_steps=3).num_steps == 3
     ddim = sampler(model, scheduler="ddim", num_inference_steps=None)
     assert type(ddim.pipe.scheduler) is DDIMScheduler

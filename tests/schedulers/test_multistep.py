@@ -247,6 +247,7 @@ def test_a_solver_is_saved_where_stock_neither_warns_nor_fails(
     back = DDPMScheduler.from_pretrained(tmp_path / "stock")
     assert back.solver == ours.solver == Solver("multistep", 3, corrector=False, kind="bh1")
     assert back.to_json_string() == ours.to_json_string()
+    assert DDPMScheduler.from_config(back.config, solver="multistep").solver == ours.solver
     assert DDPMScheduler.from_config(back.config, solver="ddpm").solver == Solver()
     assert DDPMScheduler.from_pretrained(tmp_path / "ours", solver="ddim").solver.name == "ddim"
 
@@ -259,7 +260,7 @@ def test_a_solver_is_saved_where_stock_neither_warns_nor_fails(
         ("multistep", {"order": 3}, "order of solver must be at most K = 2, got 3"),
         ("multistep", {"kind": "bh"}, "kind of solver must be one of bh1, bh2, got 'bh'"),
         ("multistep", {"corrector": 2}, "corrector of solver must be one of True, False, got 2"),
-        ("ddim", {"order": 2}, "are for 'multistep' alone, got them for 'ddim'"),
+        ("ddim", {"order": 2}, "are for 'multistep' alone, got order=2 for 'ddim'"),
     ],
 )
 def test_solvers_that_cannot_be_are_refused(name: str, options: dict, message: str) -> None:
