@@ -90,21 +90,25 @@ class WalkedChain:
         """Compute what the steps are made of, and refuse what cannot be stepped through."""
         raise NotImplementedError
 
-    def goes_on(self, t: int | Tensor, x_t: Tensor, history: History | None) -> History:
+    def goes_on(
+        self, t: int | Tensor, x_t: Tensor, history: History | None, chain: Tensor
+    ) -> History:
         """Give the walk that a step from t belongs to: the given one, or one that begins here.
 
         Arguments:
-            t: A timestep of the chain; one on another device is not read, and taken for the next
-                of the walk.
+            t: A timestep of the chain. On another device than the CPU an element of ``chain`` is
+                known by where it lies; any other is taken for the next of a walk, and read, for
+                which the host waits, where none goes on.
             x_t: The state at t.
             history: The walk so far; None for none.
+            chain: All timesteps in a tensor, int64, shape (K,).
         Raises:
             ValueError: If t is no timestep of the chain, or there is one for each example.
         """
-        place = self._place(t)
+        place = self._place(t, chain)
         if history is not None and place in (None, history.place) and history.fits(x_t):
             return history
-        place = place or 0
+        place = self._place(int(t), chain) if place is None else place
         return History(place, place)
 
     def move(self, history: History) -> ReverseMove:
@@ -130,8 +134,8 @@ class WalkedChain:
             return None
         return History(history.start, place, remembered)
 
-    def _place(self, t: int | Tensor) -> int | None:
-        """Find a timestep in the chain; None on another device than the CPU, which is not read."""
+    def _place(self, t: int | Tensor, chain: Tensor) -> int | None:
+        """Find a timestep in the chain without waiting for a device; None if that cannot be."""
         if isinstance(t, Tensor):
             if t.numel() != 1:
                 raise ValueError(
@@ -139,7 +143,8 @@ class WalkedChain:
                     f"got {t.numel()} of them"
                 )
             if t.device.type != "cpu":
-                return None
+                is_own = t.untyped_storage() is chain.untyped_storage()
+                return t.storage_offset() if is_own else None
             t = t.numpy().reshape(())[()]  # host memory, read without a dispatch
         place = self._places.get(t)
         if place is None:
@@ -159,14 +164,15 @@ class MultistepChain(WalkedChain):
     """
 
     def _prepare(self) -> None:
-        self._weights: dict[int, list[_Weights]] = {}
-        self._weights_from(0)
+        self._weights = {0: self._weights_from(0)}
 
     def step(
         self, history: History, x_0_hat: Tensor, x_t: Tensor
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end."""
-        weights = self._weights_from(history.start)[history.place - history.start]
+        if history.start not in self._weights:
+            self._weights[history.start] = self._weights_from(history.start)
+        weights = self._weights[history.start][history.place - history.start]
         predictions = (x_0_hat, *history.predictions)
         x_s = x_t * weights.from_x_t
         for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
@@ -174,18 +180,15 @@ class MultistepChain(WalkedChain):
         return x_s, self._after(history, predictions[: self._order])
 
     def _weights_from(self, start: int) -> list[_Weights]:
-        """Give the weights of all steps of a walk that begins at a place of the chain."""
-        if start not in self._weights:
-            chain = self._timesteps[start:]
-            moves = multistep_moves(
-                self._schedule,
-                chain,
-                order=min(self._order, len(chain)),
-                corrector=self._solver.corrector,
-                kind=self._solver.kind,
-            )
-            self._weights[start] = [
-                _Weights(float(m.from_x_t), [float(weight) for weight in m.from_x_0])
-                for m in moves
-            ]
-        return self._weights[start]
+        """Make the weights of all steps of a walk that begins at a place of the chain."""
+        chain = self._timesteps[start:]
+        moves = multistep_moves(
+            self._schedule,
+            chain,
+            order=min(self._order, len(chain)),
+            corrector=self._solver.corrector,
+            kind=self._solver.kind,
+        )
+        return [
+            _Weights(float(m.from_x_t), [float(weight) for weight in m.from_x_0]) for m in moves
+        ]

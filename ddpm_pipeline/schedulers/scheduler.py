@@ -34,11 +34,7 @@ from ddpm_pipeline.diffusion import (
     split_output,
 )
 from ddpm_pipeline.schedulers.calibration import needed_calibration
-from ddpm_pipeline.schedulers.chain import (
-    Chain,
-    check_timestep,
-    moves,
-)
+from ddpm_pipeline.schedulers.chain import Chain, check_timestep, moves
 from ddpm_pipeline.schedulers.choices import CALIBRATED_VARIANCES
 from ddpm_pipeline.schedulers.config import (
     UNCOMMON_SCHEDULES,
@@ -163,7 +159,8 @@ class DDPMScheduler(NoisingScheduler):
         self.num_inference_steps = len(chain)
 
     def _use_chain(self, chain: Sequence[int], device: str | torch.device | None = None) -> None:
-        self._change(timesteps=torch.tensor(chain).to(device), _chain=Chain(chain, len(self)))
+        steps, chain = torch.tensor(chain).to(device), Chain(chain, len(self))
+        self._change(timesteps=steps, _chain=chain, _chosen_timesteps=steps)
 
     def _tabulate(self) -> None:
         """Make the solver's steps now, so that none waits; those of other eta when asked for."""
@@ -266,7 +263,9 @@ class DDPMScheduler(NoisingScheduler):
         """Take the solver's step to x_s, without any device synchronisation.
 
         Steps of "multistep" build on one another, down ``timesteps`` and for one batch at a time;
-        a step that is not the next one, or of another shape, begins anew.
+        a step that is not the next one, or of another shape, begins anew. On a device that is
+        seen of elements of ``timesteps``. Any other t is read there, for which the host waits,
+        where a walk begins; all that follow are taken for the next, and ``set_timesteps`` ends it.
 
         Arguments:
             model_output: Output of the network, (B, C, *) or, for learned variances, (B, 2C, *).
@@ -288,9 +287,10 @@ class DDPMScheduler(NoisingScheduler):
         x_t = at_least_float32(sample)
         if eta is None and self.solver.is_multistep:
             walked = self._walked or self._walked_chain()
-            history = walked.goes_on(timestep, x_t, self._history)
+            history = walked.goes_on(timestep, x_t, self._history, self._chosen_timesteps)
             x_0_hat, _ = self._predict(walked.move(history), model_output, x_t)
             x_s, self._history = walked.step(history, x_0_hat, x_t)
+            x_0_hat = x_0_hat.clone()  # The walk remembers the other, whatever a caller does.
         else:
             eta = self._own_eta if eta is None else eta
             x_s, x_0_hat = self._draw(model_output, timestep, x_t, generator, eta)

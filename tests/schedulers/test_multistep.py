@@ -10,6 +10,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDPMPipeline as StockPipeline
+from helpers.device_counts import DEVICE, DeviceCounts
 from torch.testing import assert_close
 
 from ddpm_pipeline import DDPMScheduler
@@ -181,13 +182,50 @@ def test_a_step_never_waits_for_the_device(order: int) -> None:
     assert reads.names == []
 
 
-def test_timesteps_on_a_device_are_not_read_but_counted() -> None:
-    scheduler = multistep()
-    x = noise()
-    on_device = torch.tensor(7, device="meta")
+def walk_by(
+    scheduler: DDPMScheduler, x: Tensor, given: Sequence[Tensor], read: Sequence[Tensor]
+) -> Tensor:
+    """Step by timesteps whose values a network would read on their device."""
+    for t, value in zip(given, read, strict=True):
+        x = scheduler.step(network(x, value), t, x).prev_sample
+    return x
+
+
+def test_own_timesteps_on_a_device_are_known_without_being_read() -> None:
+    host, scheduler = multistep(order=3), multistep(order=3)
+    scheduler.set_timesteps(10, device=DEVICE)
+    own, x = scheduler.timesteps, noise()
+    whole, rest = walk(host, x), walk(host, x, host.timesteps[4:])
+    # There are no values on this device: reading one raises.
+    assert torch.equal(walk_by(scheduler, x, own[4:], host.timesteps[4:]), rest)
+    walk_by(scheduler, 2 * x, own[:5], host.timesteps[:5])  # a walk that is left
+    assert torch.equal(walk_by(scheduler, x, own, host.timesteps), whole)
+
+
+def test_other_timesteps_on_a_device_are_read_where_a_walk_begins() -> None:
+    host, scheduler = multistep(), multistep()
+    chain = [900, 500, 1, 0]
+    for each in (host, scheduler):
+        each.set_timesteps(timesteps=chain)
+    x, rest = noise(), host.timesteps[2:]
+    expected = walk(host, x, rest)
+    with DeviceCounts() as counts:  # which reads 1 everywhere
+        for _ in range(2):
+            found = walk_by(scheduler, x, torch.zeros(2, dtype=int, device=DEVICE), rest)
+            assert torch.equal(found, expected)
+        assert len(counts.waits) == 2
+        walk_by(scheduler, x, torch.zeros(1, dtype=int, device=DEVICE), rest[:1])
+    scheduler.set_timesteps(timesteps=chain)
+    assert torch.equal(walk(scheduler, x), walk(host, x))
+
+
+def test_a_prediction_that_a_caller_changes_stays_what_it_was_for_the_walk() -> None:
+    scheduler, x = multistep(order=3), noise()
     for t in scheduler.timesteps:
-        x = scheduler.step(network(x, t), on_device, x).prev_sample
-    assert torch.equal(x, walk(multistep(), noise()))
+        step = scheduler.step(network(x, t), t, x)
+        x = step.prev_sample
+        step.pred_original_sample.add_(1).div_(2)
+    assert torch.equal(x, walk(multistep(order=3), noise()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
