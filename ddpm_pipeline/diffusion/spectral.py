@@ -120,7 +120,11 @@ class ErrorSpectrum:
     def with_mean(self, mean: Tensor) -> ErrorSpectrum:
         """Give a spectrum of the same shape whose mean over k is a table, shape (T,)."""
         found = torch.cat([self.at(t).flatten(1).mean(1) for t in self.parts()])
-        factor = (mean / found).reshape(-1, *[1] * (self.ratios.ndim - 1))
+        return self.scaled(mean / found)
+
+    def scaled(self, factor: Tensor) -> ErrorSpectrum:
+        """Give the S_k(t) times a table of factors, shape (T,)."""
+        factor = factor.reshape(-1, *[1] * (self.ratios.ndim - 1))
         return replace(self, ratios=self.ratios * factor)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ErrorSpectrum:

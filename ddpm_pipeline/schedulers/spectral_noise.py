@@ -124,7 +124,8 @@ def spectral_noise(
     move, std = table.columns[:, : len(ReverseMove._fields)].unbind(1), table.columns[:, -2]
     share = 1.0 if eta is None else eta**2
     return SpectralNoise(
-        shape=spectrum.with_mean(torch.ones(chain.T, dtype=torch.float64)),
+        # Of mean 1: the mean of S_k is known, and no S_k is computed for it.
+        shape=spectrum.scaled(1 / calibration.x_0_error),
         lowest=share * posterior_variance(schedule, every_t, chain.landing),
         drawn=std.square(),
         exact=ReverseMove(*move).log_var.exp(),

@@ -15,6 +15,7 @@ from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from torch.testing import assert_close
 
 from ddpm_pipeline import DDPMScheduler
+from ddpm_pipeline.diffusion import ErrorSpectrum
 
 
 def seeded() -> torch.Generator:
@@ -147,6 +148,21 @@ def test_what_needs_a_spectrum_is_refused_without() -> None:
     scheduler, _ = coloured_scheduler()
     with pytest.raises(ValueError, match="must have 3 channels for variance_type 'spectral'"):
         scheduler.step(learned, 500, x)
+
+
+def test_a_chain_computes_the_spectrum_of_its_own_steps_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over all T timesteps it takes seconds on images of some size."""
+    scheduler, _ = coloured_scheduler()
+    scheduler.set_timesteps(5)
+    x, seen, at = torch.zeros(1, *SHAPE), [], ErrorSpectrum.at
+    scheduler.step(x, scheduler.timesteps[0], x)  # tabulates the spectrum, for all chains
+    monkeypatch.setattr(ErrorSpectrum, "at", lambda self, t: seen.extend(t) or at(self, t))
+    scheduler.set_timesteps(4)
+    for t in scheduler.timesteps:
+        scheduler.step(x, t, x)
+    assert seen == list(scheduler.timesteps[:-1])  # the step to the data draws nothing
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "spectral"])
