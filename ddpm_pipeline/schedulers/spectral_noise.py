@@ -27,6 +27,7 @@ from ddpm_pipeline.diffusion import (
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.chain import Chain, StepTable
 from ddpm_pipeline.schedulers.drawing import scaled_noise
+from ddpm_pipeline.schedulers.kept_tables import KeptTables
 from ddpm_pipeline.schedulers.spectral import error_spectrum
 
 __all__ = ["SpectralNoise", "spectral_noise"]
@@ -51,7 +52,7 @@ class SpectralNoise:
     drawn: Tensor
     exact: Tensor
     is_flat: Tensor
-    _stds: dict[tuple[int, _Place], Tensor] = field(init=False, repr=False, default_factory=dict)
+    _stds: KeptTables = field(init=False, repr=False, default_factory=KeptTables)
     _tables: dict[_Place, tuple[ErrorSpectrum, Tensor, Tensor]] = field(
         init=False, repr=False, default_factory=dict
     )
@@ -90,11 +91,12 @@ class SpectralNoise:
             shape, lowest, drawn = self._on(place)
             t = t.to(x.device).reshape(-1)
             return _std_at(shape, lowest, drawn, t)
-        key = (int(t), place)
-        if key not in self._stds:
-            std = _std_at(self.shape, self.lowest, self.drawn, torch.tensor([key[0]]))
-            self._stds[key] = moved(std[0].to(x.dtype), x.device)
-        return self._stds[key]
+        t = int(t)
+        return self._stds.get((t, place), lambda: (self._std_of(t, *place),))[0]
+
+    def _std_of(self, t: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        std = _std_at(self.shape, self.lowest, self.drawn, torch.tensor([t]))
+        return moved(std[0].to(dtype), device)
 
     def _on(self, place: _Place) -> tuple[ErrorSpectrum, Tensor, Tensor]:
         if place not in self._tables:

@@ -16,12 +16,12 @@ from ddpm_pipeline.diffusion import (
     ErrorSpectrum,
     NoiseSchedule,
     PredictionType,
-    SpectralStep,
     local_variances,
     spectral_step,
 )
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.choices import Solver
+from ddpm_pipeline.schedulers.kept_tables import KeptTables
 from ddpm_pipeline.schedulers.multistep import History, MultistepChain, WalkedChain
 from ddpm_pipeline.schedulers.spectral import error_spectrum, needed_spectrum
 
@@ -70,7 +70,7 @@ class SpectralChain(WalkedChain):
         super().__init__(schedule, prediction_type, timesteps, solver)
 
     def _prepare(self) -> None:
-        self._steps: dict[tuple[int, bool, torch.device, torch.dtype], SpectralStep] = {}
+        self._steps = KeptTables()
 
     def step(
         self, history: History, x_0_hat: Tensor, x_t: Tensor
@@ -89,12 +89,17 @@ class SpectralChain(WalkedChain):
             x_s.addcmul_(weight, value)
         return basis.to_pixels(x_s), self._after(history, now if self._order > 1 else ())
 
-    def _weights(self, place: int, goes_on: bool, x: Tensor) -> SpectralStep:
+    def _weights(self, place: int, goes_on: bool, x: Tensor) -> tuple[Tensor, ...]:
         key = (place, goes_on, x.device, x.dtype)
-        if key not in self._steps:
-            chain = [*self._timesteps, -1]
-            variance = local_variances(self._spectrum, torch.tensor(chain[place : place + 1]))[0]
-            last = chain[place - 1] if goes_on else None
-            step = spectral_step(self._schedule, *chain[place : place + 2], variance, last)
-            self._steps[key] = SpectralStep(*(moved(w.to(x.dtype), x.device) for w in step))
-        return self._steps[key]
+        return self._steps.get(key, lambda: self._weights_of(*key))
+
+    def _weights_of(
+        self, place: int, goes_on: bool, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """Compute the weights of a step: two for order 1, four for order 2."""
+        chain = [*self._timesteps, -1]
+        variance = local_variances(self._spectrum, torch.tensor(chain[place : place + 1]))[0]
+        last = chain[place - 1] if goes_on else None
+        step = spectral_step(self._schedule, *chain[place : place + 2], variance, last)
+        weights = step if step.from_last_x_t.any() else step[:2]
+        return tuple(moved(w.to(dtype), device) for w in weights)
