@@ -213,10 +213,10 @@ def _kept_scheduler(
     distances: dict[str, dict[int, float]],
 ) -> DDPMScheduler:
     """Give the scheduler that the model is saved with: its own, calibrated, and no worse."""
-    options = sampling_options(config, saved, distances)
-    kept = DDPMScheduler.from_config(saved.config, **options)
-    kept.set_calibration(calibration, last_noise_levels=saved.last_noise_levels)
-    return kept
+    options = {"variance_type": saved.variance_type, **sampling_options(config, saved, distances)}
+    return saved.with_calibration(
+        calibration, last_noise_levels=saved.last_noise_levels, **options
+    )
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:

@@ -27,7 +27,7 @@ from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
 from ddpm_pipeline.pipelines.room import filled_rows
-from ddpm_pipeline.schedulers import DDPMScheduler, Solver, standard_normal
+from ddpm_pipeline.schedulers import DDPMScheduler, Solver, needed_spectrum, standard_normal
 
 __all__ = [
     "MOST_CHANNELS",
@@ -157,8 +157,8 @@ def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | N
     """Refuse a solver for a scheduler that has no choice of them, or beside another's eta.
 
     Raises:
-        ValueError: If there is no such solver, the scheduler is not ours, or eta is given for
-            another solver than DDIM.
+        ValueError: If there is no such solver, the scheduler is not ours or lacks the spectrum
+            that the solver needs, or eta is given for another solver than DDIM.
     """
     name = Solver.of(solver).name
     if not isinstance(scheduler, DDPMScheduler):
@@ -168,6 +168,8 @@ def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | N
         )
     if eta is not None and name != "ddim":
         raise ValueError(f"eta is for solver 'ddim', got eta={eta} and solver={name!r}")
+    if name == "spectral":
+        needed_spectrum(scheduler.calibration, "solver 'spectral'")
 
 
 def choose_chain(

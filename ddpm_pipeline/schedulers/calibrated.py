@@ -27,7 +27,7 @@ from ddpm_pipeline.schedulers.config import (
     restored_config,
 )
 from ddpm_pipeline.schedulers.optimal import timesteps_of
-from ddpm_pipeline.schedulers.spectral import variance_spectrum
+from ddpm_pipeline.schedulers.spectral import needed_spectrum, variance_spectrum
 
 __all__ = ["CalibratedScheduler"]
 
@@ -82,7 +82,8 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
             options: Of multistep: order, corrector and kind, as in ``Solver``; of spectral: order.
                 Those of a ``Solver`` that are not given stay.
         Raises:
-            ValueError: If a value is not allowed, or the order is above the length of the chain.
+            ValueError: If a value is not allowed, the order is above the length of the chain, or
+                "spectral" is asked for beside a calibration without a spectrum.
         """
         self._change(solver=Solver.of(solver, **options))
         self._register_extras()
@@ -101,7 +102,8 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
                 no more than this many of 256 levels on average, above 0, unless the forward
                 process itself has more; the paper uses 1 or 2.
         Raises:
-            ValueError: If it was made for another T or noise schedule.
+            ValueError: If it was made for another T or noise schedule, or lacks the spectrum that
+                the variance type or the solver needs.
         Source: Bao et al. 2022 (arXiv:2201.06503), section 3.3 for the last noise.
         """
         if not last_noise_levels > 0:
@@ -123,7 +125,12 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: As ``set_calibration``, or if an option is not allowed.
         """
-        scheduler = self.from_config(self.config, **{"variance_type": "analytic", **options})
+        private = {k: v for k, v in self.config.get(PRIVATE_KEY, {}).items() if k != "calibration"}
+        config = {
+            **self.config,
+            PRIVATE_KEY: private,
+        }  # An option may not fit the old calibration.
+        scheduler = self.from_config(config, **{"variance_type": "analytic", **options})
         scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
         return scheduler
 
@@ -211,6 +218,16 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
     def _own_eta(self) -> float | None:
         """The eta of the solver's own steps, None for DDPM's."""
         return 0.0 if self.solver.name == "ddim" else None
+
+    def _spectral_calibration(self) -> Calibration | None:
+        """Give the calibration whose spectrum spreads the variances; None if none does.
+
+        Raises:
+            ValueError: If the variances are spectral, and there is no spectrum.
+        """
+        if self.variance_type != "spectral":
+            return None
+        return needed_spectrum(self.calibration, "variance_type 'spectral'")
 
     def _change(self, **attributes: object) -> None:
         """Set attributes and the tables that follow from them; all, or none where that fails."""

@@ -168,7 +168,7 @@ class DDPMScheduler(NoisingScheduler):
         self._walked: WalkedChain | None = None
         self._drawn: DrawnChain | None = None
         if self.solver.is_multistep:
-            if self.solver.name != "spectral" or self.has_spectrum:
+            if self.solver.name != "spectral" or self.calibration is not None:
                 self._walked_chain()
         elif not self.uses_calibration or self.calibration is not None:
             self._drawn_chain().table(self._own_eta)
@@ -185,7 +185,7 @@ class DDPMScheduler(NoisingScheduler):
                 self._process(self.variance_type),
                 self._chain,
                 last_noise_levels=self.last_noise_levels,
-                spectral=self.calibration if self.variance_type == "spectral" else None,
+                spectral=self._spectral_calibration(),
             )
         return self._drawn
 

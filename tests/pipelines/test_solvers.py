@@ -67,6 +67,8 @@ def test_what_contradicts_a_solver_is_refused(tiny_unet: object) -> None:
         ValueError, match="solver must be one of ddpm, ddim, multistep, spectral, got 'pndm"
     ):
         draw(pipe, solver="pndm")
+    with pytest.raises(ValueError, match="solver 'spectral' needs a calibration, got None"):
+        pipe.progressive(2, None, 5, "np", solver="spectral")  # before the network is called
     with pytest.raises(ValueError, match="order of solver must be at most K = 2, got 3"):
         pipe(1, None, 2, solver=Solver("multistep", order=3))
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)

@@ -141,9 +141,12 @@ def test_what_needs_a_spectrum_is_refused_without() -> None:
     scheduler = DDPMScheduler(variance_type="spectral")
     with pytest.raises(ValueError, match="variance_type 'spectral' needs a calibration, got None"):
         scheduler.step(x, 500, x)
-    scheduler.set_calibration(known())
-    with pytest.raises(ValueError, match="'spectral' needs a calibration with a spectrum"):
-        scheduler.step(x, 500, x)
+    message = "variance_type 'spectral' needs a calibration with a spectrum"
+    with pytest.raises(ValueError, match=message):
+        scheduler.set_calibration(known())
+    assert scheduler.calibration is None
+    with pytest.raises(ValueError, match=message):
+        DDPMScheduler().with_calibration(known(), variance_type="spectral")
     learned = torch.zeros(2, 6, 6, 9)
     scheduler, _ = coloured_scheduler()
     with pytest.raises(ValueError, match="must have 3 channels for variance_type 'spectral'"):
@@ -163,6 +166,14 @@ def test_a_chain_computes_the_spectrum_of_its_own_steps_alone(
     for t in scheduler.timesteps:
         scheduler.step(x, t, x)
     assert seen == list(scheduler.timesteps[:-1])  # the step to the data draws nothing
+
+
+def test_a_calibration_without_a_spectrum_is_replaced_by_one_with_it() -> None:
+    scheduler, data = coloured_scheduler(variance_type="fixed_small")
+    scheduler.set_calibration(known())
+    replaced = scheduler.with_calibration(data.calibration(), variance_type="spectral")
+    assert replaced.has_spectrum
+    assert not scheduler.has_spectrum
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "spectral"])

@@ -136,6 +136,11 @@ def test_a_calibration_with_a_spectrum_is_needed() -> None:
     scheduler.set_solver("spectral")
     with pytest.raises(ValueError, match="solver 'spectral' needs a calibration, got None"):
         scheduler.step(x, 999, x)
+    message = "solver 'spectral' needs a calibration with a spectrum"
+    with pytest.raises(ValueError, match=message):
+        scheduler.set_calibration(known())
+    scheduler.set_solver("ddpm")
     scheduler.set_calibration(known())
-    with pytest.raises(ValueError, match="solver 'spectral' needs a calibration with a spectrum"):
-        scheduler.step(x, 999, x)
+    with pytest.raises(ValueError, match=message):
+        scheduler.set_solver("spectral")
+    assert scheduler.solver == Solver()
