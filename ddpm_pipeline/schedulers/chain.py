@@ -84,7 +84,7 @@ class StepTable(NamedTuple):
         key = (sample.device, sample.dtype)
         if key not in self.on_device:
             self.on_device[key] = moved(self.columns.to(sample.dtype), sample.device)
-        rows = self.on_device[key].index_select(0, t.to(sample.device).reshape(-1))
+        rows = self.on_device[key].index_select(0, moved(t, sample.device).reshape(-1))
         columns = [broadcast(column, sample) for column in rows.unbind(1)]
         return TabulatedStep(ReverseMove(*columns[:-2]), *columns[-2:])
 

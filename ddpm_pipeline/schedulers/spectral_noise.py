@@ -89,7 +89,7 @@ class SpectralNoise:
         place = (x.device, x.dtype)
         if isinstance(t, Tensor) and (t.ndim or t.device.type != "cpu"):
             shape, lowest, drawn = self._on(place)
-            t = t.to(x.device).reshape(-1)
+            t = moved(t, x.device).reshape(-1)
             return _std_at(shape, lowest, drawn, t)
         t = int(t)
         return self._stds.get((t, place), lambda: (self._std_of(t, *place),))[0]

@@ -176,6 +176,15 @@ def test_a_calibration_without_a_spectrum_is_replaced_by_one_with_it() -> None:
     assert not scheduler.has_spectrum
 
 
+def test_a_timestep_for_each_image_is_sent_behind_the_host() -> None:
+    for variance_type in ("spectral", "fixed_small"):
+        scheduler, _ = coloured_scheduler(variance_type=variance_type)
+        x, t = torch.zeros(2, *SHAPE, device=DEVICE), torch.tensor([999, 500])
+        with stand_in_device(), DeviceCounts() as counts:
+            scheduler.step(x, t, x)
+        assert (counts.waits, counts.unpinned) == ([], [])
+
+
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "spectral"])
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_no_step_waits_for_the_device(solver: str, as_tensor: bool) -> None:
