@@ -395,7 +395,7 @@ def test_uncommon_schedules_swap_in_too(
     [
         ({"beta_start": None}, "beta_start must be a number .*got None"),
         ({"clip_sample_range": None}, "clip_sample_range must be above 0, got None"),
-        ({"num_train_timesteps": True}, "at least 1, got True"),
+        ({"num_train_timesteps": True}, "must be an integer from 1 to 100000, got True"),
         ({"trained_betas": 0.1}, "trained_betas must be a list of numbers, got 0.1"),
         ({"steps_offset": True}, "steps_offset must be .*got True"),
         ({"variance_type": "other"}, "variance_type must be one of .*got 'other'"),
@@ -406,7 +406,7 @@ def test_uncommon_schedules_swap_in_too(
         ({"beta_start": 0.0}, r"betas must lie in \(0, 1\], got 0.0"),
         ({"trained_betas": [0.1, 0.3]}, "trained_betas must have .* 1000 entries, got 2"),
         ({"trained_betas": [0.1, -0.3], "num_train_timesteps": 2}, "got -0.3"),
-        ({"num_train_timesteps": 0}, "at least 1, got 0"),
+        ({"num_train_timesteps": 0}, "must be an integer from 1 to 100000, got 0"),
         ({"clip_sample_range": 0.0}, "clip_sample_range must be above 0, got 0.0"),
         ({"dynamic_thresholding_ratio": 2.0}, "between 0 and 1, got 2.0"),
         ({"sample_max_value": -1.0}, "sample_max_value must be above 0, got -1.0"),
