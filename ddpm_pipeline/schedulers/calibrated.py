@@ -125,11 +125,9 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         Raises:
             ValueError: As ``set_calibration``, or if an option is not allowed.
         """
+        # Without the calibration of before, which an option may not fit.
         private = {k: v for k, v in self.config.get(PRIVATE_KEY, {}).items() if k != "calibration"}
-        config = {
-            **self.config,
-            PRIVATE_KEY: private,
-        }  # An option may not fit the old calibration.
+        config = {**self.config, PRIVATE_KEY: private}
         scheduler = self.from_config(config, **{"variance_type": "analytic", **options})
         scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
         return scheduler
