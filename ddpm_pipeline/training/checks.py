@@ -297,18 +297,22 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
         _Conflict(
             lambda c: c.cuda_graph and (c.loss != "simple" or "importance" in c.timestep_sampler),
             "cuda_graph needs loss simple and a timestep_sampler without importance: others "
-            "divide or weigh a batch by its timesteps",
+            "divide or weigh a batch by its timesteps; got loss {config.loss!r} and "
+            "timestep_sampler {config.timestep_sampler!r}",
         ),
         _Conflict(
             lambda c: c.cuda_graph and c.gradient_accumulation_steps > 1,
-            "cuda_graph needs gradient_accumulation_steps=1: a graph does not add gradients up",
+            "cuda_graph needs gradient_accumulation_steps=1, since a graph does not add gradients "
+            "up, got {config.gradient_accumulation_steps}",
         ),
         _Conflict(
             lambda c: (
                 c.cuda_graph
                 and (c.fsdp or c.gradient_checkpointing or c.mixed_precision == "fp16")
             ),
-            "cuda_graph works neither with fsdp nor gradient_checkpointing nor fp16",
+            "cuda_graph works neither with fsdp nor gradient_checkpointing nor fp16, got "
+            "fsdp={config.fsdp}, gradient_checkpointing={config.gradient_checkpointing}, "
+            "mixed_precision={config.mixed_precision!r}",
         ),
     ],
     "monitoring": [
