@@ -13,6 +13,7 @@ import torch
 
 from ddpm_pipeline.common import __version__, library_versions
 from ddpm_pipeline.training.config import SOURCES, TrainingConfig
+from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.storage.identity import FREE_OPTIONS
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["training_record"]
 
 # Options that leave the weights alone, or say where data lie, and yet belong on a card.
 _SHOWN = {*SOURCES, "num_epochs", "ddpm_num_inference_steps"}
+# Options that are on or off by the kind of device, and change digits alone.
+_BY_DEVICE = ("compile", "channels_last", "deterministic")
 
 
 def training_record(
@@ -52,7 +55,7 @@ def training_record(
         "num_images": num_images,
         "num_processes": accelerator.num_processes,
         "device": _device_name(device),
-        "options": _changed_options(config.to_dict()),
+        "options": _changed_options(config, accelerator),
         "versions": {
             "python": platform.python_version(),
             "ddpm_pipeline": __version__,
@@ -67,16 +70,21 @@ def training_record(
     return record | ({"num_threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
-def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
+def _changed_options(config: TrainingConfig, accelerator: Accelerator) -> dict[str, Any]:
     """Give the options that are not the defaults and concern the model, of a resolved config.
 
-    They are a config by themselves: those that must fit one another come together.
+    They are a config by themselves: those that must fit one another come together. What the kind
+    of device settles, unless it is told otherwise, is no choice of the model's.
     """
-    defaults = TrainingConfig().to_dict()
+    free = config.replace(**dict.fromkeys(_BY_DEVICE))
+    processes = accelerator.num_processes
+    on_device = resolve(free, length=None, world_size=processes, device=accelerator.device)
+    defaults, settled = TrainingConfig().to_dict(), on_device.to_dict()
+    defaults |= {name: settled[name] for name in _BY_DEVICE}
     return {
-        name: config[name]
-        for name, default in defaults.items()
-        if config[name] != default and (name not in FREE_OPTIONS or name in _SHOWN)
+        name: value
+        for name, value in config.to_dict().items()
+        if value != defaults[name] and (name not in FREE_OPTIONS or name in _SHOWN)
     }
 
 

@@ -70,6 +70,24 @@ def test_its_options_are_a_config_of_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "given",
+    [{}, {"compile": True}, {"channels_last": True, "deterministic": True}, {"compile": False}],
+)
+def test_what_a_device_settles_is_shown_where_somebody_chose_otherwise(
+    given: dict[str, bool], tmp_path: Path
+) -> None:
+    names = ("compile", "channels_last", "deterministic")
+    options = record(resolved(tmp_path, **given))["options"]
+    shown = {name: options[name] for name in names if name in options}
+    assert shown == {name: value for name, value in given.items() if value}  # a CPU's are all off
+    config = tiny_config(tmp_path, **given)
+    alike = resolve(TrainingConfig(**options), length=40, world_size=1, device=torch.device("cpu"))
+    first = resolve(config, length=40, world_size=1, device=torch.device("cpu"))
+    for name in names:
+        assert getattr(alike, name) == getattr(first, name)
+
+
+@pytest.mark.parametrize(
     ("facts", "classes"),
     [
         (ModelFacts(), {}),
