@@ -83,14 +83,22 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+def gathered(
+    tensors: Mapping[str, Tensor], *, keep: bool, copied: bool = False
+) -> dict[str, Tensor]:
     """Put tensors together from their shards, in main memory; give none back unless ``keep``.
 
     All processes must call this. At most one tensor is whole on a device at a time.
+
+    Arguments:
+        tensors: By name; those without shards stay where they are.
+        keep: Whether this process gets them.
+        copied: Whether all must be in memory of their own, which no update changes.
     """
     result = {}
     for name, tensor in tensors.items():
         value = whole(tensor)
         if keep:
-            result[name] = value.cpu() if isinstance(tensor, DTensor) else value
+            here = value.cpu() if isinstance(tensor, DTensor) else value
+            result[name] = here.clone() if copied and here is value else here
     return result

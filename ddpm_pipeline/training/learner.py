@@ -298,10 +298,11 @@ class Learner:
 
     # Checkpoints and the model.
 
-    def state(self) -> dict[str, dict[str, Tensor]]:
+    def state(self, *, copied: bool = False) -> dict[str, dict[str, Tensor]]:
         """Give all that updates change, as named groups of whole tensors.
 
-        Every process must call this, and the main process gets them.
+        Every process must call this, and the main process gets them; with ``copied`` in memory of
+        their own, which the next update leaves alone.
         """
         optimizer = {
             f"{name}.{key}": value
@@ -310,9 +311,9 @@ class Learner:
         }
         groups = {"model": self.unet.state_dict(), "optimizer": optimizer}
         groups |= {_group(d): self._average_state(d) for d in self.averages.decays}
+        groups["timesteps"] = self.timestep_sampler.state_dict()
         keep = self.accelerator.is_main_process
-        whole_groups = {name: gathered(tensors, keep=keep) for name, tensors in groups.items()}
-        return {**whole_groups, "timesteps": self.timestep_sampler.state_dict()}
+        return {name: gathered(ts, keep=keep, copied=copied) for name, ts in groups.items()}
 
     def weights(self, decay: float | None) -> dict[str, Tensor]:
         """Give the network's state with the weights of an average, or its own for None.

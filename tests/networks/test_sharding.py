@@ -10,9 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMPipeline as StockPipeline
+from helpers.device_counts import DEVICE, DeviceCounts, stand_in_device
 from helpers.processes import exit_codes, fork_ranks
 from helpers.training_runs import assert_same, outcome, run_forked, tiny_config
 
+from ddpm_pipeline.networks import sharding
 from ddpm_pipeline.networks.sharding import (
     gathered,
     joined,
@@ -212,3 +214,20 @@ def test_plain_tensors_are_left_alone() -> None:
     assert own_part(weight) is weight
     assert joined(weight, weight) is like(weight, weight) is whole(weight) is weight
     assert gathered({"w": weight}, keep=True)["w"] is weight
+
+
+class OnDevice:
+    """Shards of a tensor on a device that is not the host's."""
+
+    def full_tensor(self) -> torch.Tensor:
+        return torch.zeros(3, device=DEVICE)
+
+
+def test_shards_are_copied_once_on_their_way_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "DTensor", OnDevice)
+    step, tensors = torch.zeros(()), {"weight": OnDevice()}
+    with stand_in_device(), DeviceCounts("cpu") as host, DeviceCounts():
+        found = gathered({**tensors, "step": step}, keep=True, copied=True)
+    assert found["weight"].device.type == "cpu"
+    assert host.kernels["clone"] == 1  # of what is on the host, and changes there
+    assert found["step"] is not step

@@ -170,9 +170,7 @@ class RunSaver:
         place = {"loader": self._batches.state_dict(), "losses": self._monitor.unread_losses()}
         processes = gather_object([place])
         on_main(self._writer.finish, self._accelerator)
-        tensors = self._learner.state()
-        if self._writer.behind:  # the next update changes them
-            tensors = {n: {k: v.clone() for k, v in g.items()} for n, g in tensors.items()}
+        tensors = self._learner.state(copied=self._writer.behind)
 
         def write() -> None:
             checkpoint = self._checkpoint(step, processes, tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 from functools import partial
@@ -14,7 +15,7 @@ from helpers.training_runs import assert_same, outcome, run_forked, tiny_config
 
 from ddpm_pipeline.training.run import train
 from ddpm_pipeline.training.storage import saving
-from ddpm_pipeline.training.storage.checkpoints import write_checkpoint
+from ddpm_pipeline.training.storage.checkpoints import Checkpoint, write_checkpoint
 from ddpm_pipeline.training.storage.writer import CheckpointWriter
 
 if TYPE_CHECKING:
@@ -103,20 +104,25 @@ def test_a_thread_writes_what_is_written_at_once(
 
 
 def test_updates_go_on_while_a_checkpoint_of_before_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(
-        tmp_path, max_train_steps=7, checkpointing_steps=4, lr_scheduler="constant"
-    )
-    reached, waited = threading.Event(), []
+    """And leave its tensors as they were."""
+    options = {"max_train_steps": 7, "checkpointing_steps": 4, "lr_scheduler": "constant"}
+    reached, waited, written = threading.Event(), [], []
 
-    def slow(*args: object, **options: object) -> Path:
+    def slow(folder: Path, checkpoint: Checkpoint, **limits: object) -> Path:
         waited.append(reached.wait(30))
-        return write_checkpoint(*args, **options)
+        written.append(copy.deepcopy(checkpoint.tensors))
+        return write_checkpoint(folder, checkpoint, **limits)
 
     monkeypatch.setattr(saving, "write_checkpoint", slow)
-    train(config, should_stop=lambda step: step == 6 and reached.set())
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "CheckpointWriter", partial(CheckpointWriter, behind=True))
+        config = tiny_config(tmp_path / "beside", **options)
+        train(config, should_stop=lambda step: step == 6 and reached.set())
     assert waited == [True, True]  # update 6 was made before the first was written
+    train(tiny_config(tmp_path / "at once", **options))
+    torch.testing.assert_close(written[:2], written[2:], rtol=0, atol=0)
 
 
 def test_a_run_ends_with_the_error_of_its_thread(
