@@ -144,7 +144,10 @@ def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 def _in_own_dtype(device: torch.device) -> AbstractContextManager:
-    """Keep autocast from rounding what is multiplied; the images of a step are not activations."""
+    """Keep autocast from rounding what is multiplied; the images of a step are not activations.
+
+    TensorFloat-32 is left to the process, whose threads share the switch; torch's default is none.
+    """
     kind = device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
