@@ -6,6 +6,7 @@ parse(BoundConfig, ["model", "--data", "photos/"], prog="ddpm bound", positional
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import is_dataclass
@@ -52,7 +53,7 @@ def parse(
     options = {} if default is None else {"default": default}
     printed = io.StringIO()
     try:
-        with redirect_stderr(printed):
+        with redirect_stderr(printed), _whole_lines(argv):
             return tyro.cli(
                 arguments,
                 args=argv,
@@ -67,6 +68,20 @@ def parse(
             said = as_typed(message, option_names(arguments))
             complain(prog, f"{said}; see {prog} --help")
         raise
+
+
+@contextmanager
+def _whole_lines(argv: Sequence[str]) -> Iterator[None]:
+    """Keep tyro from breaking the lines of a mistake, which may hold paths; those of help wrap."""
+    width = os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & set(argv):
+        os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if width is not None:
+            os.environ["COLUMNS"] = width
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command_lines import error_of
+from PIL import Image
 
 from ddpm_pipeline import __version__
 from ddpm_pipeline.cli.commands import COMMANDS, main
@@ -86,6 +87,7 @@ def test_a_failure_is_one_line(
         raise error
 
     monkeypatch.setattr("ddpm_pipeline.training.train", fail)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
     assert error_of(capsys, "train", "--train_data_dir", str(tmp_path))[0] == code
 
 

@@ -290,8 +290,8 @@ def test_a_range_that_is_remembered_and_wrong_is_named(
     argv = arguments(command, save(reading=ReadingOptions(value_range=(0, 1))), "bytes.npy")
     assert main(argv) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
-    assert "outside value_range=(0, 1)" in printed
-    assert "that is the range of the training images: give the value_range of these" in printed
+    assert "outside --value_range=(0, 1)" in printed
+    assert "that is the range of the training images: give the --value_range of these" in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS[:3])

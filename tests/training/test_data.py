@@ -43,9 +43,9 @@ def test_stock_forces_three_channels_and_decodes_again(tmp_path: Path) -> None:
     assert unet.config.in_channels == 1
     read = Image.open
 
-    def only_grids(source: object) -> Image.Image:
+    def only_grids(source: object, *args: object, **options: object) -> Image.Image:
         assert isinstance(source, Path), "an image was decoded again"
-        return read(source)
+        return read(source, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "open", only_grids)

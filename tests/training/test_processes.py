@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,16 @@ from accelerate.state import AcceleratorState, GradientState
 from helpers.training_runs import tiny_config
 
 from ddpm_pipeline.training.processes import own_accelerator
+
+
+@pytest.fixture(autouse=True)
+def _process_without_accelerator() -> Iterator[None]:
+    """Forget the accelerators of other tests, and afterwards those of this one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def test_the_accelerator_of_the_process_is_put_back(tmp_path: Path) -> None:

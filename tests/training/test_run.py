@@ -42,7 +42,8 @@ def test_a_run_leaves_its_options_grids_metrics_and_logs(a_run: Path) -> None:
         assert grid.mode == "L"
         assert grid.size == (19, 10)  # two images of 8, three gaps of 1
     assert list((a_run / "logs").rglob("events.out.tfevents.*"))
-    assert not [path for path in a_run.iterdir() if path.name.startswith(".")]
+    hidden = [path.name for path in a_run.iterdir() if path.name.startswith(".")]
+    assert hidden == [".written.jsonl"]  # what --overwrite_output_dir may delete
 
 
 def test_no_local_path_is_in_what_a_run_leaves(a_run: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,16 +14,12 @@ if TYPE_CHECKING:
     from gpu.found import Found
     from gpu.place import Place
 
-GRAPHS = ("cuda_graph", "cuda_graphs", "graph")  # what the option may be called
-
 
 def graph_option() -> str:
-    """The option of training that replays an update as one graph."""
-    names = {field.name for field in dataclasses.fields(TrainingConfig)}
-    found = next((name for name in GRAPHS if name in names), None)
-    if found is None:
-        raise NotBuilt("TrainingConfig has no option for CUDA graphs")
-    return found
+    """The option of training that computes an update by a graph, which only a GPU takes."""
+    if not torch.cuda.is_available():
+        raise NotBuilt("CUDA graphs are for GPUs; tests/training/test_graphs.py rehearses them")
+    return "cuda_graph"
 
 
 def one_graph(place: Place, found: Found) -> None:

@@ -22,7 +22,7 @@ def test_a_finished_run_given_again_leaves_its_model_as_the_user_has_it(tmp_path
     whole = outcome(tmp_path / "run")["model"]
     scheduler = tmp_path / "run" / "scheduler"
     plain = DDPMScheduler.from_pretrained(scheduler)
-    errors = torch.full((len(plain),), 0.25, dtype=torch.float64)
+    errors = plain.schedule.one_minus_alpha_bar(torch.arange(len(plain))) / 4
     known = calibration_from_errors(plain.schedule, errors)
     plain.with_calibration(known).save_pretrained(scheduler)
     before = {p: p.read_bytes() for p in (tmp_path / "run").glob("*/*") if p.is_file()}
