@@ -141,7 +141,13 @@ def image_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in Image.ID if name in _ALLOWED)
+    return _allowed(tuple(Image.ID))
+
+
+@cache
+def _allowed(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out of formats what images are not read in; asked for every file."""
+    return tuple(name for name in formats if name in _ALLOWED)
 
 
 @cache
