@@ -34,8 +34,8 @@ def test_a_model_of_the_hub_needs_a_place_for_the_report() -> None:
 
 
 def test_the_users_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/nowhere/me")
     names = ("data", "samples", "features", "bound_data", "output_dir", "cache_dir")
     config = EvaluateConfig(model=".", statistics_dir="~/s", **{n: f"~/{n}" for n in names})
-    assert [getattr(config, name) for name in names] == [f"/home/me/{name}" for name in names]
-    assert config.statistics_dir == "/home/me/s"
+    assert [getattr(config, name) for name in names] == [f"/nowhere/me/{name}" for name in names]
+    assert config.statistics_dir == "/nowhere/me/s"
