@@ -6,9 +6,11 @@ which spares it all imports.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from gpu.place import Place
     from torch import Tensor
 
-__all__ = ["differing_tensors", "log_of", "start"]
+__all__ = ["TOO_LARGE", "differing_tensors", "log_of", "loss_scale", "start"]
+
+TOO_LARGE = 2.0**40
+"""The loss scale that runs in fp16 begin with, so that their first updates overflow."""
 
 
 def start(
@@ -61,6 +66,7 @@ def _run(options: dict[str, Any], shards: bool, environment: dict[str, str]) -> 
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is shared with other processes, which may be killed
     AcceleratorState._reset_state(reset_partial_state=True)
+    torch.amp.GradScaler = partial(torch.amp.GradScaler, init_scale=TOO_LARGE)
     config = TrainingConfig(**options)
     if not shards:
         train(config)
@@ -77,6 +83,12 @@ def differing_tensors(first: str, second: str) -> int:
     if not one or one.keys() != two.keys():
         return max(1, len(one.keys() ^ two.keys()))
     return sum(bytes(one[k].numpy().data) != bytes(two[k].numpy().data) for k in one)
+
+
+def loss_scale(run: str) -> float:
+    """The loss scale in the last checkpoint of a run in fp16."""
+    last = max(Path(run, "checkpoints").glob("step-*"))
+    return json.loads((last / "state.json").read_text(encoding="utf-8"))["scaler"]["scale"]
 
 
 def _tensors(run: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Runs that are killed and gone on with: the bits of runs that were not.
 
 All runs are processes of their own and train side by side; what is killed is killed by SIGKILL,
-some updates after a checkpoint.
+some updates after a checkpoint. Runs in fp16 begin with overflows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpu.checks.compiling import graph_option
 from gpu.found import NotBuilt
 from gpu.runs import run_options
-from gpu.training_process import differing_tensors, start
+from gpu.training_process import TOO_LARGE, differing_tensors, loss_scale, start
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -65,6 +65,8 @@ def exact_resume(place: Place, found: Found) -> None:
             found.note(**{f"differing tensors {mode}": differing})
         else:
             found.at_most(f"differing tensors, {mode}", differing, 0)
+        if mode == "fp16":  # updates were left out, and the checkpoint knows it
+            found.at_most("loss scale after overflows, fp16", loss_scale(resumed), TOO_LARGE / 2)
 
 
 def _options(
