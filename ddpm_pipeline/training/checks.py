@@ -2,8 +2,8 @@
 
     check_options(config)       raises for the first option that is not allowed
 
-The choices are read from the annotations of the config's fields. Ranges, and what does not go
-together, are tables below: a row says when an option is wrong and what to tell the caller.
+The choices are read from the annotations of the config's fields, and ``ranges`` has the ranges.
+What does not go together is a table below: a row says when it is wrong and what to tell of it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import (
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
+from ddpm_pipeline.training.ranges import INTEGERS, RANGES, Range
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -44,11 +45,11 @@ def check_options(config: TrainingConfig) -> None:
     for name, allowed in _choices(type(config)).items():
         check_choice(name, getattr(config, name), allowed)
     optional = _optional(type(config))
-    for name, least in _INTEGERS.items():
+    for name, least in INTEGERS.items():
         value = getattr(config, name)
         if not (value is None and name in optional):
             check_integer(name, value, least=least)
-    for name, allowed in _RANGES.items():
+    for name, allowed in RANGES.items():
         value = getattr(config, name)
         if not (value is None and name in optional):
             _check_range(name, value, allowed)
@@ -91,88 +92,7 @@ def _optional(config_type: type) -> set[str]:
     return {name for name, hint in hints.items() if type(None) in get_args(hint)}
 
 
-# One option alone.
-
-_INTEGERS: dict[str, int] = {
-    **dict.fromkeys(
-        (
-            "resolution",
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "num_epochs",
-            "max_train_steps",
-            "ddpm_num_steps",
-            "logging_steps",
-            "validate_bound_images",
-            "eval_batch_size",
-            "ddpm_num_inference_steps",
-            "num_classes",
-            "checkpoints_total_limit",
-            "max_pixels",
-            "num_threads",
-        ),
-        1,
-    ),
-    **dict.fromkeys(
-        (
-            "shuffle_buffer",
-            "lr_warmup_steps",
-            "seed",
-            "save_images_epochs",
-            "save_images_steps",
-            "save_model_epochs",
-            "save_model_steps",
-            "checkpointing_steps",
-            "validation_steps",
-            "validate_bound_steps",
-        ),
-        0,
-    ),
-}
-"""Options that are integers, and the smallest that each may be."""
-
-
-class _Range(NamedTuple):
-    """What values an option may have: a test of them, and words for what passes it."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-_SHARE = _Range(lambda v: 0 <= v < 1, "at least 0 and below 1")
-_POSITIVE = _Range(lambda v: v > 0, "above 0")
-_NOT_NEGATIVE = _Range(lambda v: v >= 0, "at least 0")
-
-_RANGES: dict[str, _Range] = {
-    "channels": _Range(lambda v: v in {1, 3, 4}, "1, 3 or 4"),
-    "validation_size": _Range(
-        lambda v: 0 <= v < 1 or (v >= 1 and v == int(v)),
-        "a fraction below 1 or a whole number of images",
-    ),
-    "dropout": _SHARE,
-    "label_dropout": _SHARE,
-    "vlb_weight": _POSITIVE,
-    "snr_gamma": _POSITIVE,
-    "p2_gamma": _NOT_NEGATIVE,
-    "p2_k": _POSITIVE,
-    "muon_momentum": _SHARE,
-    "learning_rate": _POSITIVE,
-    "adam_beta1": _SHARE,
-    "adam_beta2": _SHARE,
-    "adam_weight_decay": _NOT_NEGATIVE,
-    "adam_epsilon": _POSITIVE,
-    "max_grad_norm": _NOT_NEGATIVE,
-    "ema_decay": _Range(
-        lambda v: 0 < len(v) == len(set(v)) and all(0 <= d < 1 for d in v),
-        "one or several different numbers, at least 0 and below 1",
-    ),
-    "ema_inv_gamma": _POSITIVE,
-    "ema_power": _NOT_NEGATIVE,
-    "hub_timeout": _POSITIVE,
-}
-
-
-def _check_range(name: str, value: object, allowed: _Range) -> None:
+def _check_range(name: str, value: object, allowed: Range) -> None:
     """Refuse a value outside its range, infinity, and what is of another type."""
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"{name} must be finite, got {value!r}")

@@ -1,0 +1,61 @@
+"""``DataOptions``: the options of ``TrainingConfig`` that say which images, and how they are read.
+
+They come first among the options, and are checked with all others in ``checks``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DataOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images a run is trained and validated on, and how they become square ones."""
+
+    train_data_dir: str | None = None
+    """Images: a folder (any nesting), a .npy, .npz, IDX or .parquet file, or a folder of them."""
+    dataset_name: str | None = None
+    """A data set of the Hub or of `save_to_disk`, in place of train_data_dir."""
+    dataset_config_name: str | None = None
+    """Which configuration of dataset_name."""
+    train_split: str | None = None
+    """Which part of the data to train on; "train" unless given, if there is one."""
+    validation_data_dir: str | None = None
+    """Held-out images, in place of a part of the training data."""
+    validation_split: str | None = None
+    """Which part of the data to validate on, such as "test"."""
+    validation_size: float = 0.0
+    """Training images to hold out: a fraction below 1, or a number. 0 holds out none."""
+    image_column: str | None = None
+    """Column of the images in a data set; found by its type unless given."""
+    label_column: str | None = None
+    """Column of the class labels in a data set; found by its type unless given."""
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, for arrays that are not bytes."""
+    cache_dir: str | None = None
+    """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
+    verify_cache: bool = False
+    """Hold all decoded images that are kept against their checksums, rather than a sample."""
+    streaming: bool = False
+    """Read sharded data as it goes, rather than decode it once; needs max_train_steps."""
+    shuffle_buffer: int = 1000
+    """How many images of a stream are read and permuted together."""
+    strict_data: bool = False
+    """Refuse images that cannot be read, rather than skip, count and name them."""
+    resolution: int = 64
+    """Height and width of the images."""
+    channels: int | None = None
+    """1, 3 or 4; grey images give 1 and others 3 unless given."""
+    fit: Literal["resize", "pad"] = "resize"
+    """Bring the shorter side to the resolution, or put black around smaller images."""
+    center_crop: bool = True
+    """Cut the longer side in its middle; otherwise at a place drawn anew each time."""
+    background: str | None = None
+    """Colour below transparent pixels and around padded images, such as "white" or "#80c0ff"."""
+    max_pixels: int | None = None
+    """Largest image that is read, in pixels; Pillow's limit unless given."""
+    random_flip: bool = False
+    """Mirror each image left to right with probability one half."""

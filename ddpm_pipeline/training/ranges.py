@@ -1,0 +1,90 @@
+"""What one training option may be by itself: the smallest integers, and ranges of numbers.
+
+INTEGERS["seed"]                            0, the least
+RANGES["dropout"].holds(0.1)                True; RANGES["dropout"].words says what is allowed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["INTEGERS", "RANGES", "Range"]
+
+
+class Range(NamedTuple):
+    """What values an option may have: a test of them, and words for what passes it."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+INTEGERS: dict[str, int] = {
+    **dict.fromkeys(
+        (
+            "resolution",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "num_epochs",
+            "max_train_steps",
+            "ddpm_num_steps",
+            "logging_steps",
+            "validate_bound_images",
+            "eval_batch_size",
+            "ddpm_num_inference_steps",
+            "num_classes",
+            "checkpoints_total_limit",
+            "max_pixels",
+            "num_threads",
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        (
+            "shuffle_buffer",
+            "lr_warmup_steps",
+            "seed",
+            "save_images_epochs",
+            "save_images_steps",
+            "save_model_epochs",
+            "save_model_steps",
+            "checkpointing_steps",
+            "validation_steps",
+            "validate_bound_steps",
+        ),
+        0,
+    ),
+}
+"""Options that are integers, and the smallest that each may be."""
+
+_SHARE = Range(lambda v: 0 <= v < 1, "at least 0 and below 1")
+_POSITIVE = Range(lambda v: v > 0, "above 0")
+_NOT_NEGATIVE = Range(lambda v: v >= 0, "at least 0")
+
+RANGES: dict[str, Range] = {
+    "channels": Range(lambda v: v in {1, 3, 4}, "1, 3 or 4"),
+    "validation_size": Range(
+        lambda v: 0 <= v < 1 or (v >= 1 and v == int(v)),
+        "a fraction below 1 or a whole number of images",
+    ),
+    "dropout": _SHARE,
+    "label_dropout": _SHARE,
+    "vlb_weight": _POSITIVE,
+    "snr_gamma": _POSITIVE,
+    "p2_gamma": _NOT_NEGATIVE,
+    "p2_k": _POSITIVE,
+    "muon_momentum": _SHARE,
+    "learning_rate": _POSITIVE,
+    "adam_beta1": _SHARE,
+    "adam_beta2": _SHARE,
+    "adam_weight_decay": _NOT_NEGATIVE,
+    "adam_epsilon": _POSITIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "ema_decay": Range(
+        lambda v: 0 < len(v) == len(set(v)) and all(0 <= d < 1 for d in v),
+        "one or several different numbers, at least 0 and below 1",
+    ),
+    "ema_inv_gamma": _POSITIVE,
+    "ema_power": _NOT_NEGATIVE,
+    "hub_timeout": _POSITIVE,
+}
