@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -32,6 +34,8 @@ _WEIGHTS = "diffusion_pytorch_model"
 # What diffusers before 0.13 called the parts of attention; it renames them when it loads them.
 _FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _FORMER_NAME = re.compile(rf"\.({'|'.join(_FORMER)})(?=\.(?:weight|bias)$)")
+# Where a call of load_checked is told what was downloaded for it.
+_downloads: ContextVar[list[Path] | None] = ContextVar("_downloads", default=None)
 
 
 class CheckedDownloads(DiffusionPipeline):
@@ -42,6 +46,8 @@ class CheckedDownloads(DiffusionPipeline):
         """Download a model as diffusers does, and refuse one that may not be loaded."""
         folder = super().download(pretrained_model_name, **kwargs)
         check_model_folder(Path(folder), kwargs)
+        if (told := _downloads.get()) is not None:
+            told.append(Path(folder))
         return folder
 
 
@@ -64,11 +70,15 @@ def load_checked(
     folder = Path(found)
     if folder.is_dir():
         check_model_folder(folder, options)
-    pipe = from_pretrained(found, **options)
+    token = _downloads.set(folders := [folder] if folder.is_dir() else [])
+    try:
+        pipe = from_pretrained(found, **options)
+    finally:
+        _downloads.reset(token)
     if options.get("device_map") is None:  # one may leave weights on the disk
         check_whole(pipe.unet, name)
-    if folder.is_dir() and not options.keys() & {"unet", "variant"}:
-        _check_same_weights(pipe.unet, folder, name)
+    if folders and "unet" not in options:
+        _check_same_weights(pipe.unet, folders[-1] / "unet", name, options)
     return pipe
 
 
@@ -93,17 +103,20 @@ def check_model_folder(folder: Path, options: Mapping[str, Any]) -> None:
             _shards(index)
 
 
-def _check_same_weights(network: nn.Module, folder: Path, name: str) -> None:
+def _check_same_weights(
+    network: nn.Module, folder: Path, name: str, options: Mapping[str, Any]
+) -> None:
     """Refuse a network whose file lacks weights of it, or holds others too.
 
     Arguments:
         network: As it was loaded.
-        folder: The model's.
+        folder: Of the network.
         name: Of the folder or repository.
+        options: Of ``from_pretrained``.
     Raises:
         OSError: If they differ; names the first.
     """
-    there = _names_in_files(folder / "unet")
+    there = _names_in_files(folder, options)
     if there is None:
         return
     wanted = network.state_dict().keys()
@@ -202,28 +215,43 @@ def _shards(index: Path) -> set[str]:
     return set(weights.values())
 
 
-def _names_in_files(folder: Path) -> set[str] | None:
-    """Give the names of all weights in a network's files; None if the folder does not tell.
-
-    With variants or pickles beside them, it does not tell which were loaded.
-    """
-    if not folder.is_dir():  # diffusers' oldest layout
-        return None
-    index, whole = (folder / f"{_WEIGHTS}{end}" for end in (_INDEX, ".safetensors"))
-    files = [folder / name for name in sorted(_shards(index))] if index.is_file() else [whole]
-    others = {path.name for path in folder.iterdir()} - {f.name for f in files} - {index.name}
-    if any(path.suffix in {".safetensors", ".bin"} for path in map(Path, others)):
-        return None
+def _names_in_files(folder: Path, options: Mapping[str, Any]) -> set[str] | None:
+    """Give the names of all weights in a network's files; None if the folder does not tell."""
+    files = _weight_files(folder, options) if folder.is_dir() else []  # not so in oldest layouts
     names: set[str] = set()
     for file in files:
         if not file.is_file():
             return None
         try:
-            with safe_open(file, "pt") as tensors:
-                names |= set(tensors.keys())
+            names |= _names_in(file)
         except SafetensorError as error:
             raise OSError(f"{file.name} is damaged: {error}") from error
-    return names
+    return names or None
 
 
-_INDEX = ".safetensors.index.json"
+def _weight_files(folder: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Find the files that diffusers loads a network from: shards before one file, and those of
+    the variant before those of none.
+    """
+    kind = "bin" if options.get("use_safetensors") is False else "safetensors"
+    variants = [f".{options['variant']}"] if options.get("variant") else []
+    for variant in (*variants, ""):
+        for index in (f"{kind}.index{variant}.json", f"{kind}{variant}.index.json"):
+            if (path := folder / f"{_WEIGHTS}.{index}").is_file():
+                shards = _shards(path) if kind == "safetensors" else _read_weight_map(path)
+                return [folder / name for name in sorted(shards)]
+        if (whole := folder / f"{_WEIGHTS}{variant}.{kind}").is_file():
+            return [whole]
+    return []
+
+
+def _read_weight_map(index: Path) -> set[str]:
+    return set(map(str, _read_object(index).get("weight_map", {}).values()))
+
+
+def _names_in(file: Path) -> set[str]:
+    """Give the names of the weights in a file, of which the network was just loaded."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as tensors:
+            return set(tensors.keys())
+    return set(torch.load(file, map_location="meta", weights_only=True))

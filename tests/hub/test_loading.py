@@ -180,6 +180,42 @@ def test_a_round_trip_by_xet(model: Path, tmp_path: Path) -> None:
 # Refusals.
 
 
+UPLOAD_WITH_OTHER_WEIGHTS = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from safetensors.numpy import load_file, save_file
+
+path = Path(sys.argv[1], "unet/diffusion_pytorch_model.safetensors")
+tensors = load_file(path)
+rest = {name: tensor for name, tensor in tensors.items() if name != "conv_in.weight"}
+more = tensors | {"evil.weight": tensors["conv_in.bias"]}
+for name, changed in (("lacking", rest), ("holding", more)):
+    for variant in ("", ".fp16"):
+        save_file(changed, path.with_suffix(f"{variant}.safetensors"))
+    HfApi().create_repo(f"alice/{name}")
+    HfApi().upload_folder(repo_id=f"alice/{name}", folder_path=sys.argv[1])
+"""
+OTHER_WEIGHTS = {
+    "lacking": "lacks 1 of them, such as conv_in.weight",
+    "holding": "holds 1 that the network has not, such as evil.weight",
+}
+
+
+def test_missing_and_surplus_weights_on_the_hub_are_named(
+    hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    hub.python(UPLOAD_WITH_OTHER_WEIGHTS, shutil.copytree(model, tmp_path / "copy"))
+    ways = [{}, {"low_cpu_mem_usage": False}, {"variant": "fp16"}]
+    ways.append({"low_cpu_mem_usage": False, "variant": "fp16", "local_files_only": True})
+    calls = [(f"alice/{name}", way) for name in OTHER_WEIGHTS for way in ways]
+    for (name, way), found in zip(calls, load(hub, "ours", *calls), strict=True):
+        kind, message, _ = found
+        assert kind == "OSError", (name, way)
+        assert message.startswith(f"cannot load {name!r}")
+        assert OTHER_WEIGHTS[name.removeprefix("alice/")] in message
+
+
 class Touch:
     """Unpickling it makes a file."""
 

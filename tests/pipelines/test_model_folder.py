@@ -68,6 +68,59 @@ def test_shards_are_compared_too(tiny_unet: Callable[..., UNet2DModel], tmp_path
         DDPMPipeline.from_pretrained(tmp_path, low_cpu_mem_usage=False)
 
 
+PICKLED = "unet/diffusion_pytorch_model.bin"
+
+
+def as_pickle(model: Path) -> None:
+    torch.save(load_file(model / WEIGHTS), model / PICKLED)
+
+
+def as_variant(model: Path) -> None:
+    (model / WEIGHTS).rename((model / WEIGHTS).with_suffix(".fp16.safetensors"))
+
+
+def beside_a_variant(model: Path) -> None:
+    """The damaged file is the one without a variant."""
+    pipe = DDPMPipeline.from_pretrained(model, variant=None, low_cpu_mem_usage=False)
+    pipe.unet.save_pretrained(model / "unet", variant="fp16")
+
+
+@pytest.mark.parametrize("is_meta", [True, False])
+@pytest.mark.parametrize(
+    ("store", "options", "file"),
+    [
+        (as_pickle, {"use_safetensors": False}, PICKLED),
+        (as_variant, {"variant": "fp16"}, "unet/diffusion_pytorch_model.fp16.safetensors"),
+        (beside_a_variant, {}, WEIGHTS),
+        (as_pickle, {}, WEIGHTS),
+    ],
+)
+def test_the_file_that_is_loaded_is_the_one_that_is_looked_at(
+    model: Path, store: Callable, options: dict[str, object], file: str, is_meta: bool
+) -> None:
+    store(model)
+    DDPMPipeline.from_pretrained(model, low_cpu_mem_usage=is_meta, **options)
+    is_pickle = file.endswith(".bin")
+    tensors = torch.load(model / file, weights_only=True) if is_pickle else load_file(model / file)
+    tensors["evil.weight"] = tensors.pop("conv_in.weight")
+    (torch.save if is_pickle else save_file)(tensors, model / file)
+    with pytest.raises(OSError, match=r"lacks 1 of them, such as conv_in\.weight"):
+        DDPMPipeline.from_pretrained(model, low_cpu_mem_usage=is_meta, **options)
+
+
+def test_shards_of_a_variant_are_compared(
+    tiny_unet: Callable[..., UNet2DModel], tmp_path: Path
+) -> None:
+    pipe = DDPMPipeline(tiny_unet(), DDPMScheduler(10))
+    pipe.save_pretrained(tmp_path, max_shard_size="10KB", variant="fp16")
+    DDPMPipeline.from_pretrained(tmp_path, variant="fp16")
+    shard = min(tmp_path.glob("unet/*fp16-*.safetensors"))
+    tensors = load_file(shard)
+    save_file({**tensors, "evil.weight": torch.zeros(1)}, shard)
+    with pytest.raises(OSError, match=r"holds 1 that the network has not, such as evil\.weight"):
+        DDPMPipeline.from_pretrained(tmp_path, variant="fp16", low_cpu_mem_usage=False)
+
+
 def test_names_of_old_versions_of_diffusers_are_known(model: Path) -> None:
     former = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors, renamed = load_file(model / WEIGHTS), {}
