@@ -34,6 +34,7 @@ from ddpm_pipeline.calibration.report import (
 )
 from ddpm_pipeline.common import (
     on_main,
+    printable,
     process_state,
     shared_accelerator,
     stream_generator,
@@ -231,7 +232,7 @@ def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
         logger.warning(
             "images of %s do not fit the model (%s): bits/dim and variances are those of what "
             "they were changed to",
-            config.data,
+            printable(str(config.data)),
             ", ".join(f"{count} {change}" for change, count in data.changes.items()),
         )
     generator = stream_generator("calibration_order", config.seed)

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
-from ddpm_pipeline.cli.printing import complain
+from ddpm_pipeline.cli.printing import complain, log_to_terminal
 from ddpm_pipeline.common import __version__
 
 __all__ = ["COMMANDS", "main"]
@@ -94,6 +94,7 @@ def _run(argv: list[str]) -> int:
         hint = f" (did you mean {near[0]}?)" if near else ""
         complain("ddpm", f"no subcommand {name!r}{hint}; there are {', '.join(COMMANDS)}")
         return 2
+    log_to_terminal()
     for logger in _TALKATIVE:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:

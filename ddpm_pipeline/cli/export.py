@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.printing import say
-from ddpm_pipeline.common import check_integer, check_output_folder
+from ddpm_pipeline.common import check_integer, check_output_folder, printable
 from ddpm_pipeline.training import check_has_checkpoint
 
 __all__ = ["ExportArguments", "run"]
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
         from ddpm_pipeline.training import export_checkpoint
 
         found = export_checkpoint(arguments.run, arguments.output, arguments.checkpoint)
-        say(f"{arguments.output}: {found}")
+        say(printable(f"{arguments.output}: {found}"))
 
 
 def _check_places(arguments: ExportArguments) -> None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.printing import say
-from ddpm_pipeline.common import check_output_file, check_output_folder
+from ddpm_pipeline.common import check_output_file, check_output_folder, printable
 from ddpm_pipeline.pipelines import (
     SampleConfig,
     check_not_foreign,
@@ -77,7 +77,8 @@ def _model_of_checkpoint(arguments: SampleArguments) -> Iterator[SampleArguments
 
     with TemporaryDirectory() as folder:
         found = export_checkpoint(arguments.model, folder)
-        say(f"there is no saved model yet: sampling from {found}", to_errors=True)
+        told = printable(f"there is no saved model yet: sampling from {found}")
+        say(told, to_errors=True)
         # The arguments were checked, and a picture to be replaced is still there.
         yield replace(arguments, model=folder, overwrite=True)
 

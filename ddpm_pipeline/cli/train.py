@@ -14,7 +14,7 @@ from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.mistakes import option_names, underscored
 from ddpm_pipeline.cli.printing import complain, say
-from ddpm_pipeline.common import as_typed, check_exists
+from ddpm_pipeline.common import as_typed, check_exists, printable
 from ddpm_pipeline.training import (
     PRESETS,
     TrainingConfig,
@@ -54,7 +54,6 @@ def run(argv: Sequence[str]) -> None:
     with naming_options(TrainArguments), _explaining_memory():
         arguments = parse_arguments(argv)
         _check_places(arguments)
-        logging.basicConfig(format="%(message)s")
         logger = logging.getLogger("ddpm_pipeline")
         logger.setLevel(logging.INFO)
         for idle in idle_options(arguments.training, sorted(_typed_names(argv))):
@@ -173,4 +172,5 @@ def _train(config: TrainingConfig) -> None:
         raise SystemExit(NOT_PUSHED)
     if result.finished:
         loss = "" if result.loss is None else f", loss {result.loss:.4f}"
-        say(f"model after {result.global_step} steps{loss}: {result.output_dir}")
+        place = printable(str(result.output_dir))
+        say(f"model after {result.global_step} steps{loss}: {place}")

@@ -19,15 +19,24 @@ from torch import Tensor
 
 from ddpm_pipeline.common import key_of, normalized
 from ddpm_pipeline.data.images import ImageData
-from ddpm_pipeline.networks import listed
+from ddpm_pipeline.networks import MAX_CLASSES, listed
 
 __all__ = ["class_counts", "with_classes", "without_gaps"]
 
 
 def class_counts(data: ImageData) -> tuple[int, ...] | None:
-    """Count the images of each class; None without labels."""
+    """Count the images of each class; None without labels.
+
+    Raises:
+        ValueError: If there are more classes than any network has.
+    """
     if data.labels is None:
         return None
+    if data.num_classes > MAX_CLASSES:
+        raise ValueError(
+            f"there are {data.num_classes:,} classes by the largest label, and at most "
+            f"{MAX_CLASSES:,} are allowed; without_gaps numbers those that have images"
+        )
     return tuple(torch.bincount(data.labels, minlength=data.num_classes).tolist())
 
 

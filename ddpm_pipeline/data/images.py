@@ -35,6 +35,9 @@ from ddpm_pipeline.data.sources.source import Source
 __all__ = ["Batch", "ImageData", "open_images", "split_validation"]
 
 
+_MOST_COUNTED = 10_000  # classes without names that are counted whether they have images or not
+
+
 class Batch(NamedTuple):
     """Images as bytes (B, C, H, W), and their class labels, int64 (B,), or None."""
 
@@ -115,12 +118,18 @@ class ImageData:
 
     @property
     def class_counts(self) -> dict[str, int] | None:
-        """Count the images of each class, by its name or number; None without labels."""
+        """Count the images of each class, by its name or number; None without labels.
+
+        Of very many that have no names, those without images are left out.
+        """
         if self.labels is None:
             return None
-        counts = self.labels.bincount(minlength=self.num_classes or 0).tolist()
-        names = self.class_names or [str(i) for i in range(len(counts))]
-        return dict(zip(names, counts, strict=True))
+        present, counts = self.labels.unique(return_counts=True)
+        found = dict(zip(present.tolist(), counts.tolist(), strict=True))
+        if self.class_names is not None:
+            return {name: found.get(i, 0) for i, name in enumerate(self.class_names)}
+        has_few = self.num_classes <= _MOST_COUNTED
+        return {str(i): found.get(i, 0) for i in (range(self.num_classes) if has_few else found)}
 
     def describe(self) -> str:
         """Say in a few lines what the images are, what was done to them, and what was left out."""

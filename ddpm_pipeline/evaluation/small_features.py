@@ -19,17 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ddpm_pipeline.common import load_tensors, write_bytes, write_text
+from ddpm_pipeline.common import check_integer, load_tensors, write_bytes, write_text
 
 __all__ = ["SmallFeatures", "SmallFeaturesConfig", "read_config"]
 
 _CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
+# A config may come from anywhere, and a network of it is built before its weights are looked at.
+_MOST_CHANNELS, _MOST_CLASSES, _LONGEST_SIDE = 4_096, 1_000_000, 1_024
+_MOST_WEIGHTS = 2**28  # of a matrix: 1 GiB
 
 
 @dataclass(frozen=True)
 class SmallFeaturesConfig:
-    """Shape of a `SmallFeatures` network."""
+    """Shape of a `SmallFeatures` network.
+
+    Raises:
+        ValueError: If a number is none, or larger than any that is needed; names it.
+    """
 
     channels: int = 1
     """Channels of the images; 1 is grey."""
@@ -41,6 +48,26 @@ class SmallFeaturesConfig:
     """Number of features."""
     num_classes: int = 10
     """Classes of the labels that it is trained on."""
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != 3:
+            raise ValueError(f"widths must be 3 numbers of channels, got {self.widths!r:.100}")
+        for name, values, most in (
+            ("channels", (self.channels,), _MOST_CHANNELS),
+            ("size", (self.size,), _LONGEST_SIDE),
+            ("widths", self.widths, _MOST_CHANNELS),
+            ("dim", (self.dim,), _MOST_CHANNELS),
+            ("num_classes", (self.num_classes,), _MOST_CLASSES),
+        ):
+            for value in values:
+                check_integer(f"{name} of SmallFeatures", value, most=most)
+        rows = max(self.widths[-1] * (self.size // 4) ** 2, self.num_classes)
+        if rows * self.dim > _MOST_WEIGHTS:
+            raise ValueError(
+                f"dim={self.dim} of SmallFeatures takes a matrix of {rows:,} rows with "
+                f"size={self.size}, widths={self.widths} and num_classes={self.num_classes}; at "
+                f"most {_MOST_WEIGHTS:,} weights are allowed"
+            )
 
 
 class SmallFeatures(nn.Module):
@@ -103,11 +130,13 @@ class SmallFeatures(nn.Module):
         try:
             network = cls(SmallFeaturesConfig(**{**config, "widths": tuple(config["widths"])}))
             network.load_state_dict(load_tensors(Path(directory, _WEIGHTS_NAME)))
-        except (KeyError, TypeError, FileNotFoundError) as error:
+        except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
             raise ValueError(
                 f"features={str(directory)!r} is neither a SmallFeatures network nor a vision "
                 "model of transformers"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"features={str(directory)!r}: {_CONFIG_NAME}: {error}") from error
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(
                 f"features={str(directory)!r} is damaged, {_WEIGHTS_NAME}: {error}"
@@ -128,8 +157,11 @@ def read_config(directory: Path) -> dict[str, object]:
         ValueError: If it holds none.
     """
     try:
-        return json.loads((directory / _CONFIG_NAME).read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+        config = json.loads((directory / _CONFIG_NAME).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise ValueError(
             f"features={str(directory)!r} holds no readable {_CONFIG_NAME}"
         ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"features={str(directory)!r}: {_CONFIG_NAME} holds no object")
+    return config

@@ -31,6 +31,7 @@ from ddpm_pipeline.common import (
     load_tensors,
     moved,
     on_main,
+    printable,
     process_state,
     stream_generator,
     write_aside,
@@ -222,7 +223,8 @@ def _load(path: Path) -> ImageStatistics | None:
     try:
         tensors = load_tensors(path)
     except SafetensorError:
-        logger.warning("%s is damaged; the statistics are computed again", path)
+        name = printable(str(path))
+        logger.warning("%s is damaged; the statistics are computed again", name)
         return None
     moments = Moments(len(tensors["total"]))
     moments.count = int(tensors["count"])

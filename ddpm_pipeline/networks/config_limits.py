@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 
 from ddpm_pipeline.common import check_integer, is_integer
 
-__all__ = ["check_network_config"]
+__all__ = ["MAX_CLASSES", "check_network_config"]
 
 
+MAX_CLASSES = 999_999
+"""The most classes; one more embedding is for none of them."""
 _MOST = {
     "layers_per_block": 64,
     "sample_size": 8_192,
     "in_channels": 4_096,
     "out_channels": 8_192,
-    "num_class_embeds": 1_000_000,
+    "num_class_embeds": MAX_CLASSES + 1,
 }
 _MOST_LEVELS = 16
 _MOST_CHANNELS = 16_384

@@ -111,7 +111,12 @@ class Call:
         """
         request = self._request
         shares = split_request(
-            self._size, self._generator, self._labels, request.max_batch_size, request.noise
+            self._size,
+            self._generator,
+            self._labels,
+            request.max_batch_size,
+            request.noise,
+            self._device,
         )
         check_room(self._unet, max(s.call_rows or s.size for s in shares), self._device)
         return shares

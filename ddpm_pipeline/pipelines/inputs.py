@@ -49,6 +49,7 @@ ClassLabels = str | int | Sequence[str | int] | Tensor | None
 _ROWS, _LIST_ROWS = 256, 16
 MOST_CHANNELS = 4
 """Of a picture."""
+_CPU = torch.device("cpu")
 # What becomes float32 without rounding.
 _NOISE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -260,6 +261,7 @@ def split_request(
     labels: Tensor | None,
     max_batch_size: int | None,
     noise: Tensor | None = None,
+    device: torch.device = _CPU,
 ) -> list[Share]:
     """Split a request into shares, each of one model call at a time.
 
@@ -279,7 +281,7 @@ def split_request(
             size=part.stop - part.start,
             generator=generator[part] if is_list else generator,
             labels=None if labels is None else labels[part],
-            call_rows=filled_rows(rows, batch_size) if is_list else None,
+            call_rows=filled_rows(rows, batch_size, device) if is_list else None,
             noise=None if noise is None else noise[part],
             most_rows=rows,
         )

@@ -145,7 +145,7 @@ class DDPMPipeline(CheckedDownloads):
             batch_size: Number of images, at least 1; as many as noise has, or 1, by default.
             generator: Source of all noise; or a list of one for each image, which fixes image i
                 whatever else is drawn with it: every model call then has exactly max_batch_size
-                rows (or 16,384, for far fewer images), as kernels round differently by size.
+                rows (256 on CPUs, 16,384 on GPUs, for far fewer images); kernels round by size.
             num_inference_steps: K; all T timesteps of the scheduler by default.
             output_type: "pil" (up to 4 channels), "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
                 (the same as (N, C, H, W), on the model's device).

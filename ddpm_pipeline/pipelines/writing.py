@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddpm_pipeline.common import write_aside
+from ddpm_pipeline.common import printable, write_aside
 from ddpm_pipeline.pipelines.config import Format
 from ddpm_pipeline.pipelines.manifest import SAMPLES_MANIFEST
 
@@ -52,7 +52,8 @@ class ShardFormat:
             if not path.exists():
                 return False
             if path.stat().st_size == 0:
-                logger.warning("%s is empty, as a crash leaves it; its shard is drawn again", path)
+                name = printable(str(path))
+                logger.warning("%s is empty, as a crash leaves it; its shard is drawn again", name)
                 return False
         return True
 

@@ -12,6 +12,7 @@ again. In JSON a table is a text of numbers, in as many digits as give every bit
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -47,6 +48,7 @@ _TABLES = (*MEASURED_TABLES[:-1], "x_0_variance")
 OPTIONAL_TABLES = ("decoder_cost", "wiener_error")
 _OF_EITHER_SIGN = ("decoder", "decoder_cost")  # nats of densities
 _LONGEST_SIDE = 1_000_000
+_MOST_SEEN = 2**63 - 1  # images and forward passes
 # So many values of alpha_bar tell schedules apart.
 _FINGERPRINTS = 16
 
@@ -132,7 +134,7 @@ class Calibration:
                     f"{name} must be a finite number of at least 0, got {getattr(self, name)!r}"
                 )
         for name in ("num_images", "num_forwards"):
-            check_integer(name, getattr(self, name), least=0)
+            check_integer(name, getattr(self, name), least=0, most=_MOST_SEEN)
         for side in self.image_shape:
             check_integer("image_shape", side, most=_LONGEST_SIDE)
         check_choice("estimate", self.estimate, VARIANCE_ESTIMATES)
@@ -267,7 +269,7 @@ def _list(name: str, values: object) -> list[Any]:
 
 def _is_real(value: object, least: float, most: float) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and least <= value <= most
+    return is_number and abs(value) <= sys.float_info.max and least <= value <= most
 
 
 def _check_values(name: str, table: Tensor) -> None:

@@ -28,7 +28,7 @@ from typing import (
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
-from ddpm_pipeline.training.ranges import INTEGERS, RANGES, Range
+from ddpm_pipeline.training.ranges import INTEGERS, LARGEST, RANGES, Range
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
@@ -48,7 +48,7 @@ def check_options(config: TrainingConfig) -> None:
     for name, least in INTEGERS.items():
         value = getattr(config, name)
         if not (value is None and name in optional):
-            check_integer(name, value, least=least)
+            check_integer(name, value, least=least, most=LARGEST.get(name))
     for name, allowed in RANGES.items():
         value = getattr(config, name)
         if not (value is None and name in optional):

@@ -48,7 +48,7 @@ def _count(data: TrainingData) -> str:
 
 
 def _source(config: TrainingConfig, data: TrainingData) -> str:
-    name = config.train_data_dir or config.dataset_name or "memory"
+    name = printable(config.train_data_dir or config.dataset_name or "memory")
     split = config.train_split or (None if data.train is None else data.train.found.split)
     return name if split is None else f"{name}, split {split!r}"
 
@@ -62,9 +62,9 @@ def _held_out(config: TrainingConfig, data: TrainingData) -> str:
     if data.held_out:
         share = f"validation_size={config.validation_size:g}"
         return f"{share} of the same images, seed {config.seed}"
-    return config.validation_data_dir or (
-        "memory" if config.validation_split is None else f"split {config.validation_split!r}"
-    )
+    if config.validation_data_dir is not None:
+        return printable(config.validation_data_dir)
+    return "memory" if config.validation_split is None else f"split {config.validation_split!r}"
 
 
 def _labels_from(data: TrainingData) -> str:

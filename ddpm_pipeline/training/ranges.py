@@ -1,6 +1,7 @@
 """What one training option may be by itself: the smallest integers, and ranges of numbers.
 
 INTEGERS["seed"]                            0, the least
+LARGEST["ddpm_num_steps"]                   100,000, the most
 RANGES["dropout"].holds(0.1)                True; RANGES["dropout"].words says what is allowed
 """
 
@@ -9,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["INTEGERS", "RANGES", "Range"]
+from ddpm_pipeline.diffusion import MAX_TIMESTEPS
+from ddpm_pipeline.networks import MAX_CLASSES
+
+__all__ = ["INTEGERS", "LARGEST", "RANGES", "Range"]
 
 
 class Range(NamedTuple):
@@ -56,6 +60,12 @@ INTEGERS: dict[str, int] = {
     ),
 }
 """Options that are integers, and the smallest that each may be."""
+
+LARGEST: dict[str, int] = {
+    "ddpm_num_steps": MAX_TIMESTEPS,
+    "num_classes": MAX_CLASSES,
+}
+"""The largest of those for which tables or networks of any size would be built."""
 
 _SHARE = Range(lambda v: 0 <= v < 1, "at least 0 and below 1")
 _POSITIVE = Range(lambda v: v > 0, "above 0")

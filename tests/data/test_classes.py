@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from helpers.broken_files import at_most
 from helpers.image_samples import flat, write_folder
 
 from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
@@ -196,6 +197,20 @@ def test_gaps_are_closed_and_the_labels_are_names(labels: list[int], names: tupl
     assert class_counts(closed) == tuple(labels.count(int(name)) for name in names)
     again = with_classes(numbered(labels), names, len(names), "x")
     assert torch.equal(again.labels, closed.labels)
+
+
+def test_a_label_takes_no_memory_for_the_numbers_below_it() -> None:
+    data = numbered([2**40, 0, 0])
+    with at_most(5):
+        assert data.class_counts == {"0": 2, "1099511627776": 1}
+        assert "1,099,511,627,777 classes" in repr(data)
+        assert "classes: 2: 0 2, 1099511627776 1" in data.describe()
+    with pytest.raises(ValueError, match=r"1,099,511,627,777 classes .* at most 999,999 are"):
+        class_counts(data)
+
+
+def test_classes_without_images_count_as_none() -> None:
+    assert numbered([0, 2], num_classes=4).class_counts == {"0": 1, "1": 0, "2": 1, "3": 0}
 
 
 def test_numbers_without_gaps_or_that_somebody_counted_stay(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.broken_files import at_most
 from helpers.paths import EXAMPLES
 from safetensors.torch import load_file
 
@@ -50,6 +51,37 @@ def test_small_features_refuse_other_images(tmp_path: Path, shape: tuple[int, ..
 def test_a_directory_of_something_else_is_refused(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError, match="neither a SmallFeatures network nor a vision model"):
+        load_features(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 10**7}, "channels of SmallFeatures must be an integer from 1 to 4096"),
+        ({"size": 10**6}, "size of SmallFeatures must be an integer"),
+        ({"size": True}, "size of SmallFeatures must be an integer"),
+        ({"widths": [8, 8, 10**9]}, "widths of SmallFeatures must be an integer"),
+        ({"widths": [8, 8]}, "widths must be 3 numbers"),
+        ({"dim": "x"}, "dim of SmallFeatures must be an integer"),
+        ({"num_classes": 10**12}, "num_classes of SmallFeatures must be an integer"),
+        ({"size": 1024, "dim": 4096}, "dim=4096 of SmallFeatures takes a matrix of"),
+        ({"dim": 4096, "num_classes": 10**6}, r"dim=4096 .* 1,000,000 rows"),
+    ],
+)
+def test_a_network_of_any_size_is_not_built(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    SmallFeatures(SMALL).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with at_most(5), pytest.raises(ValueError, match=rf"config\.json: {message}"):
+        load_features(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"\xff\xfe", b"{", 100_000 * b"["])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
         load_features(tmp_path)
 
 

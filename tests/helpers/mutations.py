@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 _VALUES = (
-    None, True, -1, 0, 0.5, 10**7, 10**12, 10**30, float("nan"), float("inf"), "", "x", "../x",
-    "/etc/passwd", "a\x00b", "\ud800", "=1+1", "x" * 10_000, [], {}, [[]], [None], {"a": {}},
-    "<!-- ddpm_pipeline:end -->", "import os", ["os", "system"], 40 * [8],
+    None, True, -1, 0, 0.5, 10**7, 10**12, 10**30, 10**400, float("nan"), float("inf"), "", "x",
+    "../x", "/etc/passwd", "a\x00b", "\ud800", "=1+1", "x" * 10_000, [], {}, [[]], [None],
+    {"a": {}}, "<!-- ddpm_pipeline:end -->", "import os", ["os", "system"], 40 * [8],
 )  # fmt: skip
 
 

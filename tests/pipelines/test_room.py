@@ -13,7 +13,7 @@ from helpers.unets import make_tiny_unet
 from ddpm_pipeline.common import memory
 from ddpm_pipeline.pipelines.room import check_room, filled_rows
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def test_one_image_is_not_padded_to_millions_of_rows() -> None:
@@ -22,19 +22,24 @@ def test_one_image_is_not_padded_to_millions_of_rows() -> None:
     pipe.unet.forward = lambda x, *_, **__: types.SimpleNamespace(sample=x)
     with at_most(5):
         pipe(1, seeds(0), 1, "np", max_batch_size=4_000_000)
-    assert rows == [16384]
+    assert rows == [256]
 
 
-@pytest.mark.parametrize("most", [1, 2, 16, 1000, 16384])
-def test_calls_of_ordinary_sizes_are_always_full(most: int) -> None:
+@pytest.mark.parametrize(
+    ("most", "device"), [(1, CPU), (2, CPU), (16, CPU), (256, CPU), (1000, GPU), (16384, GPU)]
+)
+def test_calls_of_ordinary_sizes_are_always_full(most: int, device: torch.device) -> None:
     for count in (1, 2, 1000, 10**6):
-        assert filled_rows(most, count) == most
+        assert filled_rows(most, count, device) == most
 
 
-@pytest.mark.parametrize("count", [1, 8192, 8193, 10_000, 500_000])
-def test_larger_ones_hold_both_calls_of_guidance_and_little_more(count: int) -> None:
-    rows = filled_rows(4_000_000, count)
-    assert 2 * count <= rows <= max(16384, 4 * count)
+@pytest.mark.parametrize(("device", "always"), [(CPU, 256), (GPU, 16384)])
+@pytest.mark.parametrize("count", [1, 128, 129, 8192, 8193, 10_000, 500_000])
+def test_larger_ones_hold_both_calls_of_guidance_and_little_more(
+    count: int, device: torch.device, always: int
+) -> None:
+    rows = filled_rows(4_000_000, count, device)
+    assert 2 * count <= rows <= max(always, 4 * count)
 
 
 def test_what_cannot_fit_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ from ddpm_pipeline.training.config import TrainingConfig
         ({"resolution": True}, "resolution must be an integer of at least 1, got True"),
         ({"train_batch_size": 1.5}, "train_batch_size must be an integer"),
         ({"max_train_steps": 0}, "max_train_steps must be an integer of at least 1"),
+        ({"ddpm_num_steps": 10**7}, "ddpm_num_steps must be an integer from 1 to 100000, got"),
+        (
+            {"num_classes": 2**40, "class_conditional": True},
+            "num_classes must be an integer from 1 to 999999, got",
+        ),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),

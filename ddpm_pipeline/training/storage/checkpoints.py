@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 _PREFIX, _ASIDE = "step-", ".aside"
+_NAME = re.compile(rf"{_PREFIX}[0-9]{{7,}}")
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, limit: int | None 
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         _write_files(aside, checkpoint)
-        if target.exists():
-            target.rename(replaced := folder / f"{_ASIDE}.replaced")
-            aside.rename(target)
-            shutil.rmtree(replaced)
-        else:
-            aside.rename(target)
+        _put(aside, target)
         sync_path(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
@@ -129,12 +126,50 @@ def adopt_checkpoint(path: Path, folder: Path) -> Path:
                 "choose another output_dir"
             )
         return target
-    shutil.rmtree(target, ignore_errors=True)
     for file in path.iterdir():
         sync_path(file)
-    path.rename(target)
+    _put(path, target)
     sync_path(folder)
     return target
+
+
+def _put(path: Path, target: Path) -> None:
+    """Rename a checkpoint to its place; of one that is there, the files of others stay in it."""
+    for left in target.parent.glob(f"{_ASIDE}.replaced*"):  # by a kill at this place
+        _discard(left)
+    replaced = _free_name(target.with_name(f"{_ASIDE}.replaced"))
+    if target.exists():
+        target.rename(replaced)
+    path.rename(target)
+    _discard(replaced)
+    for other in replaced.iterdir() if replaced.is_dir() else ():
+        if not (target / other.name).exists():
+            other.rename(target / other.name)
+        elif not other.is_dir():  # of the damaged checkpoint that was there
+            other.unlink()
+    _remove_if_empty(replaced)
+
+
+def _free_name(path: Path) -> Path:
+    """Give a path at which nothing is: this one, or it with a number."""
+    names = (path, *(path.with_name(f"{path.name}-{i}") for i in range(1000)))
+    return next(name for name in names if not name.exists())
+
+
+def _discard(path: Path) -> None:
+    """Delete the files of a checkpoint, and its folder unless somebody else put files there."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
+        for file in checkpoint_files(path):
+            if not file.is_dir():
+                file.unlink(missing_ok=True)
+        _remove_if_empty(path)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _is_whole(path: Path) -> bool:
@@ -165,13 +200,23 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
 def _prune(folder: Path, limit: int | None) -> None:
     """Delete all checkpoints but the newest."""
     for path in _newest_first(folder)[limit:] if limit is not None else []:
-        shutil.rmtree(path)
+        _discard(path)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """List the checkpoints in a folder."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    """List the checkpoints in a folder, whole or not.
+
+    Left out are what others put there, such as a copy under another name, and folders of
+    checkpoints that were deleted, which may hold files of others.
+    """
+    found = [
+        path
+        for path in folder.glob(f"{_PREFIX}*")
+        if _NAME.fullmatch(path.name)
+        and path.is_dir()
+        and (not any(path.iterdir()) or any(file.exists() for file in checkpoint_files(path)))
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ddpm_pipeline.common import discard_unfinished, write_json, write_picture
+from ddpm_pipeline.common import discard_unfinished, printable, write_json, write_picture
 from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
@@ -129,7 +129,7 @@ class RunFolder:
                 )
             if fetched is not None and path.parent != self.checkpoints:
                 path = adopt_checkpoint(path, self.checkpoints)
-            logger.info("going on from %s", path)
+            logger.info("going on from %s", printable(str(path)))
         self.samples.mkdir(parents=True, exist_ok=True)
         self.written.begin(config.logging_dir)
         self.written.note(self.identity, self.metrics)

@@ -14,6 +14,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpm_pipeline.common import printable
 from ddpm_pipeline.training.storage.checkpoints import check_whole, read_state
 from ddpm_pipeline.training.storage.identity import saved_identity
 
@@ -100,7 +101,7 @@ def set_aside_later(step: int, checkpoints: Path, samples: Path) -> list[Path]:
     later = [
         path
         for path in (*checkpoints.glob("step-*"), *samples.glob("step-*.png"))
-        if int(path.stem.removeprefix("step-")) > step
+        if (number := path.stem.removeprefix("step-")).isdecimal() and int(number) > step
     ]
     for path in later:
         if (aside / path.name).exists():
@@ -113,5 +114,6 @@ def set_aside_later(step: int, checkpoints: Path, samples: Path) -> list[Path]:
         aside.mkdir(exist_ok=True)
         moved.append(path.rename(aside / path.name))
     if moved:
-        logger.info("what the shorter run made after step %d is kept in %s", step, aside)
+        place = printable(str(aside))
+        logger.info("what the shorter run made after step %d is kept in %s", step, place)
     return moved

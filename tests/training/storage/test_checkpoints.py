@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,53 @@ def test_old_checkpoints_go_only_after_the_new_one_is_there(tmp_path: Path) -> N
     for step in (9, 10, 1000):
         write_checkpoint(tmp_path, checkpoint(step), limit=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000010", "step-0001000"]
+
+
+def test_of_old_checkpoints_the_files_of_others_stay(tmp_path: Path) -> None:
+    older = write_checkpoint(tmp_path, checkpoint(4), limit=1)
+    (older / "notes.txt").write_text("mine")
+    (older / "figures").mkdir()
+    (older / "figures" / "a.png").write_text("mine")
+    shutil.copytree(older, copy := tmp_path / "step-0000004 copy")
+    (tmp_path / "step-mine").mkdir()
+    for step in (5, 6):
+        newest = write_checkpoint(tmp_path, checkpoint(step), limit=1)
+    kept = sorted(path.relative_to(older).as_posix() for path in older.rglob("*"))
+    assert kept == ["figures", "figures/a.png", "notes.txt"]
+    check_whole(copy)
+    names = {"step-0000004", copy.name, "step-mine", newest.name}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert newest_checkpoint(tmp_path) == newest
+
+
+def test_a_checkpoint_that_is_written_again_leaves_the_files_of_others(tmp_path: Path) -> None:
+    older = write_checkpoint(tmp_path, checkpoint(4))
+    (older / "notes.txt").write_text("mine")
+    fetched = write_checkpoint(tmp_path / "fetched", checkpoint(4))
+    (older / "manifest.json").write_text("damaged")
+    assert adopt_checkpoint(fetched, tmp_path) == older
+    assert write_checkpoint(tmp_path, checkpoint(4)) == older
+    check_whole(older)
+    assert (older / "notes.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {older.name, "fetched"}
+
+
+def test_a_link_in_the_place_of_an_old_checkpoint_goes_and_its_target_stays(
+    tmp_path: Path,
+) -> None:
+    older = write_checkpoint(tmp_path / "here", checkpoint(4))
+    older.rename(moved := tmp_path / "moved")
+    older.symlink_to(moved)
+    write_checkpoint(tmp_path / "here", checkpoint(5), limit=1)
+    check_whole(moved)
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["step-0000005"]
+
+
+def test_the_newest_is_that_of_the_largest_step(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, checkpoint(9_999_999))
+    newest = write_checkpoint(tmp_path, checkpoint(10_000_000), limit=1)
+    assert newest_checkpoint(tmp_path) == newest
+    assert [path.name for path in tmp_path.iterdir()] == [newest.name]
 
 
 def damage_cut(path: Path) -> None:
