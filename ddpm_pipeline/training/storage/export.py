@@ -31,7 +31,7 @@ from ddpm_pipeline.training.storage.checkpoints import (
     newest_checkpoint,
     read_state,
 )
-from ddpm_pipeline.training.storage.identity import saved_identity
+from ddpm_pipeline.training.storage.identity import saved_config, saved_identity
 from ddpm_pipeline.training.storage.manifests import STATE_NAME, damage_named
 from ddpm_pipeline.training.unfinished import check_has_checkpoint, is_checkpoint
 
@@ -80,7 +80,7 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
     check_whole(path)
     state = read_state(path)
     with damage_named(path, STATE_NAME):
-        config = TrainingConfig.from_dict(saved_identity(state, path)["config"])
+        config = saved_config(saved_identity(state, path)["config"])
         decay = state["best_decay"]
     with damage_named(path, "model.safetensors"):
         weights = load_file(path / "model.safetensors")

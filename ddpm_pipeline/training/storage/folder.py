@@ -32,7 +32,12 @@ from ddpm_pipeline.training.storage.checkpoints import (
     newest_checkpoint,
     read_state,
 )
-from ddpm_pipeline.training.storage.identity import RunIdentity, differing_fields, saved_identity
+from ddpm_pipeline.training.storage.identity import (
+    RunIdentity,
+    differing_fields,
+    saved_config,
+    saved_identity,
+)
 from ddpm_pipeline.training.storage.longer import SHORTER, earlier_start, set_aside_later
 from ddpm_pipeline.training.storage.written import WrittenFiles
 
@@ -194,7 +199,8 @@ class RunFolder:
             return
         only_a_start = in_the_way == [self.metrics.name] and self.identity.exists()
         if only_a_start and identity.config.resume_from_checkpoint in {"latest", "hub"}:
-            old = TrainingConfig.from_json(self.identity)
+            values = json.loads(self.identity.read_text(encoding="utf-8"))
+            old = saved_config({k: v for k, v in values.items() if k != "derived"})
             if not differing_fields(old, identity.config, step=0):
                 return
         refuse_used_folder(self.path, in_the_way)

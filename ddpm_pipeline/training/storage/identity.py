@@ -17,7 +17,13 @@ from typing import Any
 from ddpm_pipeline.training.config import SOURCES, TrainingConfig
 from ddpm_pipeline.training.optimizers import COOLDOWN, rates_depend_on_length
 
-__all__ = ["FREE_OPTIONS", "RunIdentity", "differing_fields", "saved_identity"]
+__all__ = [
+    "FREE_OPTIONS",
+    "RunIdentity",
+    "differing_fields",
+    "saved_config",
+    "saved_identity",
+]
 
 
 FREE_OPTIONS = {
@@ -112,7 +118,7 @@ class RunIdentity:
             state: ``to_dict`` of the run that was interrupted.
             step: The updates that it made.
         """
-        old = TrainingConfig.from_dict(state["config"])
+        old = saved_config(state["config"])
         differing = differing_fields(old, self.config, step=step)
         if state["num_processes"] != self.num_processes:
             differing["num_processes"] = (state["num_processes"], self.num_processes)
@@ -121,6 +127,17 @@ class RunIdentity:
             if before != after:
                 differing[name] = (before, after)
         return differing
+
+
+def saved_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """Read the options of a run that was begun, where it does not matter where its logs are.
+
+    Earlier versions let them lie anywhere in its folder.
+
+    Raises:
+        ValueError: As ``TrainingConfig.from_dict``.
+    """
+    return TrainingConfig.from_dict({**values, "logging_dir": "logs"})
 
 
 def saved_identity(state: Mapping[str, Any], where: Path) -> dict[str, Any]:
