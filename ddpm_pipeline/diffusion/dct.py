@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion.tensors import add_rows_
 
 __all__ = ["FrequencyBasis", "dct_matrix", "frequency_bands", "pool"]
+
+# Rows of a matrix of channels and an axis together, at most.
+_MOST_JOINED = 128
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -69,6 +73,57 @@ def pool(x: Tensor, bands: Sequence[Tensor]) -> Tensor:
     return x
 
 
+class _Product(NamedTuple):
+    """A matrix product along one axis of images, with the axes before and behind it as one each.
+
+    One call of a matrix product over copies of the matrix that take no memory, which ``matmul``
+    would make of those of every axis but the last one.
+
+    Arguments:
+        rest: Elements behind the axis.
+        matrix: To multiply by, (n, n), transposed where nothing is behind the axis.
+    """
+
+    rest: int
+    matrix: Tensor
+
+    @classmethod
+    def along(cls, rest: int, matrix: Tensor, x: Tensor) -> _Product:
+        """Put a matrix where x is, into memory as the product reads it."""
+        matrix = (matrix.T if rest == 1 else matrix).to(x.dtype).contiguous()
+        return cls(rest, moved(matrix, x.device))
+
+    def of(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Give the products, in the shape of x; in the memory of ``out`` if it is given."""
+        rows, into = self._parts(x), None if out is None else self._parts(out)
+        if self.rest == 1:
+            return torch.mm(rows, self.matrix, out=into).view(x.shape)
+        return torch.bmm(self._copies(len(rows)), rows, out=into).view(x.shape)
+
+    def add_to_(self, images: Tensor, factor: float, x: Tensor) -> Tensor:
+        """Multiply images, which are contiguous, by a factor and add the products, in place."""
+        rows = self._parts(x)
+        if self.rest == 1:
+            self._parts(images).addmm_(rows, self.matrix, beta=factor)
+        else:
+            self._parts(images).baddbmm_(self._copies(len(rows)), rows, beta=factor)
+        return images
+
+    def _parts(self, x: Tensor) -> Tensor:
+        n = len(self.matrix)
+        return x.reshape(-1, n) if self.rest == 1 else x.reshape(-1, n, self.rest)
+
+    def _copies(self, count: int) -> Tensor:
+        return self.matrix.expand(count, *self.matrix.shape)
+
+
+class _Products(NamedTuple):
+    """Those that take images to frequencies and back, in one dtype on one device."""
+
+    forward: list[_Product]
+    inverse: list[_Product]
+
+
 @dataclass(frozen=True, eq=False)
 class FrequencyBasis:
     """An orthonormal basis of images: combinations of channels, and the DCT of each axis.
@@ -81,7 +136,7 @@ class FrequencyBasis:
 
     channels: Tensor
     sizes: tuple[int, ...]
-    _matrices: dict[tuple[torch.device, torch.dtype], list[Tensor]] = field(
+    _products: dict[tuple[torch.device, torch.dtype], _Products] = field(
         init=False, repr=False, default_factory=dict
     )
 
@@ -100,11 +155,42 @@ class FrequencyBasis:
         Raises:
             ValueError: If the images are of another shape.
         """
-        return self._map(x, inverse=False)
+        self.check_shape(x.shape[1:])
+        with _in_own_dtype(x.device):
+            for product in self._on(x).forward:
+                x = product.of(x)
+        return x
 
     def to_pixels(self, coefficients: Tensor) -> Tensor:
         """Give the images of coefficients: the inverse of ``to_frequencies``."""
-        return self._map(coefficients, inverse=True)
+        self.check_shape(coefficients.shape[1:])
+        x = coefficients
+        with _in_own_dtype(x.device):
+            for product in self._on(x).inverse:
+                x = product.of(x)
+        return x
+
+    def added_pixels(self, images: Tensor, factor: float, coefficients: Tensor) -> Tensor:
+        """Give the images of coefficients plus a multiple of others.
+
+        Memory that is new costs more than the products, so that it goes to and fro between that of
+        the coefficients and one more.
+
+        Arguments:
+            images: In the shape, dtype and device of the coefficients.
+            factor: Of these images.
+            coefficients: Shape (B, C, *), float32 or float64, contiguous, without a gradient; they
+                are lost.
+        Raises:
+            ValueError: If the coefficients are those of images of another shape.
+        """
+        self.check_shape(coefficients.shape[1:])
+        x, spare = coefficients, torch.empty_like(coefficients)
+        with _in_own_dtype(x.device):
+            *others, last = self._on(x).inverse
+            for product in others:
+                x, spare = product.of(x, out=spare), x
+            return last.add_to_(spare.copy_(images), factor, x)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse images of another shape (C, *).
@@ -118,29 +204,31 @@ class FrequencyBasis:
                 f"{(*shape,)}; calibrate at this size, or choose another variance_type and solver"
             )
 
-    def _map(self, x: Tensor, *, inverse: bool) -> Tensor:
-        self.check_shape(x.shape[1:])
-        with _in_own_dtype(x.device):
-            for axis, matrix in enumerate(self._on(x), start=1):
-                if len(matrix) > 1:
-                    x = _along(x, matrix.T if inverse else matrix, axis)
-        return x
-
-    def _on(self, x: Tensor) -> list[Tensor]:
+    def _on(self, x: Tensor) -> _Products:
         key = (x.device, x.dtype)
-        if key not in self._matrices:
-            matrices = [self.channels, *map(dct_matrix, self.sizes)]
-            self._matrices[key] = [moved(matrix.to(x.dtype), x.device) for matrix in matrices]
-        return self._matrices[key]
+        if key not in self._products:
+            axes = _joined([self.channels, *map(dct_matrix, self.sizes)])
+            self._products[key] = _Products(
+                [_Product.along(rest, matrix, x) for rest, matrix in axes],
+                [_Product.along(rest, matrix.T, x) for rest, matrix in reversed(axes)],
+            )
+        return self._products[key]
 
 
-def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Multiply by a matrix along one axis."""
-    if axis == x.ndim - 1:
-        return x @ matrix.T
-    if axis == x.ndim - 2:
-        return matrix @ x
-    return (matrix @ x.flatten(axis + 1)).reshape(x.shape)
+def _joined(matrices: list[Tensor]) -> list[tuple[int, Tensor]]:
+    """Give the matrices to multiply by, with the number of elements behind each one's axis.
+
+    One of the channels is joined with that of the next axis if the product of both stays small:
+    a pass over the images costs more than the multiplications.
+    """
+    channels, first, *others = matrices
+    if 1 < len(channels) <= _MOST_JOINED // len(first):
+        matrices = [torch.kron(channels.contiguous(), first), *others]
+    found = []
+    for i, matrix in enumerate(matrices):
+        if len(matrix) > 1:
+            found.append((math.prod(map(len, matrices[i + 1 :])), matrix))
+    return found or [(1, matrices[-1])]
 
 
 def _in_own_dtype(device: torch.device) -> AbstractContextManager:

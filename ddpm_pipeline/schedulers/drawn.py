@@ -82,13 +82,14 @@ class DrawnChain:
         if step.has_noise is False:
             return reverse_mean(move, x_0_hat, x_t)
         if self._spectral is not None:
-            x_s = self._noise(eta).draw(t, x_t, generator)
-        else:
-            x_s = scaled_noise(x_t, self._std(step, log_var_output, eta), generator)
+            share = move.mean_from_x_t
+            mean = (x_t * share, 1.0) if isinstance(share, Tensor) else (x_t, share)
+            x_s = self._noise(eta).added_to(*mean, t, generator)
+            return add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
+        x_s = scaled_noise(x_t, self._std(step, log_var_output, eta), generator)
         # Adding the mean to the noise in place saves the kernel that would add the noise.
         add_scaled_(x_s, move.mean_from_x_0, x_0_hat)
-        add_scaled_(x_s, move.mean_from_x_t, x_t)
-        return x_s
+        return add_scaled_(x_s, move.mean_from_x_t, x_t)
 
     def distribution(
         self,

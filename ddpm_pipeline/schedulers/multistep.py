@@ -9,6 +9,7 @@ whose order grows from 1 again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,6 +45,10 @@ class History:
     place: int
     predictions: tuple[Tensor, ...] = ()
 
+    def after(self, *predictions: Tensor) -> History:
+        """Give the walk after one more step."""
+        return History(self.start, self.place + 1, predictions)
+
     def fits(self, x_t: Tensor) -> bool:
         """Tell whether the predictions can be combined with a state."""
         kind = (x_t.shape, x_t.dtype, x_t.device)
@@ -57,8 +62,8 @@ class _Weights(NamedTuple):
     from_x_0: list[float]
 
 
-class WalkedChain:
-    """A chain whose steps use what earlier steps of a walk remember; it takes none itself.
+class WalkedChain(ABC):
+    """A chain whose steps use what earlier steps of a walk remember; how is the solver's.
 
     Arguments:
         schedule: Noise schedule with T steps.
@@ -84,11 +89,6 @@ class WalkedChain:
             schedule, t, t - 1, prediction_type=prediction_type, variance_type="fixed_large"
         )
         self._moves = list(map(ReverseMove, *(column.tolist() for column in move)))
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Compute what the steps are made of, and refuse what cannot be stepped through."""
-        raise NotImplementedError
 
     def goes_on(
         self, t: int | Tensor, x_t: Tensor, history: History | None, chain: Tensor
@@ -115,24 +115,23 @@ class WalkedChain:
         """Give the step of DDPM from where a walk is, for the prediction of x_0 there."""
         return self._moves[history.place]
 
+    @abstractmethod
     def step(
         self, history: History, x_0_hat: Tensor, x_t: Tensor
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end.
+
+        The walk remembers no tensor that a caller has, who may change it in place.
 
         Arguments:
             history: The walk before the step.
             x_0_hat: The prediction of x_0 at x_t.
             x_t: The state.
         """
-        raise NotImplementedError
 
-    def _after(self, history: History, remembered: tuple[Tensor, ...]) -> History | None:
-        """Give the walk after a step; None at its end."""
-        place = history.place + 1
-        if place == len(self._timesteps):
-            return None
-        return History(history.start, place, remembered)
+    def _ends_at(self, history: History) -> bool:
+        """Tell whether the next step of a walk is its last."""
+        return history.place + 1 == len(self._timesteps)
 
     def _place(self, t: int | Tensor, chain: Tensor) -> int | None:
         """Find a timestep in the chain without waiting for a device; None if that cannot be."""
@@ -163,7 +162,8 @@ class MultistepChain(WalkedChain):
         ValueError: If the order is above the number of steps, or the kind has no limit there.
     """
 
-    def _prepare(self) -> None:
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
         self._weights = {0: self._weights_from(0)}
 
     def step(
@@ -177,7 +177,9 @@ class MultistepChain(WalkedChain):
         x_s = x_t * weights.from_x_t
         for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
             add_scaled_(x_s, weight, prediction)
-        return x_s, self._after(history, predictions[: self._order])
+        if self._ends_at(history):
+            return x_s, None
+        return x_s, history.after(x_0_hat.clone(), *history.predictions[: self._order - 1])
 
     def _weights_from(self, start: int) -> list[_Weights]:
         """Make the weights of all steps of a walk that begins at a place of the chain."""

@@ -290,7 +290,6 @@ class DDPMScheduler(NoisingScheduler):
             history = walked.goes_on(timestep, x_t, self._history, self._chosen_timesteps)
             x_0_hat, _ = self._predict(walked.move(history), model_output, x_t)
             x_s, self._history = walked.step(history, x_0_hat, x_t)
-            x_0_hat = x_0_hat.clone()  # The walk remembers the other, whatever a caller does.
         else:
             eta = self._own_eta if eta is None else eta
             x_s, x_0_hat = self._draw(model_output, timestep, x_t, generator, eta)

@@ -57,21 +57,22 @@ class SpectralNoise:
         init=False, repr=False, default_factory=dict
     )
 
-    def draw(
+    def added_to(
         self,
+        x: Tensor,
+        factor: float,
         t: int | Tensor,
-        x_t: Tensor,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> Tensor:
-        """Draw the noise of a step from t, int64 of shape () or (B,), in the shape of x_t.
+        """Give a multiple of x plus the noise of a step from t, int64 of shape () or (B,).
 
         Raises:
             ValueError: If the spectrum is that of images of another shape.
         """
         basis = self.shape.basis
-        basis.check_shape(x_t.shape[1:])
-        std = self._std(t, x_t)
-        return basis.to_pixels(scaled_noise(x_t, 1.0, generator).mul_(std))
+        basis.check_shape(x.shape[1:])
+        noise = scaled_noise(x, 1.0, generator).mul_(self._std(t, x))
+        return basis.added_pixels(x, factor, noise)
 
     def around(self, mean: Tensor, t: int | Tensor) -> BasisGaussian:
         """Give p(x_s | x_t) around a mean, for t as in ``draw``."""

@@ -7,6 +7,7 @@ the step before, and comes back. What a walk remembers are coefficients.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,11 +44,24 @@ def walked_chain(
     Raises:
         ValueError: As the chains do, or if there is no spectrum for "spectral".
     """
-    arguments = schedule, prediction_type, timesteps, solver
+    arguments = schedule, prediction_type, tuple(timesteps), solver
     if solver.name != "spectral":
         return MultistepChain(*arguments)
-    calibration = needed_spectrum(calibration, "solver 'spectral'")
-    return SpectralChain(error_spectrum(calibration, schedule), *arguments)
+    return _spectral_chain(needed_spectrum(calibration, "solver 'spectral'"), *arguments)
+
+
+# Every call of a pipeline chooses its chain anew, mostly the one of the call before, whose weights
+# take longer than its steps.
+@lru_cache(maxsize=8)
+def _spectral_chain(
+    calibration: Calibration,
+    schedule: NoiseSchedule,
+    prediction_type: PredictionType,
+    timesteps: tuple[int, ...],
+    solver: Solver,
+) -> SpectralChain:
+    spectrum = error_spectrum(calibration, schedule)
+    return SpectralChain(spectrum, schedule, prediction_type, timesteps, solver)
 
 
 class SpectralChain(WalkedChain):
@@ -66,10 +80,8 @@ class SpectralChain(WalkedChain):
         timesteps: Sequence[int],
         solver: Solver,
     ) -> None:
-        self._spectrum = spectrum
         super().__init__(schedule, prediction_type, timesteps, solver)
-
-    def _prepare(self) -> None:
+        self._spectrum = spectrum
         self._steps = KeptTables()
 
     def step(
@@ -82,12 +94,15 @@ class SpectralChain(WalkedChain):
         """
         basis = self._spectrum.basis
         now = tuple(basis.to_frequencies(x) for x in (x_t, x_0_hat))
-        values = (*now, *history.predictions)
         weights = self._weights(history.place, bool(history.predictions), x_t)
-        x_s = values[0] * weights[0]
-        for weight, value in zip(weights[1:], values[1:], strict=False):
+        is_last = self._ends_at(history)
+        is_remembered = self._order > 1 and not is_last
+        # These coefficients are seen by nobody else.
+        x_s = now[0] * weights[0] if is_remembered else now[0].mul_(weights[0])
+        for weight, value in zip(weights[1:], (now[1], *history.predictions), strict=False):
             x_s.addcmul_(weight, value)
-        return basis.to_pixels(x_s), self._after(history, now if self._order > 1 else ())
+        remembered = now if is_remembered else ()
+        return basis.to_pixels(x_s), None if is_last else history.after(*remembered)
 
     def _weights(self, place: int, goes_on: bool, x: Tensor) -> tuple[Tensor, ...]:
         key = (place, goes_on, x.device, x.dtype)

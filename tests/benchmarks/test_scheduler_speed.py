@@ -6,6 +6,7 @@ Run by ``make bench ARGS="-k scheduler_speed"``.
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import diffusers
 import pytest
@@ -15,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from helpers.calibrations import calibration_from_errors
 from results import record
 
-from ddpm_pipeline import DDPMScheduler
+from ddpm_pipeline import Calibration, DDPMScheduler
 from ddpm_pipeline.diffusion.spectral import NUM_KNOTS
 from ddpm_pipeline.networks.unets import unet_config
 from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
@@ -35,7 +36,7 @@ def notes(rows: Rows) -> Iterator[list[str]]:
     """What else was found; all of it is recorded if all tests ran."""
     found: list[str] = []
     yield found
-    if (len(rows), len(found)) == (STEPS, 3):
+    if (len(rows), len(found)) == (STEPS, 4):
         record(
             "scheduler_step",
             title="A step of the scheduler",
@@ -106,20 +107,25 @@ def test_the_scheduler_takes_under_a_hundredth_of_a_forward(notes: list[str]) ->
     assert step < forward / 100
 
 
+def spectral_calibration(shape: tuple[int, ...]) -> Calibration:
+    """One of images of a shape (C, H, W), for the default schedule."""
+    schedule, every_t, J = DDPMScheduler().schedule, torch.arange(1000), NUM_KNOTS
+    spectrum = MeasuredSpectrum(
+        channels=torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q,
+        sizes=shape[1:],
+        data_variance=torch.rand(shape, dtype=torch.float64) + 0.1,
+        log_ratio=torch.zeros(J, 3, 2, 2, dtype=torch.float64),
+        standard_error=torch.zeros(J, dtype=torch.float64),
+    )
+    error = 0.3 * schedule.one_minus_alpha_bar(every_t)
+    return calibration_from_errors(schedule, error, spectrum=spectrum)
+
+
 def test_a_spectral_step_costs_at_most_1_3_of_a_plain_one_of_stocks(notes: list[str]) -> None:
     shape = (16, 3, 32, 32)
     output, x_t, generator = torch.randn(shape), torch.randn(shape), torch.Generator()
     plain, stock = DDPMScheduler(), diffusers.DDPMScheduler()
-    every_t, J = torch.arange(1000), NUM_KNOTS
-    spectrum = MeasuredSpectrum(
-        channels=torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q,
-        sizes=shape[2:],
-        data_variance=torch.rand(shape[1:], dtype=torch.float64) + 0.1,
-        log_ratio=torch.zeros(J, 3, 2, 2, dtype=torch.float64),
-        standard_error=torch.zeros(J, dtype=torch.float64),
-    )
-    error = 0.3 * plain.schedule.one_minus_alpha_bar(every_t)
-    found = calibration_from_errors(plain.schedule, error, spectrum=spectrum)
+    found = spectral_calibration(shape[1:])
     spectral = plain.with_calibration(found, variance_type="spectral")
     mine, usual, theirs = median_seconds(
         lambda: spectral.step(output, 500, x_t, generator),
@@ -132,6 +138,31 @@ def test_a_spectral_step_costs_at_most_1_3_of_a_plain_one_of_stocks(notes: list[
     )
     print(f"\n{notes[-1]}")
     assert mine <= 1.3 * theirs
+
+
+def test_steps_without_noise_cost_at_most_half_of_unipcs(notes: list[str]) -> None:
+    shape = (16, 3, 32, 32)
+    output, x_t = torch.randn(shape), torch.randn(shape)
+    found, stock = spectral_calibration(shape[1:]), diffusers.UniPCMultistepScheduler()
+    own = [DDPMScheduler().with_calibration(found, variance_type="fixed_small") for _ in range(2)]
+    for scheduler, solver in zip(own, ("multistep", "spectral"), strict=True):
+        scheduler.set_solver(solver)
+
+    def walk(scheduler: diffusers.SchedulerMixin) -> Iterator[None]:
+        while True:
+            scheduler.set_timesteps(25)
+            for t in scheduler.timesteps:
+                yield scheduler.step(output, t, x_t)
+
+    walks = [walk(scheduler) for scheduler in (*own, stock)]
+    *mine, theirs = median_seconds(*(partial(next, steps) for steps in walks))
+    multistep, spectral = (seconds / theirs for seconds in mine)
+    notes.append(
+        f"A step of solver multistep on {' × '.join(map(str, shape))} takes {multistep:.2f} of "
+        f"one of stock's UniPC, of spectral {spectral:.2f}; weights are made at the first walk."
+    )
+    print(f"\n{notes[-1]}")
+    assert max(multistep, spectral) <= 0.5
 
 
 def test_set_timesteps_takes_under_50_ms(notes: list[str]) -> None:

@@ -102,3 +102,16 @@ def test_pooling_is_a_sum_over_the_cells_of_two_axes() -> None:
         for j in range(2):
             cell = x[:, rows == i][:, :, columns == j]
             assert_close(found[:, i, j], cell.sum((1, 2)))
+
+
+@pytest.mark.parametrize("sizes", [(9,), (6, 9), (100, 4), (3, 4, 5), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_coefficients_are_added_to_others(channels: int, sizes: tuple[int, ...]) -> None:
+    basis = FrequencyBasis(rotation(channels).abs() if channels == 1 else rotation(3), sizes)
+    x, others = images(2, channels, *sizes), images(2, channels, *sizes) + 1
+    others.requires_grad_()
+    found = basis.added_pixels(others, 0.25, x.clone())
+    assert_close(found, 0.25 * others + basis.to_pixels(x), rtol=0, atol=1e-12)
+    assert_close(basis.to_frequencies(basis.to_pixels(x)), x, rtol=0, atol=1e-12)
+    found.sum().backward()
+    assert_close(others.grad, torch.full_like(others, 0.25))

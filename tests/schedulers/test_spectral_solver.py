@@ -144,3 +144,13 @@ def test_a_calibration_with_a_spectrum_is_needed() -> None:
     with pytest.raises(ValueError, match=message):
         scheduler.set_solver("spectral")
     assert scheduler.solver == Solver()
+
+
+def test_weights_of_a_chain_are_made_once() -> None:
+    scheduler, _ = spectral(5)
+    chain = scheduler._walked
+    scheduler.set_timesteps(4)
+    scheduler.set_timesteps(5)
+    assert scheduler._walked is chain
+    scheduler.set_calibration(coloured_scheduler(mean=MEAN, steepness=1.0)[0].calibration)
+    assert scheduler._walked is not chain
