@@ -24,6 +24,7 @@ from ddpm_pipeline.common import PRIVATE_KEY, load_tensors, tensors_hash
 __all__ = [
     "BITS_PER_DIM",
     "COMMANDS",
+    "COPIED",
     "MARK",
     "TASK",
     "ModelWeights",
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TASK, _TASK_NAME = "unconditional-image-generation", "Unconditional image generation"
 MARK, BITS_PER_DIM = "measured_with", "bits_per_dim"
+COPIED = "copied_share"
 COMMANDS = _EVALUATE, _BOUND = "ddpm evaluate", "ddpm bound"
 _WEIGHTS_NAME = "diffusion_pytorch_model"
 _PRECISIONS = (None, torch.float32, torch.bfloat16, torch.float16)
@@ -215,7 +217,7 @@ def _result(
 def _evaluation_results(report: dict[str, Any]) -> list[EvalResult]:
     bound = report["bound"]
     weights = report["sampler"]["weights"]  # images of other programs have none
-    found = _distances(report)
+    found = _distances(report) + _copying(report)
     if bound is not None:
         # The bound of an evaluation is that of the full chain.
         args = _bound_args({**bound, "chain": range(bound["num_train_timesteps"])})
@@ -226,26 +228,12 @@ def _evaluation_results(report: dict[str, Any]) -> list[EvalResult]:
 
 
 def _distances(report: dict[str, Any]) -> list[EvalResult]:
-    sampler = report["sampler"]
-    common = {
-        MARK: _EVALUATE,
-        "weights": sampler["weights"],
+    common = _drawn(report) | {
         "num_images": report["num_images"],
         "num_reference_images": report["num_reference"],
         "reference_fingerprint": report["reference"],
         "reference_changes": report["reference_changes"],
         "reference_overlap": report.get("reference_overlap"),
-        "features": report["features"],
-        "feature_dim": report["feature_dim"],
-        "resize": report["resize"],
-        "sampler": sampler.get("solver", sampler["scheduler"]),
-        "num_inference_steps": sampler["num_inference_steps"],
-        "eta": _eta(sampler),
-        "guidance_scale": sampler["guidance_scale"],
-        "class_labels": sampler["class_labels"],
-        "precision": sampler["precision"],
-        "seed": sampler["seed"],
-        "versions": report["versions"],
     }
     kept = {"num_kept": report["num_kept"]}
     is_fid = report["features"].startswith("Inception")
@@ -266,6 +254,46 @@ def _distances(report: dict[str, Any]) -> list[EvalResult]:
         _result(kind, report[key], name, data, split, common | args)
         for kind, name, key, args in rows
     ]
+
+
+def _drawn(report: dict[str, Any]) -> dict[str, Any]:
+    """Give what a number of an evaluation depends on, beside the images that it is about."""
+    sampler = report["sampler"]
+    return {
+        MARK: _EVALUATE,
+        "weights": sampler["weights"],
+        "features": report["features"],
+        "feature_dim": report["feature_dim"],
+        "resize": report["resize"],
+        "sampler": sampler.get("solver", sampler["scheduler"]),
+        "num_inference_steps": sampler["num_inference_steps"],
+        "eta": _eta(sampler),
+        "guidance_scale": sampler["guidance_scale"],
+        "class_labels": sampler["class_labels"],
+        "precision": sampler["precision"],
+        "seed": sampler["seed"],
+        "versions": report["versions"],
+    }
+
+
+def _copying(report: dict[str, Any]) -> list[EvalResult]:
+    """Read the test of copying; nothing where it was not made."""
+    found = report.get("copying") or {"not_tested": None}
+    if "not_tested" in found:
+        return []
+    args = _drawn(report) | {
+        "num_images": found["num_samples"],
+        "num_reference_images": found["num_train"],
+        "num_held_out": found["num_held_out"],
+        "reference_fingerprint": found["train_fingerprint"],
+        "held_out_fingerprint": found["held_out_fingerprint"],
+        "held_out_data": found["held_out_data"],
+        "held_out_split": found["held_out_split"],
+    }
+    args |= {name: found[name] for name in ("standard_error", "p_value", "copies", "level")}
+    args |= {"bound_gap": found["bound_gap"], "warnings": found["warnings"]}
+    name = "share drawn to training images"
+    return [_result(COPIED, found["share"], name, found["train_data"], found["train_split"], args)]
 
 
 def _eta(sampler: dict[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from ddpm_pipeline.cards.markdown import number, plain, table
-from ddpm_pipeline.cards.results import BITS_PER_DIM, MARK
+from ddpm_pipeline.cards.results import BITS_PER_DIM, COPIED, MARK
 
 __all__ = ["calibration_text", "results_text"]
 
@@ -85,12 +85,33 @@ def _note(result: EvalResult) -> str:
     args = result.metric_args
     if result.metric_type == BITS_PER_DIM:
         return "upper bound; ± is the standard error"
+    if result.metric_type == COPIED:
+        return _copying_note(args)
     notes = {
         "num_subsets": "± is the standard error, from {} subsets",
         "neighbors": "{} nearest neighbours",
         "num_kept": "at most {} images of each set",
     }
     return "; ".join(t.format(number(args[k])) for k, t in notes.items() if k in args)
+
+
+def _copying_note(args: dict[str, Any]) -> str:
+    """Say what the test of copying found, and beside which held-out images."""
+    get, split, gap = args.get, args.get("held_out_split"), args.get("bound_gap")
+    said = "**the model copies training images**" if get("copies") else "no copies found"
+    words = (
+        f"{said} (p = {number(get('p_value'), '.2g')}; 0 is none, 1 is all), beside "
+        f"{number(get('num_held_out'))} held-out images of {plain(get('held_out_data'))}"
+    )
+    if split is not None:
+        words += f", split {plain(split)}"
+    if isinstance(gap, dict):
+        value, error = (gap.get(name) for name in ("bits_per_dim", "standard_error"))
+        words += (
+            "; bits/dim of held-out images less those of training images: "
+            f"{number(value, '.3g')} ± {number(error, '.2g')}"
+        )
+    return words
 
 
 def _circumstances(result: EvalResult) -> str:

@@ -34,8 +34,8 @@ def run_measurement(
 
     Arguments:
         options: The dataclass of the command's options, with model, data, output_dir and
-            num_inference_steps; it may have split, bound_data, bound_split, samples, features
-            and class_labels too.
+            num_inference_steps; it may have split, bound_data, bound_split, training_data,
+            training_split, samples, features and class_labels too.
         argv: The arguments.
         prog: How the command is called.
         measure: Does the work, and gives the paragraphs to print.
@@ -54,16 +54,18 @@ def run_measurement(
 
 def _check_places(config: object, output: str) -> None:
     """Refuse what is not there and where nothing can be written; the Hub is asked last."""
-    on_hub = not_here(
-        model=config.model, data=config.data, bound_data=getattr(config, "bound_data", None)
-    )
+    more = {name: getattr(config, name, None) for name in ("bound_data", "training_data")}
+    on_hub = not_here(model=config.model, data=config.data, **more)
     require_features(getattr(config, "features", None))
     samples = getattr(config, "samples", None)
     if samples is not None:
         check_exists("samples", samples, "; `ddpm sample` draws them")
     check_output_folder("output_dir", output)
     require_split(config.data, getattr(config, "split", None))
-    require_split(getattr(config, "bound_data", None), getattr(config, "bound_split", None))
+    for part in ("bound", "training"):
+        require_split(
+            getattr(config, f"{part}_data", None), getattr(config, f"{part}_split", None)
+        )
     steps = config.num_inference_steps
     check_saved_steps(config.model, *(steps if isinstance(steps, tuple) else [steps]))
     if getattr(config, "class_labels", None) is not None:

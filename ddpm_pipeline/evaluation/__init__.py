@@ -7,6 +7,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.evaluation.class_frequencies import classes_as_often
     from ddpm_pipeline.evaluation.config import EvaluateConfig
+    from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test
     from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
     from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance
     from ddpm_pipeline.evaluation.report import EvaluationReport
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "class_frequencies": "classes_as_often",
         "config": "EvaluateConfig",
+        "copying": "CopyTest NearestPairs copy_test",
         "features": "FeatureExtractor load_features",
         "metrics": "check_count frechet_distance",
         "report": "EvaluationReport",

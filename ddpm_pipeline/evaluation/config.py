@@ -22,7 +22,8 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Compare a model's images with real ones: Fréchet distance, KID, precision and recall.
 
     Draws images, or takes those that `ddpm sample` wrote, measures bits per dimension too, and
-    writes evaluation.json and nearest.png.
+    writes evaluation.json and nearest.png. With images that the model was not trained on beside
+    those that it was, tests whether it copies these, and writes copies.png.
     """
 
     data: str
@@ -49,7 +50,8 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     neighbors: int = 3
     """Neighbours that the balls of precision and recall reach to."""
     num_nearest: int = 16
-    """Images to show above the reference images nearest to them; 0 shows none."""
+    """Images to show above the reference images nearest to them, and of the worst that may be
+    copies; 0 shows none."""
     bound_data: str | None = None
     """Held-out images for bits/dim; the data unless given."""
     bound_split: str | None = None
@@ -58,8 +60,12 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     """Images for bits/dim, drawn at random; 256 or all if fewer unless given, 0 leaves it out."""
     bound_timesteps: int = 10
     """Timesteps drawn for each of them; the bound is that of the full chain of DDPM."""
+    training_data: str | None = None
+    """Images that the model was trained on, where data are others: for the test of copying."""
+    training_split: str | None = None
+    """Which part of them, or of the data where training_data is not given."""
     output_dir: str | None = None
-    """Folder for evaluation.json and nearest.png; the model's unless given."""
+    """Folder for evaluation.json, nearest.png and copies.png; the model's unless given."""
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
     verify_cache: bool = False
@@ -70,7 +76,7 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     def __post_init__(self) -> None:
         ReadingOptions.__post_init__(self)
         SamplingOptions.__post_init__(self)
-        expand_home(self, "data", "samples", "features", "bound_data")
+        expand_home(self, "data", "samples", "features", "bound_data", "training_data")
         expand_home(self, "output_dir", "cache_dir", "statistics_dir")
         check_at_least(self, num_images=1, num_kept=1, kid_subsets=2, neighbors=1)
         check_at_least(self, num_nearest=0, bound_timesteps=1, num_reference=1, bound_images=0)

@@ -24,7 +24,7 @@ from ddpm_pipeline.likelihood import variational_bound
 from ddpm_pipeline.pipelines import ImageSampler
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["measure_bound", "open_held_out"]
+__all__ = ["held_out_source", "measure_bound", "open_held_out"]
 
 _NUM_IMAGES = 256
 
@@ -37,14 +37,14 @@ def open_held_out(config: EvaluateConfig, sampler: ImageSampler) -> ImageData | 
     """
     if config.bound_images == 0:
         return None
-    return _open_held_out(config, sampler, *_held_out(config))
+    return _open_held_out(config, sampler, *held_out_source(config))
 
 
 def measure_bound(
     config: EvaluateConfig, sampler: ImageSampler, data: ImageData
 ) -> dict[str, Any]:
     """Measure the bound on the held-out images, and say on what, as JSON values."""
-    source, split = _held_out(config)
+    source, split = held_out_source(config)
     images, classes = data.batch(range(len(data)))
     scheduler = sampler.saved_scheduler
     if not isinstance(scheduler, DDPMScheduler):
@@ -72,7 +72,7 @@ def measure_bound(
     }
 
 
-def _held_out(config: EvaluateConfig) -> tuple[str, str | None]:
+def held_out_source(config: EvaluateConfig) -> tuple[str, str | None]:
     """Give the source of the held-out images and their split, which default to the reference's."""
     if config.bound_data is not None:
         return config.bound_data, config.bound_split

@@ -1,6 +1,7 @@
-"""Nearest reference images of generated ones, for a person to see whether a model copies.
+"""Nearest reference images of generated ones, to see and to test whether a model copies.
 
-    distances, numbers = nearest_images(images, data, extractor)
+    distances, numbers = nearest_images(images, data, extractor)      the three nearest of a few
+    pairs = nearest_of_many(features, data, extractor)                the nearest one of thousands
 
 The reference passes through one batch at a time, on all processes together.
 """
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from ddpm_pipeline.common import process_state
 from ddpm_pipeline.data import ImageData
+from ddpm_pipeline.evaluation.copying import NearestPairs
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import nearest_neighbors
 
-__all__ = ["nearest_images"]
+__all__ = ["NearestOfMany", "nearest_images", "nearest_of_many"]
+
+_QUERIES = 4096  # of which distances to a batch are held at once
 
 
 def nearest_images(
@@ -49,3 +53,62 @@ def nearest_images(
     numbers = torch.cat([part[1] for part in found], 1)
     order = distances.argsort(dim=1, stable=True)[:, :count]
     return distances.gather(1, order), numbers.gather(1, order)
+
+
+class NearestOfMany:
+    """The nearest member of a set to each of many queries, as the members pass by.
+
+    Arguments:
+        queries: Features (Q, D).
+    """
+
+    def __init__(self, queries: Tensor) -> None:
+        self._queries = queries.double()
+        self._scores = queries.new_full((len(queries),), torch.inf, dtype=torch.float64)
+        self._members = torch.zeros_like(self._queries)
+        self._numbers = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+
+    def add(self, features: Tensor, offset: int) -> None:
+        """Look at members offset … offset + B - 1 of the set, by their features (B, D)."""
+        members = features.to(self._queries)
+        squares = members.square().sum(1)
+        for rows in torch.arange(len(self._queries), device=members.device).split(_QUERIES):
+            # |y|² - 2 x·y orders the members y of a query x as their distance does.
+            scores = torch.addmm(squares, self._queries[rows], members.T, alpha=-2)
+            best = scores.min(1)
+            closer = best.values < self._scores[rows]
+            improved, found = rows[closer], best.indices[closer]
+            self._scores[improved] = best.values[closer]
+            self._members[improved] = members[found]
+            self._numbers[improved] = found + offset
+
+    def pairs(self) -> NearestPairs:
+        """Give the nearest members so far, with distances that are exact for equal ones too."""
+        distances = (self._queries - self._members).norm(dim=1)
+        distances = distances.masked_fill(self._scores.isinf(), torch.inf)
+        return NearestPairs(distances.cpu(), self._numbers.cpu())
+
+
+def nearest_of_many(
+    queries: Tensor, data: ImageData, extractor: FeatureExtractor, *, batch_size: int = 64
+) -> NearestPairs:
+    """Find the one image of a set that is nearest to each of many features.
+
+    Arguments:
+        queries: Features (Q, D), on any device.
+        data: The images, which pass through one batch at a time.
+        extractor: Maps images to features.
+        batch_size: How many images pass through at a time.
+    Returns:
+        The pairs, the same on every process, on the CPU.
+    """
+    state = process_state()
+    best = NearestOfMany(queries.to(extractor.device))
+    for start in range(0, len(data), batch_size)[state.process_index :: state.num_processes]:
+        numbers = range(start, min(start + batch_size, len(data)))
+        best.add(extractor(data.batch(numbers).images), start)
+    parts = gather_object([tuple(best.pairs())])
+    distances = torch.stack([part[0] for part in parts])
+    closest = distances.min(0)
+    numbers = torch.stack([part[1] for part in parts])
+    return NearestPairs(closest.values, numbers.gather(0, closest.indices[None])[0])

@@ -52,6 +52,9 @@ class EvaluationReport:
     """Images drawn of each class, by name or number; None if the options or nobody chose them."""
     nearest: list[dict[str, Any]]
     """For some images, the reference images nearest in the features, and their distances."""
+    copying: dict[str, Any] | None = None
+    """Whether samples are copies of training images, with the worst pairs and the gap between
+    the bounds; why it was "not_tested", if so."""
     device: str
     versions: dict[str, str]
     warnings: list[str]
@@ -71,6 +74,8 @@ class EvaluationReport:
         }
         if self.bound is not None:
             rows["bits/dim"] = _bound_text(self.bound)
+        if self.copying is not None:
+            rows |= _copying_rows(self.copying)
         if self.seconds_per_image is not None:
             rows["seconds per image"] = f"{self.seconds_per_image:.3g}"
         rows |= {
@@ -85,13 +90,35 @@ class EvaluationReport:
             rows["classes"] = _classes_text(self.class_counts)
         width = max(map(len, rows))
         lines = [f"{key:{width}}  {value}" for key, value in rows.items()]
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+        warnings = [*self.warnings, *(self.copying or {}).get("warnings", ())]
+        return "\n".join([*lines, *(f"warning: {text}" for text in warnings)])
 
 
 def _bound_text(bound: dict[str, Any]) -> str:
     value = f"{bound['bits_per_dim']:.4g} ± {bound['standard_error']:.2g}"
     data = " ".join(filter(None, [bound["data"], bound["split"]]))
     return f"{value} on {bound['num_images']:,} images of {data}"
+
+
+def _copying_rows(copying: dict[str, Any]) -> dict[str, str]:
+    """Say whether the model copies, and how that is known."""
+    if "not_tested" in copying:
+        return {"copying": f"not tested: {copying['not_tested']}"}
+    said = "COPIES its training images" if copying["copies"] else "none found"
+    sets = f"{copying['num_train']:,} training and {copying['num_held_out']:,} held-out images"
+    rows = {
+        "copying": f"{said}: share {copying['share']:.2f} ± {copying['standard_error']:.2f}, "
+        f"p = {copying['p_value']:.2g} ({copying['num_samples']:,} samples, {sets})",
+        "nearer than held out": f"{copying['nearer']:.3f} ± "
+        f"{copying['nearer_standard_error']:.2g}, p = {copying['nearer_p_value']:.2g}",
+    }
+    if copying["bound_gap"] is not None:
+        gap = copying["bound_gap"]
+        rows["bits/dim gap"] = (
+            f"{gap['bits_per_dim']:.3g} ± {gap['standard_error']:.2g} from {gap['num_images']:,} "
+            f"training images ({gap['train']:.4g}) to as many held-out ones"
+        )
+    return rows
 
 
 def _overlap_text(overlap: dict[str, int | None]) -> str:

@@ -5,16 +5,19 @@
 
 Images are drawn and compared with a reference data set in features: by the Fréchet distance (FID
 in Inception's features), KID with its error, precision and recall. A picture shows some of them
-above the reference images nearest to them, so that a person sees whether the model copies.
+above the reference images nearest to them, so that a person sees whether the model copies; where
+there are training and held-out images, ``measure_copying`` tests it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ddpm_pipeline.common import (
     library_versions,
@@ -40,6 +43,7 @@ from ddpm_pipeline.evaluation.compared_images import (
     read_manifest,
 )
 from ddpm_pipeline.evaluation.config import EvaluateConfig
+from ddpm_pipeline.evaluation.copied_images import measure_copying, open_copy_sets
 from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
 from ddpm_pipeline.evaluation.held_out_bound import measure_bound, open_held_out
 from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance, kid, precision_recall
@@ -63,7 +67,7 @@ _UNBIASED_FROM = 10_000
 def evaluate(config: EvaluateConfig) -> EvaluationReport:
     """Measure a model's images, on every process of `accelerate launch` together.
 
-    Writes evaluation.json and nearest.png to the output directory.
+    Writes evaluation.json, nearest.png and copies.png to the output directory.
 
     Arguments:
         config: All options.
@@ -80,18 +84,25 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     data = open_reference(config, sampler)
     drawn = None if config.samples is None else open_samples(config.samples, data)
     held_out = open_held_out(config, sampler)
+    copy_sets = open_copy_sets(config, sampler, data)
     count = config.num_images if drawn is None else len(drawn)
     _check_numbers(config, min(count, len(data), config.num_kept), count)
     check_count(min(count, len(data)), extractor(data.batch(range(1)).images).shape[1])
     chosen = None if drawn is not None else choose_classes(config, sampler)
     if drawn is None:
         sampler = _try_sampler(sampler, chosen)
+    draw = _drawing(sampler, drawn)
     bound = None if held_out is None else measure_bound(config, sampler, held_out)
     real = reference_statistics(
         data, extractor, num_kept=config.num_kept, cache_dir=_statistics_dir(config)
     )
     generated = _generated_statistics(config, sampler, drawn, extractor)
-    nearest = _show_nearest(config, sampler, drawn, data, extractor)
+    nearest = _show_nearest(config, draw, data, extractor)
+    copying = (
+        {"not_tested": copy_sets}
+        if isinstance(copy_sets, str)
+        else measure_copying(config, sampler, copy_sets, generated.features, draw, extractor)
+    )
 
     def report() -> EvaluationReport:
         found = EvaluationReport(
@@ -100,6 +111,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
             class_counts=None if chosen is None else chosen.counts,
             bound=bound,
             nearest=nearest,
+            copying=copying,
         )
         write_json(_output(config) / _REPORT_NAME, found.to_dict())
         return found
@@ -152,10 +164,16 @@ def _generated_statistics(
     return feature_statistics(lambda i: drawn.batch(i).images, len(drawn), extractor, kept=kept)
 
 
+def _drawing(sampler: ImageSampler, drawn: ImageData | None) -> Callable[[Sequence[int]], Tensor]:
+    """Give what draws the images of some numbers, uint8 (B, C, H, W), or reads those drawn."""
+    if drawn is not None:
+        return lambda numbers: drawn.batch(numbers).images
+    return lambda numbers: torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)
+
+
 def _show_nearest(
     config: EvaluateConfig,
-    sampler: ImageSampler,
-    drawn: ImageData | None,
+    draw: Callable[[Sequence[int]], Tensor],
     data: ImageData,
     extractor: FeatureExtractor,
 ) -> list[dict[str, Any]]:
@@ -163,18 +181,14 @@ def _show_nearest(
     if config.num_nearest == 0:
         return []
     shown = range(config.num_nearest)
-    images = (
-        torch.from_numpy(sampler(shown)).permute(0, 3, 1, 2)
-        if drawn is None
-        else drawn.batch(shown).images
-    )
+    images = draw(shown)
     distances, numbers = nearest_images(images, data, extractor)
 
-    def draw() -> None:
+    def write() -> None:
         neighbors = [data.batch(column).images for column in numbers.T]
         write_picture(_output(config) / _NEAREST_NAME, nearest_picture(images, neighbors))
 
-    on_main(draw, process_state())
+    on_main(write, process_state())
     return [
         {"image": i, "nearest": numbers[i].tolist(), "distances": distances[i].tolist()}
         for i in shown
