@@ -25,6 +25,8 @@ _OF_TRAINING = (
     "noise",
     "labels",
     "flips",
+    "augmentation",
+    "distances",
     "network",
     "previews",
     "validation",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.data.augmentation import augmentation_size, augmented, draw_augmentation
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
     from ddpm_pipeline.data.findings import facts_of_reading, printable
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "augmentation": "augmentation_size augmented draw_augmentation",
         "batches": "Batches between_levels checked_batch split_batch",
         "classes": "class_counts with_classes without_gaps",
         "findings": "facts_of_reading printable",

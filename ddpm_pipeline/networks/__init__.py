@@ -14,6 +14,12 @@ if TYPE_CHECKING:
         trained_classes,
     )
     from ddpm_pipeline.networks.compiling import CompiledNetwork, compiles_for_cuda
+    from ddpm_pipeline.networks.conditioning import (
+        condition_on,
+        conditions,
+        plain_weights,
+        unconditioned,
+    )
     from ddpm_pipeline.networks.config_limits import MAX_CLASSES, check_network_config
     from ddpm_pipeline.networks.cpu_layers import (
         keep_freed_memory,
@@ -44,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "capturing": "capture_on_cuda",
         "classes": "check_asked_classes check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork compiles_for_cuda",
+        "conditioning": "condition_on conditions plain_weights unconditioned",
         "config_limits": "MAX_CLASSES check_network_config",
         "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",
         "denoiser": "Denoiser device_of dtype_of evaluating run_denoiser",

@@ -158,6 +158,17 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "num_classes={config.num_classes} needs class_conditional",
         ),
     ],
+    "augmentation": [
+        _Conflict(
+            lambda c: c.random_flip and "flip" in c.augment,
+            "give either random_flip, after which samples are mirrored too, or augment flip, "
+            "after which they are not; got both",
+        ),
+        _Conflict(
+            lambda c: "saturation" in c.augment and c.channels == 1,
+            "augment saturation needs images of 3 channels or 4, got channels=1",
+        ),
+    ],
     "streams": [
         _Conflict(
             lambda c: c.streaming and c.max_train_steps is None,

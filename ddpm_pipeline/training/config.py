@@ -22,6 +22,7 @@ from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.checks import check_options
 from ddpm_pipeline.training.data_options import DataOptions
+from ddpm_pipeline.training.few_images import FewImagesOptions
 from ddpm_pipeline.training.given import in_place_of, without_leftovers
 
 __all__ = ["PRESETS", "TrainingConfig"]
@@ -47,7 +48,7 @@ TrainedVariance = Literal["fixed_small", "fixed_large", "learned", "learned_rang
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(DataOptions):
+class TrainingConfig(FewImagesOptions, DataOptions):
     """All options of a training run.
 
     Raises:

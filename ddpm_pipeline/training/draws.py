@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved, stream_generator
-from ddpm_pipeline.data import flip_coins
+from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, to_model_range
+from ddpm_pipeline.networks import conditions
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.data import Batch
     from ddpm_pipeline.diffusion import ChosenTimesteps, TrainingObjective
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["MicroDraws", "draw_update"]
+__all__ = ["MicroDraws", "draw_update", "inputs_of"]
 
 
 class MicroDraws(NamedTuple):
@@ -29,11 +31,13 @@ class MicroDraws(NamedTuple):
         chosen: Its timesteps.
         mirrored: Which images are mirrored, bool (B,); None if none may be.
         dropped: Which labels become the null class, bool (B,); None if none may.
+        augmentation: How images are augmented, float32 (B, A); None if none are.
     """
 
     chosen: ChosenTimesteps
     mirrored: Tensor | None
     dropped: Tensor | None
+    augmentation: Tensor | None = None
 
 
 def draw_update(
@@ -59,6 +63,7 @@ def draw_update(
     if drops:
         draws = [torch.rand(size, generator=stream_generator("labels", *p)) for p in places]
         rows.append((torch.stack(draws) < config.label_dropout).long())
+    augmentation = _draw_augmentation(config, size, places, objective.device)
     there = list(moved(torch.stack(rows), objective.device).unbind())
     t = there.pop(0)
     orders = None if splits[0] is None else there.pop(0)
@@ -67,6 +72,43 @@ def draw_update(
             objective.choose(t[i], split and split._replace(order=orders[i])),
             there[0][i].bool() if config.random_flip else None,
             there[-1][i].bool() if drops else None,
+            None if augmentation is None else augmentation[i],
         )
         for i, split in enumerate(splits)
     ]
+
+
+def _draw_augmentation(
+    config: TrainingConfig, size: int, places: list[tuple[int, ...]], device: torch.device
+) -> Tensor | None:
+    """Draw how the images of each micro-step are augmented, (micro-steps, B, A), on the device."""
+    if not config.augment:
+        return None
+    options = (config.augment, config.augment_probability, size, config.resolution)
+    draws = [draw_augmentation(*options, stream_generator("augmentation", *p)) for p in places]
+    return moved(torch.stack(draws), device)
+
+
+def inputs_of(
+    batch: Batch, drawn: MicroDraws, config: TrainingConfig, num_embeddings: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Change a batch as was drawn.
+
+    Arguments:
+        batch: Images, and their labels or None.
+        drawn: For them.
+        config: Resolved.
+        num_embeddings: Of the network, the last of which takes the place of dropped labels.
+    Returns:
+        x_0, and what the network is told beside the timesteps: labels, augmentations, or both.
+    """
+    images, labels = batch
+    if drawn.mirrored is not None:
+        images = mirrored(images, drawn.mirrored)
+    if labels is not None and drawn.dropped is not None:
+        labels = labels.masked_fill(drawn.dropped, num_embeddings - 1)
+    x_0 = to_model_range(images)
+    if drawn.augmentation is None:
+        return x_0, labels
+    x_0 = augmented(x_0, config.augment, drawn.augmentation)
+    return x_0, conditions(labels, drawn.augmentation)

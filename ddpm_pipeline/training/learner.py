@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from ddpm_pipeline.common import moved, stream_generator, stream_seed
-from ddpm_pipeline.data import mirrored, to_model_range
+from ddpm_pipeline.data import augmentation_size
 from ddpm_pipeline.diffusion import make_timestep_sampler
 from ddpm_pipeline.networks import (
     CompiledNetwork,
+    condition_on,
     evaluating,
     gathered,
     joined,
@@ -30,12 +31,13 @@ from ddpm_pipeline.networks import (
     like,
     own_part,
     shard,
+    unconditioned,
     use_float32_attention,
     use_matrix_products,
     whole,
 )
 from ddpm_pipeline.training.averages import WeightAverages
-from ddpm_pipeline.training.draws import draw_update
+from ddpm_pipeline.training.draws import draw_update, inputs_of
 from ddpm_pipeline.training.graphs import CapturedGradients
 from ddpm_pipeline.training.optimizers import (
     clip_gradients,
@@ -97,6 +99,9 @@ class Learner:
     def _take_network(self, unet: UNet2DModel) -> None:
         """Keep the network, on the device; wrapped as ``model``, compiled as ``forward``."""
         config, on_cpu = self.config, self.device.type == "cpu"
+        if config.augment:
+            draws = stream_generator("init", config.seed, 1)
+            condition_on(unet, augmentation_size(config.augment), draws)
         self.unet = unet.to(self.device, memory_format=self._layout)
         if on_cpu:
             keep_freed_memory()
@@ -157,7 +162,7 @@ class Learner:
             decay: Of the average that takes the weights' place; None is the first, if there is
                 any.
         """
-        with self.averages.applied(decay), evaluating(self.unet):
+        with self.averages.applied(decay), evaluating(self.unet), unconditioned(self.unet):
             yield
 
     def losses(
@@ -262,12 +267,7 @@ class Learner:
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Give x_0, the labels and the noise of one micro-step, and seed its dropout."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
-        images, labels = batch
-        if drawn.mirrored is not None:
-            images = mirrored(images, drawn.mirrored)
-        if labels is not None and drawn.dropped is not None:
-            labels = labels.masked_fill(drawn.dropped, self.unet.config.num_class_embeds - 1)
-        x_0 = to_model_range(images)
+        x_0, labels = inputs_of(batch, drawn, config, self.unet.config.num_class_embeds)
         self._noise.manual_seed(stream_seed("noise", config.seed, *place))
         eps = torch.randn(x_0.shape, generator=self._noise, device=self.device)
         if self._drops_out:  # by the global generators

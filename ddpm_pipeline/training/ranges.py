@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ddpm_pipeline.diffusion import MAX_TIMESTEPS
 from ddpm_pipeline.networks import MAX_CLASSES
+from ddpm_pipeline.training.few_images import AUGMENTATION_NAMES
 
 __all__ = ["INTEGERS", "LARGEST", "RANGES", "Range"]
 
@@ -77,6 +78,11 @@ RANGES: dict[str, Range] = {
         lambda v: 0 <= v < 1 or (v >= 1 and v == int(v)),
         "a fraction below 1 or a whole number of images",
     ),
+    "augment": Range(
+        lambda v: isinstance(v, tuple) and len(v) == len(set(v)) and {*v} <= {*AUGMENTATION_NAMES},
+        f"different names of {', '.join(AUGMENTATION_NAMES)}",
+    ),
+    "augment_probability": Range(lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "dropout": _SHARE,
     "label_dropout": _SHARE,
     "vlb_weight": _POSITIVE,

@@ -22,6 +22,7 @@ from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData, data_from_images, open_training_data
 from ddpm_pipeline.training.description import describe_data
+from ddpm_pipeline.training.few_images import check_channels
 from ddpm_pipeline.training.forecast import DryRun, describe_run
 from ddpm_pipeline.training.given import derived_options
 from ddpm_pipeline.training.learner import Learner
@@ -140,6 +141,7 @@ def _prepare(
         data = open_training_data(config)
     else:
         data = data_from_images(config, train_data, validation_data)
+    check_channels(config, data.channels)
     given = config.replace(fsdp=is_sharded_run(accelerator, asked=config.fsdp))
     place = {
         "length": data.length,

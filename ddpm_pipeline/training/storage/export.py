@@ -21,7 +21,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
 from ddpm_pipeline.common import check_output_folder, written_aside
-from ddpm_pipeline.networks import check_network_config
+from ddpm_pipeline.networks import check_network_config, plain_weights
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.setup import make_scheduler, make_unet
@@ -148,10 +148,16 @@ def _config_of(config: TrainingConfig, weights: Mapping[str, Tensor]) -> Mapping
 
 
 def network_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet2DModel:
-    """Make a network of these weights on the CPU, in plain memory order."""
+    """Make a network of these weights on the CPU, in plain memory order.
+
+    What stands for augmentations is left out: samples show none.
+    """
     check_network_config(config)
     with torch.device("meta"):
         unet = UNet2DModel.from_config(config)
-    copies = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
+    copies = {
+        name: value.detach().to("cpu").contiguous()
+        for name, value in plain_weights(weights).items()
+    }
     unet.load_state_dict(copies, assign=True)
     return unet
