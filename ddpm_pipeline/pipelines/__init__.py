@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
     from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
     from ddpm_pipeline.pipelines.saved_options import check_saved_classes, check_saved_steps
+    from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
+    from ddpm_pipeline.pipelines.tasks.operators import LinearOperator
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -25,5 +27,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
         "saved_options": "check_saved_classes check_saved_steps",
+        "tasks.conditioned": "PosteriorMethod",
+        "tasks.operators": "LinearOperator",
     },
 )

@@ -139,24 +139,43 @@ class Call:
         self, share: Share, edit: Callable[[Step], Tensor | None] | None = None
     ) -> Iterator[Step]:
         """Draw the noise of a share, and take it down the chain step by step."""
-        request, scheduler = self._request, own_scheduler(self._scheduler)
-        network = GuidedNetwork(
-            self._unet,
-            self._forward,
-            share.labels,
-            request.guidance_scale,
-            share.call_rows,
-            share.most_rows,
-        )
+        network, scheduler = self.parts(share)
         return denoise(
             network,
             scheduler,
             starting_noise(self._unet, scheduler, share, self._device),
             scheduler.timesteps,
             generator=share.generator,
-            eta=request.eta,
+            eta=self._request.eta,
             edit=edit,
         )
+
+    def parts(self, share: Share) -> tuple[GuidedNetwork, SchedulerMixin]:
+        """Give a share's network and a scheduler of its own, whose chain is chosen."""
+        network = GuidedNetwork(
+            self._unet,
+            self._forward,
+            share.labels,
+            self._request.guidance_scale,
+            share.call_rows,
+            share.most_rows,
+        )
+        return network, own_scheduler(self._scheduler)
+
+    @property
+    def scheduler(self) -> SchedulerMixin:
+        """The scheduler that its shares have copies of; to be read."""
+        return self._scheduler
+
+    @property
+    def eta(self) -> float | None:
+        """Noise of DDIM's steps, where it was asked for."""
+        return self._request.eta
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._device
 
 
 def own_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:

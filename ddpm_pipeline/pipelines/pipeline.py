@@ -40,6 +40,7 @@ from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.model_folder import CheckedDownloads, load_checked
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
+from ddpm_pipeline.pipelines.tasks.image_tasks import ImageTasks
 from ddpm_pipeline.schedulers import Solver
 
 __all__ = ["DDPMPipeline"]
@@ -48,7 +49,7 @@ Images = list[PIL.Image.Image] | np.ndarray | Tensor
 StepCallback = Callable[["DDPMPipeline", int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
-class DDPMPipeline(CheckedDownloads):
+class DDPMPipeline(ImageTasks, CheckedDownloads):
     r"""Unconditional or class-conditional image generation with a U-Net in pixel space.
 
     Arguments:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         timesteps_of,
     )
     from ddpm_pipeline.schedulers.scheduler import DDPMScheduler
-    from ddpm_pipeline.schedulers.spectral import needed_spectrum
+    from ddpm_pipeline.schedulers.spectral import needed_spectrum, variance_spectrum
     from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "drawing": "standard_normal",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
-        "spectral": "needed_spectrum",
+        "spectral": "needed_spectrum variance_spectrum",
         "spectrum": "MeasuredSpectrum",
     },
 )

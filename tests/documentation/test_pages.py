@@ -23,7 +23,7 @@ PAGES = [
     ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
 ]
-THE_PATH = ["get_started", "train", "measure", "calibration", "hub", "api", "design"]
+THE_PATH = ["get_started", "train", "measure", "calibration", "edit", "hub", "api", "design"]
 
 
 def relative(path: Path) -> str:
