@@ -144,8 +144,9 @@ def _rows(config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData) -> int:
     """Give the images of one forward pass."""
     if config.batch_size is not None:
         return config.batch_size
-    shape = (data.channels, data.resolution, data.resolution)
-    return rows_per_call(pipe.unet, shape, pipe.device, on_cpu=_ROWS, elements=_ELEMENTS_ON_GPUS)
+    return rows_per_call(
+        pipe.unet, data.shape[1:], pipe.device, on_cpu=_ROWS, elements=_ELEMENTS_ON_GPUS
+    )
 
 
 def _report(

@@ -17,7 +17,7 @@ __all__ = ["nearest", "option_names", "plain_mistake", "underscored"]
 
 
 _SWITCHES = (bool, bool | None)
-_KINDS = {int: "an integer", float: "a number"}
+_KINDS = {int: "an integer", float: "a number", tuple[int, int]: "two integers"}
 # How much of two names is the same, 1 being all: a slip of the finger, and what may be one.
 _NEARLY_SAME, _ALIKE = 0.85, 0.75
 

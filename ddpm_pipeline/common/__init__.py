@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.common.precision import float32_arithmetic, precise_dtype
     from ddpm_pipeline.common.randomness import stream_generator, stream_key, stream_seed
+    from ddpm_pipeline.common.sides import Resolution, as_resolution, described_sides, sides_of
     from ddpm_pipeline.common.state_file import StateFile
     from ddpm_pipeline.common.terminal_text import printable
     from ddpm_pipeline.common.transfers import moved
@@ -97,6 +98,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key stream_seed",
+        "sides": "Resolution as_resolution described_sides sides_of",
         "state_file": "StateFile",
         "terminal_text": "printable",
         "transfers": "moved",

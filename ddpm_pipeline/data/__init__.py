@@ -25,11 +25,14 @@ if TYPE_CHECKING:
         reconstruction_strip,
     )
     from ddpm_pipeline.data.pixels import (
+        MOST_CHANNELS,
         OUTPUTS,
         concatenated,
         flip_coins,
         mirrored,
+        named_bands,
         random_flip,
+        shown_bands,
         to_model_range,
         uint8_from_unit_range,
         unit_range,
@@ -64,8 +67,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
-            "OUTPUTS concatenated flip_coins mirrored random_flip to_model_range "
-            "uint8_from_unit_range unit_range"
+            "MOST_CHANNELS OUTPUTS concatenated flip_coins mirrored named_bands random_flip "
+            "shown_bands to_model_range uint8_from_unit_range unit_range"
         ),
         "places": "default_cache_dir",
         "resident": "batches_on",

@@ -13,9 +13,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
 
-from ddpm_pipeline.common import check_at_least, check_choice
+from ddpm_pipeline.common import (
+    Resolution,
+    as_resolution,
+    check_at_least,
+    check_choice,
+    is_integer,
+    sides_of,
+)
+from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
 from ddpm_pipeline.data.depth import exact_image, layout_of, open_image
+from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
 
@@ -30,14 +39,15 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Preparation:
-    """The settings by which an image becomes (C, resolution, resolution) bytes.
+    """The settings by which an image becomes (C, H, W) bytes.
 
     Arguments:
-        resolution: Height and width.
-        channels: 1, 3 or 4; None is 1 if every image is grey, else 3 (arrays keep their own).
-        fit: "resize" brings the shorter side to `resolution` (bicubic, antialiased, a no-op where
-            it is that already); "pad" puts `background` around smaller images and refuses larger
-            ones.
+        resolution: The side of squares, or (height, width).
+        channels: Of the result; None is 1 if every image is grey, else 3 (arrays keep their own).
+            Between 1, 3 and 4 they are converted; other numbers are those of arrays.
+        fit: "resize" scales to the smallest size that covers `resolution` (bicubic, antialiased,
+            a no-op where it is that already); "pad" puts `background` around smaller images and
+            refuses larger ones.
         crop: "center" keeps the middle of the longer side; "random" keeps all of it for a crop
             drawn anew each time.
         value_range: The (lowest, highest) value of arrays that are not uint8 and of files deeper
@@ -47,7 +57,7 @@ class Preparation:
         max_pixels: How many pixels a file may have; None keeps Pillow's limit.
     """
 
-    resolution: int
+    resolution: Resolution
     channels: int | None = None
     fit: Fit = "resize"
     crop: Crop = "center"
@@ -56,15 +66,23 @@ class Preparation:
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(self, resolution=1, max_pixels=1)
-        if self.channels not in {None, 1, 3, 4}:
-            raise ValueError(f"channels must be 1, 3, 4 or None, got {self.channels}")
+        object.__setattr__(self, "resolution", as_resolution(self.resolution))
+        check_at_least(self, max_pixels=1)
+        if self.channels is not None and not (is_integer(self.channels) and self.channels >= 1):
+            raise ValueError(
+                f"channels must be an integer of at least 1, or None, got {self.channels!r}"
+            )
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("crop", self.crop, get_args(Crop))
         if self.value_range is not None:
             object.__setattr__(self, "value_range", _checked_range(self.value_range))
         if self.background is not None:
             object.__setattr__(self, "background", _color(self.background))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Give (height, width)."""
+        return sides_of(self.resolution)
 
     @property
     def white_background(self) -> bool:
@@ -123,15 +141,22 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
     """
     if isinstance(raw, np.ndarray):
         values, changes = _to_bytes(raw, settings.value_range)
-        side = (settings.resolution, settings.resolution)
         if values.ndim == 2:
             values = values[:, :, None]
-        if values.shape[:2] == side and values.shape[2] == settings.channels:
+        if values.shape[:2] == settings.sides and values.shape[2] == settings.channels:
             return values.transpose(2, 0, 1), changes
+        if not {values.shape[2], settings.channels} <= PICTURE_CHANNELS:
+            fitted, fitting = fitted_bands(values, settings)
+            return fitted, changes + fitting
         image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
         image, converted = _convert(image, image.mode, settings)
         return _fitted(image, changes + converted, settings)
     image = open_image(raw, settings.max_pixels)
+    if settings.channels not in {None, *PICTURE_CHANNELS}:
+        raise RefusedImageError(
+            f"it is a picture of {len(image.getbands())} channels, not channels="
+            f"{settings.channels}"
+        )
     deep = layout_of(image).exact
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
         image, converted = _decoded(raw, image, settings)
@@ -144,7 +169,7 @@ def _fitted(
     """Bring an image of the right mode to the resolution, as bytes (C, H, W)."""
     image, fitted = _FITS[settings.fit](image, settings)
     if settings.crop == "center":
-        image, cropped = _center_crop(image, settings.resolution)
+        image, cropped = _center_crop(image, settings.sides)
         fitted += cropped
     values = np.asarray(image)
     values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
@@ -215,25 +240,20 @@ def _convert(
 
 
 def _resize(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
-    (width, height), resolution = image.size, settings.resolution
-    if min(width, height) == resolution:
+    size = scaled_size(image.size, settings.sides)
+    if size == image.size:
         return image, ()
-    scale = resolution / min(width, height)
-    size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
     check_scaled(image.size, size, settings.max_pixels)
     return image.resize(size, Image.Resampling.BICUBIC), ("resized",)
 
 
 def _pad(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
-    (width, height), resolution = image.size, settings.resolution
-    if max(width, height) > resolution:
-        raise RefusedImageError(
-            f"{width}x{height} is larger than resolution={resolution}, so fit must be 'resize'"
-        )
-    if width == height == resolution:
+    check_not_larger(image.size, settings.sides, settings.resolution)
+    size = settings.sides[::-1]
+    if image.size == size:
         return image, ()
-    canvas = Image.new(image.mode, (resolution, resolution), _border(image.mode, settings))
-    canvas.paste(image, ((resolution - width) // 2, (resolution - height) // 2))
+    canvas = Image.new(image.mode, size, _border(image.mode, settings))
+    canvas.paste(image, middle(size, image.size))
     return canvas, ("padded",)
 
 
@@ -248,12 +268,14 @@ def _border(mode: str, settings: Preparation) -> Any:  # noqa: ANN401 (a number 
 _FITS = {"resize": _resize, "pad": _pad}
 
 
-def _center_crop(image: Image.Image, resolution: int) -> tuple[Image.Image, tuple[str, ...]]:
-    width, height = image.size
-    if width == height == resolution:
+def _center_crop(
+    image: Image.Image, sides: tuple[int, int]
+) -> tuple[Image.Image, tuple[str, ...]]:
+    height, width = sides
+    if image.size == (width, height):
         return image, ()
-    left, top = (width - resolution) // 2, (height - resolution) // 2
-    return image.crop((left, top, left + resolution, top + resolution)), ("cropped",)
+    left, top = middle(image.size, (width, height))
+    return image.crop((left, top, left + width, top + height)), ("cropped",)
 
 
 def decoding_threads(num_threads: int | None) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import key_of, stream_generator
+from ddpm_pipeline.common import Resolution, key_of, sides_of, stream_generator
 from ddpm_pipeline.data.cache import prepare
 from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
 from ddpm_pipeline.data.findings import Found, described, summarized
@@ -50,11 +50,11 @@ class ImageData:
     """N images as bytes with random access, and what was done to them.
 
     Arguments:
-        values: Bytes (M, C, H, W), M >= N; flat where `crop="random"` keeps images that are not
-            square.
+        values: Bytes (M, C, H, W), M >= N; flat where `crop="random"` keeps images of other
+            proportions.
         windows: First byte, height and width of each image (M, 3) where `values` is flat, else
             None.
-        resolution: Height and width of a batch.
+        resolution: Side of the images of a batch; (height, width) where they are not square.
         channels: C.
         members: Which N of the M images these are, int64, or None for all.
         labels: Class labels of these N, int64, or None.
@@ -71,7 +71,7 @@ class ImageData:
 
     values: Tensor
     windows: Tensor | None
-    resolution: int
+    resolution: Resolution
     channels: int
     members: Tensor | None
     labels: Tensor | None
@@ -91,7 +91,7 @@ class ImageData:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Give (N, C, H, W)."""
-        return len(self), self.channels, self.resolution, self.resolution
+        return len(self), self.channels, *sides_of(self.resolution)
 
     @property
     def was_resized(self) -> bool:
@@ -169,13 +169,14 @@ class ImageData:
     def _offsets(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
         """Find where in the flat values each element of square windows is, (B, C, H, W)."""
         start, height, width = self.windows.index_select(0, indices).view(-1, 3, 1, 1, 1).unbind(1)
-        room = torch.cat([height, width], dim=1) - self.resolution
+        H, W = sides_of(self.resolution)
+        room = torch.cat([height, width], dim=1) - torch.tensor([H, W]).view(1, 2, 1, 1)
         corner = room // 2
         if generator is not None:
             place = torch.rand(room.shape, dtype=torch.float64, generator=generator)
             corner = (place * (room + 1)).long()
-        side, channel = torch.arange(self.resolution), torch.arange(self.channels).view(-1, 1, 1)
-        y, x = corner[:, :1] + side.view(-1, 1), corner[:, 1:] + side
+        channel = torch.arange(self.channels).view(-1, 1, 1)
+        y, x = corner[:, :1] + torch.arange(H).view(-1, 1), corner[:, 1:] + torch.arange(W)
         return start + (channel * height + y) * width + x
 
     def subset(self, indices: Tensor | Sequence[int]) -> "ImageData":
@@ -193,7 +194,7 @@ class ImageData:
 def open_images(
     source: object,
     *,
-    resolution: int,
+    resolution: int | Sequence[int],
     channels: int | None = None,
     fit: Fit = "resize",
     crop: Crop = "center",
@@ -217,10 +218,10 @@ def open_images(
         source: A folder of images; a .npy, .npz or IDX file; a folder of IDX files; a .parquet
             file, or folder of them; a folder made by `save_to_disk`; the name of a data set on the
             Hub; an array, tensor or `datasets.Dataset`.
-        resolution: Height and width.
-        channels: 1, 3 or 4; None is 1 if every image that can be read is grey, else 3 (arrays keep
-            their own).
-        fit: "resize" scales images so that the shorter side is `resolution`, "pad" puts
+        resolution: The side of squares, or (height, width).
+        channels: 1, 3 or 4 for pictures, any number for arrays; None is 1 if every image that can
+            be read is grey, else 3 (arrays keep their own).
+        fit: "resize" scales images to the smallest size that covers `resolution`, "pad" puts
             `background` around smaller ones and refuses larger ones.
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
         value_range: What becomes 0 and 255: needed for arrays that are not uint8 and for files
@@ -253,7 +254,7 @@ def open_images(
     """
     settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
     reads_labels = labels is True
-    found = find_source(source, split, reads_labels, image_column, label_column)
+    found = find_source(source, split, reads_labels, image_column, label_column, channels)
     if not isinstance(labels, bool):
         found = with_labels(found, labels)
     count = count_classes(found, num_classes)
@@ -267,11 +268,11 @@ def open_images(
         progress=progress,
         verify=verify_cache,
     )
-    return _image_data(pixels, found, resolution, count)
+    return _image_data(pixels, found, settings.resolution, count)
 
 
 def _image_data(
-    pixels: Pixels, found: Source, resolution: int, num_classes: int | None
+    pixels: Pixels, found: Source, resolution: Resolution, num_classes: int | None
 ) -> ImageData:
     """Join the pixels with the labels of those images that could be read."""
     labels, windows, fingerprint = None, None, pixels.fingerprint

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
+from ddpm_pipeline.data.fitting import excess_ratio
 from ddpm_pipeline.data.sources.source import RawImage, one_line
 
 __all__ = [
@@ -51,11 +52,10 @@ class Inspected(NamedTuple):
     mode: str
     size: str
 
-    @property
-    def ratio(self) -> float:
-        """Give its longer side over its shorter one."""
-        sides = [int(side) for side in self.size.split("×")]
-        return max(sides) / min(sides)
+    def ratio(self, sides: tuple[int, int]) -> float:
+        """Give how many times more pixels it has, when it is scaled, than (height, width) hold."""
+        width, height = (int(side) for side in self.size.split("×"))
+        return excess_ratio((width, height), sides)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _channels(image: Image.Image, layout: Layout, settings: Preparation) -> int 
         return None if layout.grey is None else 3
     if settings.white_background:
         return 1
-    framed = settings.fit == "pad" and image.size != (settings.resolution,) * 2
+    framed = settings.fit == "pad" and image.size != settings.sides[::-1]
     return None if framed or image.has_transparency_data else 1
 
 

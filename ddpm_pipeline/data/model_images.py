@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import as_resolution, described_sides
 from ddpm_pipeline.data.classes import with_classes
 from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
@@ -123,14 +124,13 @@ def open_model_images(
         dataset_config_name: Which configuration of a data set of the Hub.
         name: The option that names the source, for messages.
     Raises:
-        ValueError: If the model's images are not square, or those of the source are refused, or
-            have a class that the model does not know.
+        ValueError: If the model does not say how large its images are, or those of the source are
+            refused, or have a class that the model does not know.
         FileNotFoundError: If there is no such source.
     """
     config = getattr(unet, "config", unet)
-    side, channels = config.sample_size, config.in_channels
-    if not isinstance(side, int):
-        raise ValueError(f"the model must make square images, got sample_size={side}")
+    resolution = as_resolution(config.sample_size, "sample_size of the model")
+    channels = config.in_channels
     facts, reading = facts_of(unet), ReadingOptions() if reading is None else reading
     given = ReadingOptions.of(reading)
     _check_given(given, channels)
@@ -140,7 +140,7 @@ def open_model_images(
     data = _open(
         _whole(source, split, dataset_config_name),
         given,
-        resolution=side,
+        resolution=resolution,
         channels=channels if other_channels == "convert" else None,
         fit="resize" if fit == "exact" else fit,
         split=None if is_shards(source) else split,
@@ -246,9 +246,9 @@ def check_unchanged_size(data: ImageData, name: str, remedy: str = "") -> None:
         ValueError: If any were; begins with `name` and ends with `remedy`.
     """
     if data.was_resized or data.was_cropped or data.was_padded:
-        side = data.resolution
         raise ValueError(
-            f"{name} has images of another size than the model's {side}×{side}{remedy}"
+            f"{name} has images of another size than the model's "
+            f"{described_sides(data.resolution)}{remedy}"
         )
 
 

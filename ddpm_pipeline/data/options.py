@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from ddpm_pipeline.common import is_integer
+
 __all__ = ["ReadingOptions"]
 
 
@@ -26,7 +28,7 @@ class ReadingOptions:
     center_crop: bool | None = None
     """Cut the longer side in its middle; measurements always do."""
     channels: int | None = None
-    """1, 3 or 4; as many as the model has."""
+    """How many channels images have; as many as the model has."""
     value_range: tuple[float, float] | None = None
     """The values that become black and white, for arrays that are not bytes; as in training."""
     background: str | None = None
@@ -41,8 +43,8 @@ class ReadingOptions:
     """Refuse images that cannot be read, rather than skip them; as in training."""
 
     def __post_init__(self) -> None:
-        if self.channels not in {None, 1, 3, 4}:
-            raise ValueError(f"channels must be 1, 3 or 4, got {self.channels}")
+        if self.channels is not None and not (is_integer(self.channels) and self.channels >= 1):
+            raise ValueError(f"channels must be an integer of at least 1, got {self.channels!r}")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range must be (low, high), got {self.value_range}")
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ddpm_pipeline.data.pixels import as_picture
+from ddpm_pipeline.data.pixels import as_picture, shown_bands
 
 __all__ = ["contact_sheet", "image_grid", "nearest_picture", "reconstruction_strip"]
 
@@ -27,14 +27,22 @@ _CELL, _CAPTION, _MARGIN = 72, 14, 4
 _GREY = 128
 
 
-def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Image.Image:
+def image_grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    gap: int = 1,
+    bands: Sequence[int] | None = None,
+) -> Image.Image:
     """Lay images side by side on grey.
 
     Arguments:
         images: uint8 (N, H, W, C).
         columns: How many in a row; None makes the grid nearly square.
         gap: Width of the grey lines.
+        bands: The channels that are shown, as for ``shown_bands``.
     """
+    if (shown := shown_bands(images.shape[-1], bands)) is not None:
+        images = images[..., list(shown)]
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

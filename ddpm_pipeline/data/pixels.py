@@ -7,7 +7,7 @@
 Bytes k and values of models are linked by x_0 = 2 k / 255 - 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,23 @@ from torch import Tensor
 from ddpm_pipeline.common import moved
 
 __all__ = [
+    "MOST_CHANNELS",
     "OUTPUTS",
     "as_picture",
     "concatenated",
     "flip_coins",
     "mirrored",
+    "named_bands",
     "random_flip",
+    "shown_bands",
     "to_model_range",
     "uint8_from_unit_range",
     "unit_range",
 ]
+
+
+MOST_CHANNELS = 4
+"""How many channels a picture may have."""
 
 
 def to_model_range(images: Tensor) -> Tensor:
@@ -83,8 +90,43 @@ def uint8_from_unit_range(images: Tensor) -> np.ndarray:
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def as_picture(pixels: np.ndarray) -> PIL.Image.Image:
-    """Make a Pillow image of uint8 (H, W, C), C = 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA)."""
+def shown_bands(channels: int, named: Sequence[int] | None = None) -> tuple[int, ...] | None:
+    """Choose what a picture shows of images with so many channels.
+
+    Arguments:
+        channels: C.
+        named: One channel for grey, or three for red, green and blue, counted from 0; None shows
+            all of up to four channels, and of more the first three.
+    Returns:
+        Channels; None for all.
+    Raises:
+        ValueError: If there is no such channel, or neither one nor three are named.
+    """
+    if named is None:
+        return None if channels <= MOST_CHANNELS else (0, 1, 2)
+    if len(named) not in {1, 3} or not all(0 <= band < channels for band in named):
+        raise ValueError(
+            f"picture_bands must be one or three channels from 0 to {channels - 1}, got "
+            f"{' '.join(map(str, named))}"
+        )
+    return tuple(named)
+
+
+def named_bands(channels: int, named: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Check the channels that pictures are to show; None where none are named."""
+    return None if named is None else shown_bands(channels, named)
+
+
+def as_picture(pixels: np.ndarray, bands: Sequence[int] | None = None) -> PIL.Image.Image:
+    """Make a Pillow image of uint8 (H, W, C), C = 1 (L), 2 (LA), 3 (RGB), 4 (RGBA) or more.
+
+    Arguments:
+        pixels: The image.
+        bands: As for ``shown_bands``.
+    """
+    shown = shown_bands(pixels.shape[-1], bands)
+    if shown is not None:
+        pixels = np.ascontiguousarray(pixels[..., list(shown)])
     return PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 

@@ -11,12 +11,12 @@ and the settings do not determine.
 """
 
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from PIL import __version__ as pillow_version
 from tqdm.auto import tqdm
 
 from ddpm_pipeline.common import key_of
+from ddpm_pipeline.data.bands import PICTURE_CHANNELS
 from ddpm_pipeline.data.bounds import READING
 from ddpm_pipeline.data.decoding import Preparation, RefusedImageError, decode
 from ddpm_pipeline.data.findings import printable
@@ -91,7 +92,7 @@ class Preparer:
             channels.setdefault(found.channels, []).append(i)
             modes[found.mode] += 1
             sizes[found.size] += 1
-            ratio = max(ratio, found.ratio)
+            ratio = max(ratio, found.ratio(self.settings.sides))
             readable.append(i)
         self._check(len(readable), self._failures)
         wanted = self.settings.channels or self._find_channels(channels)
@@ -102,8 +103,8 @@ class Preparer:
             common_counts(sizes, "other sizes"),
             common_counts(modes, "other modes"),
         )
-        square = wanted * settings.resolution**2
-        largest = ceil(square * (ratio if settings.crop == "random" else 1))
+        whole = wanted * math.prod(settings.sides)
+        largest = math.ceil(whole * (ratio if settings.crop == "random" else 1))
         return ReadingPlan(
             fingerprint, settings, tuple(readable), inspection, self._lasting, largest
         )
@@ -113,6 +114,7 @@ class Preparer:
 
         Colours count where an image can be decoded, and those of a palette where they are used.
         """
+        self._check_alike(by_channels)
         arrays = max((c for c in by_channels if c not in {None, 3}), default=1)
         settings = replace(self.settings, channels=3)
         colored = (self._pixels(i, settings) for i in by_channels.get(3, ()))
@@ -122,6 +124,18 @@ class Preparer:
         if any(pixels is not None and (pixels != pixels[:1]).any() for pixels in palettes):
             return max(3, arrays)
         return arrays
+
+    def _check_alike(self, by_channels: dict[int | None, list[int]]) -> None:
+        """Refuse images of different channels between which nothing is converted."""
+        if len(by_channels) > 1 and not set(by_channels) <= {None, *PICTURE_CHANNELS}:
+            found = [
+                f"{len(numbers)} of {count or 'few'} ({printable(self.source.name(numbers[0]))})"
+                for count, numbers in sorted(by_channels.items(), key=lambda item: item[0] or 0)
+            ]
+            raise ValueError(
+                f"images must have equally many channels, got {', '.join(found)}; only 1, 3 and 4 "
+                "are converted into each other"
+            )
 
     def _pixels(self, i: int, settings: Preparation) -> np.ndarray | None:
         """Decode one image; None if it will not be kept."""
@@ -159,11 +173,11 @@ class Preparer:
             changes.update(changed)
             sizes.append(values.shape[1:])
         self._check(len(sizes), self._failures | dict(plan.inspection.unreadable))
-        side = plan.settings.resolution
-        square = all(size == (side, side) for size in sizes)
+        sides = plan.settings.sides
+        alike = all(size == sides for size in sizes)
         header = {
-            "shape": [len(sizes), plan.settings.channels, side, side] if square else None,
-            "sizes": None if square else sizes,
+            "shape": [len(sizes), plan.settings.channels, *sides] if alike else None,
+            "sizes": None if alike else sizes,
             "channels": plan.settings.channels,
             "fingerprint": plan.fingerprint,
             "dropped": [],  # earlier versions kept facts of one source here and below

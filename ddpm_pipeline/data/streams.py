@@ -63,7 +63,7 @@ _NAMED = 5
 def open_stream(
     source: object,
     *,
-    resolution: int,
+    resolution: int | Sequence[int],
     batch_size: int,
     channels: int = 3,
     fit: Fit = "resize",
@@ -124,7 +124,8 @@ def open_stream(
     if not shards and is_folder(source):
         report_unread(check_folder(Path(source).expanduser(), split), strict)
     column = find_image_column(dataset.features, image_column)
-    kind = image_kind(dataset.features, column, files_of_source(source, shards))
+    files = files_of_source(source, shards)
+    kind = image_kind(dataset.features, column, files, channels)
     check_range(kind.dtype, value_range)
     classes = None
     if labels:
@@ -321,12 +322,12 @@ class ImageStream:
         return self._window(image, epoch, number), label
 
     def _window(self, image: np.ndarray, epoch: int, number: int) -> np.ndarray:
-        """Cut the square that a random crop shows this time out of an image (C, H, W)."""
-        side = self._settings.resolution
-        room = (image.shape[1] - side + 1, image.shape[2] - side + 1)
+        """Cut the window that a random crop shows this time out of an image (C, H, W)."""
+        height, width = self._settings.sides
+        room = (image.shape[1] - height + 1, image.shape[2] - width + 1)
         if room == (1, 1):
             return image
         order = self._rows.identity
         key = stream_key("stream_crops", order["seed"], order["rank"], epoch, number)
         top, left = np.random.default_rng(key).integers(room)
-        return image[:, top : top + side, left : left + side]
+        return image[:, top : top + height, left : left + width]

@@ -42,7 +42,12 @@ if TYPE_CHECKING:
     from ddpm_pipeline.networks.model_facts import ModelFacts, facts_of, set_facts
     from ddpm_pipeline.networks.rows import rows_per_call
     from ddpm_pipeline.networks.sharding import gathered, joined, like, own_part, shard, whole
-    from ddpm_pipeline.networks.unets import attention_warning, fresh_unet, unet_config
+    from ddpm_pipeline.networks.unets import (
+        attention_warning,
+        check_halvings,
+        fresh_unet,
+        unet_config,
+    )
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -59,6 +64,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "model_facts": "ModelFacts facts_of set_facts",
         "rows": "rows_per_call",
         "sharding": "gathered joined like own_part shard whole",
-        "unets": "attention_warning fresh_unet unet_config",
+        "unets": "attention_warning check_halvings fresh_unet unet_config",
     },
 )

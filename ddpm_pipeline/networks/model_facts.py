@@ -29,12 +29,14 @@ class ModelFacts:
         class_counts: Training images of each class; 0 for an embedding that was never trained.
         trains_null_class: Whether the last embedding was trained as the null class.
         reading: The options by which the training images were read, as JSON values.
+        picture_bands: The channels that a picture shows, one or three.
     """
 
     class_names: tuple[str, ...] | None = None
     class_counts: tuple[int, ...] | None = None
     trains_null_class: bool | None = None
     reading: dict[str, Any] | None = None
+    picture_bands: tuple[int, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give what is known as JSON values."""

@@ -1,7 +1,7 @@
 """The UNet that training starts from, with a config made for the resolution.
 
 =========  ==========================================================================
-size       the side is halved until it is at most 8; widths at each level
+size       the shorter side is halved until it is at most 8; widths at each level
 =========  ==========================================================================
 ``small``  32, 64, 64, 128, 128, ... with one block each; 1.1 M parameters at 28 … 32
 ``base``   64, 128, 128, 256, 256, ... with two blocks each; 6.5 M at 28 … 32
@@ -18,16 +18,18 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ddpm_pipeline.common import Resolution, described_sides, sides_of
+
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-__all__ = ["attention_warning", "fresh_unet", "unet_config"]
+__all__ = ["attention_warning", "check_halvings", "fresh_unet", "unet_config"]
 
 
 _LARGE_SIDE = 32  # of an image at which attention is slow
@@ -37,17 +39,17 @@ _LAST_LAYERS = (".conv2", ".to_out.0", "conv_out")  # of residual blocks, attent
 def unet_config(
     size: str,
     *,
-    resolution: int,
+    resolution: Resolution,
     channels: int,
     out_channels: int | None = None,
     num_classes: int | None = None,
     dropout: float = 0,
 ) -> dict[str, Any]:
-    """Choose the arguments of ``UNet2DModel`` for images (C, resolution, resolution).
+    """Choose the arguments of ``UNet2DModel`` for images (C, H, W).
 
     Arguments:
         size: small, base or ddpm.
-        resolution: Side of the images.
+        resolution: Side of the images, or their height and width.
         channels: C.
         out_channels: Of the output; C unless given, 2C for learned variances.
         num_classes: Classes without the null class; None for a network without.
@@ -56,13 +58,8 @@ def unet_config(
     Raises:
         ValueError: If the resolution cannot be halved as often as the size asks for.
     """
-    config = _SIZES[size](resolution)
-    halvings = len(config["block_out_channels"]) - 1
-    if resolution % 2**halvings:
-        raise ValueError(
-            f"resolution must be a multiple of {2**halvings} for model_size {size!r}, "
-            f"got {resolution}"
-        )
+    config = _SIZES[size](sides_of(resolution))
+    check_halvings(resolution, len(config["block_out_channels"]) - 1, f"model_size {size!r}")
     return {
         "sample_size": resolution,
         "in_channels": channels,
@@ -71,6 +68,35 @@ def unet_config(
         "num_class_embeds": None if num_classes is None else num_classes + 1,
         **config,
     }
+
+
+def check_halvings(resolution: Resolution, halvings: int, what: str) -> None:
+    """Refuse sides that cannot be halved as often as the levels of a network ask for.
+
+    Arguments:
+        resolution: Of the images.
+        halvings: The levels but one.
+        what: Which network, for the message.
+    Raises:
+        ValueError: Says which sides are nearest that fit.
+    """
+    step, sides = 2**halvings, sides_of(resolution)
+    if not any(side % step for side in sides):
+        return
+    is_square = isinstance(resolution, int)
+    got = resolution if is_square else described_sides(resolution)
+    fitting = dict.fromkeys(_nearest(side, step) for side in sides if side % step)
+    raise ValueError(
+        f"resolution must be a multiple of {step} for {what}, got {got}; "
+        f"what fits: {', '.join(fitting)}"
+    )
+
+
+def _nearest(side: int, step: int) -> str:
+    """Say which multiples of a step are nearest to a side that is none."""
+    below = side - side % step
+    fitting = f"{below} or {below + step}" if below else f"{step}"
+    return f"{fitting} in place of {side}"
 
 
 def fresh_unet(config: Mapping[str, Any]) -> UNet2DModel:
@@ -89,45 +115,62 @@ def fresh_unet(config: Mapping[str, Any]) -> UNet2DModel:
     return unet
 
 
-def attention_warning(resolution: int) -> str | None:
+def attention_warning(resolution: Resolution) -> str | None:
     """Warn of a resolution at which ``small`` and ``base`` attend at a large image, or give None.
 
-    Attention takes time by the fourth power of the side.
+    Attention takes time by the square of the number of places.
     """
-    side = _attention_side(resolution)
-    if side <= _LARGE_SIDE:
+    height, width = sides = _attention_sides(sides_of(resolution))
+    if not _is_large(sides):
         return None
-    other = next(n for n in count(resolution) if _attention_side(n) <= _LARGE_SIDE)
-    smaller = _attention_side(other)
+    other = next(n for n in _larger(sides_of(resolution)) if not _is_large(_attention_sides(n)))
+    smaller = " x ".join(map(str, _attention_sides(other)))
+    of = other[0] if isinstance(resolution, int) else described_sides(other)
+    named = resolution if isinstance(resolution, int) else described_sides(resolution)
     return (
-        f"the UNet of resolution {resolution} attends at {side} x {side} places, to be halved no "
-        f"further; that of {other} attends at {smaller} x {smaller}"
+        f"the UNet of resolution {named} attends at {height} x {width} places, to be halved no "
+        f"further; that of {of} attends at {smaller}"
     )
 
 
-def _attention_side(resolution: int) -> int:
-    """Give the side of the last level, where ``small`` and ``base`` attend."""
-    return resolution >> (len(_small_or_base(resolution, 1, 1)["block_out_channels"]) - 1)
+def _is_large(sides: tuple[int, int]) -> bool:
+    """Tell whether attention is slow at an image of these sides."""
+    return sides[0] * sides[1] > _LARGE_SIDE**2
 
 
-def _halvings(resolution: int, smallest: int) -> int:
-    """Count how often a side can be halved that stays even and ends at `smallest` or more."""
+def _larger(sides: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield these sides, and then both rounded up to multiples of 2, 4, 8, ..."""
+    if sides[0] == sides[1]:
+        yield from ((n, n) for n in count(sides[0]))
+    yield sides
+    for step in (2**k for k in count(1)):
+        yield tuple(-(-side // step) * step for side in sides)
+
+
+def _attention_sides(sides: tuple[int, int]) -> tuple[int, int]:
+    """Give the sides of the last level, where ``small`` and ``base`` attend."""
+    halvings = len(_small_or_base(sides, 1, 1)["block_out_channels"]) - 1
+    return sides[0] >> halvings, sides[1] >> halvings
+
+
+def _halvings(sides: tuple[int, int], smallest: int) -> int:
+    """Count how often sides can be halved that stay even and end at `smallest` or more."""
     halvings = 0
-    while resolution % 2 == 0 and resolution // 2 >= smallest:
-        resolution, halvings = resolution // 2, halvings + 1
+    while not any(side % 2 for side in sides) and min(sides) // 2 >= smallest:
+        sides, halvings = (sides[0] // 2, sides[1] // 2), halvings + 1
     return halvings
 
 
-def _small_or_base(resolution: int, width: int, layers: int) -> dict[str, Any]:
+def _small_or_base(sides: tuple[int, int], width: int, layers: int) -> dict[str, Any]:
     """Lay out ``small`` and ``base``, which differ in their width and their blocks per level."""
-    levels = 1 + _halvings(resolution, 4 if resolution < 16 else 7)
+    levels = 1 + _halvings(sides, 4 if min(sides) < 16 else 7)
     widths = tuple(width * 2 ** ((level + 1) // 2) for level in range(levels))
     return _unet(widths, layers, attention={levels - 1}, norm_num_groups=16)
 
 
-def _ddpm(resolution: int) -> dict[str, Any]:
+def _ddpm(sides: tuple[int, int]) -> dict[str, Any]:
     """Lay out the UNets of Ho et al. 2020, appendix B."""
-    small = resolution <= 32
+    small = max(sides) <= 32
     widths = (128, 256, 256, 256) if small else (128, 128, 256, 256, 512, 512)
     attention = {1} if small else {4}
     return _unet(
@@ -156,7 +199,7 @@ def _unet(
 
 
 _SIZES = {
-    "small": lambda resolution: _small_or_base(resolution, 32, 1),
-    "base": lambda resolution: _small_or_base(resolution, 64, 2),
+    "small": lambda sides: _small_or_base(sides, 32, 1),
+    "base": lambda sides: _small_or_base(sides, 64, 2),
     "ddpm": _ddpm,
 }

@@ -91,7 +91,7 @@ class Call:
         self._forward, self._device = forward, device
         self._generator = list(generator) if isinstance(generator, tuple) else generator
         self._size = check_noise(noise, unet, request.batch_size)
-        check_call(request.output_type, self._generator, self._size, unet.config.in_channels)
+        check_call(request.output_type, self._generator, self._size)
         check_fit(unet, scheduler)
         labels = label_tensor(unet, request.class_labels, request.guidance_scale, self._size)
         self._labels = None if labels is None else moved(labels, device)

@@ -99,6 +99,10 @@ class SampleConfig(SamplingOptions):
     """Images per shard: what is held in memory, and what a killed run loses at most, unless a
     model call has more rows."""
 
+    picture_bands: tuple[int, ...] | None = None
+    """Channels that pictures show, one or three, counted from 0; unless given those that the model
+    was trained with, or all of up to four."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         expand_home(self, "output")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,22 +41,27 @@ def draw_grid(sampler: ImageSampler, num_images: int, path: Path) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    check_format(path, (num_images, *sampler.image_shape))
-    write_bytes(path, _encoded(image_grid(sampler(range(num_images))), path))
+    bands = getattr(sampler, "picture_bands", None)
+    check_format(path, (num_images, *sampler.image_shape), bands)
+    grid = image_grid(sampler(range(num_images)), bands=bands)
+    write_bytes(path, _encoded(grid, path))
 
 
-def check_format(path: Path, shape: tuple[int, int, int, int]) -> None:
+def check_format(
+    path: Path, shape: tuple[int, int, int, int], bands: Sequence[int] | None = None
+) -> None:
     """Refuse a picture whose format has no place for the channels or the size of a grid.
 
     Arguments:
         path: The picture.
         shape: Of its images, (N, H, W, C).
+        bands: The channels that it shows; as for ``shown_bands``.
     Raises:
         ValueError: If Pillow does not write the format, or what it writes is not the picture.
     """
     fault = f"output {str(path)!r} cannot hold a picture of {shape[-1]} channels"
     try:
-        grey = image_grid(np.full(shape, _GREY, np.uint8))
+        grey = image_grid(np.full(shape, _GREY, np.uint8), bands=bands)
         content = _encoded(grey, path)
     except (KeyError, OSError, TypeError, ValueError, SystemError) as error:
         raise ValueError(

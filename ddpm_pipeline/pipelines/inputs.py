@@ -30,7 +30,6 @@ from ddpm_pipeline.pipelines.room import filled_rows
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver, needed_spectrum, standard_normal
 
 __all__ = [
-    "MOST_CHANNELS",
     "ClassLabels",
     "Share",
     "check_call",
@@ -47,7 +46,6 @@ __all__ = [
 ClassLabels = str | int | Sequence[str | int] | Tensor | None
 # Rows of one model call unless max_batch_size says otherwise: with one generator, and with a list.
 _ROWS, _LIST_ROWS = 256, 16
-MOST_CHANNELS = 4
 """Of a picture."""
 _CPU = torch.device("cpu")
 # What becomes float32 without rounding.
@@ -95,22 +93,16 @@ def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         scheduler.check_weights(unet)
 
 
-def check_call(output_type: str, generator: Generators, batch_size: int, channels: int) -> None:
+def check_call(output_type: str, generator: Generators, batch_size: int) -> None:
     """Refuse an output type or generators that are not allowed.
 
     Arguments:
         output_type, generator: As they were passed.
         batch_size: Number of images.
-        channels: C, of the images.
     Raises:
         ValueError: If one is not; names it.
     """
     check_choice("output_type", output_type, OUTPUTS)
-    if output_type == "pil" and channels > MOST_CHANNELS:
-        raise ValueError(
-            f"output_type must be 'np' or 'pt' for images of {channels} channels, got 'pil': "
-            f"pictures have 1 to {MOST_CHANNELS}"
-        )
     if isinstance(generator, list):
         if len(generator) != batch_size:
             raise ValueError(

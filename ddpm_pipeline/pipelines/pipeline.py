@@ -31,7 +31,7 @@ from diffusers import ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
 from ddpm_pipeline.common import utf8_alias, written_aside
-from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
+from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
@@ -39,6 +39,7 @@ from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.model_folder import CheckedDownloads, load_checked
+from ddpm_pipeline.pipelines.outputs import output_of
 from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
 from ddpm_pipeline.pipelines.tasks.image_tasks import ImageTasks
 from ddpm_pipeline.schedulers import Solver
@@ -148,7 +149,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
                 whatever else is drawn with it: every model call then has exactly max_batch_size
                 rows (256 on CPUs, 16,384 on GPUs, for far fewer images); kernels round by size.
             num_inference_steps: K; all T timesteps of the scheduler by default.
-            output_type: "pil" (up to 4 channels), "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
+            output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
                 (the same as (N, C, H, W), on the model's device).
             return_dict: Whether to return an object with ``images`` rather than a tuple.
             timesteps: The chain itself, strictly decreasing, instead of K.
@@ -183,7 +184,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             noise=noise,
             solver=solver,
         )
-        call = self._begin(request)
+        call, finish = self._begin(request), output_of(self.unet, output_type)
         shares, finished = call.shares, []
         edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
         bars = self.progress_bar(total=len(shares) * call.num_steps)
@@ -192,7 +193,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
                 for step in call.steps(share, edit):
                     image = step.image
                     bar.update()
-                finished.append(OUTPUTS[output_type](unit_range(image)))
+                finished.append(finish(image))
         self.maybe_free_model_hooks()
         images = concatenated(finished)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -231,8 +232,8 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             guidance_scale=guidance_scale,
         )
         call = self._begin(request)
-        steps, convert = call.steps(call.whole), OUTPUTS[output_type]
-        return ((int(step.t), convert(unit_range(known_x_0(step)))) for step in steps)
+        steps, finish = call.steps(call.whole), output_of(self.unet, output_type)
+        return ((int(step.t), finish(known_x_0(step))) for step in steps)
 
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""

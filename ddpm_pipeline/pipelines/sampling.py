@@ -37,6 +37,7 @@ from ddpm_pipeline.common import (
     discard_unfinished,
     on_main,
     process_state,
+    sides_of,
     stream_generator,
     weights_hash,
     write_json,
@@ -45,13 +46,14 @@ from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, class_numbers, rows_per_call
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.inputs import MOST_CHANNELS, label_tensor
+from ddpm_pipeline.pipelines.inputs import label_tensor
 from ddpm_pipeline.pipelines.manifest import (
     SAMPLES_MANIFEST,
     check_manifest,
     check_not_foreign,
     npz_manifest,
 )
+from ddpm_pipeline.pipelines.outputs import bands_of, check_format_of_bands
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, join_parts
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
@@ -145,13 +147,17 @@ class ImageSampler:
             ValueError: If the U-Net does not say.
         """
         config = self.pipe.unet.config
-        size = config.sample_size
-        if size is None:
+        if config.sample_size is None:
             raise ValueError(
                 "the model has no sample_size that says how large its images are; "
                 "pipe.unet.register_to_config(sample_size=...) gives it one, to be saved"
             )
-        return (*((size, size) if isinstance(size, int) else size), config.in_channels)
+        return (*sides_of(config.sample_size), config.in_channels)
+
+    @property
+    def picture_bands(self) -> tuple[int, ...] | None:
+        """Give the channels that pictures show, where these options or the model name them."""
+        return bands_of(self.pipe.unet, getattr(self.options, "picture_bands", None))
 
     @property
     def num_steps(self) -> int:
@@ -246,13 +252,14 @@ def sample_images(config: SampleConfig) -> Path:
     """
     state = process_state()
     sampler = load_image_sampler(config, state.device).sized(config.num_images)
-    _check_format(config, sampler.image_shape[-1])
+    check_format_of_bands(config.resolved_format, sampler.image_shape[-1], sampler.picture_bands)
     output = Path(config.output)
     manifest = {
         **sampler.describe(),
         "num_images": config.num_images,
         "shard_size": config.shard_size,
         "format": config.resolved_format,
+        **({"picture_bands": list(sampler.picture_bands)} if sampler.picture_bands else {}),
     }
     is_npz = config.resolved_format == "npz"
     folder = output.with_name(output.name + ".parts") if is_npz else output
@@ -268,15 +275,6 @@ def sample_images(config: SampleConfig) -> Path:
         labels = sampler.labels(range(total))
         on_main(lambda: join_parts(folder, shards, output, labels, manifest), state)
     return output
-
-
-def _check_format(config: SampleConfig, channels: int) -> None:
-    """Refuse a format of pictures for images that are none."""
-    if channels > MOST_CHANNELS and config.resolved_format != "npz":
-        raise ValueError(
-            f"format must be npz for images of {channels} channels, got "
-            f"{config.resolved_format!r}: pictures have 1 to {MOST_CHANNELS}"
-        )
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
@@ -331,7 +329,9 @@ def _write_group(
     sampler: ImageSampler,
 ) -> None:
     """Write every shard of a group, whose images lie one after the other."""
-    start = 0
+    bands, start = sampler.picture_bands, 0
+    if bands is not None and shard_format is not FORMATS["npz"]:
+        images = images[..., list(bands)]
     for shard in shards:
         own = images[start : start + len(shard)]
         shard_format.write(folder, shard, own, sampler.labels(shard))

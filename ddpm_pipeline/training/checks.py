@@ -160,6 +160,11 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
     ],
     "augmentation": [
         _Conflict(
+            lambda c: bool(c.augment) and not isinstance(c.resolution, int),
+            "augment needs square images, got resolution={config.resolution}; random_flip mirrors "
+            "others too",
+        ),
+        _Conflict(
             lambda c: c.random_flip and "flip" in c.augment,
             "give either random_flip, after which samples are mirrored too, or augment flip, "
             "after which they are not; got both",

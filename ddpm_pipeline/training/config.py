@@ -16,7 +16,7 @@ from operator import index
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ddpm_pipeline.common import expand_home, write_json
+from ddpm_pipeline.common import as_resolution, expand_home, write_json
 from ddpm_pipeline.data import source_name
 from ddpm_pipeline.diffusion import Loss, LossWeighting, TimestepSamplerName
 from ddpm_pipeline.hub import parse_hub_checkpoint
@@ -207,6 +207,7 @@ class TrainingConfig(FewImagesOptions, DataOptions):
 
     def __post_init__(self) -> None:
         expand_home(self, *_PATHS, *SOURCES)
+        object.__setattr__(self, "resolution", as_resolution(self.resolution))
         check_options(self)
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401

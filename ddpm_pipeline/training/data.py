@@ -23,6 +23,7 @@ from ddpm_pipeline.data import (
     ReadingOptions,
     class_counts,
     files_of_source,
+    named_bands,
     open_images,
     open_stream,
     split_validation,
@@ -82,6 +83,7 @@ class TrainingData:
             class_counts=self.class_counts,
             trains_null_class=config.label_dropout > 0 if conditional else None,
             reading=None if self.reading is None else self.reading.to_dict(),
+            picture_bands=named_bands(self.channels, config.picture_bands),
         )
 
     def notes(self) -> Iterator[str]:
@@ -118,15 +120,13 @@ class TrainingData:
 
 def _held_out_size(config: TrainingConfig) -> float:
     """Give the share of images to hold out, or their number."""
-    size = config.validation_size
-    return size if size < 1 else int(size)
+    return config.validation_size if config.validation_size < 1 else int(config.validation_size)
 
 
 def _check_held_out(config: TrainingConfig, count: int) -> None:
     """Refuse to hold out all images, or none."""
     size = _held_out_size(config)
-    held_out = round(size * count) if size < 1 else size
-    if not 0 < held_out < count:
+    if not 0 < (held_out := round(size * count) if size < 1 else size) < count:
         raise ValueError(
             f"validation_size={config.validation_size:g} of {count:,} images leaves "
             f"{max(0, count - held_out):,} for training and {held_out:,} for validation; both "
@@ -165,9 +165,9 @@ def _open_images(config: TrainingConfig) -> TrainingData:
         train = _numbered(config, _open(config, _source(config), config.train_split))
     if config.validation_size:
         _check_held_out(config, len(train))
-        parts = split_validation(train, _held_out_size(config), config.seed)
-        size, split = _held_out_size(config), config.train_split
-        held_out = {"size": size, "seed": config.seed, "split": split}
+        size = _held_out_size(config)
+        parts = split_validation(train, size, config.seed)
+        held_out = {"size": size, "seed": config.seed, "split": config.train_split}
         return replace(data_from_images(config, *parts), held_out=held_out)
     return data_from_images(config, train, _open_validation(config, train.channels))
 
@@ -230,8 +230,8 @@ def _with_classes(
     if num_classes is None:
         return validation
     options = ("validation_data_dir", "validation_split")
-    named = [f"{o}={getattr(config, o)!r}" for o in options if getattr(config, o) is not None]
-    return with_classes(validation, names, num_classes, (*named, "validation_data")[0])
+    given = [f"{o}={getattr(config, o)!r}" for o in options if getattr(config, o) is not None]
+    return with_classes(validation, names, num_classes, (*given, "validation_data")[0])
 
 
 def _open_stream(config: TrainingConfig) -> TrainingData:
@@ -283,8 +283,8 @@ def _crop(config: TrainingConfig) -> str:
 
 def _newer_options(config: TrainingConfig) -> dict[str, Any]:
     """Give those options of reading that have no value of their own unless given."""
-    values = {"background": config.background, "max_pixels": config.max_pixels}
-    return {name: value for name, value in values.items() if value is not None}
+    names = ("background", "max_pixels")
+    return {n: getattr(config, n) for n in names if getattr(config, n) is not None}
 
 
 def _source_option(config: TrainingConfig) -> str:

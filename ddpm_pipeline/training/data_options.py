@@ -13,7 +13,7 @@ __all__ = ["DataOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which images a run is trained and validated on, and how they become square ones."""
+    """Which images a run is trained and validated on, and how they are brought to one size."""
 
     train_data_dir: str | None = None
     """Images: a folder (any nesting), a .npy, .npz, IDX or .parquet file, or a folder of them."""
@@ -45,12 +45,15 @@ class DataOptions:
     """How many images of a stream are read and permuted together."""
     strict_data: bool = False
     """Refuse images that cannot be read, rather than skip, count and name them."""
-    resolution: int = 64
-    """Height and width of the images."""
+    resolution: int | tuple[int, int] = 64
+    """Side of the images, or two numbers: their height and width."""
     channels: int | None = None
-    """1, 3 or 4; grey images give 1 and others 3 unless given."""
+    """1, 3 or 4 for pictures, any number for arrays; found in the images unless given."""
+    picture_bands: tuple[int, ...] | None = None
+    """Channels that pictures of samples show, one or three, counted from 0; unless given all of up
+    to four, and of more the first three."""
     fit: Literal["resize", "pad"] = "resize"
-    """Bring the shorter side to the resolution, or put black around smaller images."""
+    """Scale images until they cover the resolution, or put black around smaller ones."""
     center_crop: bool = True
     """Cut the longer side in its middle; otherwise at a place drawn anew each time."""
     background: str | None = None

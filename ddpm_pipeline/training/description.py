@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ddpm_pipeline.common import described_sides
 from ddpm_pipeline.data import facts_of_reading, printable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _source(config: TrainingConfig, data: TrainingData) -> str:
 
 def _shape(config: TrainingConfig, data: TrainingData) -> str:
     plural = "" if data.channels == 1 else "s"
-    return f"{config.resolution}×{config.resolution}, {data.channels} channel{plural}"
+    return f"{described_sides(config.resolution)}, {data.channels} channel{plural}"
 
 
 def _held_out(config: TrainingConfig, data: TrainingData) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_pipeline.common import sides_of
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData
 from ddpm_pipeline.training.description import classes_of
@@ -133,7 +134,7 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
     with torch.device("meta"):
         unet = make_unet(config, data.channels, data.num_classes).train()
     recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
-    x_t = torch.empty(1, data.channels, config.resolution, config.resolution, device="meta")
+    x_t = torch.empty(1, data.channels, *sides_of(config.resolution), device="meta")
     activations = _saved_per_image(unet, x_t, recompute=recompute)
     if recompute:
         unet.enable_gradient_checkpointing()

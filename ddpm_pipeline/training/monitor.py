@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_pipeline.common import write_picture
+from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
 from ddpm_pipeline.training.previews import draw_samples, drawn_classes, sample_grid
@@ -191,7 +192,8 @@ class Monitor:
             images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
         if images is not None:
             classes = drawn_classes(learner.unet)
-            grid = sample_grid(images, None if classes is None else len(classes))
+            count = None if classes is None else len(classes)
+            grid = sample_grid(images, count, facts_of(learner.unet).picture_bands)
             path = self._folder.grid_path(step)
             self._folder.written.note(path)
             write_picture(path, grid)

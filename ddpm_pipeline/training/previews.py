@@ -62,20 +62,24 @@ def draw_samples(
     return np.stack([drawn[i] for i in range(config.eval_batch_size)])
 
 
-def sample_grid(images: np.ndarray, num_classes: int | None) -> Image.Image:
+def sample_grid(
+    images: np.ndarray, num_classes: int | None, bands: Sequence[int] | None = None
+) -> Image.Image:
     """Lay out a grid's samples: a row for each class, if there are no more classes than samples.
 
     Arguments:
         images: uint8 (N, H, W, C), image i of class i mod ``num_classes``.
         num_classes: How many classes there are; None without classes.
+        bands: The channels that are shown, as for ``shown_bands``.
     """
     if num_classes is None or num_classes > len(images):
-        return image_grid(images)
+        return image_grid(images, bands=bands)
     columns = math.ceil(len(images) / num_classes)
     missing = columns * num_classes - len(images)
     blank = np.full((missing, *images.shape[1:]), _BLANK, np.uint8)
     by_class = np.concatenate([images, blank]).reshape(columns, num_classes, *images.shape[1:])
-    return image_grid(by_class.swapaxes(0, 1).reshape(-1, *images.shape[1:]), columns)
+    in_rows = by_class.swapaxes(0, 1).reshape(-1, *images.shape[1:])
+    return image_grid(in_rows, columns, bands=bands)
 
 
 def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:

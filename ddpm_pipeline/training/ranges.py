@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ddpm_pipeline.common import is_integer
 from ddpm_pipeline.diffusion import MAX_TIMESTEPS
 from ddpm_pipeline.networks import MAX_CLASSES
 from ddpm_pipeline.training.few_images import AUGMENTATION_NAMES
@@ -27,7 +28,6 @@ class Range(NamedTuple):
 INTEGERS: dict[str, int] = {
     **dict.fromkeys(
         (
-            "resolution",
             "train_batch_size",
             "gradient_accumulation_steps",
             "num_epochs",
@@ -73,7 +73,7 @@ _POSITIVE = Range(lambda v: v > 0, "above 0")
 _NOT_NEGATIVE = Range(lambda v: v >= 0, "at least 0")
 
 RANGES: dict[str, Range] = {
-    "channels": Range(lambda v: v in {1, 3, 4}, "1, 3 or 4"),
+    "channels": Range(lambda v: is_integer(v) and v >= 1, "an integer of at least 1"),
     "validation_size": Range(
         lambda v: 0 <= v < 1 or (v >= 1 and v == int(v)),
         "a fraction below 1 or a whole number of images",

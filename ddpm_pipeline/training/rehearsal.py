@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ddpm_pipeline.common import sides_of
 from ddpm_pipeline.data import Batch
 from ddpm_pipeline.training.threads import choose_threads
 
@@ -63,7 +64,7 @@ def try_threads(config: TrainingConfig, learner: Learner, data: TrainingData) ->
     alone = learner.device.type == "cpu" and learner.accelerator.num_processes == 1
     if not alone or threads == 1 or config.deterministic or config.num_threads is not None:
         return None
-    shape = (config.train_batch_size, data.channels, config.resolution, config.resolution)
+    shape = (config.train_batch_size, data.channels, *sides_of(config.resolution))
     has_labels = data.num_classes is not None
     labels = torch.zeros(shape[0], dtype=torch.int64) if has_labels else None
     batch = Batch(torch.zeros(shape, dtype=torch.uint8), labels)

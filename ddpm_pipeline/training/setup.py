@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import PRIVATE_KEY, float32_arithmetic
+from ddpm_pipeline.common import PRIVATE_KEY, as_resolution, float32_arithmetic
 from ddpm_pipeline.diffusion import (
     LEARNED_VARIANCES,
     ReverseProcess,
     TrainingObjective,
     loss_weights,
 )
-from ddpm_pipeline.networks import check_network_config, fresh_unet, unet_config
+from ddpm_pipeline.networks import (
+    check_halvings,
+    check_network_config,
+    fresh_unet,
+    unet_config,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,11 +82,16 @@ def _fitting_config(
         "out_channels": out_channels,
         "num_class_embeds": None if num_classes is None else num_classes + 1,
     }
+    if isinstance(given.get("sample_size"), list):  # a square may be written as a pair
+        given["sample_size"] = as_resolution(given["sample_size"], "sample_size")
     for key, value in wanted.items():
         if given.get(key) != value:
             raise ValueError(
                 f"model_config_name_or_path has {key}={given.get(key)}, but training needs {value}"
             )
+    if levels := given.get("block_out_channels"):
+        what = "the UNet of model_config_name_or_path"
+        check_halvings(config.resolution, len(levels) - 1, what)
     return given
 
 

@@ -201,8 +201,11 @@ def test_floating_point_files_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 0}, "resolution must be at least 1, got 0"),
-        ({"channels": 2}, "channels must be 1, 3, 4 or None, got 2"),
+        (
+            {"resolution": 0},
+            "resolution must be an integer of at least 1, got 0",
+        ),
+        ({"channels": 0}, "channels must be an integer of at least 1, or None, got 0"),
         ({"fit": "stretch"}, "fit must be one of resize, pad, got 'stretch'"),
         ({"crop": "left"}, "crop must be one of center, random, got 'left'"),
         ({"value_range": (1, 0)}, r"value_range must be \(low, high\)"),

@@ -113,8 +113,11 @@ def test_num_classes(labels: list, num_classes: int | None, expected: int) -> No
         ({"labels": True}, "labels=True has no meaning for an array"),
         ({"split": "train"}, "split='train' has no meaning for an array"),
         ({"image_column": "image"}, "image_column='image' has no meaning for an array"),
-        ({"channels": 2}, "channels must be 1, 3, 4 or None, got 2"),
-        ({"resolution": 0}, "resolution must be at least 1, got 0"),
+        ({"channels": 0}, "channels must be an integer of at least 1, or None, got 0"),
+        (
+            {"resolution": 0},
+            "resolution must be an integer of at least 1, got 0",
+        ),
     ],
 )
 def test_options_that_do_not_fit(options: dict, message: str) -> None:

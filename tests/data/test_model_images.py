@@ -104,12 +104,17 @@ def test_other_channels_are_converted_or_refused(
         open_model_images(folder, config, other_channels="refuse")
 
 
-def test_models_of_images_that_are_not_square_are_refused(
+def test_images_are_brought_to_the_height_and_width_of_the_model(
     tiny_unet: Callable[..., UNet2DModel], folder: Path
 ) -> None:
-    config = tiny_unet(sample_size=(8, 16)).config
-    with pytest.raises(ValueError, match=r"must make square images, got sample_size=\(8, 16\)"):
-        open_model_images(folder, config)
+    for size in ((8, 16), [8, 16]):  # as it is made, and as a saved config has it
+        data = open_model_images(folder, tiny_unet(sample_size=size).config)
+        assert data.shape[2:] == (8, 16)
+    with pytest.raises(ValueError, match="sample_size of the model must be an integer"):
+        open_model_images(folder, tiny_unet(sample_size=None).config)
+    data = open_images(noise(2, 8, 8), progress=False, resolution=(8, 4))
+    with pytest.raises(ValueError, match="another size than the model's 8×4"):
+        check_unchanged_size(data, "samples")
 
 
 @pytest.mark.parametrize("options", [{"resolution": 4}, {"resolution": 9, "fit": "pad"}])

@@ -52,7 +52,7 @@ def test_every_command_that_measures_has_every_option_under_trainings_name(confi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 2}, "channels must be 1, 3 or 4, got 2"),
+        ({"channels": 0}, "channels must be an integer of at least 1, got 0"),
         ({"value_range": (1, 0)}, r"value_range must be \(low, high\), got \(1, 0\)"),
     ],
 )

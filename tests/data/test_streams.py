@@ -207,7 +207,7 @@ def test_labels() -> None:
             {"shuffle_buffer": -1},
             "shuffle_buffer must be an integer of at least 0, got -1",
         ),
-        ([0, 1], {"channels": 2}, "channels must be 1, 3, 4 or None, got 2"),
+        ([0, 1], {"channels": 0}, "channels must be an integer of at least 1, or None, got 0"),
     ],
 )
 def test_options_that_do_not_fit(labels: list, options: dict, message: str) -> None:

@@ -18,7 +18,7 @@ from ddpm_pipeline.evaluation.config import EvaluateConfig
         ({"num_kept": 0}, "num_kept must be at least 1, got 0"),
         ({"neighbors": 0}, "neighbors must be at least 1, got 0"),
         ({"num_nearest": -1}, "num_nearest must be at least 0, got -1"),
-        ({"channels": 2}, "channels must be 1, 3 or 4, got 2"),
+        ({"channels": 0}, "channels must be an integer of at least 1, got 0"),
         ({"value_range": (1, 0)}, r"value_range must be \(low, high\), got \(1, 0\)"),
     ],
 )

@@ -70,6 +70,30 @@ def test_a_resolution_that_cannot_be_halved_is_refused() -> None:
         unet_config("ddpm", resolution=28, channels=1)
 
 
+def test_sides_that_fit_are_named() -> None:
+    message = (
+        "multiple of 32 for model_size 'ddpm', got 48×80; what fits: 32 or 64 in place of 48, "
+        "64 or 96 in place of 80"
+    )
+    with pytest.raises(ValueError, match=message):
+        unet_config("ddpm", resolution=(48, 80), channels=7)
+    with pytest.raises(ValueError, match="what fits: 8 in place of 3"):
+        unet_config("ddpm", resolution=3, channels=1)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("sides", [(48, 80), (80, 48), (45, 80), (8, 128), (31, 7), (96, 64)])
+def test_every_height_and_width_comes_out_as_it_went_in(size: str, sides: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        config = unet_config(size, resolution=sides, channels=7)
+        assert config["sample_size"] == sides
+        x = torch.empty(1, 7, *sides)
+        assert UNet2DModel(**config)(x, torch.empty(1)).sample.shape == x.shape
+    if (warning := attention_warning(sides)) is not None:
+        other = tuple(map(int, warning.split("that of ")[1].split()[0].split("×")))
+        assert attention_warning(other) is None
+
+
 def test_classes_have_a_null_class_beside_them() -> None:
     unet = make_unet(TrainingConfig(resolution=8, dropout=0.2), 3, 10)
     assert unet.config.num_class_embeds == 11

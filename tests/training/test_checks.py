@@ -37,8 +37,12 @@ from ddpm_pipeline.training.config import TrainingConfig
         ({"mixed_precision": "fp8"}, "mixed_precision must be one of auto, no, fp16, bf16"),
         ({"compile": "yes"}, "compile must be one of True, False"),
         ({"use_ema": "no"}, "use_ema must be one of True, False"),
-        ({"channels": 2}, "channels must be 1, 3 or 4"),
+        ({"channels": 0}, "channels must be an integer of at least 1"),
         ({"train_data_dir": "a", "dataset_name": "b"}, "got both"),
+        (
+            {"augment": ("flip",), "resolution": (8, 16)},
+            r"square images, got resolution=\(8, 16\)",
+        ),
         ({"validation_size": 5, "validation_split": "test"}, "got several"),
         ({"dataset_config_name": "x"}, "needs dataset_name"),
         ({"num_classes": 3}, "num_classes=3 needs class_conditional"),

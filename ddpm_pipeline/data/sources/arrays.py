@@ -1,6 +1,6 @@
 """Images from arrays: in memory, in .npy and .npz files, and in IDX files, the format of MNIST.
 
-    (N, H, W), (N, H, W, C) or (N, C, H, W), with C one of 1, 3, 4
+    (N, H, W), (N, H, W, C) or (N, C, H, W); axes.py tells which
 
 Files are read or mapped into memory when the first image is asked for; finding them reads headers
 and labels only.
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_pipeline.common import stat_key
+from ddpm_pipeline.data.sources.axes import channels_last
 from ddpm_pipeline.data.sources.idx_files import later_idx
 from ddpm_pipeline.data.sources.kinds import IDX_PATTERN
 from ddpm_pipeline.data.sources.later import LaterArray
@@ -20,10 +21,13 @@ from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 __all__ = ["array_source", "check_suffix", "choose_idx", "file_source", "idx_folder_source"]
 
 
-def file_source(path: Path, split: str | None = None, labels: bool = False) -> Source:
+def file_source(
+    path: Path, split: str | None = None, labels: bool = False, channels: int | None = None
+) -> Source:
     """Find the images in one .npy, .npz or IDX file.
 
     Arguments:
+        channels: How many the images have, where the shape may be read in two ways.
         split: For .npz: read `images_{split}` or `x_{split}` in place of `images`, `x`, `x_train`
             or `arr_0`.
         labels: Whether to read class labels: `labels` or `y` with the same ending, or the labels
@@ -36,9 +40,9 @@ def file_source(path: Path, split: str | None = None, labels: bool = False) -> S
     suffix = path.suffix.lower()
     if suffix == ".npy":
         refuse("a .npy file, which holds images only", split=split, labels=labels or None)
-        return array_source(map_npy(path), path.name, stat_key([path]))
+        return array_source(map_npy(path), path.name, stat_key([path]), channels=channels)
     if suffix == ".npz":
-        return _npz_source(path, split, labels)
+        return _npz_source(path, split, labels, channels)
     refuse("an IDX file", split=split)
     return _idx_source(path, labels)
 
@@ -55,7 +59,7 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _npz_source(path: Path, split: str | None, labels: bool) -> Source:
+def _npz_source(path: Path, split: str | None, labels: bool, channels: int | None) -> Source:
     with NumpyArchive(path) as archive:
         names = archive.names
         suffix = f"_{split}" if split else ""
@@ -69,7 +73,7 @@ def _npz_source(path: Path, split: str | None, labels: bool) -> Source:
             if (found := next((n for n in wanted if n in names), None)) is None:
                 raise ValueError(f"labels missing: {str(path)!r} holds {names}, none of {wanted}")
             values = archive.later(found)
-    return array_source(later, path.name, stat_key([path], images), values)
+    return array_source(later, path.name, stat_key([path], images), values, channels)
 
 
 def array_source(
@@ -77,15 +81,18 @@ def array_source(
     name: str,
     key: str | None,
     labels: np.ndarray | LaterArray | None = None,
+    channels: int | None = None,
 ) -> Source:
-    """Make a source of one array (N, H, W), (N, H, W, C) or (N, C, H, W), C one of 1, 3, 4.
+    """Make a source of one array (N, H, W), (N, H, W, C) or (N, C, H, W).
 
+    Arguments:
+        channels: How many the images have, where the shape may be read in two ways.
     Raises:
         ValueError: If the shape is another one or fits two of these, or labels do not number N.
     """
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name}: images must be numbers, got dtype {array.dtype}")
-    last = _channels_last(array.shape, name)
+    last = _channels_last(array.shape, name, channels)
 
     def read(i: int) -> np.ndarray:
         return array[i] if last else array[i].transpose(1, 2, 0)
@@ -103,20 +110,20 @@ def array_source(
     )
 
 
-def _channels_last(shape: tuple[int, ...], name: str) -> bool:
+def _channels_last(shape: tuple[int, ...], name: str, channels: int | None) -> bool:
     """Tell whether the channels of N images are their last axis, or are none."""
-    allowed = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C one of 1, 3, 4"
+    allowed = "(N, H, W), (N, H, W, C) or (N, C, H, W)"
     if len(shape) not in {3, 4} or 0 in shape[1:]:
         raise ValueError(f"{name}: images must have shape {allowed}, got {tuple(shape)}")
     if shape[0] == 0:
         raise ValueError(f"{name} holds no images: shape {tuple(shape)}")
     if len(shape) == 3:
         return True
-    first, last = shape[1] in {1, 3, 4}, shape[3] in {1, 3, 4}
-    if first and last:
-        raise ValueError(f"{name}: shape {tuple(shape)} may be (N, C, H, W) or (N, H, W, C)")
-    if not first and not last:
-        raise ValueError(f"{name}: images must have shape {allowed}, got {tuple(shape)}")
+    last = channels_last(shape[1:], channels)
+    if last is None:
+        raise ValueError(
+            f"{name}: shape {tuple(shape)} may be (N, C, H, W) or (N, H, W, C); give channels"
+        )
     return last
 
 

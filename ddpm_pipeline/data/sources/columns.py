@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_pipeline.data.levels import RefusedImageError
+from ddpm_pipeline.data.sources.axes import SHAPES, channels_last
 from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.regular_files import read_regular
 from ddpm_pipeline.data.sources.row_files import RowFiles
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-_SHAPES = "(H, W), (H, W, C) or (C, H, W) with C one of 1, 3, 4"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,16 @@ class ImageKind:
 
 
 def image_kind(
-    features: Mapping[str, Any], column: str, files: RowFiles | None = None
+    features: Mapping[str, Any],
+    column: str,
+    files: RowFiles | None = None,
+    channels: int | None = None,
 ) -> ImageKind:
     """Tell how a column holds images.
 
     Arguments:
         files: Which files its rows may name; none unless given.
+        channels: How many arrays have, where their shape may be read in two ways.
     Raises:
         ValueError: If it holds none.
     """
@@ -74,7 +78,9 @@ def image_kind(
     dtype = _dtype_of_lists(feature)
     if dtype is None:
         raise ValueError(f"image_column={column!r} must hold images, and holds {feature}")
-    return ImageKind(column, dtype, False, lambda value: _array(value, np.dtype(dtype)))
+    return ImageKind(
+        column, dtype, False, partial(_array, dtype=np.dtype(dtype), channels=channels)
+    )
 
 
 def _is_encoded(feature: Any) -> bool:  # noqa: ANN401 (a feature of an optional library)
@@ -103,7 +109,7 @@ def _dtype_of_lists(feature: Any) -> str | None:  # noqa: ANN401
     return dtype.name if depth and dtype.kind in "buif" else None
 
 
-def _array(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 (lists, or an array)
+def _array(value: Any, dtype: np.dtype, channels: int | None) -> np.ndarray:  # noqa: ANN401
     """Make an array (H, W) or (H, W, C) of lists.
 
     Raises:
@@ -119,12 +125,12 @@ def _array(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 (lists, o
     if values.ndim == 2 and values.size:
         return values
     if values.ndim != 3 or not values.size:
-        raise ValueError(f"images must have shape {_SHAPES}, got {values.shape}")
-    first, last = values.shape[0] in {1, 3, 4}, values.shape[2] in {1, 3, 4}
-    if first and last:
-        raise RefusedImageError(f"shape {values.shape} may be (C, H, W) or (H, W, C)")
-    if not first and not last:
-        raise ValueError(f"images must have shape {_SHAPES}, got {values.shape}")
+        raise ValueError(f"images must have shape {SHAPES}, got {values.shape}")
+    last = channels_last(values.shape, channels)
+    if last is None:
+        raise RefusedImageError(
+            f"shape {values.shape} may be (C, H, W) or (H, W, C); give channels"
+        )
     return values if last else values.transpose(1, 2, 0)
 
 

@@ -104,11 +104,13 @@ def dataset_source(
     image_column: str | None = None,
     label_column: str | None = None,
     files: RowFiles | None = None,
+    channels: int | None = None,
 ) -> Source:
     """Make a source of a `datasets.Dataset`.
 
     Arguments:
         files: Which files its rows may name; any unless given, as of the caller's own data set.
+        channels: How many arrays have, where their shape may be read in two ways.
         split: Which part of a DatasetDict; "train" unless given.
         labels: Whether to read class labels.
         image_column: The only column of images unless given.
@@ -126,7 +128,7 @@ def dataset_source(
         raise ValueError("the data set holds no images")
     column = find_image_column(data.features, image_column)
     files = files or RowFiles(anywhere=True)
-    kind = image_kind(data.features, column, files)
+    kind = image_kind(data.features, column, files, channels)
     images = select_encoded(data.with_format(None), [column], kind)
     if labels:
         name = find_label_column(data.features, label_column)

@@ -28,25 +28,30 @@ __all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
 logger = logging.getLogger(__name__)
 
 
-def find_source(
+def find_source(  # noqa: PLR0911 (one for each kind)
     source: object,
     split: str | None,
     labels: bool,
     image_column: str | None,
     label_column: str | None,
+    channels: int | None = None,
 ) -> Source:
-    """Find the source behind whatever the caller named."""
+    """Find the source behind whatever the caller named.
+
+    The channels tell how an array is to be read whose shape may be read in two ways.
+    """
     columns = {"image_column": image_column, "label_column": label_column}
     if isinstance(source, Tensor):
         source = source.numpy(force=True)
     if isinstance(source, np.ndarray):
         refuse("an array", split=split, labels=labels or None, **columns)
-        return array_source(source, "the array", None)
+        return array_source(source, "the array", None, channels=channels)
     if isinstance(source, LoadedDataset):
-        own = {"files": source.files, **columns}
+        own = {"files": source.files, "channels": channels, **columns}
         return dataset_source(source.data, labels=labels, split=split, **own)
     if type(source).__module__.split(".")[0] == "datasets":
-        return dataset_source(source, labels=labels, split=split, **columns)
+        own = {"channels": channels, **columns}
+        return dataset_source(source, labels=labels, split=split, **own)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
             "source must be a path, a data set's name, an array or a datasets.Dataset, "
@@ -56,12 +61,15 @@ def find_source(
     kind = data_kind(path)
     if kind == "dataset":
         data = load_dataset(source, split)
-        return dataset_source(data, labels=labels, files=files_of_source(source), **columns)
+        own = {"files": files_of_source(source), "channels": channels, **columns}
+        return dataset_source(data, labels=labels, **own)
     refuse(repr(printable(str(path))), image_column=image_column)
     if kind in {"images", "shards", "nothing"}:
         return folder_source(path, split, labels, label_column)
     refuse(repr(printable(str(path))), label_column=label_column)
-    return (file_source if kind == "file" else idx_folder_source)(path, split, labels)
+    if kind == "file":
+        return file_source(path, split, labels, channels)
+    return idx_folder_source(path, split, labels)
 
 
 def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:

@@ -157,7 +157,7 @@ def test_columns_that_hold_no_images() -> None:
     [
         ([[[1, 2], [3]]], "lists are of different lengths"),
         ([[[[1] * 3] * 8] * 3], r"shape \(3, 8, 3\) may be \(C, H, W\) or \(H, W, C\)"),
-        ([[[[1] * 5] * 8] * 8], r"must have shape .*, got \(8, 8, 5\)"),
+        ([[[[1] * 8] * 8] * 8], r"shape \(8, 8, 8\) may be .*; give channels"),
         ([None], "no image in this row"),
     ],
 )

@@ -1,0 +1,67 @@
+"""What becomes of the images that a call has drawn: pictures, arrays or tensors.
+
+    finish = output_of(unet, "pil")
+    images = finish(x_0)                        x_0 (N, C, H, W) of the model's last step
+
+Pictures have 1 to 4 channels. Of images with more they show the bands that the model names, or the
+first three as red, green and blue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.data import MOST_CHANNELS, OUTPUTS, named_bands, shown_bands, unit_range
+from ddpm_pipeline.networks import facts_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["bands_of", "check_format_of_bands", "output_of"]
+
+
+def output_of(network: object, output_type: str) -> Callable[[Tensor], Any]:
+    """Give the function that turns a model's images into what a caller asked for.
+
+    Arguments:
+        network: The model's UNet, which may name the bands of a picture.
+        output_type: One of OUTPUTS.
+    """
+    convert = OUTPUTS[output_type]
+    if output_type != "pil":
+        return lambda x_0: convert(unit_range(x_0))
+    named = facts_of(network).picture_bands
+
+    def pictures(x_0: Tensor) -> Any:  # noqa: ANN401 (as OUTPUTS)
+        bands = shown_bands(x_0.shape[1], named)
+        return convert(unit_range(x_0 if bands is None else x_0[:, list(bands)]))
+
+    return pictures
+
+
+def bands_of(network: object, asked: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Give the channels that pictures show, where a caller or the model names them.
+
+    Raises:
+        ValueError: If the model's images have no such channels.
+    """
+    named = facts_of(network).picture_bands if asked is None else asked
+    return named_bands(network.config.in_channels, named)
+
+
+def check_format_of_bands(name: str, channels: int, bands: Sequence[int] | None) -> None:
+    """Refuse files of pictures for images that are none, unless the bands are named.
+
+    Arguments:
+        name: Of the format.
+        channels: Of the images.
+        bands: What ``bands_of`` gave.
+    Raises:
+        ValueError: If some channels would be lost without a word.
+    """
+    if channels > MOST_CHANNELS and name != "npz" and bands is None:
+        raise ValueError(
+            f"format must be npz for images of {channels} channels, got {name!r}: pictures have 1 "
+            f"to {MOST_CHANNELS}; picture_bands names those that they show"
+        )
