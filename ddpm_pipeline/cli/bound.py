@@ -16,7 +16,12 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _measure(config: BoundConfig) -> Iterator[object]:
-    """Yield the table."""
-    from ddpm_pipeline.likelihood import bound_of_saved_model
+    """Yield the table, and that of the flow if it is asked for."""
+    from ddpm_pipeline.likelihood import bound_of_saved_model, check_solver, flow_of_saved_model
 
-    yield bound_of_saved_model(config)
+    if config.ode:
+        check_solver()
+    report = bound_of_saved_model(config)
+    yield report
+    if config.ode:
+        yield flow_of_saved_model(config, report)

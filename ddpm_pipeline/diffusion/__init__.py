@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         convert,
         model_target,
         predict_x_0,
+        velocity_at,
     )
     from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
     from ddpm_pipeline.diffusion.reverse_process import (
@@ -135,7 +136,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "losses": "loss_weights training_loss",
         "multistep": "MultistepMove multistep_moves",
         "objective": "ChosenTimesteps TrainingObjective",
-        "predictions": "check_prediction_type convert model_target predict_x_0",
+        "predictions": "check_prediction_type convert model_target predict_x_0 velocity_at",
         "reverse_model": "ReverseProcess",
         "reverse_process": (
             "ReverseMove analytic_variance reverse reverse_coefficients reverse_log_var "

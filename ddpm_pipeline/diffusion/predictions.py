@@ -39,6 +39,7 @@ __all__ = [
     "predict_x_0",
     "prediction_row",
     "target_weights",
+    "velocity_at",
 ]
 
 
@@ -128,6 +129,26 @@ def convert(
     from_x_t, from_x_0 = prediction_row(schedule, to_type).from_x_0(levels)
     of_x_t = broadcast(from_x_t + from_x_0 * to_x_t, x_t)
     return combine(of_x_t, x_t, broadcast(from_x_0 * to_value, x_t), value)
+
+
+def velocity_at(
+    alpha_bar: Tensor, one_minus: Tensor, value: Tensor, x: Tensor, *, from_type: PredictionType
+) -> Tensor:
+    """Express a prediction as v at any level of noise, between two timesteps too.
+
+    Arguments:
+        alpha_bar, one_minus: Shares of signal and noise, float64, of shape () or (B,).
+        value: A prediction of a type other than "mean", shape (B, *).
+        x: Noisy data of that level, shape (B, *).
+        from_type: Of the prediction.
+    """
+    levels = Levels(alpha_bar.sqrt(), one_minus.sqrt(), alpha_bar, alpha_bar)
+    if from_type == "v_prediction":
+        return value
+    to_x, to_value = PREDICTIONS[from_type].to_x_0(levels)
+    from_x, from_x_0 = PREDICTIONS["v_prediction"].from_x_0(levels)
+    of_x = broadcast(from_x + from_x_0 * to_x, x)
+    return combine(of_x, x, broadcast(from_x_0 * to_value, x), value)
 
 
 def model_target(

@@ -95,10 +95,19 @@ class BoundConfig(MeasureConfig):
 
     target_standard_error: float | None = None
     """Stop once the standard error is as small, in bits per dimension."""
+    ode: bool = False
+    """Also measure the likelihood of the flow without noise, which is slow; writes ode.json."""
+    ode_images: int = 32
+    """Images of --ode, the first of those that the bound is measured on."""
+    ode_probes: int = 2
+    """Of --ode: vectors for Hutchinson's trace, each a vector-Jacobian product at every call."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_above_zero(target_standard_error=self.target_standard_error)
+        check_at_least(self, ode_images=1, ode_probes=1)
+        if self.ode and self.decoder == "discretized_tanh":
+            raise ValueError("decoder must be discretized or continuous with ode, got tanh's")
 
 
 @dataclass(frozen=True, kw_only=True)

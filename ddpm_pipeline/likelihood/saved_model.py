@@ -41,6 +41,7 @@ __all__ = [
     "bound_of_saved_model",
     "bound_on_images",
     "check_results",
+    "images_in_order",
     "output_folder",
 ]
 
@@ -133,7 +134,7 @@ def bound_on_images(
     accelerator = shared_accelerator()
     pipeline = DDPMPipeline.from_pretrained(config.model).to(state.device)
     scheduler, chain = _scheduler_and_chain(config, pipeline)
-    data = _open_data(config, pipeline, shuffled=shuffled)
+    data = images_in_order(config, pipeline, shuffled=shuffled)
     report = variational_bound(
         pipeline.unet,
         scheduler,
@@ -167,7 +168,7 @@ def _scheduler_and_chain(
     return scheduler, scheduler.timesteps
 
 
-def _open_data(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
+def images_in_order(config: MeasureConfig, pipeline: DDPMPipeline, *, shuffled: bool) -> ImageData:
     """Open the images, in random order or in that of the source, as many as are asked for."""
     data = open_measured(config, pipeline.unet)
     count = len(data) if config.num_images is None else config.num_images

@@ -168,3 +168,22 @@ def test_mistakes_are_named_in_one_line(
     assert code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-1]
+
+
+def test_the_flow_is_measured_beside_the_bound(
+    setting: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    argv = [word for key, value in setting.items() for word in (f"--{key}", str(value))]
+    options = ["--ode", "--ode_images", "2", "--num_timestep_samples", "2"]
+    assert main(["bound", *argv, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "bits/dim of the flow" in printed
+    assert "bound less flow" in printed
+    written = json.loads((tmp_path / "model" / "ode.json").read_text())
+    bound = json.loads((tmp_path / "model" / "bound.json").read_text())
+    assert written["num_images"] == 2
+    assert written["bound"] == pytest.approx(sum(bound["per_example"][:2]) / 2)
+    # The same noise at t = 0, and the same decoder.
+    assert written["decoder"] == pytest.approx(sum(bound["decoder_per_example"][:2]) / 2, rel=1e-4)
+    assert written["weights"] == bound["weights"]
+    assert written["forwards"] == 2 * written["calls_per_image"]
