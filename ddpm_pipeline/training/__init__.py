@@ -19,6 +19,11 @@ if TYPE_CHECKING:
         export_checkpoint,
         open_checkpoint,
     )
+    from ddpm_pipeline.training.storage.post_hoc import (
+        AveragedModel,
+        averaged_model,
+        save_average,
+    )
     from ddpm_pipeline.training.trainer import TrainingResult
     from ddpm_pipeline.training.unfinished import check_has_checkpoint, has_checkpoints_only
 
@@ -30,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "paths": "check_sources check_splits check_start",
         "run": "dry_run train",
         "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
+        "storage.post_hoc": "AveragedModel averaged_model save_average",
         "trainer": "TrainingResult",
         "unfinished": "check_has_checkpoint has_checkpoints_only",
     },

@@ -6,7 +6,8 @@ r"""Averages of the weights while they are trained.
 
 With the defaults of training, γ = 19 and p = 1, d_i = (i-1)/(18 + i): the average forgets the
 first noise within a few hundred updates, where γ = 1 and p = 3/4 takes tens of thousands to reach
-a decay of 0.999.
+a decay of 0.999. Update i then counts as i (i+1) ... (i+17), next to i^18: until d stops it, after
+19,000 updates, it is the power-function average of sigma_rel 0.048 (see ``power_averages``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.training_utils import EMAModel
+
+from ddpm_pipeline.training.power_averages import PowerAverages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,7 @@ class WeightAverages:
         parameters: The parameters, by name; of sharded ones, this process's parts.
         decays: The limits d; none keeps no average, and ``applied`` then changes nothing.
         inv_gamma, power: γ and p.
+        sigma_rels: Lengths of power-function averages beside them, ``post_hoc``.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class WeightAverages:
         *,
         inv_gamma: float,
         power: float,
+        sigma_rels: Sequence[float] = (),
     ) -> None:
         self._parameters = parameters
+        self.post_hoc = PowerAverages(parameters, sigma_rels)
         self.decays = tuple(decays)
         self._averages = {
             decay: EMAModel(
@@ -62,6 +68,7 @@ class WeightAverages:
         for average in self._averages.values():
             average.optimization_step += 1
             _move(average.shadow_params, parameters, average.get_decay(average.optimization_step))
+        self.post_hoc.update()
 
     @contextmanager
     def applied(self, decay: float | None = None) -> Iterator[None]:
@@ -88,6 +95,20 @@ class WeightAverages:
         average.optimization_step = updates
         for name, shadow in self.state(decay).items():
             shadow.copy_(state[name])
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """Give all averages, by the names that they have in a checkpoint."""
+        lengths = self.post_hoc.sigma_rels
+        return {f"average-{decay}": self.state(decay) for decay in self.decays} | {
+            f"post-hoc-{sigma_rel}": self.post_hoc.state(sigma_rel) for sigma_rel in lengths
+        }
+
+    def load_groups(self, groups: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
+        """Go on with all averages from their ``groups`` after that many updates."""
+        for decay in self.decays:
+            self.load(decay, groups[f"average-{decay}"], updates)
+        for sigma_rel in self.post_hoc.sigma_rels:
+            self.post_hoc.load(sigma_rel, groups[f"post-hoc-{sigma_rel}"], updates)
 
 
 @torch.no_grad()

@@ -134,6 +134,7 @@ _FOLDERS_OF_A_RUN = {
     "checkpoints",
     "before-cooldown",
     "shorter-run",
+    "post-hoc",
 }
 
 

@@ -133,6 +133,10 @@ class TrainingConfig(FewImagesOptions, DataOptions):
     """The decay of update i is 1 - (1 + i/inv_gamma)^-power, up to ema_decay."""
     ema_power: float = 1.0
     """See ema_inv_gamma."""
+    post_hoc_steps: int = 0
+    """Updates between snapshots of averages that `ddpm average` makes any other of; 0 for none."""
+    post_hoc_sigma_rels: tuple[float, ...] = (0.05, 0.1)
+    """Lengths of the averages in snapshots, as shares of the run so far."""
 
     mixed_precision: Precision = "auto"
     """Precision of the forward pass; "auto" is bf16 where the processor computes in it."""

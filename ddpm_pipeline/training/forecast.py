@@ -3,8 +3,8 @@
 Operations and saved activations are counted on a network without memory (torch's meta device),
 forward and backward, for one image. The memory is the sum of
 
-    weights 4P, gradients 4P, AdamW 8P, averages 4P each, casts 2P (weights in half precision, kept
-    for the backward pass), activations (batch size × one image's)
+    weights 4P, gradients 4P, AdamW 8P, averages 4P each (those of snapshots too), casts 2P
+    (weights in half precision, kept for the backward pass), activations (batch size × one image's)
 
 bytes for P parameters, where Muon keeps one average of the gradient and AdamW two; kernels'
 workspaces and the framework itself come on top. With ``fsdp`` each of n processes has 1/n of the
@@ -92,6 +92,9 @@ class DryRun:
         ]
         if self.num_images is not None:
             lines.append(f"epochs             {steps * batch / self.num_images:.2f}")
+        if self.config.post_hoc_steps:
+            number, size = _snapshots(self.config, self.num_parameters)
+            lines.append(f"post-hoc averages  {number} snapshots, {_mebibytes(size)} of disk")
         if self.classes is not None:
             lines.append(f"classes            {self.classes}")
         return "\n".join(lines + self._times())
@@ -151,7 +154,7 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
             "weights": 4 * share,
             "gradients": 4 * (count if accumulates else share),
             "optimizer": 8 * share - 4 * with_muon,
-            "averages": 4 * share * len(config.ema_decay) if config.use_ema else 0,
+            "averages": 4 * share * _num_averages(config),
             "casts": 0 if size == 4 else 2 * count,
             "activations": size * activations * config.train_batch_size,
         },
@@ -160,6 +163,18 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         num_validation_images=0 if data.validation is None else len(data.validation),
         classes=None if data.num_classes is None else classes_of(data),
     )
+
+
+def _num_averages(config: TrainingConfig) -> int:
+    """Count the averages of the weights that a run keeps."""
+    post_hoc = len(config.post_hoc_sigma_rels) if config.post_hoc_steps else 0
+    return post_hoc + (len(config.ema_decay) if config.use_ema else 0)
+
+
+def _snapshots(config: TrainingConfig, num_parameters: int) -> tuple[int, int]:
+    """Count the snapshots of averages that a run leaves, the last at its end, and their bytes."""
+    number = math.ceil(config.max_train_steps / config.post_hoc_steps)
+    return number, 4 * num_parameters * len(config.post_hoc_sigma_rels) * number
 
 
 def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:

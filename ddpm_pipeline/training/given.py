@@ -119,6 +119,7 @@ _NEEDS: dict[str, tuple[str, Any]] = {
     "ema_decay": ("use_ema", lambda c: c.use_ema),
     "ema_inv_gamma": ("use_ema", lambda c: c.use_ema),
     "ema_power": ("use_ema", lambda c: c.use_ema),
+    "post_hoc_sigma_rels": ("post_hoc_steps", lambda c: c.post_hoc_steps > 0),
     "shuffle_buffer": ("streaming", lambda c: c.streaming),
     "logging_dir": ("logger", lambda c: c.logger != "none"),
     "validate_bound_images": ("validate_bound_steps", lambda c: c.validate_bound_steps > 0),

@@ -135,6 +135,7 @@ class Learner:
             config.ema_decay if config.use_ema else (),
             inv_gamma=config.ema_inv_gamma,
             power=config.ema_power,
+            sigma_rels=config.post_hoc_sigma_rels if config.post_hoc_steps else (),
         )
 
     def unwrap(self) -> None:
@@ -310,7 +311,7 @@ class Learner:
             for key, value in self.optimizer.state[parameter].items()
         }
         groups = {"model": self.unet.state_dict(), "optimizer": optimizer}
-        groups |= {_group(d): self._average_state(d) for d in self.averages.decays}
+        groups |= {name: self._joined(ts) for name, ts in self.averages.groups().items()}
         groups["timesteps"] = self.timestep_sampler.state_dict()
         keep = self.accelerator.is_main_process
         return {name: gathered(ts, keep=keep, copied=copied) for name, ts in groups.items()}
@@ -320,13 +321,14 @@ class Learner:
 
         Every process must call this, and the main process gets them.
         """
-        state = self.unet.state_dict()
-        if decay is not None:
-            state |= self._average_state(decay)
+        return self.state_with({} if decay is None else self.averages.state(decay))
+
+    def state_with(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the network's state with an average's parts in the weights' place, as above."""
+        state = self.unet.state_dict() | self._joined(parts)
         return gathered(state, keep=self.accelerator.is_main_process)
 
-    def _average_state(self, decay: float) -> dict[str, Tensor]:
-        parts = self.averages.state(decay)
+    def _joined(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: joined(self.parameters[name], part) for name, part in parts.items()}
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
@@ -339,12 +341,8 @@ class Learner:
             parameter = self.parameters[name]
             self.optimizer.state[parameter][key] = state_value(self.optimizer, parameter, value)
         self.timestep_sampler.load_state_dict(dict(state["timesteps"]))
-        for decay in self.averages.decays:
-            average = state[_group(decay)]
-            parts = {k: own_part(like(self.parameters[k], v)) for k, v in average.items()}
-            self.averages.load(decay, parts, updates=step)
-
-
-def _group(decay: float) -> str:
-    """Name the group of an average's tensors in a checkpoint."""
-    return f"average-{decay}"
+        averages = {
+            group: {k: own_part(like(self.parameters[k], v)) for k, v in state[group].items()}
+            for group in self.averages.groups()
+        }
+        self.averages.load_groups(averages, updates=step)

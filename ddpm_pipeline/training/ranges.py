@@ -14,6 +14,7 @@ from ddpm_pipeline.common import is_integer
 from ddpm_pipeline.diffusion import MAX_TIMESTEPS
 from ddpm_pipeline.networks import MAX_CLASSES
 from ddpm_pipeline.training.few_images import AUGMENTATION_NAMES
+from ddpm_pipeline.training.lengths import LONGEST
 
 __all__ = ["INTEGERS", "LARGEST", "RANGES", "Range"]
 
@@ -56,6 +57,7 @@ INTEGERS: dict[str, int] = {
             "checkpointing_steps",
             "validation_steps",
             "validate_bound_steps",
+            "post_hoc_steps",
         ),
         0,
     ),
@@ -101,6 +103,10 @@ RANGES: dict[str, Range] = {
         "one or several different numbers, at least 0 and below 1",
     ),
     "ema_inv_gamma": _POSITIVE,
+    "post_hoc_sigma_rels": Range(
+        lambda v: 0 < len(v) == len(set(v)) and all(0 < s <= LONGEST for s in v),
+        f"one or several different numbers, above 0 and at most {LONGEST:.4f}",
+    ),
     "ema_power": _NOT_NEGATIVE,
     "hub_timeout": _POSITIVE,
 }

@@ -204,7 +204,7 @@ class Trainer:
             monitor.preview(self.step)
 
     def _save(self) -> None:
-        """Save the model, then a checkpoint, then push, as far as they are due.
+        """Save averages, the model, then a checkpoint, then push, as far as they are due.
 
         The end of the run saves and pushes its model by itself.
         """
@@ -212,6 +212,8 @@ class Trainer:
         saves = self._is_due(config.save_model_steps) and not self._is_done
         checkpoints = self._is_due(config.checkpointing_steps)
         pushes_checkpoint = checkpoints and saver.pushes_with("checkpoint") and not self._is_done
+        if config.post_hoc_steps and (self._is_done or self._is_due(config.post_hoc_steps)):
+            saver.save_snapshot(self.step)
         if saves:
             saver.save_model(self.step)
         if config.checkpointing_steps and self._ends_before_cooldown():

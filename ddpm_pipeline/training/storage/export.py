@@ -38,7 +38,7 @@ from ddpm_pipeline.training.unfinished import check_has_checkpoint, is_checkpoin
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CheckpointModel", "export_checkpoint", "network_of", "open_checkpoint"]
+__all__ = ["CheckpointModel", "derived_in", "export_checkpoint", "network_of", "open_checkpoint"]
 
 _OPTIONS = "training_config.json"
 
@@ -113,13 +113,13 @@ def export_checkpoint(
     found = open_checkpoint(folder, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
-        found.config.save_json(aside / _OPTIONS, derived=_derived(found.path))
+        found.config.save_json(aside / _OPTIONS, derived=derived_in(found.path.parent.parent))
     return found
 
 
-def _derived(checkpoint: Path) -> list[str]:
-    """Name the options of a checkpoint's run that nobody gave, as far as the run is there."""
-    options = checkpoint.parent.parent / _OPTIONS
+def derived_in(run: Path) -> list[str]:
+    """Name the options of a run that nobody gave, as far as the run is there."""
+    options = run / _OPTIONS
     if not options.is_file():
         return []
     return json.loads(options.read_text(encoding="utf-8")).get("derived", [])

@@ -6,6 +6,7 @@ output_dir/  model_index.json, unet/, scheduler/     the model, as DDPMPipeline 
              training_config.json, metrics.jsonl
              samples/step-0000500.png
              checkpoints/step-0000500/               see longer.py for what lies beside them
+             post-hoc/step-0000500.safetensors       see snapshots.py
              logs/
              .written.jsonl                          what runs wrote, see written.py
 """
@@ -39,6 +40,7 @@ from ddpm_pipeline.training.storage.identity import (
     saved_identity,
 )
 from ddpm_pipeline.training.storage.longer import SHORTER, earlier_start, set_aside_later
+from ddpm_pipeline.training.storage.snapshots import SNAPSHOTS
 from ddpm_pipeline.training.storage.written import WrittenFiles
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class RunFolder:
         self.path = Path(output_dir).expanduser()
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
+        self.snapshots = self.path / SNAPSHOTS
         self.metrics = self.path / "metrics.jsonl"
         self.identity = self.path / "training_config.json"
         self.model = self.path / "model_index.json"
@@ -94,7 +97,7 @@ class RunFolder:
             raise FileExistsError(
                 f"another process is training in output_dir {str(self.path)!r}"
             ) from None
-        for folder in (self.path, self.samples):
+        for folder in (self.path, self.samples, self.snapshots):
             discard_unfinished(folder)
 
     def unlock(self) -> None:
@@ -157,7 +160,8 @@ class RunFolder:
                 identity.config.max_train_steps,
             )
             self.written.delete(SHORTER)
-            moved = set_aside_later(read_state(path)["step"], self.checkpoints, self.samples)
+            step, folders = read_state(path)["step"], (self.samples, self.snapshots)
+            moved = set_aside_later(step, self.checkpoints, *folders)
             self.written.note(*(path for path in moved if not path.is_dir()))
             self.written.note_checkpoint(*(path for path in moved if path.is_dir()))
         return path

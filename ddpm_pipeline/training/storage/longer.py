@@ -86,12 +86,12 @@ def earlier_start(checkpoints: Path, newest: Path, identity: RunIdentity) -> Pat
     return None
 
 
-def set_aside_later(step: int, checkpoints: Path, samples: Path) -> list[Path]:
+def set_aside_later(step: int, checkpoints: Path, *folders: Path) -> list[Path]:
     """Move what a shorter run made after a step out of the way of a longer one.
 
     Arguments:
         step: Where the longer run goes on.
-        checkpoints, samples: The run's folders; what they hold of later steps is moved.
+        checkpoints, folders: The run's folders; what they hold of later steps is moved.
     Returns:
         Where it is then.
     Raises:
@@ -100,7 +100,7 @@ def set_aside_later(step: int, checkpoints: Path, samples: Path) -> list[Path]:
     aside = checkpoints.parent / SHORTER
     later = [
         path
-        for path in (*checkpoints.glob("step-*"), *samples.glob("step-*.png"))
+        for path in (*checkpoints.glob("step-*"), *(p for f in folders for p in f.glob("step-*")))
         if (number := path.stem.removeprefix("step-")).isdecimal() and int(number) > step
     ]
     for path in later:

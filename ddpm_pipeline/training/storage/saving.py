@@ -32,6 +32,7 @@ from ddpm_pipeline.training.storage.export import network_of
 from ddpm_pipeline.training.storage.longer import BEFORE_COOLDOWN
 from ddpm_pipeline.training.storage.manifests import STATE_NAME, damage_named
 from ddpm_pipeline.training.storage.record import training_record
+from ddpm_pipeline.training.storage.snapshots import snapshot_path, write_snapshot
 from ddpm_pipeline.training.storage.writer import CheckpointWriter
 
 if TYPE_CHECKING:
@@ -217,6 +218,24 @@ class RunSaver:
         }
         files = {self._folder.metrics.name: self._folder.metrics.read_bytes()}
         return Checkpoint(step, tensors, state, files)
+
+    # Averages.
+
+    def save_snapshot(self, step: int) -> None:
+        """Write the power-function averages down, from which others are made later.
+
+        Raises:
+            OSError: If they cannot be written; earlier ones are as they were.
+        """
+        learner, kept = self._learner, self._learner.averages.post_hoc
+        averages = {s: learner.state_with(kept.state(s)) for s in kept.sigma_rels}
+
+        def write() -> None:
+            path = snapshot_path(self._folder.snapshots, step)
+            self._folder.written.note(path)
+            write_snapshot(path, step, averages, learner.unet.config)
+
+        on_main(write, self._accelerator)
 
     # The model.
 
