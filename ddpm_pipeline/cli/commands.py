@@ -53,6 +53,7 @@ COMMANDS: dict[str, str] = {
     "score": "find the images that a model thinks least likely",
     "calibrate": "find a model's best variances and timesteps",
     "evaluate": "compare a model's images with real ones",
+    "average": "make a model of any average of a run's weights",
     "export": "make a model of a training run's checkpoint",
     "push": "push a model to the Hub",
 }
@@ -126,6 +127,8 @@ def _runner(name: str) -> Callable[[Sequence[str]], None]:
             from ddpm_pipeline.cli.calibrate import run
         case "evaluate":
             from ddpm_pipeline.cli.evaluate import run
+        case "average":
+            from ddpm_pipeline.cli.average import run
         case "export":
             from ddpm_pipeline.cli.export import run
         case "push":

@@ -12,6 +12,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import PRESETS, TrainingConfig
     from ddpm_pipeline.training.given import check_typed, giving_way, idle_options
+    from ddpm_pipeline.training.lengths import gamma_of
     from ddpm_pipeline.training.paths import check_sources, check_splits, check_start
     from ddpm_pipeline.training.run import dry_run, train
     from ddpm_pipeline.training.storage.export import (
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
         save_average,
     )
     from ddpm_pipeline.training.trainer import TrainingResult
-    from ddpm_pipeline.training.unfinished import check_has_checkpoint, has_checkpoints_only
+    from ddpm_pipeline.training.unfinished import (
+        check_has_checkpoint,
+        check_has_snapshots,
+        has_checkpoints_only,
+    )
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "config": "PRESETS TrainingConfig",
         "given": "check_typed giving_way idle_options",
+        "lengths": "gamma_of",
         "paths": "check_sources check_splits check_start",
         "run": "dry_run train",
         "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "storage.post_hoc": "AveragedModel averaged_model save_average",
         "trainer": "TrainingResult",
-        "unfinished": "check_has_checkpoint has_checkpoints_only",
+        "unfinished": "check_has_checkpoint check_has_snapshots has_checkpoints_only",
     },
 )

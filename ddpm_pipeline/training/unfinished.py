@@ -14,13 +14,17 @@ from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = [
     "CHECKPOINT_PATTERN",
+    "SNAPSHOTS",
     "check_has_checkpoint",
+    "check_has_snapshots",
     "has_checkpoints_only",
     "is_checkpoint",
 ]
 
 
 CHECKPOINT_PATTERN = "step-*"
+SNAPSHOTS = "post-hoc"
+"""The folder in a run's folder with snapshots of averages."""
 _CHECKPOINT_FILES = ("manifest.json", "state.json")
 
 
@@ -48,6 +52,19 @@ def check_has_checkpoint(folder: str | Path, step: int | None) -> None:
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise FileNotFoundError(f"checkpoint={step} is not in {str(folder)!r}, which has {there}")
+
+
+def check_has_snapshots(run: str | Path) -> None:
+    """Refuse a run that kept no snapshots of averages.
+
+    Raises:
+        FileNotFoundError: If there are none; says what keeps them.
+    """
+    if not any(Path(run, SNAPSHOTS).glob("step-*.safetensors")):
+        raise FileNotFoundError(
+            f"there are no snapshots of averages in {str(run)!r}: a run keeps them with "
+            "post_hoc_steps"
+        )
 
 
 def has_checkpoints_only(folder: str | Path) -> bool:

@@ -40,8 +40,8 @@ from ddpm_pipeline.training.storage.identity import (
     saved_identity,
 )
 from ddpm_pipeline.training.storage.longer import SHORTER, earlier_start, set_aside_later
-from ddpm_pipeline.training.storage.snapshots import SNAPSHOTS
 from ddpm_pipeline.training.storage.written import WrittenFiles
+from ddpm_pipeline.training.unfinished import SNAPSHOTS
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines import DDPMPipeline

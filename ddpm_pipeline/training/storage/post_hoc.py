@@ -25,7 +25,8 @@ from ddpm_pipeline.training.lengths import gamma_of
 from ddpm_pipeline.training.profiles import Mixture, Profile, mixture_of
 from ddpm_pipeline.training.setup import make_scheduler
 from ddpm_pipeline.training.storage.export import derived_in, network_of
-from ddpm_pipeline.training.storage.snapshots import SNAPSHOTS, Snapshot, read_snapshots
+from ddpm_pipeline.training.storage.snapshots import Snapshot, read_snapshots
+from ddpm_pipeline.training.unfinished import SNAPSHOTS, check_has_snapshots
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +90,8 @@ def averaged_model(run: str | Path, sigma_rel: float, step: int | None = None) -
         ValueError: If the length or the step is not allowed, or a snapshot is damaged.
     """
     gamma_of(sigma_rel)  # refuses what is no length
-    snapshots = _snapshots(Path(run))
+    check_has_snapshots(run)
+    snapshots = read_snapshots(Path(run) / SNAPSHOTS)
     step = _checked_step(step, snapshots[-1])
     used = _around(snapshots, step)
     mixture = mixture_of(
@@ -137,17 +139,6 @@ def save_average(
         found.pipeline.save_pretrained(aside)
         found.config.save_json(aside / _OPTIONS, derived=derived_in(Path(run)))
         write_json(aside / AVERAGE_NAME, {**found.to_dict(), **(more or {})})
-    return found
-
-
-def _snapshots(run: Path) -> list[Snapshot]:
-    """Read what a run kept; refuse a folder without."""
-    found = read_snapshots(run / SNAPSHOTS)
-    if not found:
-        raise FileNotFoundError(
-            f"there are no snapshots of averages in {str(run)!r}: a run keeps them with "
-            "post_hoc_steps"
-        )
     return found
 
 

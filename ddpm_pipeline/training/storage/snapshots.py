@@ -22,11 +22,9 @@ from ddpm_pipeline.common import tensors_hash, write_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SNAPSHOTS", "Snapshot", "read_snapshots", "snapshot_path", "write_snapshot"]
+__all__ = ["Snapshot", "read_snapshots", "snapshot_path", "write_snapshot"]
 
 
-SNAPSHOTS = "post-hoc"
-"""The folder in a run's folder."""
 _PREFIX, _SUFFIX = "step-", ".safetensors"
 _HEADER = "post_hoc"  # one entry, since the library writes several in any order
 
