@@ -269,6 +269,7 @@ def _drawn(report: dict[str, Any]) -> dict[str, Any]:
         "num_inference_steps": sampler["num_inference_steps"],
         "eta": _eta(sampler),
         "guidance_scale": sampler["guidance_scale"],
+        **{k: sampler[k] for k in ("guidance_model", "guidance_interval") if k in sampler},
         "class_labels": sampler["class_labels"],
         "precision": sampler["precision"],
         "seed": sampler["seed"],

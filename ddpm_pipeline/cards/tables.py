@@ -149,10 +149,20 @@ def _distance_terms(args: dict[str, Any], data: str) -> list[str]:
         f"{number(get('num_images'))} samples against {reference}",
         f"features {plain(get('features'))} ({size} dimensions; resize: {plain(get('resize'))})",
         chain + ("" if eta is None else f", eta = {number(eta, 'g')}"),
-        *([] if guidance == 1 else [f"guidance {number(guidance, 'g')}"]),
+        *([] if guidance == 1 else [_guidance(args)]),
         *([] if labels is None else [_classes(labels)]),
         *([] if precision == "float32" else [plain(precision)]),
     ]
+
+
+def _guidance(args: dict[str, Any]) -> str:
+    """Say by which weight images were guided, and by what and where if not as usual."""
+    words = f"guidance {number(args['guidance_scale'], 'g')}"
+    if (model := args.get("guidance_model")) is not None:
+        words += f" by the model with weights {plain(model)[:12]}"
+    if (interval := args.get("guidance_interval")) is not None:
+        words += f" at timesteps {plain(interval)}"
+    return words
 
 
 def _classes(labels: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ddpm_pipeline.cli.guiding import guided_by_saved
 from ddpm_pipeline.cli.measuring import run_measurement
 from ddpm_pipeline.evaluation import EvaluateConfig
 
@@ -19,4 +20,5 @@ def _measure(config: EvaluateConfig) -> Iterator[object]:
     """Yield the table."""
     from ddpm_pipeline.evaluation import evaluate
 
-    yield evaluate(config).table()
+    with guided_by_saved(config) as ready:
+        yield evaluate(ready).table()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.guiding import guide_not_here
 from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features, require_split
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_exists, check_output_folder, no_empty_folder
@@ -56,6 +57,7 @@ def _check_places(config: object, output: str) -> None:
     """Refuse what is not there and where nothing can be written; the Hub is asked last."""
     more = {name: getattr(config, name, None) for name in ("bound_data", "training_data")}
     on_hub = not_here(model=config.model, data=config.data, **more)
+    on_hub += guide_not_here(getattr(config, "guidance_model", None))
     require_features(getattr(config, "features", None))
     samples = getattr(config, "samples", None)
     if samples is not None:
@@ -70,6 +72,6 @@ def _check_places(config: object, output: str) -> None:
     check_saved_steps(config.model, *(steps if isinstance(steps, tuple) else [steps]))
     if getattr(config, "class_labels", None) is not None:
         check_saved_classes(
-            config.model, config.class_labels, getattr(config, "guidance_scale", 1.0)
+            config.model, config.class_labels, getattr(config, "null_guidance", 1.0)
         )
     ask_hub(on_hub)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.guiding import guide_not_here, guided_by_saved
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_output_file, check_output_folder, printable
@@ -61,11 +62,15 @@ def run(argv: Sequence[str]) -> None:
         arguments = parse(SampleArguments, argv, prog="ddpm sample", positional=("model",))
         is_unfinished = has_checkpoints_only(arguments.model)
         on_hub = [] if is_unfinished else not_here(model=arguments.model)
+        on_hub += guide_not_here(arguments.guidance_model)
         _check_output(arguments)
         if not is_unfinished:
             _check_model(arguments)
         ask_hub(on_hub)
-        with _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as ready:
+        with (
+            _model_of_checkpoint(arguments) if is_unfinished else nullcontext(arguments) as found,
+            guided_by_saved(found) as ready,
+        ):
             path = (_draw_grid if arguments.is_grid else _sample_images)(ready)
         say(path)
 
@@ -99,7 +104,7 @@ def _check_output(arguments: SampleArguments) -> None:
 def _check_model(arguments: SampleArguments) -> None:
     """Refuse steps and classes that the model has not, as far as its configs are here."""
     check_saved_steps(arguments.model, arguments.num_inference_steps)
-    check_saved_classes(arguments.model, arguments.class_labels, arguments.guidance_scale)
+    check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
 
 
 def _draw_grid(arguments: SampleArguments) -> Path:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.objective import ChosenTimesteps, TrainingObjective
     from ddpm_pipeline.diffusion.predictions import (
         check_prediction_type,
+        conversion_weights,
         convert,
         model_target,
         predict_x_0,
@@ -136,7 +137,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "losses": "loss_weights training_loss",
         "multistep": "MultistepMove multistep_moves",
         "objective": "ChosenTimesteps TrainingObjective",
-        "predictions": "check_prediction_type convert model_target predict_x_0 velocity_at",
+        "predictions": (
+            "check_prediction_type conversion_weights convert model_target predict_x_0 velocity_at"
+        ),
         "reverse_model": "ReverseProcess",
         "reverse_process": (
             "ReverseMove analytic_variance reverse reverse_coefficients reverse_log_var "

@@ -33,6 +33,7 @@ from ddpm_pipeline.diffusion.tensors import broadcast, combine
 __all__ = [
     "PREDICTIONS",
     "check_prediction_type",
+    "conversion_weights",
     "convert",
     "levels_at",
     "model_target",
@@ -125,10 +126,34 @@ def convert(
     Arguments, Returns and Raises are those of ``predict_x_0``, for ``to_type`` instead of x_0.
     """
     levels = levels_at(schedule, t, landing_of(t, s))
-    to_x_t, to_value = prediction_row(schedule, from_type).to_x_0(levels)
-    from_x_t, from_x_0 = prediction_row(schedule, to_type).from_x_0(levels)
-    of_x_t = broadcast(from_x_t + from_x_0 * to_x_t, x_t)
-    return combine(of_x_t, x_t, broadcast(from_x_0 * to_value, x_t), value)
+    rows = prediction_row(schedule, from_type), prediction_row(schedule, to_type)
+    of_x_t, of_value = _composed(*rows, levels, levels)
+    return combine(broadcast(of_x_t, x_t), x_t, broadcast(of_value, x_t), value)
+
+
+def conversion_weights(
+    seen: tuple[Tensor, Tensor], meant: tuple[Tensor, Tensor], *, from_type: str, to_type: str
+) -> tuple[Tensor, Tensor]:
+    r"""Give (a, b) with a x_t + b y the prediction that another network would have given.
+
+    Arguments:
+        seen: :math:`\sqrt{\bar\alpha}` and :math:`\sqrt{1-\bar\alpha}` that the network which
+            gave y takes x_t to have, float64.
+        meant: Those that x_t has.
+        from_type, to_type: Of y and of what is wanted; not "mean", which needs a move.
+    """
+    unused = torch.full_like(seen[0], torch.nan)
+    levels = (Levels(*pair, unused, unused) for pair in (seen, meant))
+    return _composed(PREDICTIONS[from_type], PREDICTIONS[to_type], *levels)
+
+
+def _composed(
+    from_row: Prediction, to_row: Prediction, seen: Levels, meant: Levels
+) -> tuple[Tensor, Tensor]:
+    """Go from one row over x_0 to another: the weights of x_t and of the prediction."""
+    to_x_t, to_value = from_row.to_x_0(seen)
+    from_x_t, from_x_0 = to_row.from_x_0(meant)
+    return from_x_t + from_x_0 * to_x_t, from_x_0 * to_value
 
 
 def velocity_at(

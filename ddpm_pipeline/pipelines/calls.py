@@ -13,10 +13,12 @@ copies. The scheduler that the pipeline holds is only read.
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
@@ -26,7 +28,8 @@ from torch import Tensor
 from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import FastForward
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
-from ddpm_pipeline.pipelines.guidance import GuidedNetwork
+from ddpm_pipeline.pipelines.guidance import GuidedNetwork, ModelGuidedNetwork, in_turn
+from ddpm_pipeline.pipelines.guides import Guide, GuideStep, check_interval, guide_steps
 from ddpm_pipeline.pipelines.inputs import (
     ClassLabels,
     Share,
@@ -42,10 +45,14 @@ from ddpm_pipeline.pipelines.inputs import (
 from ddpm_pipeline.pipelines.room import check_room
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
-__all__ = ["Call", "OutputType", "Request", "own_scheduler"]
+__all__ = ["Call", "GuidanceModel", "OutputType", "Request", "asked_image", "own_scheduler"]
 
+
+logger = logging.getLogger(__name__)
 
 OutputType = Literal["pil", "np", "pt"]
+GuidanceModel = Any
+"""A pipeline with a unet and a scheduler, a network as of ``DDPMPipeline``, a folder or a name."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +70,8 @@ class Request:
     noise: Tensor | None
     solver: str | Solver | None
     max_batch_size: int | None = None
+    guidance_model: GuidanceModel = None
+    guidance_interval: Sequence[int] | None = None
 
 
 class Call:
@@ -74,6 +83,7 @@ class Call:
         forward: How the network is called.
         device: Where it is.
         request: What is asked for.
+        guide: Its guidance_model, opened.
     Raises:
         ValueError: If anything that was passed is not allowed.
     """
@@ -85,7 +95,9 @@ class Call:
         forward: FastForward,
         device: torch.device,
         request: Request,
+        guide: Guide | None = None,
     ) -> None:
+        self._guide = guide
         generator, noise = request.generator, request.noise
         self._request, self._unet = request, unet
         self._forward, self._device = forward, device
@@ -93,7 +105,9 @@ class Call:
         self._size = check_noise(noise, unet, request.batch_size)
         check_call(request.output_type, self._generator, self._size)
         check_fit(unet, scheduler)
-        labels = label_tensor(unet, request.class_labels, request.guidance_scale, self._size)
+        check_interval(request.guidance_interval, scheduler.config.num_train_timesteps)
+        null_scale = request.guidance_scale if guide is None else 1.0
+        labels = label_tensor(unet, request.class_labels, null_scale, self._size)
         self._labels = None if labels is None else moved(labels, device)
         self._scheduler = own_scheduler(scheduler)
         if request.solver is not None:
@@ -101,6 +115,25 @@ class Call:
             # The tables follow with the chain.
             self._scheduler.solver = scheduler.solver.asked(request.solver)
         choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
+        self._plan = self._guided_steps(labels)
+
+    def _guided_steps(self, labels: Tensor | None) -> list[GuideStep | None]:
+        """Say how a guide is asked at each timestep; None at those that nothing guides."""
+        request, guide = self._request, self._guide
+        timesteps = [float(t) for t in self._scheduler.timesteps]
+        low, high = request.guidance_interval or (-math.inf, math.inf)
+        guided = [t for t in timesteps if low <= t <= high and request.guidance_scale != 1]
+        asks = guide is not None or request.guidance_interval is not None
+        if asks and not guided:
+            logger.warning("%s", _idle(request))
+        steps = dict.fromkeys(guided, GuideStep())
+        if guide is not None:
+            guide.check_fit(self._unet)
+            labels = guide.labels(self._unet, labels, self._size)
+            self._guide_labels = None if labels is None else moved(labels, self._device)
+            found = guide_steps(guide, self._scheduler, guided)
+            steps = dict(zip(guided, found, strict=True))
+        return [steps.get(t) for t in timesteps]
 
     @property
     def shares(self) -> list[Share]:
@@ -118,7 +151,10 @@ class Call:
             request.noise,
             self._device,
         )
-        check_room(self._unet, max(s.call_rows or s.size for s in shares), self._device)
+        rows = max(s.call_rows or s.size for s in shares)
+        check_room(self._unet, rows, self._device)
+        if self._guide is not None:
+            check_room(self._guide.unet, rows, self._device)
         return shares
 
     @property
@@ -126,9 +162,14 @@ class Call:
         """Make one share of the request, which the network sees at once."""
         return Share(self._size, self._generator, self._labels, noise=self._request.noise)
 
-    def keeping_casts(self) -> AbstractContextManager[None]:
-        """Have the network's weights cast once for all steps of a block."""
-        return self._forward.keeping_casts(self._device)
+    @contextmanager
+    def keeping_casts(self) -> Iterator[None]:
+        """Have the networks' weights cast once for all steps of a block."""
+        forwards = [self._forward, *([] if self._guide is None else [self._guide.forward])]
+        with ExitStack() as stack:
+            for forward in forwards:
+                stack.enter_context(forward.keeping_casts(self._device))
+            yield
 
     @property
     def num_steps(self) -> int:
@@ -139,9 +180,9 @@ class Call:
         self, share: Share, edit: Callable[[Step], Tensor | None] | None = None
     ) -> Iterator[Step]:
         """Draw the noise of a share, and take it down the chain step by step."""
-        network, scheduler = self.parts(share)
+        _, scheduler = self.parts(share)
         return denoise(
-            network,
+            in_turn(self._networks(share)),
             scheduler,
             starting_noise(self._unet, scheduler, share, self._device),
             scheduler.timesteps,
@@ -151,7 +192,7 @@ class Call:
         )
 
     def parts(self, share: Share) -> tuple[GuidedNetwork, SchedulerMixin]:
-        """Give a share's network and a scheduler of its own, whose chain is chosen."""
+        """Give a share's network, at any timestep, and a scheduler whose chain is chosen."""
         network = GuidedNetwork(
             self._unet,
             self._forward,
@@ -176,6 +217,52 @@ class Call:
     def device(self) -> torch.device:
         """Where the network is."""
         return self._device
+
+    def _networks(self, share: Share) -> list[GuidedNetwork | ModelGuidedNetwork]:
+        """Give what is called at each timestep."""
+        request, guide = self._request, self._guide
+        rows = (share.call_rows, share.most_rows)
+        plain = GuidedNetwork(self._unet, self._forward, share.labels, 1.0, *rows)
+        if guide is None:
+            guided = replace(plain, guidance_scale=request.guidance_scale)
+            return [plain if step is None else guided for step in self._plan]
+        labels = None if self._guide_labels is None else self._guide_labels[share.rows]
+        other = GuidedNetwork(guide.unet, guide.forward, labels, 1.0, *rows)
+        asked = [step.t for step in self._plan if step is not None and step.t is not None]
+        on_device = iter(moved(torch.tensor(asked), self._device).unbind() if asked else ())
+        return [
+            plain
+            if step is None
+            else ModelGuidedNetwork(
+                plain,
+                other,
+                request.guidance_scale,
+                step,
+                None if step.t is None else next(on_device),
+            )
+            for step in self._plan
+        ]
+
+
+def _idle(request: Request) -> str:
+    """Say why nothing is guided, where guidance was asked for."""
+    asked = "guidance_interval" if request.guidance_model is None else "guidance_model"
+    if request.guidance_scale == 1:
+        return f"{asked} has no effect with guidance_scale=1: give another weight"
+    return (
+        f"guidance_interval={tuple(request.guidance_interval)} holds none of the chain's "
+        "timesteps, and nothing is guided"
+    )
+
+
+def asked_image(callback: Callable[..., Any] | None, pipe: object, step: Step) -> Tensor | None:
+    """Call a user's callback, if there is one, and give the image that it replaces x_s by."""
+    if callback is None:
+        return None
+    tensors = {"image": step.image}
+    if step.predicted_x_0 is not None:
+        tensors["pred_original_sample"] = step.predicted_x_0
+    return (callback(pipe, step.index, step.t, tensors) or {}).get("image")
 
 
 def own_scheduler(scheduler: SchedulerMixin) -> SchedulerMixin:

@@ -50,7 +50,11 @@ class SamplingOptions:
     class_labels: tuple[str | int, ...] | None = None
     """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0
-    """Classifier-free guidance; 1 is none."""
+    """Weight of guidance, by the null class or by guidance_model; 1 is none."""
+    guidance_model: str | None = None
+    """A weaker model that guides: a model directory or one of the Hub, such as an earlier one."""
+    guidance_interval: tuple[int, int] | None = None
+    """The lowest and the highest timestep that is guided; all unless given."""
     batch_size: int | None = None
     """Rows of one model call; 16 on CPUs and what the GPU is best at unless given. Another number
     changes images by rounding errors only."""
@@ -58,17 +62,34 @@ class SamplingOptions:
     """Number type of the network."""
 
     def __post_init__(self) -> None:
-        expand_home(self, "model")
+        expand_home(self, "model", "guidance_model")
         check_at_least(self, seed=0, batch_size=1, num_inference_steps=1)
         if self.eta is not None:
             check_eta(self.eta)
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
+        self._check_guidance()
         self._check_solver()
         if isinstance(self.class_labels, str | int):
             object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
         if self.class_labels is not None and len(self.class_labels) == 0:
             raise ValueError("class_labels must hold at least one class, got none")
+
+    @property
+    def null_guidance(self) -> float:
+        """Give the weight of guidance by the null class: none where another model guides."""
+        return self.guidance_scale if self.guidance_model is None else 1.0
+
+    def _check_guidance(self) -> None:
+        for name in ("guidance_model", "guidance_interval"):
+            if getattr(self, name) is not None and self.guidance_scale == 1:
+                raise ValueError(f"{name} needs a guidance_scale other than 1, which is none")
+        low, high = self.guidance_interval or (0, 0)
+        if not 0 <= low <= high:
+            raise ValueError(
+                "guidance_interval must be two timesteps from 0 on, the lower first, "
+                f"got {self.guidance_interval}"
+            )
 
     def _check_solver(self) -> None:
         if self.solver is None:

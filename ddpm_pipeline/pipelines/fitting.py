@@ -87,16 +87,19 @@ _TRIAL_STEPS = (5, 10)
 _SECOND_ORDER = {"HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
 
 
-def check_network(network: object) -> None:
+def check_network(network: object, argument: str = "unet") -> None:
     """Refuse a network that cannot be called as a ``UNet2DModel`` is.
 
+    Arguments:
+        network: What was passed.
+        argument: The name that it was passed by.
     Raises:
         TypeError: If it is wrapped, is no module, or another kind of one; names what is wrong.
     """
     fault = _network_fault(network)
     if fault is not None:
         name = type(network).__name__
-        raise TypeError(f"unet must be a diffusers UNet2DModel, got a {name}{fault}")
+        raise TypeError(f"{argument} must be a diffusers UNet2DModel, got a {name}{fault}")
 
 
 def _network_fault(network: object) -> str | None:

@@ -4,10 +4,15 @@ Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598) with weight w 
 embedding as the empty label:
 
 .. math:: \tilde f = f(x_t, t, \varnothing) + w\,(f(x_t, t, c) - f(x_t, t, \varnothing))
+
+Another model g in the place of the network without its labels, such as an earlier one, is
+autoguidance (Karras et al. 2024, arXiv:2406.02507). Either may be left out of some timesteps
+(Kynkäänniemi et al. 2024, arXiv:2404.07724), which then cost one call and not two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +20,11 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from ddpm_pipeline.networks import FastForward, dtype_of
+from ddpm_pipeline.pipelines.guides import GuideStep
 
-__all__ = ["GuidedNetwork"]
+__all__ = ["GuidedNetwork", "ModelGuidedNetwork", "in_turn"]
+
+Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +76,46 @@ class GuidedNetwork:
             image = _filled_up(image, self.call_rows)
             labels = None if labels is None else _filled_up(labels, self.call_rows)
         return self.forward(image, t, labels)[:rows].float()
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGuidedNetwork:
+    """A network that another guides, at one timestep.
+
+    Arguments:
+        own: The network, which nothing guides yet.
+        guide: The other.
+        guidance_scale: w.
+        step: How the guide is asked.
+        t: The step's t on the device; None for that of the network.
+    """
+
+    own: GuidedNetwork
+    guide: GuidedNetwork
+    guidance_scale: float
+    step: GuideStep
+    t: Tensor | None = None
+
+    def __call__(self, image: Tensor, t: Tensor) -> Tensor:
+        """Compute the guided output at x_t, in float32; a variance half is the network's own."""
+        channels = image.shape[1]
+        output = self.own(image, t)
+        guess = self.guide(image, t if self.t is None else self.t)[:, :channels]
+        if self.step.of_x != 0 or self.step.of_y != 1:
+            guess = self.step.of_x * image + self.step.of_y * guess
+        guided = guess + self.guidance_scale * (output[:, :channels] - guess)
+        return torch.cat([guided, output[:, channels:]], dim=1)
+
+
+def in_turn(networks: Iterable[Network]) -> Network:
+    """Give what calls the first network when it is first called, then the second, and so on."""
+    left = iter(networks)
+
+    def call(image: Tensor, t: Tensor) -> Tensor:
+        network = next(left)
+        return network(image, t)
+
+    return call
 
 
 def _filled_up(tensor: Tensor, rows: int) -> Tensor:

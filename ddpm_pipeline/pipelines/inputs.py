@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class Share:
         call_rows: Rows of every model call; None for ``size``.
         noise: What they start from, (size, C, H, W); None draws it.
         most_rows: Of a model call, where call_rows is None; None for any number.
+        rows: Which images of the request they are.
     """
 
     size: int
@@ -71,6 +72,7 @@ class Share:
     call_rows: int | None = None
     noise: Tensor | None = None
     most_rows: int | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
 
 
 def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
@@ -276,6 +278,7 @@ def split_request(
             call_rows=filled_rows(rows, batch_size, device) if is_list else None,
             noise=None if noise is None else noise[part],
             most_rows=rows,
+            rows=part,
         )
         for part in parts
     ]

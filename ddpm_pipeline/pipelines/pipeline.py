@@ -30,17 +30,18 @@ import torch
 from diffusers import ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from torch import Tensor
 
-from ddpm_pipeline.common import utf8_alias, written_aside
+from ddpm_pipeline.common import utf8_alias
 from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
-from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
-from ddpm_pipeline.pipelines.denoising import Generators, Step, known_x_0
+from ddpm_pipeline.pipelines.calls import Call, GuidanceModel, OutputType, Request, asked_image
+from ddpm_pipeline.pipelines.denoising import Generators, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
+from ddpm_pipeline.pipelines.guide_models import open_guide
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
 from ddpm_pipeline.pipelines.model_folder import CheckedDownloads, load_checked
 from ddpm_pipeline.pipelines.outputs import output_of
-from ddpm_pipeline.pipelines.saving import drop_stale_weights, forget_origin, stock_index
+from ddpm_pipeline.pipelines.saving import forget_origin, save_whole, stock_index
 from ddpm_pipeline.pipelines.tasks.image_tasks import ImageTasks
 from ddpm_pipeline.schedulers import Solver
 
@@ -133,6 +134,8 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         max_batch_size: int | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float = 1.0,
+        guidance_model: GuidanceModel = None,
+        guidance_interval: tuple[int, int] | None = None,
         eta: float | None = None,
         noise: Tensor | None = None,
         solver: str | Solver | None = None,
@@ -157,7 +160,10 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
                 split. 256 by default, 16 with a list of generators.
             class_labels: Class of all images or of each, for models with class embeddings: its
                 name, as in "cat", or the number of its embedding.
-            guidance_scale: w; 1 is no guidance.
+            guidance_scale: w; 1 is no guidance. The null class guides, or else guidance_model.
+            guidance_model: A weaker model: a pipeline, a network for the same scheduler, or a
+                saved one, which each call loads; others' schedules are converted: see ``guides``.
+            guidance_interval: The lowest and highest timestep that is guided, as in (200, 800).
             eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler.
             noise: Standard normal noise to start from, (N, C, H, W), instead of what the generator
                 would draw first; a model without a sample_size takes the size from it.
@@ -180,17 +186,18 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             max_batch_size=max_batch_size,
             class_labels=class_labels,
             guidance_scale=guidance_scale,
+            guidance_model=guidance_model,
+            guidance_interval=guidance_interval,
             eta=eta,
             noise=noise,
             solver=solver,
         )
         call, finish = self._begin(request), output_of(self.unet, output_type)
         shares, finished = call.shares, []
-        edit = None if callback_on_step_end is None else partial(self._ask, callback_on_step_end)
         bars = self.progress_bar(total=len(shares) * call.num_steps)
         with bars as bar, call.keeping_casts():
             for share in shares:
-                for step in call.steps(share, edit):
+                for step in call.steps(share, partial(asked_image, callback_on_step_end, self)):
                     image = step.image
                     bar.update()
                 finished.append(finish(image))
@@ -208,6 +215,8 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         timesteps: Sequence[int] | None = None,
         class_labels: ClassLabels = None,
         guidance_scale: float = 1.0,
+        guidance_interval: tuple[int, int] | None = None,
+        guidance_model: GuidanceModel = None,
         eta: float | None = None,
         noise: Tensor | None = None,
         solver: str | Solver | None = None,
@@ -230,6 +239,8 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             eta=eta,
             class_labels=class_labels,
             guidance_scale=guidance_scale,
+            guidance_model=guidance_model,
+            guidance_interval=guidance_interval,
         )
         call = self._begin(request)
         steps, finish = call.steps(call.whole), output_of(self.unet, output_type)
@@ -238,17 +249,13 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""
         forward = self._fast or FastForward(self.unet)
+        guide = open_guide(
+            request.guidance_model, self.unet, forward, DDPMPipeline.from_pretrained
+        )
         device = device_of(self.unet, torch.device("cpu"))
         if hasattr(self.unet, "device"):  # as diffusers' models have, also offloaded ones
             device = self._execution_device
-        return Call(self.unet, self.scheduler, forward, device, request)
-
-    def _ask(self, callback: StepCallback, step: Step) -> Tensor | None:
-        """Call a user's callback and give back the image that it replaces x_s by, if any."""
-        tensors = {"image": step.image}
-        if step.predicted_x_0 is not None:
-            tensors["pred_original_sample"] = step.predicted_x_0
-        return (callback(self, step.index, step.t, tensors) or {}).get("image")
+        return Call(self.unet, self.scheduler, forward, device, request, guide)
 
     @classmethod
     def from_pretrained(
@@ -296,11 +303,8 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         for component in self.components.values():
             forget_origin(component)
         if kwargs.get("is_main_process", True):
-            with written_aside(Path(save_directory)) as aside:
-                super().save_pretrained(os.fspath(aside), **kwargs)
-                written = {n: [f.name for f in (aside / n).iterdir()] for n in self.components}
-            for name, files in written.items():
-                drop_stale_weights(Path(save_directory, name), files)
+            save = partial(super().save_pretrained, **kwargs)
+            save_whole(self.components, Path(save_directory), save)
         if is_pushed:
             repo_id = repo_id or Path(save_directory).resolve().name
             push_model(save_directory, repo_id, is_whole=False, **options)
@@ -330,19 +334,11 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         Raises:
             HubError: If it could not be pushed; says why in one line.
         """
+        options = {"revision": revision, "private": private, "commit_message": commit_message}
+        options |= {"token": token, "create_pr": create_pr, "license": license}
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return push_model(
-                folder,
-                repo_id,
-                is_whole=False,
-                revision=revision,
-                private=private,
-                commit_message=commit_message,
-                token=token,
-                create_pr=create_pr,
-                license=license,
-            )
+            return push_model(folder, repo_id, is_whole=False, **options)
 
     def to_json_string(self) -> str:
         """Give the content of model_index.json, which names only classes of diffusers."""

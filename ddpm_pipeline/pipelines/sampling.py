@@ -23,7 +23,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, class_numbers, rows_per_call
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
+from ddpm_pipeline.pipelines.guide_models import config_hash, described_guidance
 from ddpm_pipeline.pipelines.inputs import label_tensor
 from ddpm_pipeline.pipelines.manifest import (
     SAMPLES_MANIFEST,
@@ -55,7 +55,13 @@ from ddpm_pipeline.pipelines.manifest import (
 )
 from ddpm_pipeline.pipelines.outputs import bands_of, check_format_of_bands
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
-from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, join_parts
+from ddpm_pipeline.pipelines.writing import (
+    FORMATS,
+    ShardFormat,
+    grouped,
+    join_parts,
+    split,
+)
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
@@ -78,11 +84,13 @@ class ImageSampler:
         pipe: The pipeline.
         options: The options that determine image i.
         saved_scheduler: The scheduler that the model was saved with.
+        guide: The model of guidance_model.
     """
 
     pipe: DDPMPipeline
     options: SamplingOptions
     saved_scheduler: SchedulerMixin
+    guide: DDPMPipeline | None = None
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
         """Draw the images of these numbers, uint8 (N, H, W, C)."""
@@ -97,6 +105,8 @@ class ImageSampler:
             max_batch_size=self.sized(len(indices)).options.batch_size,
             class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
             guidance_scale=options.guidance_scale,
+            guidance_model=self.guide,
+            guidance_interval=options.guidance_interval,
             output_type="pt",
             **extra,
         ).images
@@ -131,7 +141,7 @@ class ImageSampler:
         labels, unet = self.options.class_labels, self.pipe.unet
         if labels is None:
             return None
-        check_asked_classes(unet, labels, self.options.guidance_scale)
+        check_asked_classes(unet, labels, self.options.null_guidance)
         return class_numbers(unet, labels)
 
     def labels(self, indices: Sequence[int]) -> list[int] | None:
@@ -176,18 +186,17 @@ class ImageSampler:
 
     def describe(self) -> dict[str, Any]:
         """Describe what determines the images, as JSON values without a path or a host."""
-        config = json.loads(self.pipe.scheduler.to_json_string())
-        config = {k: v for k, v in config.items() if k not in ("_name_or_path", "_class_name")}
         options = self.options
         return {
             "weights": weights_hash(self.pipe.unet),
             "scheduler": type(self.pipe.scheduler).__name__,
-            "scheduler_config": sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+            "scheduler_config": config_hash(self.pipe.scheduler),
             "num_inference_steps": self.num_steps,
             "eta": options.eta,
             **self._solver(),
             "class_labels": self.classes,
             "guidance_scale": options.guidance_scale,
+            **described_guidance(self.guide, options.guidance_interval),
             "precision": options.precision,
             "seed": options.seed,
         }
@@ -210,11 +219,19 @@ def load_image_sampler(
     pipe = DDPMPipeline(pipe.unet, _chosen_scheduler(options, saved))
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
-    sampler = ImageSampler(pipe.to(device), options, saved)
+    sampler = ImageSampler(pipe.to(device), options, saved, _guide(options, device))
     sampler.image_shape  # noqa: B018 (refuses a model that does not tell it)
     check_num_steps(sampler.num_steps, sampler.pipe.scheduler.config.num_train_timesteps)
     _check_classes(sampler)
     return sampler
+
+
+def _guide(options: SamplingOptions, device: torch.device | str) -> DDPMPipeline | None:
+    """Load the model that guides; None without."""
+    if options.guidance_model is None:
+        return None
+    precision = getattr(torch, options.precision)
+    return DDPMPipeline.from_pretrained(options.guidance_model, dtype=precision).to(device)
 
 
 def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> SchedulerMixin:
@@ -233,7 +250,7 @@ def _check_classes(sampler: ImageSampler) -> None:
     """Refuse classes that the model has not, or has not been trained on."""
     if sampler.classes is not None:
         labels = torch.tensor(sampler.classes)
-        label_tensor(sampler.pipe.unet, labels, sampler.options.guidance_scale, len(labels))
+        label_tensor(sampler.pipe.unet, labels, sampler.options.null_guidance, len(labels))
 
 
 def sample_images(config: SampleConfig) -> Path:
@@ -303,22 +320,16 @@ def _write_shards(
     total, left = shards[-1].stop, sum(map(len, unfinished))
     is_main, rows = state.is_main_process, sampler.options.batch_size
     with tqdm(total=total, initial=total - left, unit=" images", disable=not is_main) as bar:
-        for group in _groups(own, rows):
+        for group in grouped(own, rows):
             images = []
-            for batch in _split([i for shard in group for i in shard], rows):
+            for batch in split([i for shard in group for i in shard], rows):
                 images.append(sampler(batch))
                 bar.update(len(batch))
             _write_group(folder, shard_format, group, np.concatenate(images), sampler)
             if is_main:
-                bar.update(sum(_pop_finished(queue, shard_format, folder) for queue in others))
+                bar.update(sum(shard_format.pop_finished(queue, folder) for queue in others))
         state.wait_for_everyone()
         bar.update(total - bar.n)
-
-
-def _groups(shards: list[range], rows: int) -> list[list[range]]:
-    """Put together the shards whose images one call can draw; one where calls are smaller."""
-    size = max(1, rows // len(shards[0])) if shards else 1
-    return [shards[i : i + size] for i in range(0, len(shards), size)]
 
 
 def _write_group(
@@ -336,15 +347,3 @@ def _write_group(
         own = images[start : start + len(shard)]
         shard_format.write(folder, shard, own, sampler.labels(shard))
         start += len(shard)
-
-
-def _split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _pop_finished(queue: list[range], shard_format: ShardFormat, folder: Path) -> int:
-    """Drop the shards that another process has finished by now; count their images."""
-    count = 0
-    while queue and shard_format.is_finished(folder, queue[0]):
-        count += len(queue.pop(0))
-    return count

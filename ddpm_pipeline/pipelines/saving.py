@@ -1,24 +1,23 @@
 """What makes a saved pipeline one that stock diffusers opens, with no trace of where it was made.
 
-    forget_origin(component)               no local path in the config that will be saved
-    drop_stale_weights(folder, written)    one file, or shards and an index, and never both
-    stock_index(index)                     model_index.json names only classes of diffusers
-
-The first comes before diffusers saves, the second after it, the third while it does.
+save_whole(components, folder, save)   no local path; one file, or shards and an index
+stock_index(index)                     model_index.json names only classes of diffusers
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers.configuration_utils import FrozenDict
 
+from ddpm_pipeline.common import written_aside
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["drop_stale_weights", "forget_origin", "stock_index"]
+__all__ = ["drop_stale_weights", "forget_origin", "save_whole", "stock_index"]
 
 
 _ORIGIN = "_name_or_path"
@@ -26,6 +25,23 @@ _ORIGIN = "_name_or_path"
 _WEIGHTS = re.compile(
     r"([^.]+?)(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index(?:\.([^.]+))?\.json)?"
 )
+
+
+def save_whole(
+    components: Mapping[str, object], folder: Path, save: Callable[[str], None]
+) -> None:
+    """Have diffusers save a pipeline aside, and put it in its place when all of it is written.
+
+    Arguments:
+        components: Of the pipeline, by name.
+        folder: Where it appears; older weights in whose place new ones came are deleted.
+        save: Saves the pipeline into a folder.
+    """
+    with written_aside(folder) as aside:
+        save(os.fspath(aside))
+        written = {n: [f.name for f in (aside / n).iterdir()] for n in components}
+    for name, files in written.items():
+        drop_stale_weights(folder / name, files)
 
 
 def forget_origin(component: object) -> None:

@@ -26,7 +26,7 @@ from ddpm_pipeline.common import printable, write_aside
 from ddpm_pipeline.pipelines.config import Format
 from ddpm_pipeline.pipelines.manifest import SAMPLES_MANIFEST
 
-__all__ = ["FORMATS", "Format", "ShardFormat", "join_parts"]
+__all__ = ["FORMATS", "Format", "ShardFormat", "grouped", "join_parts", "split"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,13 @@ class ShardFormat:
                 logger.warning("%s is empty, as a crash leaves it; its shard is drawn again", name)
                 return False
         return True
+
+    def pop_finished(self, queue: list[range], folder: Path) -> int:
+        """Drop the shards that another process has finished by now; count their images."""
+        count = 0
+        while queue and self.is_finished(folder, queue[0]):
+            count += len(queue.pop(0))
+        return count
 
 
 def _png_files(shard: range) -> list[str]:
@@ -130,3 +137,14 @@ def join_parts(
                 np.save(entry, np.array(labels))
         archive.writestr(SAMPLES_MANIFEST, json.dumps(manifest))
     shutil.rmtree(folder)
+
+
+def grouped(shards: list[range], rows: int) -> list[list[range]]:
+    """Put together the shards whose images one call can draw; one where calls are smaller."""
+    size = max(1, rows // len(shards[0])) if shards else 1
+    return [shards[i : i + size] for i in range(0, len(shards), size)]
+
+
+def split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut numbers into parts of a size, the last of which may be smaller."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_integer, moved
 from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
-from ddpm_pipeline.pipelines.calls import Call, OutputType, Request
+from ddpm_pipeline.pipelines.calls import Call, OutputType, Request, asked_image
 from ddpm_pipeline.pipelines.denoising import Generators, Step
 from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
 from ddpm_pipeline.pipelines.tasks.given import (
@@ -188,7 +188,7 @@ class Task:
         convert = OUTPUTS[self._given["output_type"]]
         steps = call.num_steps if count is None else count(call.scheduler)
         finished, callback = [], self._given["callback_on_step_end"]
-        edit = None if callback is None else partial(self._pipe._ask, callback)  # noqa: SLF001
+        edit = partial(asked_image, callback, self._pipe)
         with self._bar(call, steps) as bar, call.keeping_casts():
             for share, parts in _split(call, tensors):
                 image = parts[0]
