@@ -56,6 +56,7 @@ COMMANDS: dict[str, str] = {
     "average": "make a model of any average of a run's weights",
     "export": "make a model of a training run's checkpoint",
     "push": "push a model to the Hub",
+    "app": "try models on a page in the browser",
 }
 """The subcommands, and what each does."""
 
@@ -112,7 +113,7 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _runner(name: str) -> Callable[[Sequence[str]], None]:
+def _runner(name: str) -> Callable[[Sequence[str]], None]:  # noqa: C901 (a case for each)
     """Import one subcommand, and nothing that the others need."""
     match name:
         case "train":
@@ -133,6 +134,8 @@ def _runner(name: str) -> Callable[[Sequence[str]], None]:
             from ddpm_pipeline.cli.export import run
         case "push":
             from ddpm_pipeline.cli.push import run
+        case "app":
+            from ddpm_pipeline.cli.app import run
     return run
 
 

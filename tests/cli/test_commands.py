@@ -33,7 +33,7 @@ def test_help_opens_with_what_the_command_does(
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     first = capsys.readouterr().out.split("\n\n")[1].split()[0]
-    assert first in {"Train", "Draw", "Measure", "Score", "Compare", "Make", "Push"}
+    assert first in {"Train", "Draw", "Measure", "Score", "Compare", "Make", "Push", "Show"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,10 @@ def test_help_opens_with_what_the_command_does(
             ["train", "--resolutionn", "8"],
             "Unrecognized options: --resolutionn (did you mean --re",
         ),
-        (["train", "--resolution", "x"], "--resolution must be an integer, got 'x'"),
+        (
+            ["train", "--resolution", "x"],
+            "--resolution must be an integer or two integers, got 'x'",
+        ),
         (["train", "--resolution", "0"], "train: error: --resolution must be an integer"),
         (
             ["train", "--prediction_type", "eps"],

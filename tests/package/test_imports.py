@@ -32,7 +32,8 @@ TABLE: dict[str, set[str]] = {
     "evaluation": {"common", "data", "schedulers", "pipelines", "likelihood"},
     "training": MODELS | {"cards", "hub", "likelihood"},
     "calibration": MODELS | {"evaluation"},
-    "cli": MODELS | {"cards", "hub", "likelihood", "evaluation", "training", "calibration"},
+    "app": {"common", "networks", "data", "schedulers", "cards", "pipelines", "training"},
+    "cli": MODELS | {"cards", "hub", "likelihood", "evaluation", "training", "calibration", "app"},
 }
 NOT_IN_MATHS = {"diffusers", "accelerate", "transformers", "datasets", "huggingface_hub", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))

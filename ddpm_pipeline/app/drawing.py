@@ -1,0 +1,121 @@
+"""Images as they come out of the noise, and how long they took.
+
+    for view in draw(models, Wish(model="model", num_images=4, seed=0, num_steps=20)):
+        view.picture, view.said
+
+What is drawn in the end is what ``ddpm sample --scheduler as_saved`` draws with the same seed,
+class and steps, but for the rounding of calls with another number of rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from ddpm_pipeline.app.models import Models, OpenModel
+from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.data import image_grid, uint8_from_unit_range
+
+__all__ = ["View", "Wish", "draw"]
+
+_VIEWS_A_SECOND = 8
+_SMALLEST_SIDE = 384  # pixels of a picture on the page; those of images are enlarged whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What somebody asks for.
+
+    Arguments:
+        model: Its name on the page.
+        num_images: How many images.
+        seed: Image i depends on (seed, i).
+        num_steps: K; 0 is the model's own.
+        solver: "" is the model's own.
+        class_label: A class of a model that has some.
+        guidance_scale: 1 is no guidance.
+    """
+
+    model: str
+    num_images: int = 4
+    seed: int = 0
+    num_steps: int = 0
+    solver: str = ""
+    class_label: str | int | None = None
+    guidance_scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is to be seen after a step.
+
+    Arguments:
+        picture: All images, as far as they can be told.
+        said: The step and the time, in words.
+        is_last: Whether these are the images.
+    """
+
+    picture: Image.Image
+    said: str
+    is_last: bool
+
+
+def draw(models: Models, wish: Wish, *, most_images: int, most_steps: int) -> Iterator[View]:
+    """Draw images and show them on the way, a few times a second.
+
+    Arguments:
+        models: Those of the page.
+        wish: What is asked for.
+        most_images, most_steps: More than these are refused.
+    Raises:
+        ValueError: If something of it is not allowed.
+        OSError: If the model cannot be loaded.
+    """
+    model = models.open(wish.model)
+    num_steps = wish.num_steps or model.num_steps
+    for name, value, most in (
+        ("images", wish.num_images, most_images),
+        ("steps", num_steps, min(most_steps, model.most_steps)),
+    ):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be from 1 to {most:,} here, got {value:,}")
+    return _views(model, wish, num_steps)
+
+
+def _views(model: OpenModel, wish: Wish, num_steps: int) -> Iterator[View]:
+    pipe, begun = model.pipe, time.perf_counter()
+    device = pipe.device
+    steps = pipe.progressive(
+        batch_size=wish.num_images,
+        generator=[
+            stream_generator("samples", wish.seed, i, device=device)
+            for i in range(wish.num_images)
+        ],
+        num_inference_steps=num_steps,
+        guidance_scale=wish.guidance_scale,
+        class_labels=wish.class_label,
+        solver=wish.solver or None,
+        output_type="pt",
+    )
+    shown = begun
+    for index, (_, images) in enumerate(steps, start=1):
+        now, is_last = time.perf_counter(), index == num_steps
+        if not is_last and now - shown < 1 / _VIEWS_A_SECOND:
+            continue
+        shown, seconds = now, now - begun
+        said = f"step {index:,} of {num_steps:,}, {seconds:.1f} s"
+        if is_last:
+            said += f", {1000 * seconds / wish.num_images:,.0f} ms for each image"
+            said += "" if model.source == model.name else f"; from {model.source}"
+        yield View(_picture(images), said, is_last)
+
+
+def _picture(images: torch.Tensor) -> Image.Image:
+    """Put images (N, C, H, W) in [0, 1] into one picture that is large enough to see."""
+    grid = image_grid(uint8_from_unit_range(images))
+    times = max(1, _SMALLEST_SIDE // max(grid.size))
+    return grid.resize((grid.width * times, grid.height * times), Image.Resampling.NEAREST)

@@ -1,0 +1,105 @@
+"""The page on an address of this machine, from which no request leaves it.
+
+    end = serve(AppConfig(models=("model",)))
+    end()
+
+Gradio's page asks other machines for fonts and scripts that it does without; the browser is told
+not to (Content-Security-Policy). What is shown are pictures in memory, and no file of this machine
+can be asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.app.config import AppConfig
+
+__all__ = ["serve"]
+
+_POLICY = (
+    "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+)
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+
+
+class _AskNoOthers:
+    """Middleware that tells browsers to ask nobody else."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: object, send: Any) -> None:  # noqa: ANN401
+        async def send_with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", _POLICY.encode())
+                message["headers"] = [*message["headers"], policy]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuse an address that is in use, or that this machine has not.
+
+    Raises:
+        ValueError: If nothing can listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            pass
+    except OSError as error:
+        reason = (
+            "is in use"
+            if error.errno == errno.EADDRINUSE
+            else f"cannot be used: {error.strerror or error}"
+        )
+        raise ValueError(f"port {port} of host {host!r} {reason}; choose another") from error
+
+
+def serve(config: AppConfig) -> Callable[[], None]:
+    """Show the page, by threads of this process.
+
+    Arguments:
+        config: The options.
+    Returns:
+        What ends it.
+    Raises:
+        ValueError: If the port is in use.
+        ImportError: If Gradio is missing; says what to install.
+    """
+    _check_port(config.host, config.port)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio
+        from starlette.middleware import Middleware
+    except ImportError:
+        raise ImportError("the page needs `pip install ddpm_pipeline[app]`") from None
+
+    from ddpm_pipeline.app.page import make_page
+
+    page = make_page(config)
+    page.launch(
+        server_name=config.host,
+        server_port=config.port,
+        inbrowser=config.open_browser,
+        share=False,
+        prevent_thread_lock=True,
+        show_error=True,
+        quiet=True,
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        max_file_size="20mb",
+        theme=gradio.themes.Default(**_FONTS),
+        app_kwargs={"middleware": [Middleware(_AskNoOthers)]},
+    )
+    return page.close
