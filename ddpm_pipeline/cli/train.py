@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
-from ddpm_pipeline.cli.inputs import ask_hub, not_here
+from ddpm_pipeline.cli.inputs import HubName, ask_hub, not_here
 from ddpm_pipeline.cli.mistakes import option_names, underscored
 from ddpm_pipeline.cli.printing import complain, say
-from ddpm_pipeline.common import as_typed, check_exists, printable
+from ddpm_pipeline.common import as_typed, check_exists, is_repo_id, printable
 from ddpm_pipeline.training import (
     PRESETS,
     TrainingConfig,
+    as_given,
     check_sources,
     check_splits,
     check_start,
     check_typed,
     giving_way,
+    has_checkpoint,
     idle_options,
 )
 
@@ -89,16 +91,18 @@ def parse_arguments(argv: Sequence[str]) -> TrainArguments:
     argv = [_ours(word) for word in argv]
     chosen = _first_look(argv)
     defaults = PRESETS.get(chosen.preset, PRESETS["default"])
+    typed, filed = _typed_names(argv), frozenset()
     if chosen.config is not None:
         defaults = _config_of(chosen.config)
-    typed = _typed_names(argv)
+        filed = defaults.given
     check_typed(typed)
     grid_steps = defaults.ddpm_num_inference_steps
     defaults = giving_way(defaults, typed)
     steps = chosen.ddpm_num_steps
     if grid_steps and steps and steps > 0 and "ddpm_num_inference_steps" not in typed:
         defaults = defaults.replace(ddpm_num_inference_steps=min(grid_steps, steps))
-    return parse(TrainArguments, argv, prog=_PROG, default=TrainArguments(training=defaults))
+    with as_given(filed | typed):
+        return parse(TrainArguments, argv, prog=_PROG, default=TrainArguments(training=defaults))
 
 
 def _ours(word: str) -> str:
@@ -145,6 +149,9 @@ def _check_places(arguments: TrainArguments) -> None:
     config = arguments.training
     check_sources(config)
     on_hub = not_here(dataset_name=config.dataset_name)
+    pretrained = config.pretrained_model_name_or_path
+    if pretrained is not None and is_repo_id(pretrained) and not has_checkpoint(config):
+        on_hub += [] if Path(pretrained).exists() else [HubName("model", pretrained)]
     if not arguments.dry_run:
         check_start(config)
     check_splits(config)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.names import source_name
     from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
     from ddpm_pipeline.data.sources.shard_files import is_shards
+    from ddpm_pipeline.data.sources.source import MeaninglessOptionError
     from ddpm_pipeline.data.streams import ImageStream, open_stream
     from ddpm_pipeline.data.training_images import (
         TRAINING_IMAGES_NAME,
@@ -77,6 +78,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.names": "source_name",
         "sources.row_files": "LoadedDataset files_of_source",
         "sources.shard_files": "is_shards",
+        "sources.source": "MeaninglessOptionError",
         "streams": "ImageStream open_stream",
         "training_images": (
             "TRAINING_IMAGES_NAME KnownImages Overlap described_overlap described_reference "

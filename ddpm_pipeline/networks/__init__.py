@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.networks.adapting import adapted_unet, downsampling, network_of_config
     from ddpm_pipeline.networks.capturing import capture_on_cuda
     from ddpm_pipeline.networks.classes import (
         check_asked_classes,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.networks.launching import is_sharded_run, without_accelerates_own
     from ddpm_pipeline.networks.model_facts import ModelFacts, facts_of, set_facts
+    from ddpm_pipeline.networks.own import OwnNetwork
     from ddpm_pipeline.networks.rows import rows_per_call
     from ddpm_pipeline.networks.sharding import gathered, joined, like, own_part, shard, whole
     from ddpm_pipeline.networks.unets import (
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "adapting": "adapted_unet downsampling network_of_config",
         "capturing": "capture_on_cuda",
         "classes": "check_asked_classes check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork compiles_for_cuda",
@@ -62,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "inference": "FastForward InferencePrecision computes_in_bfloat16",
         "launching": "is_sharded_run without_accelerates_own",
         "model_facts": "ModelFacts facts_of set_facts",
+        "own": "OwnNetwork",
         "rows": "rows_per_call",
         "sharding": "gathered joined like own_part shard whole",
         "unets": "attention_warning check_halvings fresh_unet unet_config",

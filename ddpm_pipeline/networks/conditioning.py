@@ -103,7 +103,7 @@ def conditions(labels: Tensor | None, augmentation: Tensor) -> Tensor:
 @contextmanager
 def unconditioned(unet: UNet2DModel) -> Iterator[None]:
     """Call a UNet as one that was not told of augmentations for a while: without, or by class."""
-    told = unet.class_embedding
+    told = getattr(unet, "class_embedding", None)
     if not isinstance(told, _ConditionEmbedding) or told.has_classes:
         yield
         return

@@ -6,12 +6,14 @@ from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
+    from ddpm_pipeline.pipelines.fitting import check_network
     from ddpm_pipeline.pipelines.grids import draw_grid
     from ddpm_pipeline.pipelines.manifest import (
         SAMPLES_MANIFEST,
         check_not_foreign,
         npz_manifest,
     )
+    from ddpm_pipeline.pipelines.model_folder import load_checked_unet
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
     from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
     from ddpm_pipeline.pipelines.saved_options import check_saved_classes, check_saved_steps
@@ -22,8 +24,10 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "config": "SampleConfig SamplingOptions",
+        "fitting": "check_network",
         "grids": "draw_grid",
         "manifest": "SAMPLES_MANIFEST check_not_foreign npz_manifest",
+        "model_folder": "load_checked_unet",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
         "saved_options": "check_saved_classes check_saved_steps",

@@ -1,6 +1,7 @@
 """A saved model's folder is data: what it may name and ask for, held against limits.
 
     load_checked(from_pretrained, "model", "alice/digits", options)
+    load_checked_unet("model/unet")
 
 diffusers imports the library that a part of model_index.json names, builds a network of any size
 that a config asks for, reads whatever file an index names, and draws at random what a file of
@@ -17,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ddpm_pipeline.common import MODEL_INDEX, is_plain_name
 from ddpm_pipeline.diffusion import check_num_train_timesteps
+from ddpm_pipeline.hub import load
 from ddpm_pipeline.networks import check_network_config
 from ddpm_pipeline.pipelines.fitting import check_whole
 
-__all__ = ["CheckedDownloads", "check_model_folder", "load_checked"]
+__all__ = ["CheckedDownloads", "check_model_folder", "load_checked", "load_checked_unet"]
 
 
 _MOST_BYTES = 64 << 20  # of a JSON file; calibrations of a million timesteps take less
@@ -80,6 +82,31 @@ def load_checked(
     if folders and "unet" not in options:
         _check_same_weights(pipe.unet, folders[-1] / "unet", name, options)
     return pipe
+
+
+def load_checked_unet(folder: str | Path) -> UNet2DModel:
+    """Load a U-Net that was saved by itself, from its folder here, checked as a pipeline's is.
+
+    Raises:
+        ValueError: If it is no UNet2DModel, or its config asks for more than any real one.
+        OSError: If its weights are missing, surplus, damaged or pickled.
+    """
+    path, name = Path(folder), str(folder)
+    config = _read_object(path / "config.json")
+    kind = config.get("_class_name")
+    if kind != UNet2DModel.__name__:
+        raise ValueError(f"cannot load {name!r}: its config is of a {kind}, not of a UNet2DModel")
+    _check_config(path / "config.json", check_network_config)
+    for index in sorted(path.glob("*.index*.json")):
+        _shards(index)
+
+    def ask() -> UNet2DModel:
+        unet = UNet2DModel.from_pretrained(name, use_safetensors=True)
+        check_whole(unet, name)
+        _check_same_weights(unet, path, name, {})
+        return unet
+
+    return load(ask, name, {"use_safetensors": True})
 
 
 def check_model_folder(folder: Path, options: Mapping[str, Any]) -> None:

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.training.config import PRESETS, TrainingConfig
+    from ddpm_pipeline.training.config import PRESETS, TrainingConfig, as_given
     from ddpm_pipeline.training.given import check_typed, giving_way, idle_options
     from ddpm_pipeline.training.lengths import gamma_of
-    from ddpm_pipeline.training.paths import check_sources, check_splits, check_start
+    from ddpm_pipeline.training.paths import (
+        check_sources,
+        check_splits,
+        check_start,
+        has_checkpoint,
+    )
     from ddpm_pipeline.training.run import dry_run, train
     from ddpm_pipeline.training.storage.export import (
         CheckpointModel,
@@ -35,10 +40,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "config": "PRESETS TrainingConfig",
+        "config": "PRESETS TrainingConfig as_given",
         "given": "check_typed giving_way idle_options",
         "lengths": "gamma_of",
-        "paths": "check_sources check_splits check_start",
+        "paths": "check_sources check_splits check_start has_checkpoint",
         "run": "dry_run train",
         "storage.export": "CheckpointModel export_checkpoint open_checkpoint",
         "storage.post_hoc": "AveragedModel averaged_model save_average",

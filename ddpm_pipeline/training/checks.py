@@ -53,7 +53,7 @@ def check_options(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if not (value is None and name in optional):
             _check_range(name, value, allowed)
-    check_loss(config.loss, config.variance_type, config.loss_weighting)
+    _check_loss(config)
     if config.hub_model_id is not None:
         check_repo_id(config.hub_model_id, "hub_model_id")
     if config.hub_license is not None:
@@ -62,6 +62,17 @@ def check_options(config: TrainingConfig) -> None:
     for conflict in chain.from_iterable(_CONFLICTS.values()):
         if conflict.is_in(config):
             raise ValueError(conflict.message.format(config=config))
+
+
+def _check_loss(config: TrainingConfig) -> None:
+    """Refuse a loss that does not fit the variance, where both are known."""
+    if not (_is_the_models(config, "variance_type") or _is_the_models(config, "loss")):
+        check_loss(config.loss, config.variance_type, config.loss_weighting)
+
+
+def _is_the_models(config: TrainingConfig, name: str) -> bool:
+    """Tell whether an option waits for what the pretrained model says."""
+    return config.pretrained_model_name_or_path is not None and name not in config.given
 
 
 @cache
@@ -155,7 +166,11 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "give one of validation_data_dir, validation_split and validation_size, got several",
         ),
         _Conflict(
-            lambda c: c.num_classes is not None and not c.class_conditional,
+            lambda c: (
+                c.num_classes is not None
+                and not c.class_conditional
+                and not _is_the_models(c, "class_conditional")
+            ),
             "num_classes={config.num_classes} needs class_conditional",
         ),
     ],
@@ -200,9 +215,45 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "value_range has no meaning for streaming",
         ),
     ],
+    "start": [
+        _Conflict(
+            lambda c: (
+                c.pretrained_model_name_or_path is not None
+                and c.model_config_name_or_path is not None
+            ),
+            "give either pretrained_model_name_or_path or model_config_name_or_path, got both",
+        ),
+        _Conflict(
+            lambda c: c.pretrained_model_name_or_path is not None and "model_size" in c.given,
+            "give either pretrained_model_name_or_path or model_size, got both",
+        ),
+        _Conflict(
+            lambda c: (
+                c.pretrained_revision is not None and c.pretrained_model_name_or_path is None
+            ),
+            "pretrained_revision={config.pretrained_revision!r} needs "
+            "pretrained_model_name_or_path",
+        ),
+    ],
+    "updates": [
+        _Conflict(
+            lambda c: c.max_train_steps == 0 and c.pretrained_model_name_or_path is None,
+            "max_train_steps must be an integer of at least 1, got 0, which is allowed with "
+            "pretrained_model_name_or_path: a fresh network would be saved as it was drawn",
+        ),
+        _Conflict(
+            lambda c: c.train_only != "all" and c.pretrained_model_name_or_path is None,
+            "train_only={config.train_only!r} needs pretrained_model_name_or_path: what is not "
+            "trained would stay as it was drawn",
+        ),
+    ],
     "objective": [
         _Conflict(
-            lambda c: c.rescale_betas_zero_snr is True and c.prediction_type == "epsilon",
+            lambda c: (
+                c.rescale_betas_zero_snr is True
+                and c.prediction_type == "epsilon"
+                and not _is_the_models(c, "prediction_type")
+            ),
             "prediction_type 'epsilon' is impossible with rescale_betas_zero_snr, where x_T "
             "holds nothing of the data; use v_prediction or sample",
         ),
@@ -258,7 +309,10 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "validate_bound_steps needs held-out images: give one of the validation options",
         ),
         _Conflict(
-            lambda c: (c.ddpm_num_inference_steps or 0) > c.ddpm_num_steps,
+            lambda c: (
+                (c.ddpm_num_inference_steps or 0) > c.ddpm_num_steps
+                and not _is_the_models(c, "ddpm_num_steps")
+            ),
             "ddpm_num_inference_steps must be at most ddpm_num_steps={config.ddpm_num_steps}, "
             "got {config.ddpm_num_inference_steps}",
         ),

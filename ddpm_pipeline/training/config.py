@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ddpm_pipeline.common import as_resolution, expand_home, write_json
 from ddpm_pipeline.data import source_name
@@ -24,8 +26,9 @@ from ddpm_pipeline.training.checks import check_options
 from ddpm_pipeline.training.data_options import DataOptions
 from ddpm_pipeline.training.few_images import FewImagesOptions
 from ddpm_pipeline.training.given import in_place_of, without_leftovers
+from ddpm_pipeline.training.network_options import NetworkOptions
 
-__all__ = ["PRESETS", "TrainingConfig"]
+__all__ = ["PRESETS", "TrainingConfig", "as_given"]
 
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]
@@ -40,33 +43,34 @@ LearningRateSchedule = Literal[
 ]
 HubStrategy = Literal["end", "every_save", "checkpoint"]
 Logger = Literal["none", "tensorboard", "wandb", "trackio"]
-ModelSize = Literal["small", "base", "ddpm"]
 OptimizerName = Literal["auto", "muon", "adamw"]
 Precision = Literal["auto", "no", "fp16", "bf16"]
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 TrainedVariance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
+_given: ContextVar[frozenset[str] | None] = ContextVar("_given", default=None)
+
+
+@contextmanager
+def as_given(names: Collection[str]) -> Iterator[None]:
+    """Have configs that are made in the block know these options as given, and no others."""
+    token = _given.set(frozenset(names))
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(FewImagesOptions, DataOptions):
+class TrainingConfig(FewImagesOptions, NetworkOptions, DataOptions):
     """All options of a training run.
+
+    A config knows which of them were given, as ``given``: with a pretrained model the others are
+    that model's, as far as they say what it is.
 
     Raises:
         ValueError: If a value is not allowed; the message names it and what is.
     """
-
-    model_config_name_or_path: str | None = None
-    """A UNet2DModel's config.json, a folder or Hub model with one; else model_size chooses."""
-    model_size: ModelSize = "small"
-    """The UNet made for the resolution: "small", "base", or "ddpm", that of the 2020 paper."""
-    dropout: float = 0.0
-    """Dropout probability inside the UNet."""
-    class_conditional: bool = False
-    """Train on class labels: folder names, the label column or the labels file."""
-    num_classes: int | None = None
-    """How many classes there must be; counted in the data unless given."""
-    label_dropout: float = 0.1
-    """Share of labels replaced by the null class, which guidance needs."""
 
     prediction_type: Prediction = "v_prediction"
     """What the network predicts."""
@@ -106,7 +110,8 @@ class TrainingConfig(FewImagesOptions, DataOptions):
     muon_momentum: float = 0.95
     """Decay of the gradient's average in Muon."""
     learning_rate: float | None = None
-    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
+    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default, and a quarter of that
+    from a pretrained model."""
     lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
     """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run.
 
@@ -209,10 +214,22 @@ class TrainingConfig(FewImagesOptions, DataOptions):
     hub_timeout: float = 600.0
     """Seconds to wait at the end until the last push is done."""
 
+    def __new__(cls, **options: Any) -> Self:  # noqa: ANN401
+        """Note which options are given; ``__init__`` has their values."""
+        config = super().__new__(cls)
+        names = _given.get()
+        object.__setattr__(config, "_given", frozenset(options) if names is None else names)
+        return config
+
     def __post_init__(self) -> None:
         expand_home(self, *_PATHS, *SOURCES)
         object.__setattr__(self, "resolution", as_resolution(self.resolution))
         check_options(self)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the options that were passed, here or to ``replace``."""
+        return self._given
 
     def replace(self, **changes: Any) -> TrainingConfig:  # noqa: ANN401
         """Change some options, and check all of them again.
@@ -220,7 +237,8 @@ class TrainingConfig(FewImagesOptions, DataOptions):
         An option takes the place of the one that it excludes, as save_images_steps of
         save_images_epochs.
         """
-        return dataclasses.replace(self, **in_place_of(changes))
+        with as_given(self.given | changes.keys()):
+            return dataclasses.replace(self, **in_place_of(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the options as JSON values, with local paths reduced to their last names."""
@@ -244,7 +262,9 @@ class TrainingConfig(FewImagesOptions, DataOptions):
         if unknown := sorted(values.keys() - known.keys()):
             raise ValueError(f"unknown training options {unknown}")
         lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        return cls(**without_leftovers({**values, **lists}))
+        values = without_leftovers({**values, **lists})
+        with as_given([name for name, value in values.items() if value != known[name].default]):
+            return cls(**values)
 
     def save_json(self, path: str | Path, *, derived: Collection[str] = ()) -> None:
         """Write the options to a file, with the names of those that nobody gave."""
@@ -274,35 +294,37 @@ SOURCES = (
     "dataset_name",
     "validation_data_dir",
     "model_config_name_or_path",
+    "pretrained_model_name_or_path",
 )
 """Options that say where something is read from: paths, or names of the Hub."""
 
 
-PRESETS: dict[str, TrainingConfig] = {
-    "default": TrainingConfig(),
-    "ddpm": TrainingConfig(
-        model_size="ddpm",
-        dropout=0.1,
-        random_flip=True,
-        prediction_type="epsilon",
-        ddpm_beta_schedule="linear",
-        rescale_betas_zero_snr=False,
-        timestep_sampler="uniform",
-        train_batch_size=128,
-        num_epochs=None,
-        max_train_steps=800_000,
-        optimizer="adamw",
-        learning_rate=2e-4,
-        lr_scheduler="constant_with_warmup",
-        lr_warmup_steps=5000,
-        adam_beta2=0.999,
-        ema_decay=(0.9999,),
-        ema_power=0.0,
-        mixed_precision="no",
-        ddpm_num_inference_steps=1000,
-        preview_scheduler="ddpm",
-        save_images_steps=10_000,
-        checkpointing_steps=5000,
-    ),
-}
-"""Starting points: our measured defaults, and the recipe of Ho et al. 2020 for CIFAR-10."""
+with as_given(()):  # nobody gave what a preset says
+    PRESETS: dict[str, TrainingConfig] = {
+        "default": TrainingConfig(),
+        "ddpm": TrainingConfig(
+            model_size="ddpm",
+            dropout=0.1,
+            random_flip=True,
+            prediction_type="epsilon",
+            ddpm_beta_schedule="linear",
+            rescale_betas_zero_snr=False,
+            timestep_sampler="uniform",
+            train_batch_size=128,
+            num_epochs=None,
+            max_train_steps=800_000,
+            optimizer="adamw",
+            learning_rate=2e-4,
+            lr_scheduler="constant_with_warmup",
+            lr_warmup_steps=5000,
+            adam_beta2=0.999,
+            ema_decay=(0.9999,),
+            ema_power=0.0,
+            mixed_precision="no",
+            ddpm_num_inference_steps=1000,
+            preview_scheduler="ddpm",
+            save_images_steps=10_000,
+            checkpointing_steps=5000,
+        ),
+    }
+    """Starting points: our measured defaults, and the recipe of Ho et al. 2020 for CIFAR-10."""

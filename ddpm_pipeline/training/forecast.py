@@ -126,24 +126,36 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int) -> DryRun:
+def describe_run(
+    config: TrainingConfig,
+    data: TrainingData,
+    num_processes: int,
+    network: UNet2DModel | None = None,
+) -> DryRun:
     """Count the sizes and costs of a run.
 
     Arguments:
         config: Resolved.
         data: The images.
         num_processes: How many processes train.
+        network: Of the run, with what is not trained frozen; by the options unless given.
     """
     with torch.device("meta"):
-        unet = make_unet(config, data.channels, data.num_classes).train()
+        if network is None:
+            unet = make_unet(config, data.channels, data.num_classes).train()
+        else:
+            unet = _without_weights(network).train()
     recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
     x_t = torch.empty(1, data.channels, *sides_of(config.resolution), device="meta")
     activations = _saved_per_image(unet, x_t, recompute=recompute)
     if recompute:
         unet.enable_gradient_checkpointing()
     count = sum(parameter.numel() for parameter in unet.parameters())
+    trained = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    moving = sum(parameter.numel() for parameter in trained.values())
     share = math.ceil(count / num_processes) if config.fsdp else count
-    hidden = hidden_kernels(dict(unet.named_parameters()))
+    moving_share = math.ceil(moving / num_processes) if config.fsdp else moving
+    hidden = hidden_kernels(trained)
     with_muon = sum(p.numel() for p in hidden) if config.optimizer == "muon" else 0
     accumulates = config.gradient_accumulation_steps > 1
     return DryRun(
@@ -152,9 +164,9 @@ def describe_run(config: TrainingConfig, data: TrainingData, num_processes: int)
         flops_per_image=_flops_per_image(unet, x_t),
         memory={
             "weights": 4 * share,
-            "gradients": 4 * (count if accumulates else share),
-            "optimizer": 8 * share - 4 * with_muon,
-            "averages": 4 * share * _num_averages(config),
+            "gradients": 4 * (moving if accumulates else moving_share),
+            "optimizer": 8 * moving_share - 4 * with_muon,
+            "averages": 4 * moving_share * _num_averages(config),
             "casts": 0 if size == 4 else 2 * count,
             "activations": size * activations * config.train_batch_size,
         },
@@ -175,6 +187,15 @@ def _snapshots(config: TrainingConfig, num_parameters: int) -> tuple[int, int]:
     """Count the snapshots of averages that a run leaves, the last at its end, and their bytes."""
     number = math.ceil(config.max_train_steps / config.post_hoc_steps)
     return number, 4 * num_parameters * len(config.post_hoc_sigma_rels) * number
+
+
+def _without_weights(network: UNet2DModel) -> UNet2DModel:
+    """Make a network like another one, without memory and with the same weights frozen."""
+    unet = type(network).from_config(network.config)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return unet
 
 
 def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ _RIVALS: tuple[tuple[str, ...], ...] = (
     ("overwrite_output_dir", "resume_from_checkpoint"),
     ("model_config_name_or_path", "model_size"),
     ("model_config_name_or_path", "dropout"),
+    ("pretrained_model_name_or_path", "model_size"),
+    ("pretrained_model_name_or_path", "model_config_name_or_path"),
 )
 """Options of which a given one takes the place of the others, where these are defaults."""
 
@@ -84,7 +86,7 @@ def check_typed(given: Collection[str]) -> None:
     Raises:
         ValueError: If there are any; names them.
     """
-    fixed = [pair for pair in _RIVALS if pair[0] == "model_config_name_or_path"]
+    fixed = [pair for pair in _RIVALS if pair[0].endswith("_name_or_path")]
     for one, other in (*_EXCLUSIVE, *fixed):
         if one in given and other in given:
             raise ValueError(f"give either {one} or {other}, got both")
@@ -109,12 +111,17 @@ def without_leftovers(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if name in free else value for name, value in values.items()}
 
 
+def _has_model(config: TrainingConfig) -> bool:
+    """Tell whether a pretrained model answers options that nobody gave."""
+    return config.pretrained_model_name_or_path is not None
+
+
 _NEEDS: dict[str, tuple[str, Any]] = {
     "snr_gamma": ("loss_weighting min_snr", lambda c: c.loss_weighting == "min_snr"),
     "p2_gamma": ("loss_weighting p2", lambda c: c.loss_weighting == "p2"),
     "p2_k": ("loss_weighting p2", lambda c: c.loss_weighting == "p2"),
-    "vlb_weight": ("loss hybrid", lambda c: c.loss == "hybrid"),
-    "label_dropout": ("class_conditional", lambda c: c.class_conditional),
+    "vlb_weight": ("loss hybrid", lambda c: c.loss == "hybrid" or _has_model(c)),
+    "label_dropout": ("class_conditional", lambda c: c.class_conditional or _has_model(c)),
     "muon_momentum": ("optimizer muon", lambda c: c.optimizer in {"auto", "muon"}),
     "ema_decay": ("use_ema", lambda c: c.use_ema),
     "ema_inv_gamma": ("use_ema", lambda c: c.use_ema),

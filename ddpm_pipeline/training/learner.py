@@ -118,9 +118,9 @@ class Learner:
             self.forward = CompiledNetwork(
                 self.model, on_cpu=on_cpu, deterministic=config.deterministic
             )
-        self.parameters = dict(self.unet.named_parameters())
-        dropouts = (m for m in unet.modules() if isinstance(m, nn.Dropout))
-        self._drops_out = any(module.p > 0 for module in dropouts)
+        self.parameters = {n: p for n, p in self.unet.named_parameters() if p.requires_grad}
+        self._is_frozen = len(self.parameters) < len(list(self.unet.parameters()))
+        self._drops_out = any(m.p > 0 for m in unet.modules() if isinstance(m, nn.Dropout))
 
     def _make_optimizer(self) -> None:
         """Make all that turns gradients into new weights, and averages these."""
@@ -196,6 +196,7 @@ class Learner:
         network: Callable[..., Any],
     ) -> Tensor:
         x_t = chosen.noisy(x_0, eps).contiguous(memory_format=self._layout)
+        x_t.requires_grad_(self._is_frozen)  # torch 2.13 crashes on CPUs where frozen layers begin
         with self.autocast():
             output = network(x_t, chosen.t, labels, return_dict=False)[0]
         return self.objective.losses(chosen, output, x_0, eps, x_t)
@@ -334,15 +335,14 @@ class Learner:
     def load(self, state: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Go on from a ``state`` after that many updates."""
         own = self.unet.state_dict()
-        model = {name: like(own[name], value) for name, value in state["model"].items()}
-        self.unet.load_state_dict(model)
+        self.unet.load_state_dict({n: like(own[n], value) for n, value in state["model"].items()})
         for full_name, value in state["optimizer"].items():
             name, key = full_name.rsplit(".", 1)
             parameter = self.parameters[name]
             self.optimizer.state[parameter][key] = state_value(self.optimizer, parameter, value)
         self.timestep_sampler.load_state_dict(dict(state["timesteps"]))
         averages = {
-            group: {k: own_part(like(self.parameters[k], v)) for k, v in state[group].items()}
+            group: {k: own_part(like(p, state[group][k])) for k, p in self.parameters.items()}
             for group in self.averages.groups()
         }
         self.averages.load_groups(averages, updates=step)

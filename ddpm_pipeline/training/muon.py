@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 from math import sqrt
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +53,10 @@ class Muon(torch.optim.Optimizer):
     For ``Learner``, which sets its ``state`` by parameter: ``load_state_dict`` is not supported.
 
     Arguments:
-        hidden: Parameters of two or more dimensions, (n, ...), that become matrices (n, m).
+        hidden: Parameters of two or more dimensions, (n, ...), that become matrices (n, m), or
+            groups of them as optimisers take, with a weight_decay each.
         adamw: Optimiser of all other parameters; its learning rate is that of ``hidden`` too.
-        weight_decay: Decoupled weight decay of ``hidden``.
+        weight_decay: Decoupled weight decay of ``hidden``, where it is no groups.
         momentum: μ.
         padding: Most arithmetic of padded stacks, in that of the matrices; 0 for a stack of each
             shape. None is 0 on CPUs and PADDING elsewhere.
@@ -63,20 +64,24 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        hidden: list[nn.Parameter],
+        hidden: list[nn.Parameter] | list[dict[str, Any]],
         adamw: torch.optim.AdamW,
         *,
-        weight_decay: float,
+        weight_decay: float = 0.0,
         momentum: float,
         padding: float | None = None,
     ) -> None:
         self._adamw, self._momentum = adamw, momentum
-        self._matrices = {p: _as_matrix(p, p.detach()) for p in hidden}
-        on_cpu = all(p.device.type == "cpu" for p in hidden)
+        groups = hidden
+        if isinstance(hidden[0], nn.Parameter):
+            groups = [{"params": hidden, "weight_decay": weight_decay}]
+        kernels = [p for group in groups for p in group["params"]]
+        self._num_groups = len(groups)
+        self._matrices = {p: _as_matrix(p, p.detach()) for p in kernels}
+        on_cpu = all(p.device.type == "cpu" for p in kernels)
         self._padding = (0.0 if on_cpu else PADDING) if padding is None else padding
         self._stacks: dict[tuple[Shape, ...], list[_Stack]] = {}
-        hidden_group = {"params": hidden, "weight_decay": weight_decay}
-        super().__init__([hidden_group, *adamw.param_groups], dict(adamw.defaults))
+        super().__init__([*groups, *adamw.param_groups], dict(adamw.defaults))
         # One state of each parameter, whoever asks for it: checkpoints do, by parameter.
         for group in adamw.param_groups:
             for parameter in group["params"]:
@@ -85,16 +90,20 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         """Update all parameters by their gradients."""
-        group = self.param_groups[0]
-        moving = [p for p in self._matrices if p.grad is not None]
-        if moving:
-            matrices = [self._matrices[p] for p in moving]
-            updates = self._averaged(moving)
-            if group["weight_decay"]:
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            for stack in self._stacks_of(matrices):
-                stack.move(matrices, updates, group["lr"])
+        for group in self.param_groups[: self._num_groups]:
+            moving = [p for p in group["params"] if p.grad is not None]
+            if moving:
+                self._move(moving, group)
         self._adamw.step()  # its groups are this optimiser's own
+
+    def _move(self, moving: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Update the kernels of a group."""
+        matrices = [self._matrices[p] for p in moving]
+        updates = self._averaged(moving)
+        if group["weight_decay"]:
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        for stack in self._stacks_of(matrices):
+            stack.move(matrices, updates, group["lr"])
 
     def _averaged(self, moving: list[nn.Parameter]) -> list[Tensor]:
         """Average the gradients into the state, and look one step ahead, as Nesterov does."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from ddpm_pipeline.networks import like
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.muon import Muon
+from ddpm_pipeline.training.parts import rate_factors
 
 __all__ = [
     "COOLDOWN",
@@ -64,16 +66,19 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Make a fused AdamW, with Muon for hidden convolutions if the resolved config says so.
 
+    Each level of the network learns at a rate of its own by ``layer_decay`` (see ``parts``).
     Vectors (norms and biases) decay only with ``decay_norms_and_biases``.
     """
     hidden = hidden_kernels(parameters) if config.optimizer == "muon" else []
+    factors = rate_factors(parameters, config.layer_decay)
+    factor_of = {id(p): factors[name] for name, p in parameters.items()}
     taken = set(map(id, hidden))
     vectors = [p for p in parameters.values() if p.ndim < 2]
     matrices = [p for p in parameters.values() if p.ndim >= 2 and id(p) not in taken]
     decay = config.adam_weight_decay
     groups = [
-        {"params": matrices, "weight_decay": decay},
-        {"params": vectors, "weight_decay": decay if config.decay_norms_and_biases else 0.0},
+        *_groups(matrices, factor_of, decay),
+        *_groups(vectors, factor_of, decay if config.decay_norms_and_biases else 0.0),
     ]
     adamw = torch.optim.AdamW(
         groups,
@@ -84,7 +89,23 @@ def make_optimizer(
     )
     if not hidden:
         return adamw
-    return Muon(hidden, adamw, weight_decay=decay, momentum=config.muon_momentum)
+    return Muon(_groups(hidden, factor_of, decay), adamw, momentum=config.muon_momentum)
+
+
+def _groups(
+    parameters: list[nn.Parameter], factor_of: dict[int, float], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Put parameters of the same learning rate together, as groups of an optimiser."""
+    if len(set(factor_of.values())) == 1:
+        return [{"params": parameters, "weight_decay": weight_decay, "factor": 1.0}]
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(factor_of[id(parameter)], []).append(parameter)
+    groups = groups or {1.0: []}
+    return [
+        {"params": some, "weight_decay": weight_decay, "factor": factor}
+        for factor, some in groups.items()
+    ]
 
 
 def hidden_kernels(parameters: dict[str, nn.Parameter]) -> list[nn.Parameter]:
@@ -136,9 +157,9 @@ def steps_before_cooldown(num_updates: int) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Use this learning rate from the next update on."""
+    """Use this learning rate from the next update on, times the factor of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("factor", 1.0)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = [
     "check_sources",
     "check_splits",
     "check_start",
+    "has_checkpoint",
     "refuse_used_folder",
 ]
 
@@ -110,6 +111,7 @@ def check_start(config: TrainingConfig) -> None:
     given = config.model_config_name_or_path
     if given is not None and not is_repo_id(given):
         check_exists("model_config_name_or_path", given)
+    _check_pretrained(config)
     resume, folder = config.resume_from_checkpoint, Path(config.output_dir).expanduser()
     if parse_hub_checkpoint(resume, config.hub_model_id) is not None:
         return
@@ -119,6 +121,28 @@ def check_start(config: TrainingConfig) -> None:
         checkpoints = sorted(path.name for path in folder.glob("checkpoints/step-*"))
         if resume == "none" or not checkpoints:
             refuse_used_folder(folder, ["model_index.json", *checkpoints])
+
+
+def _check_pretrained(config: TrainingConfig) -> None:
+    """Refuse a pretrained model that is nowhere, unless the run has a checkpoint to go on from.
+
+    Raises:
+        FileNotFoundError: If it is none of the Hub either, by its name.
+    """
+    name = config.pretrained_model_name_or_path
+    if name is None or is_repo_id(name) or has_checkpoint(config):
+        return
+    check_exists("pretrained_model_name_or_path", name)
+
+
+def has_checkpoint(config: TrainingConfig) -> bool:
+    """Tell whether a run will go on from a checkpoint, which has all that it needs of a model."""
+    if config.overwrite_output_dir or config.resume_from_checkpoint == "none":
+        return False
+    if config.resume_from_checkpoint != "latest":
+        return True
+    folder = Path(config.output_dir).expanduser()
+    return any(folder.glob("checkpoints/step-*"))
 
 
 def check_given_checkpoint(folder: str) -> None:

@@ -32,7 +32,6 @@ INTEGERS: dict[str, int] = {
             "train_batch_size",
             "gradient_accumulation_steps",
             "num_epochs",
-            "max_train_steps",
             "ddpm_num_steps",
             "logging_steps",
             "validate_bound_images",
@@ -47,6 +46,7 @@ INTEGERS: dict[str, int] = {
     ),
     **dict.fromkeys(
         (
+            "max_train_steps",
             "shuffle_buffer",
             "lr_warmup_steps",
             "seed",
@@ -92,6 +92,7 @@ RANGES: dict[str, Range] = {
     "p2_gamma": _NOT_NEGATIVE,
     "p2_k": _POSITIVE,
     "muon_momentum": _SHARE,
+    "layer_decay": Range(lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "learning_rate": _POSITIVE,
     "adam_beta1": _SHARE,
     "adam_beta2": _SHARE,

@@ -31,6 +31,8 @@ _EPOCHS = 100  # of a run without a length
 _EPOCHS_BETWEEN = 10  # two sample grids, or two savings of the model
 _GRID_STEPS = 25  # of a sample grid
 _RATES = {"muon": _Rate(2e-3, 25), "adamw": _Rate(1e-3, 100)}
+# Of 2e-3, 1e-3 and 5e-4 with Muon (docs/decisions.md); AdamW's in the same proportion.
+_FINE_TUNING_RATES = {"muon": _Rate(5e-4, 25), "adamw": _Rate(2.5e-4, 100)}
 
 
 def resolve(
@@ -55,7 +57,8 @@ def resolve(
     per_epoch = 0 if length is None else math.ceil(length / batch)
     precision = _precision(config.mixed_precision, device)
     optimizer = _optimizer(config, precision)
-    rate = _RATES[optimizer]
+    is_fresh = config.pretrained_model_name_or_path is None
+    rate = (_RATES if is_fresh else _FINE_TUNING_RATES)[optimizer]
     zero_snr = config.rescale_betas_zero_snr
     on_cuda = device.type == "cuda"
     compiles = _given(config.compile, on_cuda and not config.fsdp and compiles_for_cuda())
@@ -93,7 +96,7 @@ def _given(value: float | None, default: float) -> float:
 
 def _num_updates(config: TrainingConfig, length: int | None, batch: int) -> int:
     """Count the updates until the epochs or the steps end, whichever is first."""
-    epochs, limits = config.num_epochs, [config.max_train_steps or math.inf]
+    epochs, limits = config.num_epochs, [_given(config.max_train_steps, math.inf)]
     if epochs is None and config.max_train_steps is None:
         epochs = _EPOCHS
     if epochs is not None and length is not None:
@@ -134,6 +137,7 @@ def notices(config: TrainingConfig) -> list[str]:
 
 def costly_resolution(config: TrainingConfig) -> str | None:
     """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
-    if config.model_config_name_or_path is not None or config.model_size == "ddpm":
+    named = (config.pretrained_model_name_or_path, config.model_config_name_or_path)
+    if any(name is not None for name in named) or config.model_size == "ddpm":
         return None
     return attention_warning(config.resolution)

@@ -10,13 +10,13 @@ run, or ``describe_run`` counts what it would cost.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import distributed
 
-from ddpm_pipeline.common import on_main, stream_generator
-from ddpm_pipeline.data import batches_on
+from ddpm_pipeline.common import on_main
+from ddpm_pipeline.data import MeaninglessOptionError, batches_on
 from ddpm_pipeline.networks import is_sharded_run
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
@@ -26,10 +26,12 @@ from ddpm_pipeline.training.few_images import check_channels
 from ddpm_pipeline.training.forecast import DryRun, describe_run
 from ddpm_pipeline.training.given import derived_options
 from ddpm_pipeline.training.learner import Learner
+from ddpm_pipeline.training.own_start import OwnStart
 from ddpm_pipeline.training.processes import own_accelerator
 from ddpm_pipeline.training.rehearsal import UpdateTime, measure_update, try_threads
 from ddpm_pipeline.training.resolving import notices, resolve
-from ddpm_pipeline.training.setup import backend_options, make_scheduler, make_unet
+from ddpm_pipeline.training.setup import backend_options
+from ddpm_pipeline.training.start import Start, open_start
 from ddpm_pipeline.training.storage.folder import RunFolder
 from ddpm_pipeline.training.storage.longer import settled_as_before
 from ddpm_pipeline.training.trainer import Trainer, TrainingResult
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from accelerate import Accelerator
+    from diffusers import UNet2DModel
+    from torch import nn
 
     from ddpm_pipeline.data import ImageData
+    from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["dry_run", "train"]
 
@@ -52,6 +57,7 @@ def train(
     *,
     train_data: ImageData | None = None,
     validation_data: ImageData | None = None,
+    unet: nn.Module | None = None,
     on_log: Callable[[int, dict[str, float]], object] | None = None,
     on_save: Callable[[int, Path], object] | None = None,
     should_stop: Callable[[int], bool] | None = None,
@@ -66,6 +72,9 @@ def train(
         config: All options.
         train_data: Images that are open already, in place of those the config names.
         validation_data: Held-out images, with train_data.
+        unet: A network of one's own, which is trained in place: any module that is called as a
+            ``UNet2DModel`` is. A model of diffusers is saved in its pipeline, the weights of any
+            other module as network.safetensors.
         on_log: f(step, values) after every entry of metrics.jsonl, on the main process.
         on_save: f(step, folder) after the model or a checkpoint is saved there, on the main
             process.
@@ -79,7 +88,7 @@ def train(
     """
     keeps_group = distributed.is_initialized()
     with own_accelerator(config) as accelerator:
-        run = _prepare(config, accelerator, train_data, validation_data, continues=True)
+        run = _prepare(config, accelerator, train_data, validation_data, unet, continues=True)
         _announce(run, accelerator)
         trainer = Trainer(
             run.config,
@@ -88,7 +97,9 @@ def train(
             derived=run.derived,
             callbacks=Callbacks(on_log=on_log, on_save=on_save, should_stop=should_stop),
             keeps_group=keeps_group,
+            start=run.start,
         )
+        _announce_start(run, accelerator)
         with backend_options(run.config):
             return trainer.run()
 
@@ -110,19 +121,23 @@ def dry_run(
     """
     with own_accelerator(config) as accelerator:
         run = _prepare(config, accelerator, train_data, validation_data)
-        numbers = describe_run(run.config, run.data, accelerator.num_processes)
+        unet = run.start.unet(run.config, run.data)
+        numbers = describe_run(run.config, run.data, accelerator.num_processes, unet)
+        scheduler = run.start.scheduler(run.config)
+        _announce_start(run, accelerator)
         if not measure:
             return numbers
         with backend_options(run.config):
-            return numbers.timed(_measure(run, accelerator))
+            return numbers.timed(_measure(run, accelerator, unet, scheduler))
 
 
 class _Run(NamedTuple):
-    """A resolved config, the options in it that nobody gave, and the images."""
+    """A resolved config, the options in it that nobody gave, the images, and the start."""
 
     config: TrainingConfig
     derived: tuple[str, ...]
     data: TrainingData
+    start: Start
 
 
 def _prepare(
@@ -130,6 +145,7 @@ def _prepare(
     accelerator: Accelerator,
     train_data: ImageData | None,
     validation_data: ImageData | None,
+    unet: nn.Module | None = None,
     *,
     continues: bool = False,
 ) -> _Run:
@@ -137,10 +153,10 @@ def _prepare(
 
     What nobody gave is settled as in the run that is gone on from, if there is one.
     """
-    if train_data is None:
-        data = open_training_data(config)
-    else:
-        data = data_from_images(config, train_data, validation_data)
+    state = _last_state(config, accelerator) if continues else None
+    start = open_start(config, accelerator, state) if unet is None else OwnStart(unet, config)
+    config = start.settled(config)
+    data = start.renumbered(config, _open(config, start, train_data, validation_data))
     check_channels(config, data.channels)
     given = config.replace(fsdp=is_sharded_run(accelerator, asked=config.fsdp))
     place = {
@@ -150,17 +166,37 @@ def _prepare(
     }
     config = resolve(given, **place)
     derived = derived_options(given, config)
-    if continues:
-        folder = RunFolder(config.output_dir)
-        state = on_main(lambda: folder.last_state(config), accelerator)
-        if state is not None:
-            config = resolve(settled_as_before(given, derived, state), **place)
+    if state is not None:
+        config = resolve(settled_as_before(given, derived, state), **place)
     if data.length is not None:
         data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
     if accelerator.is_main_process:
         for notice in (*notices(config), *data.notes()):
             logger.warning(notice)
-    return _Run(config, derived, data)
+    return _Run(config, (*derived, *start.taken), data, start)
+
+
+def _last_state(config: TrainingConfig, accelerator: Accelerator) -> dict[str, Any] | None:
+    """Read the state of the checkpoint that a run would go on from, on all processes."""
+    folder = RunFolder(config.output_dir)
+    return on_main(lambda: folder.last_state(config), accelerator)
+
+
+def _open(
+    config: TrainingConfig,
+    start: Start,
+    train_data: ImageData | None,
+    validation_data: ImageData | None,
+) -> TrainingData:
+    """Open the images, without options of a model's images that have no meaning for these."""
+    if train_data is not None:
+        return data_from_images(config, train_data, validation_data)
+    try:
+        return open_training_data(config)
+    except MeaninglessOptionError as error:
+        if error.option not in start.taken:
+            raise
+        return open_training_data(config.replace(**{error.option: None}))
 
 
 def _announce(run: _Run, accelerator: Accelerator) -> None:
@@ -173,12 +209,19 @@ def _announce(run: _Run, accelerator: Accelerator) -> None:
     logger.info("training on %s (%s)", processes, accelerator.device.type)
 
 
-def _measure(run: _Run, accelerator: Accelerator) -> UpdateTime:
+def _announce_start(run: _Run, accelerator: Accelerator) -> None:
+    """Say what the run starts from, once its network is made, on the main process."""
+    lines = run.start.describe(run.config, run.data)
+    if lines and accelerator.is_main_process:
+        logger.info("%s", "\n".join(f"{heading:11} {text}" for heading, text in lines.items()))
+
+
+def _measure(
+    run: _Run, accelerator: Accelerator, unet: UNet2DModel, scheduler: DDPMScheduler
+) -> UpdateTime:
     """Make a few updates of a network that is thrown away."""
     config, data = run.config, run.data
-    torch.manual_seed(stream_generator("init", config.seed).initial_seed())
-    unet = make_unet(config, data.channels, data.num_classes)
-    learner = Learner(config, make_scheduler(config).schedule, unet, accelerator)
+    learner = Learner(config, scheduler.schedule, unet, accelerator)
     loader = data.loader(accelerator.process_index, accelerator.num_processes)
     threads = torch.get_num_threads()
     try:

@@ -39,6 +39,7 @@ __all__ = [
     "make_objective",
     "make_scheduler",
     "make_unet",
+    "restored_scheduler",
 ]
 
 
@@ -119,6 +120,13 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
         timestep_spacing="trailing",
         rescale_betas_zero_snr=config.rescale_betas_zero_snr,
     )
+
+
+def restored_scheduler(start: dict[str, Any]) -> DDPMScheduler:
+    """Make the scheduler that a checkpoint's state holds, of a run from a pretrained model."""
+    from ddpm_pipeline.schedulers import DDPMScheduler
+
+    return DDPMScheduler.from_config(dict(start["scheduler"]))
 
 
 def make_objective(

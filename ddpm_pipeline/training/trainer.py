@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from ddpm_pipeline.common import on_main, stream_generator
+from ddpm_pipeline.common import on_main
 from ddpm_pipeline.data import batches_on
-from ddpm_pipeline.networks import set_facts
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.monitor import Monitor
 from ddpm_pipeline.training.optimizers import steps_before_cooldown
 from ddpm_pipeline.training.rehearsal import try_threads
-from ddpm_pipeline.training.setup import make_scheduler, make_unet
+from ddpm_pipeline.training.start import Start
 from ddpm_pipeline.training.stopping import ASKED, StopSignals
 from ddpm_pipeline.training.storage.folder import RunFolder
 from ddpm_pipeline.training.storage.identity import RunIdentity
@@ -83,6 +82,7 @@ class Trainer:
         derived: The options of the config that nobody gave.
         callbacks: What the caller wants to be told and asked.
         keeps_group: Whether the processes had met before the run, and stay together after it.
+        start: What the run starts from; fresh weights unless given.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Trainer:
         derived: tuple[str, ...] = (),
         callbacks: Callbacks | None = None,
         keeps_group: bool = False,
+        start: Start | None = None,
     ) -> None:
         self._keeps_group = keeps_group
         self.config, self.accelerator, self.data = config, accelerator, data
         self.callbacks = callbacks or Callbacks()
         self.step = 0
         self.folder = RunFolder(config.output_dir)
-        scheduler = make_scheduler(config)
-        torch.manual_seed(stream_generator("init", config.seed).initial_seed())
-        unet = make_unet(config, data.channels, data.num_classes)
-        set_facts(unet, data.facts(config))
+        start = Start() if start is None else start
+        unet = start.unet(config, data)
+        scheduler = start.scheduler(config)
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = batches_on(loader, accelerator.device)
@@ -118,6 +118,7 @@ class Trainer:
             num_images=data.length,
             known_images=lambda: data.known_images,
             callbacks=self.callbacks,
+            start=start.state(),
         )
 
     def run(self) -> TrainingResult:
@@ -161,6 +162,8 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
         )
         with bar, self.batches as batches:
+            if self._is_done and self.step == 0:
+                self._measure()
             self.monitor.start_clock()
             while not (self._is_done or received):
                 self._advance(batches, bar)

@@ -81,7 +81,7 @@ def test_stock_has_no_validation(a_run: Path) -> None:
 def test_validation_compares_between_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed (t, noise): another seed of training gives the same loss for the same weights."""
     unet = a_learner(tmp_path / "weights").unet
-    monkeypatch.setattr("ddpm_pipeline.training.trainer.make_unet", lambda *_: copy.deepcopy(unet))
+    monkeypatch.setattr("ddpm_pipeline.training.start.make_unet", lambda *_: copy.deepcopy(unet))
     losses = []
     for seed in (0, 1):
         config = tiny_config(

@@ -21,10 +21,10 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
 from ddpm_pipeline.common import check_output_folder, written_aside
-from ddpm_pipeline.networks import check_network_config, plain_weights
+from ddpm_pipeline.networks import check_network_config, network_of_config, plain_weights
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.setup import make_scheduler, make_unet
+from ddpm_pipeline.training.setup import make_scheduler, make_unet, restored_scheduler
 from ddpm_pipeline.training.storage.checkpoints import (
     check_whole,
     checkpoint_path,
@@ -38,7 +38,16 @@ from ddpm_pipeline.training.unfinished import check_has_checkpoint, is_checkpoin
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CheckpointModel", "derived_in", "export_checkpoint", "network_of", "open_checkpoint"]
+    from ddpm_pipeline.schedulers import DDPMScheduler
+
+__all__ = [
+    "CheckpointModel",
+    "derived_in",
+    "export_checkpoint",
+    "network_of",
+    "open_checkpoint",
+    "run_scheduler",
+]
 
 _OPTIONS = "training_config.json"
 
@@ -79,6 +88,7 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
     path = _find(Path(folder), step)
     check_whole(path)
     state = read_state(path)
+    _check_own_network(state, path)
     with damage_named(path, STATE_NAME):
         config = saved_config(saved_identity(state, path)["config"])
         decay = state["best_decay"]
@@ -90,7 +100,8 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
             weights |= load_file(path / name)
     with damage_named(path, STATE_NAME):
         unet = network_of(state.get("unet") or _config_of(config, weights), weights)
-    pipeline = DDPMPipeline(unet.eval(), make_scheduler(config))
+        scheduler = _scheduler_of(state, config)
+    pipeline = DDPMPipeline(unet.eval(), scheduler)
     return CheckpointModel(pipeline, path, state["step"], decay, config)
 
 
@@ -147,17 +158,50 @@ def _config_of(config: TrainingConfig, weights: Mapping[str, Tensor]) -> Mapping
         return make_unet(config, weights["conv_in.weight"].shape[1], num_classes).config
 
 
-def network_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet2DModel:
+def _check_own_network(state: Mapping[str, Any], path: Path) -> None:
+    """Refuse the checkpoint of a network that only its owner can make again.
+
+    Raises:
+        ValueError: If it is one; says where its weights are.
+    """
+    kind = state.get("own_network", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise ValueError(
+            f"the checkpoint {str(path)!r} is of a {kind}, a network that was given to train(): "
+            "make one and have it load_state_dict of model.safetensors"
+        )
+
+
+def _scheduler_of(state: Mapping[str, Any], config: TrainingConfig) -> DDPMScheduler:
+    """Make the scheduler of a run: that of the model it started from, or by its options."""
+    start = state.get("start")
+    return make_scheduler(config) if start is None else restored_scheduler(start)
+
+
+def run_scheduler(run: Path, config: TrainingConfig) -> DDPMScheduler:
+    """Make the scheduler of a run, as its newest checkpoint or its saved model says.
+
+    Arguments:
+        run: Its folder.
+        config: Its options, which say all of it unless it started from a model.
+    """
+    if config.pretrained_model_name_or_path is None:
+        return make_scheduler(config)
+    if (newest := max((run / "checkpoints").glob("step-*"), default=None)) is not None:
+        return _scheduler_of(read_state(newest), config)
+    from ddpm_pipeline.schedulers import DDPMScheduler
+
+    return DDPMScheduler.from_pretrained(run / "scheduler")
+
+
+def network_of(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    kind: type[UNet2DModel] = UNet2DModel,
+) -> UNet2DModel:
     """Make a network of these weights on the CPU, in plain memory order.
 
     What stands for augmentations is left out: samples show none.
     """
     check_network_config(config)
-    with torch.device("meta"):
-        unet = UNet2DModel.from_config(config)
-    copies = {
-        name: value.detach().to("cpu").contiguous()
-        for name, value in plain_weights(weights).items()
-    }
-    unet.load_state_dict(copies, assign=True)
-    return unet
+    return network_of_config(kind, config, plain_weights(weights))

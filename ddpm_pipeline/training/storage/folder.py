@@ -21,8 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from PIL import Image
+from safetensors.torch import save
 
-from ddpm_pipeline.common import discard_unfinished, printable, write_json, write_picture
+from ddpm_pipeline.common import (
+    discard_unfinished,
+    printable,
+    write_aside,
+    write_json,
+    write_picture,
+)
 from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.config import TrainingConfig
@@ -44,7 +51,10 @@ from ddpm_pipeline.training.storage.written import WrittenFiles
 from ddpm_pipeline.training.unfinished import SNAPSHOTS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddpm_pipeline.pipelines import DDPMPipeline
+    from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["RunFolder"]
 
@@ -52,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 _GRID = "step-"
+_NETWORK = "network.safetensors"
 _SIDE = 512  # of samples.png, up to which small grids are enlarged
 
 
@@ -239,6 +250,18 @@ class RunFolder:
         if grid is not None:
             _save_enlarged(grid, self.picture)
             record = {**record, "samples_step": int(grid.stem.removeprefix(_GRID))}
+        write_json(self.record, record)
+
+    def save_network(
+        self, weights: dict[str, Tensor], scheduler: DDPMScheduler, record: dict[str, Any]
+    ) -> None:
+        """Save the weights of a network that no pipeline can hold, and what it was trained for."""
+        path = self.path / _NETWORK
+        own = {name.removeprefix("network."): w.cpu().contiguous() for name, w in weights.items()}
+        with write_aside(path) as file:
+            file.write(save(own))
+        scheduler.save_pretrained(self.path / "scheduler")
+        self.written.note(path, self.picture, self.record, self.images)
         write_json(self.record, record)
 
 

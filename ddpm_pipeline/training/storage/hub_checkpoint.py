@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path, PurePath
+from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
@@ -19,7 +20,7 @@ from ddpm_pipeline.hub import REQUEST_TIMEOUT, HubCheckpoint, HubError, explaine
 from ddpm_pipeline.training.storage.checkpoints import check_whole, newest_checkpoint, read_state
 from ddpm_pipeline.training.storage.manifests import MANIFEST_NAME, STATE_NAME, read_manifest
 
-__all__ = ["CHECKPOINT_FOLDER", "discard_download", "fetch_checkpoint"]
+__all__ = ["CHECKPOINT_FOLDER", "discard_download", "fetch_checkpoint", "read_hub_state"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,25 @@ def fetch_checkpoint(source: HubCheckpoint, folder: Path) -> Path | None:
             raise
         logger.warning("%s; going on from the newest checkpoint here", error)
         return local
+
+
+def read_hub_state(source: HubCheckpoint, folder: Path) -> dict[str, Any] | None:
+    """Read the state of the Hub's checkpoint alone; None if there is none, or it cannot be read.
+
+    Arguments:
+        source: Where it is.
+        folder: Of the run's checkpoints, into which it is downloaded for a moment.
+    """
+    explaining = explained("load a checkpoint from", source.repo_id, revision=source.revision)
+    try:
+        with time_limit(REQUEST_TIMEOUT), explaining:
+            commit = HfApi().model_info(source.repo_id, revision=source.revision).sha
+            return read_state(_download(source, commit, STATE_NAME, folder).parent)
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        logger.warning("%s", error)
+        return None
+    finally:
+        discard_download(folder)
 
 
 def discard_download(folder: Path) -> None:

@@ -27,7 +27,8 @@ __all__ = [
 
 
 FREE_OPTIONS = {
-    *SOURCES,  # the data are compared by content, and may lie elsewhere
+    # The data are compared by content, and may lie elsewhere.
+    *(name for name in SOURCES if name != "pretrained_model_name_or_path"),
     "cache_dir",
     "verify_cache",
     "output_dir",

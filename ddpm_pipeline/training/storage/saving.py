@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate.utils import gather_object
+from diffusers import UNet2DModel
 
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.hub import parse_hub_checkpoint
-from ddpm_pipeline.networks import facts_of
+from ddpm_pipeline.networks import OwnNetwork, facts_of
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.storage.checkpoints import (
@@ -68,6 +69,7 @@ class RunSaver:
         num_images: Training images; None for a stream.
         known_images: Hashes the images of the run, which is done once, at the first saving.
         callbacks: Are told of every saving.
+        start: What a checkpoint holds of what the run started from.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class RunSaver:
         num_images: int | None,
         known_images: Callable[[], KnownImages | None] = lambda: None,
         callbacks: Callbacks = _NONE,
+        start: dict[str, Any] | None = None,
     ) -> None:
+        self._start = start or {}
         self._known_images: Callable[[], KnownImages | None] | None = known_images
         self._callbacks = callbacks
         self._config, self._identity, self._folder = identity.config, identity, folder
@@ -212,6 +216,7 @@ class RunSaver:
             "processes": processes,
             "scaler": self._learner.scaler.state_dict(),
             "unet": {k: v for k, v in self._learner.unet.config.items() if k != "_name_or_path"},
+            **self._start,
             **self._monitor.state(),
             "seconds": self._seconds(),
             "num_threads": self.chosen_threads,
@@ -253,8 +258,14 @@ class RunSaver:
             num_images=self._num_images,
             facts=facts_of(self._learner.unet),
         )
-        pipeline = DDPMPipeline(network_of(self._learner.unet.config, weights), self._scheduler)
-        self._folder.save_model(pipeline, record)
+        unet = self._learner.unet
+        if isinstance(unet, OwnNetwork):
+            self._folder.save_network(weights, self._scheduler, record)
+        else:
+            # Of a sharded UNet the type is another one.
+            kind = UNet2DModel if isinstance(unet, UNet2DModel) else type(unet)
+            network = network_of(unet.config, weights, kind)
+            self._folder.save_model(DDPMPipeline(network, self._scheduler), record)
         if self._known_images is not None:
             known = self._known_images()
             if known is not None:
