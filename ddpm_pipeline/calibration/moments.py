@@ -42,7 +42,9 @@ from ddpm_pipeline.diffusion import (
 
 __all__ = [
     "MomentSums",
+    "bin_nats",
     "decoder_costs_of_residuals",
+    "residual_bins",
     "stratified_timesteps",
     "timestep_shares",
 ]
@@ -178,7 +180,7 @@ class MomentSums:
             add_rows_(getattr(self, name), t, value.to(self.count))
         self._add_images(x_0)
         if self.residuals.numel():
-            bins = (_residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
+            bins = (residual_bins(x_0, residual) + t[:, None] * NUM_BINS).flatten()
             self.residuals.view(-1).index_add_(0, bins, torch.ones_like(bins))
         return residual
 
@@ -194,7 +196,7 @@ def _mean_square(x: Tensor) -> Tensor:
     return sum_elements(x.square()) / x[0].numel()
 
 
-def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
+def residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
     """Find the bin of every element's residual, int64, shape (B, D)."""
     x_0, residual = x_0.flatten(1), residual.flatten(1)
     is_outer = x_0.abs() > 1 - _HALF_LEVEL
@@ -202,6 +204,23 @@ def _residual_bins(x_0: Tensor, residual: Tensor) -> Tensor:
     signed = torch.where(is_outer, -x_0.sign() * residual, residual.abs())
     k = ((signed / _FINEST).asinh() / _BIN_STEP).round().long().clamp(-_REACH, _REACH)
     return torch.where(is_outer, k + _REACH, k + _SIGNED_BINS)
+
+
+def bin_nats(variance: Tensor) -> Tensor:
+    """Give -log P(x_0 | x_t) of 8-bit data by bin of the residual.
+
+    Arguments:
+        variance: Of the decoder, float64, shape (M,).
+    Returns:
+        Nats, float64, shape (M, NUM_BINS).
+    """
+    k = torch.arange(NUM_BINS, device=variance.device)
+    is_outer = k < _SIGNED_BINS
+    k = torch.where(is_outer, k - _REACH, k - _SIGNED_BINS)
+    residual = _FINEST * (k * _BIN_STEP).to(variance).sinh()
+    x_0 = torch.where(is_outer, -1.0, 0.0).to(variance)
+    decoder = Gaussian((x_0 - residual).expand(len(variance), -1), variance.log()[:, None])
+    return -decoder.discretized_log_prob(x_0)
 
 
 def decoder_costs_of_residuals(residuals: Tensor, variance: Tensor) -> Tensor:
@@ -213,12 +232,6 @@ def decoder_costs_of_residuals(residuals: Tensor, variance: Tensor) -> Tensor:
     Returns:
         Nats per dimension, float64, shape (T,); NaN where there are no residuals.
     """
-    k = torch.arange(NUM_BINS, device=variance.device)
-    is_outer = k < _SIGNED_BINS
-    k = torch.where(is_outer, k - _REACH, k - _SIGNED_BINS)
-    residual = _FINEST * (k * _BIN_STEP).to(variance).sinh()
-    x_0 = torch.where(is_outer, -1.0, 0.0).to(variance)
-    decoder = Gaussian((x_0 - residual).expand(len(variance), -1), variance.log()[:, None])
-    nats = -decoder.discretized_log_prob(x_0)
+    nats = bin_nats(variance)
     shares = residuals.to(nats) / residuals.sum(1, keepdim=True)
     return (shares * nats).nan_to_num(posinf=torch.inf).sum(1) + 0 * shares.sum(1)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ddpm_pipeline.calibration.run import CalibrationRun, Measured, own_state_file
 from ddpm_pipeline.calibration.spectrum import measured_spectrum
 from ddpm_pipeline.calibration.tables import estimate_x_0_variance, measured_tables
+from ddpm_pipeline.calibration.value_decoder import measured_value_decoder
 from ddpm_pipeline.common import StateFile, check_choice, check_integer, draw_seed, weights_hashes
 from ddpm_pipeline.data import Batches
 from ddpm_pipeline.diffusion import NoiseSchedule
@@ -40,6 +41,7 @@ from ddpm_pipeline.schedulers import (
     VARIANCE_ESTIMATES,
     Calibration,
     VarianceEstimate,
+    rounded_value_decoder,
     schedule_fingerprint,
 )
 
@@ -169,9 +171,11 @@ def _calibration(
     spectrum = None
     if measured.spectrum is not None:
         spectrum = measured_spectrum(run.schedule, measured.sums, measured.spectrum)
+    values = None if measured.values is None else measured_value_decoder(measured.values)
     return Calibration(
         **tables,
         spectrum=spectrum,
+        value_decoder=None if values is None else rounded_value_decoder(values),
         x_0_variance=x_0_variance,
         alpha_bar=schedule_fingerprint(run.schedule),
         second_moment=second_moment,

@@ -25,6 +25,7 @@ from ddpm_pipeline.calibration.moments import (
     timestep_shares,
 )
 from ddpm_pipeline.calibration.spectrum import SpectrumSums, has_spectrum
+from ddpm_pipeline.calibration.value_decoder import ValueSums, has_value_classes
 from ddpm_pipeline.common import StateFile, float32_arithmetic, moved
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import NoiseSchedule, PredictionType, VarianceType, split_output
@@ -42,12 +43,14 @@ _BATCHES_PER_SAVE = 50
 class Measured(NamedTuple):
     """Sums over all forwards, the number of different images, and the shape of one.
 
-    There are none for the spectrum if the images have no axes or too many channels for one, or if
-    a part of the forwards was made by a version that knew no spectrum.
+    There are none for the spectrum if the images have no axes or too many channels for one, none
+    by value if they have no axes or a density, and neither if a part of the forwards was made by a
+    version that did not know them.
     """
 
     sums: MomentSums
     spectrum: SpectrumSums | None
+    values: ValueSums | None
     num_images: int
     image_shape: tuple[int, ...]
 
@@ -57,6 +60,7 @@ class Sums(NamedTuple):
 
     moments: MomentSums
     spectrum: SpectrumSums | None
+    values: ValueSums | None = None
 
 
 class NumberedBatch(NamedTuple):
@@ -123,6 +127,9 @@ class CalibrationRun:
         sums = Sums(
             MomentSums.zeros(len(self.schedule), shape, device, histogram=self.is_discrete),
             SpectrumSums.zeros(shape, device) if has_spectrum(shape) else None,
+            ValueSums.zeros(device)
+            if has_value_classes(shape, is_discrete=self.is_discrete)
+            else None,
         )
         done, sums = self._restore(sums, state, shape)
         num_images = 0
@@ -173,8 +180,8 @@ class CalibrationRun:
             seed=self.seed,
             forwards=forwards,
         )
-        if sums.spectrum is not None:
-            sums.spectrum.add(self.schedule, x_0, residual, t)
+        for part in filter(None, sums[1:]):
+            part.add(self.schedule, x_0, residual, t)
 
     @cached_property
     def _shares(self) -> Tensor:
@@ -216,17 +223,17 @@ class CalibrationRun:
                 "schedule, seed or shape of images, or of another version of ddpm_pipeline; "
                 "delete it, or repeat them"
             )
-        if "spectrum" not in saved:
-            sums = sums._replace(spectrum=None)
-        for part, name in zip(sums, ("sums", "spectrum"), strict=True):
+        sums = sums._replace(**{name: None for name in sums._fields[1:] if name not in saved})
+        for part, name in zip(sums, ("sums", *sums._fields[1:]), strict=True):
             for key, value in ({} if part is None else part.tensors()).items():
                 value.copy_(saved[name][key])
         return saved["done"], sums
 
     def _save(self, sums: Sums, state: StateFile, shape: torch.Size, done: int) -> None:
         own = {"settings": self._settings(shape), "seed": self.seed, "done": done}
-        if sums.spectrum is not None:
-            own["spectrum"] = sums.spectrum.tensors()
+        for name, part in sums._asdict().items():
+            if name != "moments" and part is not None:
+                own[name] = part.tensors()
         state.save({**own, "sums": sums.moments.tensors()})
 
     def _settings(self, shape: torch.Size) -> str:

@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         ErrorSpectrum,
         knots_around,
         linear_errors,
+        snr_at_knots,
         spectral_move_costs,
     )
     from ddpm_pipeline.diffusion.spectral_solver import (
@@ -113,6 +114,13 @@ if TYPE_CHECKING:
     )
     from ddpm_pipeline.diffusion.tensors import add_rows_, add_scaled_, broadcast, sum_elements
     from ddpm_pipeline.diffusion.timesteps import low_discrepancy_timesteps, make_timestep_sampler
+    from ddpm_pipeline.diffusion.value_decoder import (
+        NUM_VALUE_CLASSES,
+        ValueDecoder,
+        prediction_scale,
+        prediction_scale_of,
+        value_classes,
+    )
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -149,10 +157,14 @@ __getattr__, __dir__, __all__ = lazy_face(
         "solver_errors": "Components best_chain final_error step_errors",
         "spacing": "ShortestPaths check_chain shortest_paths spaced_timesteps",
         "spectral": (
-            "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors spectral_move_costs"
+            "BasisGaussian ErrorSpectrum NUM_KNOTS knots_around linear_errors snr_at_knots "
+            "spectral_move_costs"
         ),
         "spectral_solver": "SpectralStep local_variances spectral_step",
         "tensors": "add_rows_ add_scaled_ broadcast sum_elements",
         "timesteps": "low_discrepancy_timesteps make_timestep_sampler",
+        "value_decoder": (
+            "NUM_VALUE_CLASSES ValueDecoder prediction_scale prediction_scale_of value_classes"
+        ),
     },
 )

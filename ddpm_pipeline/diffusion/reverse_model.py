@@ -29,6 +29,7 @@ from ddpm_pipeline.diffusion.reverse_process import (
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.spectral import BasisGaussian, ErrorSpectrum
 from ddpm_pipeline.diffusion.tensors import sum_elements
+from ddpm_pipeline.diffusion.value_decoder import ValueDecoder
 
 __all__ = ["ReverseProcess"]
 
@@ -49,6 +50,8 @@ class ReverseProcess:
         decoder_variance: Of the analytic or spectral move to the data, as x_0_variance; by
             default v_t, or the spectrum.
         spectrum: What v_t is the mean of, for variance_type "spectral"; on the same device.
+        value_decoder: Variances of the spectral move to the data by value, if there is a
+            decoder_variance, whose place they take; on the same device.
     Raises:
         ValueError: If variance_type is "spectral" and there is no spectrum.
     """
@@ -60,6 +63,7 @@ class ReverseProcess:
     clip_x_0: float | None = None
     decoder_variance: Tensor | None = None
     spectrum: ErrorSpectrum | None = None
+    value_decoder: ValueDecoder | None = None
 
     def __post_init__(self) -> None:
         if self.variance_type == "spectral" and self.spectrum is None:
@@ -84,11 +88,14 @@ class ReverseProcess:
     def decoder(
         self, model_output: Tensor, x_t: Tensor, t: Tensor, above: Timestep | None = None
     ) -> Gaussian | BasisGaussian:
-        """Give p(x_0 | x_t); it has one variance for all pixels if there is a decoder_variance."""
-        process = self
+        """Give p(x_0 | x_t); its variance is by pixels and not in a basis for 8-bit data."""
+        process, s = self, torch.full_like(t, -1)
         if self.variance_type == "spectral" and self.decoder_variance is not None:
             process = replace(self, variance_type="analytic", spectrum=None)
-        return process.move(model_output, x_t, t, torch.full_like(t, -1), above)
+        p = process.move(model_output, x_t, t, s, above)
+        if process is self or self.value_decoder is None:
+            return p
+        return Gaussian(p.mean, self.value_decoder.log_var(self.schedule, p.mean, t))
 
     def spectral_variance(self, t: Tensor, s: Tensor) -> Tensor:
         """Give the variances of moves t → s by component, shape (B, C, *).

@@ -36,6 +36,7 @@ __all__ = [
     "ErrorSpectrum",
     "knots_around",
     "linear_errors",
+    "snr_at_knots",
     "spectral_move_costs",
 ]
 
@@ -187,3 +188,8 @@ def knots_around(snr: Tensor) -> tuple[Tensor, Tensor]:
     place = (snr.log().clamp(*_LOG_SNR_RANGE) - _LOG_SNR_RANGE[0]) / _KNOT_SPACING
     below = place.floor().clamp(max=NUM_KNOTS - 2)
     return below.long(), place - below
+
+
+def snr_at_knots() -> Tensor:
+    """Give the SNR of every knot, float64, shape (NUM_KNOTS,)."""
+    return torch.linspace(*_LOG_SNR_RANGE, NUM_KNOTS, dtype=torch.float64).exp()

@@ -56,6 +56,7 @@ def measure_bound(
         class_labels=classes,
         num_timestep_samples=config.bound_timesteps,
         generator=stream_generator("evaluated_bound", config.seed),
+        eta=1,
         accelerator=shared_accelerator(),
         progress=True,
     )

@@ -38,6 +38,7 @@ from ddpm_pipeline.diffusion import (
     Decoder,
     ErrorSpectrum,
     ReverseProcess,
+    ValueDecoder,
     check_chain,
 )
 from ddpm_pipeline.likelihood.blocks import BoundData
@@ -111,7 +112,8 @@ def variational_bound(
             scheduler's calibration says of both by default.
         timestep_sampler: How transitions are drawn; see the table of ``transitions``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
-        eta: Only 1, DDPM's chain; the bound of DDIM's, eta = 0, is infinite.
+        eta: Only 1, DDPM's chain, whatever the scheduler's solver; the bound of DDIM's, eta = 0,
+            and of other solvers without noise is infinite.
         accelerator: Share the work among its processes, all of which are given the same data and
             get the same report.
         state_file: Where to keep what was summed so far; a run that finds the file continues, a
@@ -163,7 +165,7 @@ def _estimator(
     model: Denoiser,
     scheduler: DDPMScheduler,
     settings: BoundSettings,
-    variances: dict[str, Tensor | ErrorSpectrum],
+    variances: dict[str, Tensor | ErrorSpectrum | ValueDecoder],
     batch_size: int,
     device: torch.device,
     accelerator: "Accelerator | None",
@@ -189,7 +191,7 @@ def _variances(
     decoder: Decoder,
     shape: torch.Size,
     device: torch.device,
-) -> dict[str, Tensor | ErrorSpectrum]:
+) -> dict[str, Tensor | ErrorSpectrum | ValueDecoder]:
     """Put what calibrated variances are made of on the device; {} for other variances."""
     if not scheduler.uses_calibration:
         return {}
@@ -206,6 +208,8 @@ def _variances(
         needed_spectrum(scheduler.calibration, "variance_type 'spectral'")
         tables["spectrum"] = scheduler.x_0_spectrum
         tables["spectrum"].basis.check_shape(shape)
+        if decoder != "continuous":
+            tables["value_decoder"] = scheduler.calibration.value_decoder
     dtype = precise_dtype(device)
     return {name: v.to(device, dtype) for name, v in tables.items() if v is not None}
 
@@ -266,6 +270,11 @@ def _checked_scheduler(
         # With eta = 1 DDIM's variance is the posterior's, whatever its config remembers.
         changes = {"variance_type": "fixed_small"} if is_ddim else {}
         scheduler = DDPMScheduler.from_config(scheduler.config, **changes)
+    if eta is None and scheduler.solver.name != "ddpm":
+        raise ValueError(
+            f"the bound of solver {scheduler.solver.name!r} is infinite: its moves have no noise, "
+            "so that every KL divergence is; pass eta=1 for that of DDPM's moves"
+        )
     if isinstance(calibrated_model, torch.nn.Module):
         scheduler.check_weights(calibrated_model)
     return scheduler

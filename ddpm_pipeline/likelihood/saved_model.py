@@ -147,6 +147,7 @@ def bound_on_images(
         clip_x_0=config.clip_x_0,
         timestep_sampler=config.timestep_sampler,
         target_standard_error=target_standard_error,
+        eta=1,
         accelerator=accelerator,
         state_file=output_folder(config) / f"{name}.state",
         progress=True,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_pipeline.common import StateFile
-from ddpm_pipeline.diffusion import ErrorSpectrum
+from ddpm_pipeline.diffusion import ErrorSpectrum, ValueDecoder
 from ddpm_pipeline.likelihood.blocks import BoundData
 from ddpm_pipeline.likelihood.report import BoundSettings
 from ddpm_pipeline.likelihood.totals import BoundTotals
@@ -35,7 +35,7 @@ class SavedBound:
         self,
         path: str | os.PathLike | None,
         data: BoundData,
-        variances: dict[str, Tensor | ErrorSpectrum],
+        variances: dict[str, Tensor | ErrorSpectrum | ValueDecoder],
         *,
         any_seed: bool,
         writes: bool,
@@ -46,6 +46,7 @@ class SavedBound:
         self._check = {"first_image": round(data.example.double().mean().item(), 9)}
         for name, v in variances.items():
             table = v.ratios if isinstance(v, ErrorSpectrum) else v
+            table = v.variance if isinstance(v, ValueDecoder) else table
             self._check[f"mean log {name}"] = round(table.log().mean().item(), 5)
 
     def load(self, settings: BoundSettings) -> tuple[BoundSettings, BoundTotals | None]:

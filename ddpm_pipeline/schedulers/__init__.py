@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         MEASURED_TABLES,
         OPTIONAL_TABLES,
         Calibration,
+        rounded_value_decoder,
         schedule_fingerprint,
     )
     from ddpm_pipeline.schedulers.choices import (
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "calibration": "Calibration MEASURED_TABLES OPTIONAL_TABLES schedule_fingerprint",
+        "calibration": (
+            "Calibration MEASURED_TABLES OPTIONAL_TABLES rounded_value_decoder "
+            "schedule_fingerprint"
+        ),
         "choices": (
             "CALIBRATED_SPACINGS CALIBRATED_VARIANCES SOLVERS Solver SolverName "
             "VARIANCE_ESTIMATES VarianceEstimate"

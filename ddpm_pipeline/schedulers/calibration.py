@@ -21,7 +21,12 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer
-from ddpm_pipeline.diffusion import DECODER_RATIOS, MAX_TIMESTEPS, NoiseSchedule
+from ddpm_pipeline.diffusion import (
+    DECODER_RATIOS,
+    MAX_TIMESTEPS,
+    NoiseSchedule,
+    ValueDecoder,
+)
 from ddpm_pipeline.schedulers.choices import VARIANCE_ESTIMATES, VarianceEstimate
 from ddpm_pipeline.schedulers.spectrum import MeasuredSpectrum
 
@@ -30,12 +35,16 @@ __all__ = [
     "OPTIONAL_TABLES",
     "Calibration",
     "needed_calibration",
+    "rounded_value_decoder",
     "schedule_fingerprint",
 ]
 
 
-# Of calibrations without and with a spectrum; versions before the spectrum read the former.
-_VERSION, _SPECTRAL_VERSION = 2, 3
+# Of calibrations without a spectrum, with one, and with variances by value too; versions before
+# read those without what they do not know.
+_VERSION, _SPECTRAL_VERSION, _VALUE_VERSION = 2, 3, 4
+_ADDED = {_VERSION: ("spectrum", "value_decoder"), _SPECTRAL_VERSION: ("value_decoder",)}
+_VALUE_DIGITS = 4
 MEASURED_TABLES = (
     "m",
     "m_standard_error",
@@ -70,6 +79,8 @@ class Calibration:
         wiener_error: W_t, the error of Wiener's filter by the data's power spectrum, shape (T,);
             None where that is unknown.
         spectrum: How x_0's error is spread over frequencies; None if that is unknown.
+        value_decoder: Variances of the spectral move to 8-bit data by what is predicted; None has
+            one variance for all values.
         decoder: E[-log p(x_0 | x_t)]/D in nats for variances of DECODER_RATIOS (1 - alpha_bar),
             shape (7, T); (0, T) for a continuous decoder.
         alpha_bar: Of the schedule at 16 timesteps or fewer, evenly spaced from 0 to T-1.
@@ -94,6 +105,7 @@ class Calibration:
     decoder_cost: Tensor | None = None
     wiener_error: Tensor | None = None
     spectrum: MeasuredSpectrum | None = None
+    value_decoder: ValueDecoder | None = None
     standard_error: float = 0.0
     num_images: int = 0
     num_forwards: int = 0
@@ -179,17 +191,20 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; tables as text, numbers in digits that give them back."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        version, spectrum = _VERSION, values.pop("spectrum")
+        version, spectrum, decoder = _VERSION, values.pop("spectrum"), values.pop("value_decoder")
         if spectrum is not None:
             version, values["spectrum"] = _SPECTRAL_VERSION, spectrum.to_dict()
+        if decoder is not None:
+            version = _VALUE_VERSION
+            values |= {"spectrum": values.get("spectrum"), "value_decoder": _texts(decoder)}
         tables = {name: _text(values.pop(name)) for name in _TABLES}
-        decoder = [_text(row) for row in values.pop("decoder")]
+        rows = [_text(row) for row in values.pop("decoder")]
         for name in OPTIONAL_TABLES:
             values[name] = None if values[name] is None else _text(values[name])
         values["alpha_bar"] = list(self.alpha_bar)
         values["image_shape"] = list(self.image_shape)
         values["weights"] = None if self.weights is None else dict(self.weights)
-        return {"version": version, **values, **tables, "decoder": decoder}
+        return {"version": version, **values, **tables, "decoder": rows}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -202,13 +217,12 @@ class Calibration:
             raise ValueError(f"a calibration must be an object, got {values!r:.100}")
         values = dict(values)
         version = values.pop("version", None)
-        if version not in (_VERSION, _SPECTRAL_VERSION):
+        if version not in (_VERSION, _SPECTRAL_VERSION, _VALUE_VERSION):
             raise ValueError(
-                f"the calibration's version must be {_VERSION} or {_SPECTRAL_VERSION}, got "
+                f"the calibration's version must be from {_VERSION} to {_VALUE_VERSION}, got "
                 f"{version!r}; a newer ddpm_pipeline may read it, or calibrate again"
             )
-        if version == _VERSION:
-            values["spectrum"] = None
+        values |= dict.fromkeys(_ADDED.get(version, ()))
         if missing := {field.name for field in fields(cls)} - values.keys():
             raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
         if surplus := values.keys() - {field.name for field in fields(cls)}:
@@ -218,6 +232,8 @@ class Calibration:
             values[name] = None if is_left_out else _table(name, values[name])
         if values["spectrum"] is not None:
             values["spectrum"] = MeasuredSpectrum.from_dict(values["spectrum"])
+        if values["value_decoder"] is not None:
+            values["value_decoder"] = _value_decoder(values["value_decoder"])
         T = len(values["x_0_error"])
         decoder = [_table("decoder", row) for row in _list("decoder", values["decoder"])]
         values["decoder"] = torch.stack(decoder) if decoder else torch.zeros(0, T).double()
@@ -240,6 +256,34 @@ def needed_calibration(calibration: Calibration | None, option: str) -> Calibrat
             "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one"
         )
     return calibration
+
+
+def rounded_value_decoder(decoder: ValueDecoder) -> ValueDecoder:
+    """Give variances by value with the digits that are kept, so that saving changes nothing."""
+    return _value_decoder(_texts(decoder))
+
+
+def _texts(decoder: ValueDecoder) -> dict[str, str]:
+    tables = {"variance": decoder.variance, "gain": decoder.gain}
+    return {
+        name: " ".join(f"{number:.{_VALUE_DIGITS}g}" for number in table.flatten().tolist())
+        for name, table in tables.items()
+    }
+
+
+def _value_decoder(texts: object) -> ValueDecoder:
+    """Read variances by value out of their texts.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    if not isinstance(texts, Mapping) or texts.keys() != {"variance", "gain"}:
+        raise ValueError(f"value_decoder must hold variance and gain, got {texts!r:.100}")
+    tables = {name: _table(f"value_decoder's {name}", text) for name, text in texts.items()}
+    classes = max(1, len(tables["variance"]) // max(1, len(tables["gain"])))
+    if len(tables["variance"]) == classes * len(tables["gain"]):
+        tables["variance"] = tables["variance"].reshape(-1, classes)
+    return ValueDecoder(**tables)
 
 
 def _text(table: Tensor) -> str:

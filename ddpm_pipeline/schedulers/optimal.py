@@ -202,7 +202,10 @@ def _decoder_costs(
     """
     is_density = not len(calibration.decoder)
     if variance_type in ("analytic", "spectral") and not is_density:
-        return calibration.decoder_cost[t]
+        cost, by_value = calibration.decoder_cost[t], calibration.value_decoder
+        if variance_type == "analytic" or by_value is None:
+            return cost
+        return (cost - by_value.gain_at(schedule.snr(t))).clamp(min=0)
     if variance_type == "spectral":
         return spectral_decoder_costs(calibration, schedule, t)
     if variance_type != "analytic" and is_density:

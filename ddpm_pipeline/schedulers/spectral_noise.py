@@ -11,7 +11,9 @@ coefficients, and one inverse transform takes it to the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion import (
     BasisGaussian,
     ErrorSpectrum,
+    Gaussian,
     NoiseSchedule,
     ReverseMove,
     posterior_variance,
@@ -45,6 +48,8 @@ class SpectralNoise:
         drawn: Mean variance of the noise that a step draws, 0 on clean data, shape (T,).
         exact: Mean variance of p(x_s | x_t), shape (T,).
         is_flat: Where p(x_s | x_t) has one variance for all components, bool, shape (T,).
+        to_data: Gives the logarithm of the variances of single pixels there, from the mean and t;
+            None for the one variance.
     """
 
     shape: ErrorSpectrum
@@ -52,6 +57,7 @@ class SpectralNoise:
     drawn: Tensor
     exact: Tensor
     is_flat: Tensor
+    to_data: Callable[[Tensor, Tensor], Tensor] | None = None
     _stds: KeptTables = field(init=False, repr=False, default_factory=KeptTables)
     _tables: dict[_Place, tuple[ErrorSpectrum, Tensor, Tensor]] = field(
         init=False, repr=False, default_factory=dict
@@ -74,9 +80,11 @@ class SpectralNoise:
         noise = scaled_noise(x, 1.0, generator).mul_(self._std(t, x))
         return basis.added_pixels(x, factor, noise)
 
-    def around(self, mean: Tensor, t: int | Tensor) -> BasisGaussian:
-        """Give p(x_s | x_t) around a mean, for t as in ``draw``."""
+    def around(self, mean: Tensor, t: int | Tensor) -> Gaussian | BasisGaussian:
+        """Give p(x_s | x_t) around a mean, for t as in ``added_to``."""
         t = torch.as_tensor(t).reshape(-1).cpu()
+        if self.to_data is not None and self.is_flat[t].all():
+            return Gaussian(mean, self.to_data(mean, t))
         w = self.shape.at(t)
         w = torch.where(_over(self.is_flat[t], w), 1.0, w)
         lowest, exact = _over(self.lowest[t], w), _over(self.exact[t], w)
@@ -126,6 +134,7 @@ def spectral_noise(
     spectrum, every_t = error_spectrum(calibration, schedule), torch.arange(chain.T)
     move, std = table.columns[:, : len(ReverseMove._fields)].unbind(1), table.columns[:, -2]
     share = 1.0 if eta is None else eta**2
+    by_value = calibration.value_decoder
     return SpectralNoise(
         # Of mean 1: the mean of S_k is known, and no S_k is computed for it.
         shape=spectrum.scaled(1 / calibration.x_0_error),
@@ -134,6 +143,7 @@ def spectral_noise(
         exact=ReverseMove(*move).log_var.exp(),
         # To 8-bit data the decoder's variance is one for all pixels.
         is_flat=(chain.landing < 0) & (len(calibration.decoder) > 0),
+        to_data=None if by_value is None else partial(by_value.log_var, schedule),
     )
 
 

@@ -103,5 +103,6 @@ def validation_bound(
         class_labels=labels,
         num_timestep_samples=min(_BOUND_SAMPLES, len(scheduler) - 1),
         generator=stream_generator("bound", 0),
+        eta=1,  # whatever solver a model that is trained further was saved with
         accelerator=accelerator,
     )

@@ -564,6 +564,10 @@ def fails(match: str, model: Callable = toy, x_0: object = None, **options: obje
 def test_ddim_has_an_infinite_bound() -> None:
     fails("bound of DDIM's chain with eta = 0 is infinite", scheduler=diffusers.DDIMScheduler(12))
     fails("bound of DDIM's chain with eta = 0 is infinite", eta=0)
+    for solver in ("ddim", "multistep"):
+        scheduler = DDPMScheduler(12)
+        scheduler.set_solver(solver)
+        fails(f"bound of solver '{solver}' is infinite.* pass eta=1", scheduler=scheduler)
     fails("eta must be 1, DDPM's chain, got 0.5", eta=0.5)
     fails(
         "scheduler must be a DDPMScheduler, got PNDMScheduler", scheduler=diffusers.PNDMScheduler()

@@ -50,15 +50,18 @@ def test_json_gives_back_every_bit() -> None:
         assert first is not None
         if field.name == "spectrum":
             first, second = first.to_dict(), second.to_dict()
+        if field.name == "value_decoder":
+            assert torch.equal(first.gain, second.gain)
+            first, second = first.variance, second.variance
         assert torch.equal(first, second) if isinstance(first, Tensor) else first == second
     assert json.dumps(after.to_dict()) == text
-    assert len(text) < 20 * 14 * 200  # 14 tables
+    assert len(text) < 20 * 14 * 200 + 20_000  # 14 tables, and the variances by value
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=4), "version must be 2 or 3, got 4"),
+        (lambda d: d.update(version=5), "version must be from 2 to 4, got 5"),
         (lambda d: d.pop("decoder_variance"), "lacks decoder_variance"),
         (lambda d: d.pop("spectrum"), "lacks spectrum"),
         (lambda d: d["spectrum"].pop("channels"), "spectrum lacks channels"),
@@ -187,11 +190,12 @@ def test_what_is_no_object_is_no_calibration(values: object) -> None:
 
 
 def test_without_a_spectrum_it_is_written_as_before_there_was_one() -> None:
-    values = replace(full(), spectrum=None).to_dict()
+    values = replace(full(), spectrum=None, value_decoder=None).to_dict()
     assert values["version"] == 2
     assert "spectrum" not in values
     assert Calibration.from_dict(values).spectrum is None
-    assert full().to_dict()["version"] == 3
+    assert replace(full(), value_decoder=None).to_dict()["version"] == 3
+    assert full().to_dict()["version"] == 4
 
 
 def test_it_is_shown_in_a_line() -> None:
