@@ -7,6 +7,7 @@ from ddpm_pipeline.common.faces import lazy_face
 if TYPE_CHECKING:
     from ddpm_pipeline.calibration.config import CalibrateConfig, without_bound
     from ddpm_pipeline.calibration.network import calibrate
+    from ddpm_pipeline.calibration.report import CalibrationReport
     from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -14,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "config": "CalibrateConfig without_bound",
         "network": "calibrate",
+        "report": "CalibrationReport",
         "saved_model": "calibrate_saved_model",
     },
 )

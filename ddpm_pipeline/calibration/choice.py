@@ -11,7 +11,8 @@ the model samples with, unless Fréchet distances were measured and another row 
 
 Of several such rows it takes the one whose distances have the least geometric mean. A model that
 was saved with a solver keeps all: no row of the table is drawn by it. Options that the user gave
-are taken as they are.
+are taken as they are. What few steps are drawn with is another choice (``advice``), which comes
+before this one where ``takes_advice``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ddpm_pipeline.calibration.config import SAMPLERS, CalibrateConfig
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
 from ddpm_pipeline.schedulers import CALIBRATED_VARIANCES, DDPMScheduler
 
-__all__ = ["sampling_options"]
+__all__ = ["sampling_options", "takes_advice"]
 
 Distances = Mapping[str, Mapping[int, float]]
 
@@ -49,6 +50,17 @@ def sampling_options(
     )
 
 
+def takes_advice(config: CalibrateConfig, scheduler: DDPMScheduler) -> bool:
+    """Tell whether a model's solver and its number of steps are left to the calibration.
+
+    A solver that a user chose stays. One that names its K was chosen by a calibration before.
+    """
+    own = scheduler.solver
+    is_open = own.name == "ddpm" or own.num_inference_steps is not None
+    is_auto = config.variance_type == "auto" and config.timestep_spacing is None
+    return config.solver == "auto" and is_auto and is_open
+
+
 def _best_for_images(
     scheduler: DDPMScheduler, distances: Distances, spacings: Sequence[str]
 ) -> dict[str, str]:
@@ -61,7 +73,7 @@ def _best_for_images(
         return {}
     better = {}
     for name, choice in SAMPLERS.items():
-        for spacing in spacings if choice.eta is None else ():
+        for spacing in spacings if choice.has_bound else ():
             row = distances.get(f"{name} {spacing}")
             if row and _is_better(row, own) and _keeps_ddim(scheduler, distances, spacing):
                 better[choice.variance_type, spacing] = math.prod(row[K] / own[K] for K in row)

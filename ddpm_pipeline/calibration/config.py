@@ -27,10 +27,17 @@ __all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "withou
 
 
 class SamplerChoice(NamedTuple):
-    """A variance type, and eta for DDIM."""
+    """A variance type, and eta for DDIM, or a solver whose steps draw no noise, with its order."""
 
     variance_type: str
     eta: float | None = None
+    solver: str | None = None
+    order: int | None = None
+
+    @property
+    def has_bound(self) -> bool:
+        """Whether there are bits/dim: without noise in its steps a bound is infinite."""
+        return self.eta is None and self.solver is None
 
 
 SAMPLERS = {
@@ -41,6 +48,9 @@ SAMPLERS = {
     "ddim": SamplerChoice("fixed_small", 0.0),
     "analytic_ddim": SamplerChoice("analytic", 0.0),
     "spectral_ddim": SamplerChoice("spectral", 0.0),
+    "multistep": SamplerChoice("fixed_small", solver="multistep"),
+    "multistep_3": SamplerChoice("fixed_small", solver="multistep", order=3),
+    "spectral_steps": SamplerChoice("fixed_small", solver="spectral"),
 }
 _ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
@@ -59,8 +69,8 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """List the samplers that have no bits/dim: the bound of DDIM, with eta = 0, is infinite."""
-    return [sampler for sampler in samplers if SAMPLERS[sampler].eta is not None]
+    """List the samplers that have no bits/dim: the bound of steps without noise is infinite."""
+    return [sampler for sampler in samplers if not SAMPLERS[sampler].has_bound]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +107,21 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
     batch_size: int | None = None
     """Images of one forward pass; 64 on CPUs and what the GPU is best at unless given."""
-    num_inference_steps: tuple[int, ...] = (10, 25, 50, 100)
+    num_inference_steps: tuple[int, ...] = (5, 8, 10, 25, 50, 100)
     """Values of K in the tables, beside T."""
-    samplers: tuple[str, ...] = ("fixed_large", "fixed_small", "analytic", "spectral", "ddim")
-    """Rows: fixed_large, fixed_small, analytic, spectral, ddim, analytic_ddim, spectral_ddim."""
+    samplers: tuple[str, ...] = (
+        "fixed_large",
+        "fixed_small",
+        "analytic",
+        "spectral",
+        "ddim",
+        "multistep",
+        "multistep_3",
+        "spectral_steps",
+    )
+    """Rows: fixed_large, fixed_small, analytic, spectral, ddim, analytic_ddim, spectral_ddim; of
+    distances also multistep, multistep_3 and spectral_steps, on optimal_samples if it is among the
+    spacings."""
     spacings: tuple[str, ...] = (
         "linspace",
         "trailing",
@@ -118,10 +139,16 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     variance_type: Literal["auto", "analytic", "spectral", "as_saved"] = "auto"
     """What the model samples with from now on; models with learned variances keep theirs.
 
-    "auto" changes it, and the spacing, to what features find better at every K, and to nothing
-    else: variances that are best for bits/dim can be worse for images."""
+    "auto" changes it, and the spacing, with the solver, or else to what features find better at
+    every K: variances that are best for bits/dim can be worse for images."""
     timestep_spacing: str | None = None
     """The model's spacing from now on; unless given, as for variance_type "auto"."""
+    solver: Literal["auto", "as_saved"] = "auto"
+    """What `ddpm sample` and pipe() draw with from now on, and in how many steps.
+
+    "auto" takes the fewest steps that are as good as T, by distances where features are given and
+    else by a closed form, unless a variance_type or timestep_spacing is named, or the model was
+    saved with a solver without a number of steps."""
     save: bool = True
     """Put the calibration into the model's scheduler, or write it to calibration.json alone."""
     output_dir: str | None = None

@@ -13,6 +13,9 @@ spectral        DDPM with a calibrated variance for each frequency
 ddim            DDIM, eta = 0
 analytic_ddim   DDIM, eta = 0, with the calibrated variance
 spectral_ddim   DDIM, eta = 0, with a calibrated variance for each frequency
+multistep       solver "multistep", order 2, without noise
+multistep_3     the same, order 3
+spectral_steps  solver "spectral", without noise
 ==============  =======================================================
 """
 
@@ -22,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ddpm_pipeline.calibration.config import SAMPLERS
+from ddpm_pipeline.calibration.config import SAMPLERS, SamplerChoice
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.schedulers import (
     Calibration,
@@ -58,6 +61,11 @@ class CalibrationReport:
     timestep_spacing: str
     data: str
     """Hash of the images."""
+    advice: str | None = None
+    """How few steps are as good as T, as a sentence; None where nothing tells."""
+    solver: str = "ddpm"
+    """That the model samples with from now on, and its number of steps, if it has one."""
+    num_inference_steps: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -71,6 +79,8 @@ class CalibrationReport:
         if self.frechet_distance:
             title = f"Fréchet distance ({self.num_frechet_images:,} images; {self.features})"
             parts.append(_text(title, self.frechet_distance, ".4g"))
+        if self.advice is not None:
+            parts.append(self.advice)
         return "\n\n".join(parts)
 
 
@@ -98,16 +108,16 @@ def bits_per_dim_table(
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
-        samplers: Keys of SAMPLERS; those of DDIM have no bound and are left out, as are spectral
-            ones of a calibration without a spectrum.
+        samplers: Keys of SAMPLERS; those without noise have no bound and are left out, as are
+            spectral ones of a calibration without a spectrum.
         spacings: Of SPACINGS and CALIBRATED_SPACINGS.
         steps: Values of K.
     """
     table: Table = {}
     for sampler in measured_samplers(samplers, calibration):
-        variance_type, eta = SAMPLERS[sampler]
-        if eta is not None:
+        if not SAMPLERS[sampler].has_bound:
             continue
+        variance_type = SAMPLERS[sampler].variance_type
         for spacing in spacings:
             chains = {
                 K: timesteps_of(calibration, schedule, K, spacing, variance_type) for K in steps
@@ -120,12 +130,14 @@ def bits_per_dim_table(
 
 
 def measured_samplers(samplers: Sequence[str], calibration: Calibration) -> list[str]:
-    """List the samplers that a calibration knows: no spectral ones without a spectrum."""
-    return [
-        sampler
-        for sampler in samplers
-        if SAMPLERS[sampler].variance_type != "spectral" or calibration.spectrum is not None
-    ]
+    """List the samplers that a calibration knows: none that need a spectrum without one."""
+    if calibration.spectrum is not None:
+        return list(samplers)
+    return [sampler for sampler in samplers if not _needs_spectrum(SAMPLERS[sampler])]
+
+
+def _needs_spectrum(choice: SamplerChoice) -> bool:
+    return choice.variance_type == "spectral" or choice.solver is not None
 
 
 def distance_table(
@@ -137,6 +149,9 @@ def distance_table(
 ) -> Table:
     """Measure the Fréchet distance of every row and K, once for K = T: all spacings are one.
 
+    Solvers that use earlier predictions again are for few steps: they have no K = T, and no other
+    spacing if they have the one that is made for them.
+
     Arguments:
         distance: From sampler, spacing and K.
         samplers, spacings: As for ``bits_per_dim_table``.
@@ -145,8 +160,18 @@ def distance_table(
     """
     table: Table = {}
     for sampler in samplers:
-        full = {T: distance(sampler, spacings[0], T)} if T in steps else {}
-        for spacing in spacings:
-            few = {K: distance(sampler, spacing, K) for K in steps if K < T}
+        own, order = _own_rows(SAMPLERS[sampler], spacings)
+        full = {}
+        if T in steps and SAMPLERS[sampler].solver is None:
+            full = {T: distance(sampler, own[0], T)}
+        for spacing in own:
+            few = {K: distance(sampler, spacing, K) for K in steps if order <= K < T}
             table[f"{sampler} {spacing}"] = few | full
     return table
+
+
+def _own_rows(choice: SamplerChoice, spacings: Sequence[str]) -> tuple[Sequence[str], int]:
+    """Give the spacings of a sampler's rows, and the fewest steps that it takes."""
+    if choice.solver is not None and "optimal_samples" in spacings:
+        spacings = ["optimal_samples"]
+    return spacings, choice.order or 1

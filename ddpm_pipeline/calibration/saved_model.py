@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from ddpm_pipeline.calibration.choice import sampling_options
+from ddpm_pipeline.calibration.advice import Advice, by_closed_form, by_distance
+from ddpm_pipeline.calibration.choice import sampling_options, takes_advice
 from ddpm_pipeline.calibration.config import CalibrateConfig
-from ddpm_pipeline.calibration.figures import (
-    cost_figure,
-    moment_figure,
-    rate_distortion_figure,
-    step_figure,
-    variance_figure,
-)
 from ddpm_pipeline.calibration.network import calibrate
-from ddpm_pipeline.calibration.rates import progressive_reconstructions, rate_distortion
+from ddpm_pipeline.calibration.pictures import draw_figures, reconstructions
 from ddpm_pipeline.calibration.report import (
     SAMPLERS,
     CalibrationReport,
@@ -39,7 +32,6 @@ from ddpm_pipeline.common import (
     shared_accelerator,
     stream_generator,
     weights_hash,
-    write_figure,
     write_json,
     write_picture,
     written_aside,
@@ -48,11 +40,9 @@ from ddpm_pipeline.data import (
     ImageData,
     ModelBatches,
     open_measured,
-    reconstruction_strip,
     source_name,
-    to_model_range,
 )
-from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_num_steps, spaced_timesteps
+from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_num_steps
 from ddpm_pipeline.evaluation import (
     FeatureExtractor,
     check_count,
@@ -64,7 +54,12 @@ from ddpm_pipeline.evaluation import (
 )
 from ddpm_pipeline.networks import rows_per_call, trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
-from ddpm_pipeline.schedulers import Calibration, DDPMScheduler, timesteps_of
+from ddpm_pipeline.schedulers import (
+    CALIBRATED_VARIANCES,
+    Calibration,
+    DDPMScheduler,
+    Solver,
+)
 
 __all__ = ["calibrate_saved_model"]
 
@@ -73,7 +68,6 @@ logger = logging.getLogger(__name__)
 
 # Images of a forward pass on a CPU; elements of one on a GPU.
 _ROWS, _ELEMENTS_ON_GPUS = 64, 2**21
-_STRIP_ROWS, _STRIP_COLUMNS = 6, 10
 
 
 def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
@@ -103,13 +97,14 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     output.mkdir(parents=True, exist_ok=True)
     scheduler.set_calibration(_calibrate(config, pipe, scheduler, data, output))
     distances = _distances(config, pipe, scheduler, data, extractor, steps)
-    kept = _kept_scheduler(config, pipe.scheduler, scheduler.calibration, distances)
-    report = _report(config, scheduler, data, extractor, steps, distances, kept)
+    advice = _advice(config, scheduler, distances)
+    kept = _kept_scheduler(config, pipe.scheduler, scheduler.calibration, distances, advice)
+    report = _report(config, scheduler, data, extractor, steps, distances, kept, advice)
 
     def keep() -> None:
         _write(output, report, _described(config, pipe, data), scheduler.calibration)
-        _draw(output, config, scheduler, report)
-        strip = _reconstruct(pipe, scheduler, data, seed=config.seed)
+        draw_figures(output, config, scheduler, report)
+        strip = reconstructions(pipe, scheduler, data, seed=config.seed)
         write_picture(output / "progressive.png", strip)
         if config.save:
             with written_aside(Path(config.model) / "scheduler") as aside:
@@ -157,6 +152,7 @@ def _report(
     steps: Sequence[int],
     distances: dict[str, dict[int, float]],
     kept: DDPMScheduler,
+    advice: Advice | None,
 ) -> CalibrationReport:
     calibration = scheduler.calibration
     return CalibrationReport(
@@ -172,6 +168,9 @@ def _report(
         variance_type=kept.variance_type,
         timestep_spacing=kept.timestep_spacing,
         data=data.fingerprint,
+        advice=None if advice is None else advice.sentence,
+        solver=kept.solver.name,
+        num_inference_steps=kept.solver.num_inference_steps,
     )
 
 
@@ -213,12 +212,32 @@ def _kept_scheduler(
     saved: DDPMScheduler,
     calibration: Calibration,
     distances: dict[str, dict[int, float]],
+    advice: Advice | None,
 ) -> DDPMScheduler:
     """Give the scheduler that the model is saved with: its own, calibrated, and no worse."""
-    options = {"variance_type": saved.variance_type, **sampling_options(config, saved, distances)}
+    if advice is not None and takes_advice(config, saved):
+        options = {"solver": advice.solver, **advice.options}
+        if saved.variance_type in LEARNED_VARIANCES:
+            options.pop("variance_type", None)
+    else:
+        options = sampling_options(config, saved, distances)
+        is_named = config.variance_type in CALIBRATED_VARIANCES or config.timestep_spacing
+        is_replaceable = config.solver == "auto" and saved.solver.num_inference_steps is not None
+        if is_named and is_replaceable:
+            # A calibration chose it, and now the user names how DDPM's own steps are taken.
+            options = {"solver": Solver(), **options}
+    options = {"variance_type": saved.variance_type, **options}
     return saved.with_calibration(
         calibration, last_noise_levels=saved.last_noise_levels, **options
     )
+
+
+def _advice(
+    config: CalibrateConfig, scheduler: DDPMScheduler, distances: dict[str, dict[int, float]]
+) -> Advice | None:
+    if distances:
+        return by_distance(distances, len(scheduler), config.num_images)
+    return by_closed_form(scheduler.calibration, scheduler.schedule)
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:
@@ -261,9 +280,12 @@ def _distances(
         labels = trained_classes(pipe.unet)
 
     def distance(sampler: str, spacing: str, K: int) -> float:
-        variance_type, eta = SAMPLERS[sampler]
+        variance_type, eta, solver, order = SAMPLERS[sampler]
         own = scheduler.with_calibration(
-            scheduler.calibration, variance_type=variance_type, timestep_spacing=spacing
+            scheduler.calibration,
+            variance_type=variance_type,
+            timestep_spacing=spacing,
+            solver=Solver(solver or "ddpm", order=order),
         )
         options = SamplingOptions(
             model=config.model,
@@ -293,46 +315,3 @@ def _write(
         "calibration": calibration.to_dict(),
     }
     write_json(output / "calibration.json", content, ascii_only=False)
-
-
-def _draw(
-    output: Path, config: CalibrateConfig, scheduler: DDPMScheduler, report: CalibrationReport
-) -> None:
-    calibration, schedule = scheduler.calibration, scheduler.schedule
-    K = min(config.num_inference_steps, default=10)
-    chains = {
-        f"{spacing}, K = {K}": timesteps_of(calibration, schedule, K, spacing, "analytic")
-        for spacing in config.spacings
-    }
-    curve = rate_distortion(calibration, schedule)
-    figures = {
-        "moments": moment_figure(calibration),
-        "variances": variance_figure(calibration, schedule),
-        "steps": step_figure(chains, len(schedule)),
-        "rate_distortion": rate_distortion_figure({"analytic": curve}),
-    }
-    if report.bits_per_dim:
-        figures["bits_per_dim"] = cost_figure(report.bits_per_dim, "bits/dim")
-    if report.frechet_distance:
-        figures["frechet_distance"] = cost_figure(report.frechet_distance, "Fréchet distance")
-    for name, figure in figures.items():
-        write_figure(output / f"calibration_{name}.png", figure)
-
-
-def _reconstruct(
-    pipe: DDPMPipeline, scheduler: DDPMScheduler, data: ImageData, *, seed: int
-) -> Image.Image:
-    images, labels = data.batch(range(min(_STRIP_ROWS, len(data))))
-    x_0 = to_model_range(images).to(pipe.device)
-    columns = min(_STRIP_COLUMNS, len(scheduler))
-    seen = progressive_reconstructions(
-        pipe.unet,
-        scheduler.schedule,
-        x_0,
-        spaced_timesteps(len(scheduler), columns, "linspace"),
-        prediction_type=scheduler.config.prediction_type,
-        variance_type=scheduler.variance_type,
-        class_labels=None if labels is None else labels.to(pipe.device),
-        generator=stream_generator("calibration_strip", seed, device=pipe.device),
-    )
-    return reconstruction_strip(seen, x_0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddpm_pipeline.calibration import CalibrateConfig, without_bound
 from ddpm_pipeline.cli.measuring import run_measurement
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.calibration import CalibrationReport
 
 __all__ = ["run"]
 
@@ -22,22 +26,31 @@ def _measure(config: CalibrateConfig) -> Iterator[object]:
 
     report = calibrate_saved_model(config)
     yield report.table()
-    yield from _notes(config, report.variance_type, report.timestep_spacing)
+    yield from _notes(config, report)
 
 
-def _notes(config: CalibrateConfig, variance_type: str, timestep_spacing: str) -> Iterator[str]:
+def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
     """Yield what a reader of the tables should know, with what the model samples with now."""
     if config.features is None:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
         if left_out := without_bound(config.samplers):
-            note += f" No bits/dim for {', '.join(left_out)}: the bound of DDIM is infinite."
+            note += f" No bits/dim for {', '.join(left_out)}: "
+            note += "the bound of steps without noise is infinite."
         yield note
     saved = "The model is as it was"
     if config.save:
         saved = (
             f"{Path(config.model) / 'scheduler'} has the calibration and samples with "
-            f"variance_type {variance_type} and timestep_spacing {timestep_spacing} from now on"
+            f"{_sampler(report)} from now on"
         )
-    if config.save and config.variance_type == "auto" and config.features is None:
-        saved += ", as before: --variance_type and --timestep_spacing change that"
+    if config.save and report.num_inference_steps is not None:
+        saved += ": --solver as_saved, --variance_type or --timestep_spacing change that"
     yield f"{saved}; calibration.json and plots are in {config.output_dir or config.model}."
+
+
+def _sampler(report: CalibrationReport) -> str:
+    """Say what the model samples with."""
+    own = f"variance_type {report.variance_type} and timestep_spacing {report.timestep_spacing}"
+    if report.num_inference_steps is None:
+        return own
+    return f"{report.num_inference_steps} steps of solver {report.solver}, {own}"

@@ -114,7 +114,13 @@ class Call:
             check_solver(scheduler, request.solver, request.eta)
             # The tables follow with the chain.
             self._scheduler.solver = scheduler.solver.asked(request.solver)
-        choose_chain(self._scheduler, request.num_inference_steps, request.timesteps)
+        self._check_steps()
+        choose_chain(
+            self._scheduler,
+            request.num_inference_steps,
+            request.timesteps,
+            default=self._own_steps,
+        )
         self._plan = self._guided_steps(labels)
 
     def _guided_steps(self, labels: Tensor | None) -> list[GuideStep | None]:
@@ -134,6 +140,23 @@ class Call:
             found = guide_steps(guide, self._scheduler, guided)
             steps = dict(zip(guided, found, strict=True))
         return [steps.get(t) for t in timesteps]
+
+    def _check_steps(self) -> None:
+        """Refuse steps of our scheduler that lack their calibration, before the network runs."""
+        if not isinstance(self._scheduler, DDPMScheduler):
+            return
+        config, noise = self._unet.config, self._request.noise
+        side = config.sample_size
+        sides = (side, side) if isinstance(side, int) else tuple(side or ())
+        shape = (config.in_channels, *sides) if noise is None else tuple(noise.shape[1:])
+        self._scheduler.check_steps(shape, eta=self._request.eta)
+
+    @property
+    def _own_steps(self) -> int | None:
+        """The K that the scheduler's solver was chosen for; None for all T."""
+        solver = getattr(self._scheduler, "solver", None)
+        is_own = isinstance(solver, Solver) and self._request.eta is None
+        return solver.num_inference_steps if is_own else None
 
     @property
     def shares(self) -> list[Share]:

@@ -168,16 +168,24 @@ def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | N
 
 
 def choose_chain(
-    scheduler: SchedulerMixin, num_inference_steps: int | None, timesteps: Sequence[int] | None
+    scheduler: SchedulerMixin,
+    num_inference_steps: int | None,
+    timesteps: Sequence[int] | None,
+    *,
+    default: int | None = None,
 ) -> None:
     """Set the timesteps of any scheduler: those that are given, or K, or all T of them.
 
+    Arguments:
+        scheduler: Whose ``set_timesteps`` is called.
+        num_inference_steps, timesteps: As they were passed.
+        default: K if neither is given; None for T.
     Raises:
         ValueError: If both are given, one is not allowed, or the scheduler cannot walk it.
     """
     if timesteps is None:
         T = scheduler.config.num_train_timesteps
-        wanted = T if num_inference_steps is None else num_inference_steps
+        wanted = (default or T) if num_inference_steps is None else num_inference_steps
         K = check_num_steps(wanted, T)
         _set_timesteps(scheduler, K)
         if scheduler.timesteps.min() < 0:

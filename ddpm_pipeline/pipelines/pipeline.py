@@ -151,7 +151,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             generator: Source of all noise; or a list of one for each image, which fixes image i
                 whatever else is drawn with it: every model call then has exactly max_batch_size
                 rows (256 on CPUs, 16,384 on GPUs, for far fewer images); kernels round by size.
-            num_inference_steps: K; all T timesteps of the scheduler by default.
+            num_inference_steps: K; by default what the scheduler's solver names, or all T.
             output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
                 (the same as (N, C, H, W), on the model's device).
             return_dict: Whether to return an object with ``images`` rather than a tuple.

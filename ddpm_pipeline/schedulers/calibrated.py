@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ddpm_pipeline.common import PRIVATE_KEY, check_weights
 from ddpm_pipeline.diffusion import ErrorSpectrum, NoiseSchedule
-from ddpm_pipeline.schedulers.calibration import Calibration
+from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, CALIBRATED_VARIANCES, Solver
 from ddpm_pipeline.schedulers.config import (
     STOCK_OPTIONS,
@@ -188,6 +188,25 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         )
         if self.calibration is not None and is_used:
             check_weights(self.calibration.weights, network)
+
+    def check_steps(self, shape: tuple[int, ...], *, eta: float | None = None) -> None:
+        """Refuse to take steps without the calibration that they need, or of other images.
+
+        Arguments:
+            shape: Of an image, (C, *).
+            eta: As for ``step``.
+        Raises:
+            ValueError: If there is none, or its spectrum is that of images of another shape.
+        """
+        option, is_spectral = f"variance_type {self.variance_type!r}", False
+        if eta is None and self.solver.is_multistep:
+            option, is_spectral = "solver 'spectral'", self.solver.name == "spectral"
+        elif self.uses_calibration:
+            needed_calibration(self.calibration, option)
+            is_spectral = self.variance_type == "spectral"
+        if is_spectral:
+            spectrum = needed_spectrum(self.calibration, option).spectrum
+            spectrum.check_shape(shape)
 
     def __repr__(self) -> str:
         """Show the config without what is our own, and the options that are in force."""

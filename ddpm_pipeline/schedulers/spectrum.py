@@ -91,6 +91,14 @@ class MeasuredSpectrum:
     def __repr__(self) -> str:
         return f"MeasuredSpectrum(image_shape={(len(self.channels), *self.sizes)})"
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse images of another shape (C, *).
+
+        Raises:
+            ValueError: If they are.
+        """
+        FrequencyBasis(self.channels, self.sizes).check_shape(shape)
+
     def tabulate(self, schedule: NoiseSchedule, mean: Tensor) -> ErrorSpectrum:
         """Give S_k(t) for the timesteps of a schedule.
 

@@ -54,6 +54,13 @@ def test_distances_of_the_full_chain_are_measured_once_per_sampler() -> None:
         ("ddim", "trailing", 9), ("analytic", "trailing", 9),
     ]  # fmt: skip
     assert table["ddim trailing"][9] == table["ddim optimal"][9]
+    solvers = distance_table(
+        distance, ["multistep_3", "spectral_steps"], ["trailing", "optimal_samples"], [2, 5, 9], 9
+    )
+    assert {name: list(row) for name, row in solvers.items()} == {
+        "multistep_3 optimal_samples": [5],
+        "spectral_steps optimal_samples": [2, 5],
+    }
     assert list(table["analytic optimal"]) == [5, 9]
 
 

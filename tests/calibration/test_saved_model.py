@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def test_everything_is_measured_written_and_kept(saved: Path) -> None:
     assert (written["measured"]["data"], written["measured"]["seed"]) == ("images.npz", 0)
     assert written["report"]["features"] == "means.py"
     assert str(saved) not in json.dumps(written)
+    assert (report.solver, report.num_inference_steps) == ("ddpm", None)  # others were named
     assert {path.name for path in model.glob("*.png")} == {
         "progressive.png",
         *(
@@ -168,13 +170,40 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     spacing = ["--timestep_spacing", "optimal_samples", "--samplers", "analytic"]
     few = [*arguments[:-1], "--num_inference_steps", "4"]
     run([str(saved / "model"), *few])
-    said = "with variance_type fixed_small and timestep_spacing trailing from now on, as before"
-    assert said in capsys.readouterr().out
+    said = "samples with 10 steps of solver multistep, variance_type fixed_small and timestep_"
+    told = capsys.readouterr().out
+    assert said in told or said.replace("10 steps", "20 steps") in told
+    steps = DDPMPipeline.from_pretrained(saved / "model").scheduler.solver.num_inference_steps
+    assert f"For this model {steps} steps of multistep on optimal_samples steps" in told
+    run([str(saved / "model"), *few, "--solver", "as_saved"])
     run([str(saved / "model"), *few, *spacing, "--variance_type", "analytic"])
     assert (
         "samples with variance_type analytic and timestep_spacing optimal_samples from now on"
         in capsys.readouterr().out
     )
+
+
+def test_the_chosen_solver_is_what_a_saved_model_draws_with(saved: Path) -> None:
+    rows = {"samplers": ("fixed_small", "multistep"), "spacings": ("trailing", "optimal_samples")}
+    features = {"features": str(saved / "means.py"), "num_images": 20, "num_forwards": 100}
+    report = calibrate_saved_model(config(saved, **rows, **features))
+    assert report.frechet_distance["multistep optimal_samples"].keys() == {4}
+    assert "multistep trailing" not in report.frechet_distance
+    best = min((row[4], name) for name, row in report.frechet_distance.items() if min(row) == 4)[1]
+    assert f"For this model 4 steps of {best.split()[0]} on {best.split()[1]}" in report.table()
+    loaded = DDPMPipeline.from_pretrained(saved / "model")
+    assert loaded.scheduler.solver.num_inference_steps == report.num_inference_steps == 4
+    assert loaded.scheduler.solver.name == report.solver
+    seen = []
+    loaded(1, callback_on_step_end=lambda _p, _i, t, _d: seen.append(int(t)))
+    assert len(seen) == 4
+    loaded(1, num_inference_steps=3, callback_on_step_end=lambda *_: seen.append(0))
+    loaded(1, eta=0.0, callback_on_step_end=lambda *_: seen.append(0))
+    assert len(seen) == 4 + 3 + T
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stock = diffusers.DDPMPipeline.from_pretrained(saved / "model")
+    assert len(stock(batch_size=1, num_inference_steps=4).images) == 1
 
 
 def test_features_of_another_size_are_refused_before_the_work(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UniPCMultistepScheduler
+from helpers.coloured_noise import coloured_scheduler
 from helpers.pipelines import options, pipeline
 
 from ddpm_pipeline import DDPMPipeline
@@ -124,3 +125,37 @@ def test_options_of_sampling_that_contradict_a_solver_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         SamplingOptions(model="model", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"solver": "spectral"}, "solver 'spectral' needs a calibration, got None"),
+        ({"variance_type": "analytic"}, "variance_type 'analytic' needs a calibration, got None"),
+        ({"variance_type": "spectral"}, "variance_type 'spectral' needs a calibration, got None"),
+    ],
+)
+def test_what_lacks_its_calibration_is_refused_before_the_network_runs(
+    tiny_unet: object, saved: dict, message: str
+) -> None:
+    pipe = pipeline(tiny_unet(), **{k: v for k, v in saved.items() if k != "solver"})
+    if "solver" in saved:
+        pipe.scheduler.set_solver(saved["solver"])
+    pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the network ran"))
+    with pytest.raises(ValueError, match=message):
+        pipe(1, num_inference_steps=2)
+    with pytest.raises(ValueError, match=message):
+        next(pipe.progressive(1, num_inference_steps=2))
+
+
+def test_a_spectrum_of_other_images_is_refused_before_the_network_runs(tiny_unet: object) -> None:
+    scheduler, _ = coloured_scheduler()
+    pipe = DDPMPipeline(tiny_unet(), scheduler)
+    pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the network ran"))
+    message = r"spectrum is that of images of shape \(3, 6, 9\), got \(1, 8, 8\)"
+    with pytest.raises(ValueError, match=message):
+        pipe(1, num_inference_steps=2)
+    with pytest.raises(ValueError, match=message):
+        pipe(1, num_inference_steps=2, solver="spectral")
+    with pytest.raises(ValueError, match="order of solver must be at most K = 2, got 3"):
+        pipe(1, num_inference_steps=2, solver=Solver("multistep", order=3))

@@ -1,0 +1,112 @@
+"""What a calibration recommends: the fewest steps that are as good as all, and what they draw."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from helpers.calibrations import known
+from helpers.coloured_noise import SHAPE, ColouredNoise
+from torch import Tensor
+
+from ddpm_pipeline import DDPMScheduler, NoiseSchedule, calibrate
+from ddpm_pipeline.calibration.advice import by_closed_form, by_distance
+from ddpm_pipeline.calibration.choice import takes_advice
+from ddpm_pipeline.calibration.config import CalibrateConfig
+from ddpm_pipeline.schedulers import Solver
+
+DDPM = {"fixed_small trailing": {5: 90.0, 8: 50.0, 1000: 10.0}}
+
+
+def test_the_fewest_steps_that_are_as_good_as_all_are_taken() -> None:
+    rows = {
+        **DDPM,
+        "analytic optimal": {5: 99.0, 8: 98.0, 1000: 9.5},
+        "multistep optimal_samples": {5: 30.0, 8: 9.4},
+        "multistep_3 optimal_samples": {5: 31.0, 8: 9.3},
+        "ddim trailing": {5: 60.0, 8: 40.0, 1000: 12.0},
+    }
+    advice = by_distance(rows, 1000, 500)
+    assert advice.solver == Solver("multistep", order=3, num_inference_steps=8)
+    assert advice.options == {"timestep_spacing": "optimal_samples"}
+    assert advice.sentence == (
+        "For this model 8 steps of multistep_3 on optimal_samples steps are as good as 1,000: a "
+        "Fréchet distance of 9.3 against 9.5 of analytic, 500 images."
+    )
+
+
+def test_where_none_are_as_good_it_says_so() -> None:
+    rows = {**DDPM, "analytic_ddim trailing": {5: 20.0, 8: 15.0}}
+    advice = by_distance(rows, 1000, 500)
+    assert advice.solver == Solver("ddim", num_inference_steps=8)
+    assert advice.options == {"timestep_spacing": "trailing", "variance_type": "analytic"}
+    assert "8 steps of analytic_ddim on trailing steps come nearest to 1,000" in advice.sentence
+    assert by_distance({"ddim trailing": {5: 1.0}}, 1000, 500) is None
+    assert by_distance({"ddim trailing": {1000: 1.0}}, 1000, 500) is None
+
+
+class Exact(ColouredNoise):
+    """The best network for coloured noise, in any prediction."""
+
+    def __init__(self, scheduler: DDPMScheduler) -> None:
+        super().__init__(scheduler.schedule)
+        self.kind = scheduler.config.prediction_type
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        x_0 = super().__call__(x_t, t)
+        signal, noise = (
+            level(t).sqrt().reshape(-1, 1, 1, 1).to(x_t)
+            for level in (self.schedule.alpha_bar, self.schedule.one_minus_alpha_bar)
+        )
+        eps = (x_t - signal * x_0) / noise
+        return {"epsilon": eps, "sample": x_0, "v_prediction": signal * eps - noise * x_0}[
+            self.kind
+        ]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_closed_form_keeps_its_word_for_either_prediction(kind: str) -> None:
+    """A calibration by forwards chooses, and the scheduler as it is saved draws."""
+    plain = DDPMScheduler(100, beta_end=0.2, prediction_type=kind, clip_sample=False)
+    network = Exact(plain)
+    found = calibrate(
+        network,
+        plain,
+        [network.sample(100, seed=i) for i in range(4)],
+        generator=torch.Generator().manual_seed(0),
+        num_forwards=400,
+        decoder="continuous",
+    )
+    advice = by_closed_form(found, plain.schedule)
+    options = {"variance_type": plain.variance_type, **advice.options}
+    chosen = plain.with_calibration(found, solver=advice.solver, **options)
+    saved = DDPMScheduler.from_config(dict(chosen.config))
+    K = saved.solver.num_inference_steps
+    saved.set_timesteps(K)
+    # One component each, from one standard deviation of noise; the map is linear.
+    x = network.basis.to_pixels(torch.eye(162, dtype=torch.float64).reshape(-1, *SHAPE))
+    for t in saved.timesteps:
+        x = saved.step(network(x, t.expand(len(x))), t, x).prev_sample
+    drawn = network.basis.to_frequencies(x).reshape(162, 162).diagonal()
+    error = (drawn - network.variance.sqrt().flatten()).square().mean().sqrt()
+    assert f"{K} steps of multistep on optimal_samples" in advice.sentence
+    assert float(127.5 * error) < 1.5  # of what was measured, and not of the data themselves
+
+
+def test_without_a_spectrum_nothing_is_said() -> None:
+    assert by_closed_form(known(), NoiseSchedule.linear(1000)) is None
+
+
+def test_what_a_user_chose_stays() -> None:
+    def takes(own: Solver = Solver(), **options: str) -> bool:  # noqa: B008
+        scheduler = DDPMScheduler(100)
+        scheduler.set_solver(own)
+        return takes_advice(CalibrateConfig(model=".", data="d", **options), scheduler)
+
+    assert takes()
+    assert takes(Solver("multistep", num_inference_steps=8))
+    assert not takes(Solver("multistep"))
+    for name, value in product(("variance_type", "solver"), ("as_saved",)):
+        assert not takes(**{name: value})
+    assert not takes(timestep_spacing="optimal")
