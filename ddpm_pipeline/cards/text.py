@@ -21,6 +21,7 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult
 
 from ddpm_pipeline.cards.markdown import code, fenced, number, plain
+from ddpm_pipeline.cards.measured import measured_lines
 from ddpm_pipeline.cards.tables import calibration_text, results_text
 from ddpm_pipeline.common import PRIVATE_KEY, __version__, check_integer
 
@@ -274,7 +275,7 @@ def _training(facts: CardFacts) -> str | None:
         note = f"Paths are shortened to their last part; {note}"
     parts.append(note)
     if record:
-        parts.append(_record_line(config, record))
+        parts += [_record_line(config, record), *measured_lines(record)]
     return "\n\n".join(parts)
 
 

@@ -101,11 +101,11 @@ def require_split(source: str | None, split: str | None) -> None:
         check_source(source, split)
 
 
-def require_features(features: str | None) -> None:
+def require_features(features: str | None, option: str = "features") -> None:
     """Refuse features whose file is not here; other names are those of features or of the Hub.
 
     Raises:
         FileNotFoundError: If there is no such .py file.
     """
     if features is not None and features.endswith(".py"):
-        check_exists("features", features)
+        check_exists(option, features)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
-from ddpm_pipeline.cli.inputs import HubName, ask_hub, not_here
+from ddpm_pipeline.cli.inputs import HubName, ask_hub, not_here, require_features
 from ddpm_pipeline.cli.mistakes import option_names, underscored
 from ddpm_pipeline.cli.printing import complain, say
 from ddpm_pipeline.common import as_typed, check_exists, is_repo_id, printable
@@ -148,6 +148,7 @@ def _check_places(arguments: TrainArguments) -> None:
     """Refuse data that are nowhere, and a run that could not begin."""
     config = arguments.training
     check_sources(config)
+    require_features(config.validate_fid_features, "validate_fid_features")
     on_hub = not_here(dataset_name=config.dataset_name)
     pretrained = config.pretrained_model_name_or_path
     if pretrained is not None and is_repo_id(pretrained) and not has_checkpoint(config):

@@ -1,6 +1,6 @@
 r"""Augmentations whose parameters a network is told, so that its samples show none of them.
 
-    a   = draw_augmentation(("flip", "translate"), 0.12, count, side, generator)     (B, A)
+    a   = draw_augmentation(("flip", "translate"), 0.12, count, sides, generator)    (B, A)
     x_0 = augmented(x_0, ("flip", "translate"), a)
 
 Row b of a says what is done to image b, in numbers of the order of one; a row of zeros leaves
@@ -31,25 +31,32 @@ _SMALLEST_CROP = 3 / 4  # of the side
 _SCALE, _BRIGHTNESS, _CONTRAST, _SATURATION = 0.2, 0.2, 0.5, 1.0  # standard deviations
 
 
+_Sides = tuple[int, int]
+
+
 class _Kind(NamedTuple):
     """One augmentation.
 
     Arguments:
         size: How many numbers say what it does.
-        draw: f(count, generator, side) gives them, (count, size).
-        place: f(numbers, side) gives the map of positions, from where a pixel of the new image is
+        draw: f(count, generator, sides) gives them, (count, size).
+        place: f(numbers, sides) gives the map of positions, from where a pixel of the new image is
             taken, (B, 2, 3), in a plane where the image is [-1, 1]²; None for colours.
         colour: f(images, numbers) changes colours; None for what moves pixels.
     """
 
     size: int
-    draw: Callable[[int, torch.Generator, int], Tensor]
-    place: Callable[[Tensor, int], Tensor] | None = None
+    draw: Callable[[int, torch.Generator, _Sides], Tensor]
+    place: Callable[[Tensor, _Sides], Tensor] | None = None
     colour: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def draw_augmentation(
-    names: Sequence[str], probability: float, count: int, side: int, generator: torch.Generator
+    names: Sequence[str],
+    probability: float,
+    count: int,
+    sides: tuple[int, int],
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw what is done to each of some images, every augmentation by a coin of its own.
 
@@ -57,7 +64,7 @@ def draw_augmentation(
         names: Of AUGMENTATIONS, each at most once.
         probability: Of each augmentation for each image.
         count: B.
-        side: Of the images, in pixels.
+        sides: Height and width of the images, in pixels.
         generator: On the CPU.
     Returns:
         (B, augmentation_size(names)), float32; zeros where nothing is done.
@@ -65,7 +72,7 @@ def draw_augmentation(
     parts = []
     for name in names:
         coins = torch.rand(count, 1, generator=generator) < probability
-        drawn = AUGMENTATIONS[name].draw(count, generator, side)
+        drawn = AUGMENTATIONS[name].draw(count, generator, sides)
         parts.append(torch.where(coins, drawn, 0.0))
     return torch.cat(parts, 1)
 
@@ -89,8 +96,8 @@ def augmented(x_0: Tensor, names: Sequence[str], drawn: Tensor) -> Tensor:
         zip(names, drawn.split([AUGMENTATIONS[name].size for name in names], 1), strict=True)
     )
     kinds = {name: AUGMENTATIONS[name] for name in AUGMENTATIONS if name in numbers}
-    side = x_0.shape[-1]
-    maps = [kind.place(numbers[name], side) for name, kind in kinds.items() if kind.place]
+    sides = (x_0.shape[-2], x_0.shape[-1])
+    maps = [kind.place(numbers[name], sides) for name, kind in kinds.items() if kind.place]
     changed = _moved(x_0, maps)
     for name, kind in kinds.items():
         if kind.colour is not None:
@@ -128,30 +135,33 @@ def _coloured(
 # Numbers.
 
 
-def _coins(count: int, generator: torch.Generator, _side: int) -> Tensor:
+def _coins(count: int, generator: torch.Generator, _sides: _Sides) -> Tensor:
     return torch.randint(0, 2, (count, 1), generator=generator).float()
 
 
-def _normal(count: int, generator: torch.Generator, _side: int) -> Tensor:
+def _normal(count: int, generator: torch.Generator, _sides: _Sides) -> Tensor:
     return torch.randn(count, 1, generator=generator)
 
 
-def _turns(count: int, generator: torch.Generator, _side: int) -> Tensor:
+def _turns(count: int, generator: torch.Generator, _sides: _Sides) -> Tensor:
     """Give cos - 1 and sin of 0, 90, 180 or 270 degrees, exactly."""
     table = torch.tensor([[0.0, 0.0], [-1.0, 1.0], [-2.0, 0.0], [-1.0, -1.0]])
     return table[torch.randint(0, 4, (count,), generator=generator)]
 
 
-def _angles(count: int, generator: torch.Generator, _side: int) -> Tensor:
+def _angles(count: int, generator: torch.Generator, _sides: _Sides) -> Tensor:
     """Give cos - 1 and sin of any angle."""
     angles = (2 * torch.rand(count, 1, generator=generator) - 1) * math.pi
     return torch.cat([angles.cos() - 1, angles.sin()], 1)
 
 
-def _shifts(count: int, generator: torch.Generator, side: int) -> Tensor:
-    """Give shifts by whole pixels, in units of the largest one."""
-    most = _most_pixels(side)
-    return torch.randint(-most, most + 1, (count, 2), generator=generator) / most
+def _shifts(count: int, generator: torch.Generator, sides: _Sides) -> Tensor:
+    """Give shifts to the right and down by whole pixels, in units of the largest ones."""
+    parts = []
+    for side in reversed(sides):
+        most = _most_pixels(side)
+        parts.append(torch.randint(-most, most + 1, (count, 1), generator=generator) / most)
+    return torch.cat(parts, 1)
 
 
 def _most_pixels(side: int) -> int:
@@ -159,7 +169,7 @@ def _most_pixels(side: int) -> int:
     return max(1, round(_SHIFT * side))
 
 
-def _crops(count: int, generator: torch.Generator, _side: int) -> Tensor:
+def _crops(count: int, generator: torch.Generator, _sides: _Sides) -> Tensor:
     """Give how much of the most is cut off, and where of the places that are left."""
     cut = torch.rand(count, 1, generator=generator)
     return torch.cat([cut, 2 * torch.rand(count, 2, generator=generator) - 1], 1)
@@ -180,23 +190,26 @@ def _mirror(numbers: Tensor, *, upright: bool) -> Tensor:
     return _affine([[across, zero], [zero, down]], [zero, zero])
 
 
-def _rotation(numbers: Tensor, _side: int) -> Tensor:
-    cos, sin = 1 + numbers[:, 0], numbers[:, 1]
-    return _affine([[cos, -sin], [sin, cos]], [0 * cos, 0 * cos])
+def _rotation(numbers: Tensor, sides: _Sides) -> Tensor:
+    """Turn pixels, whose sides are alike also where those of the plane are not."""
+    cos, sin, longer = 1 + numbers[:, 0], numbers[:, 1], sides[0] / sides[1]
+    return _affine([[cos, -sin * longer], [sin / longer, cos]], [0 * cos, 0 * cos])
 
 
-def _scaling(numbers: Tensor, _side: int) -> Tensor:
+def _scaling(numbers: Tensor, _sides: _Sides) -> Tensor:
     inverse = torch.exp2(-_SCALE * numbers[:, 0])
     return _affine([[inverse, 0 * inverse], [0 * inverse, inverse]], [0 * inverse, 0 * inverse])
 
 
-def _translation(numbers: Tensor, side: int) -> Tensor:
+def _translation(numbers: Tensor, sides: _Sides) -> Tensor:
     one = 1 + 0 * numbers[:, 0]
-    shifts = -2 * _most_pixels(side) / side * numbers  # the plane is 2 wide
-    return _affine([[one, 0 * one], [0 * one, one]], [shifts[:, 0], shifts[:, 1]])
+    height, width = sides  # which are 2 in the plane
+    right = -2 * _most_pixels(width) / width * numbers[:, 0]
+    down = -2 * _most_pixels(height) / height * numbers[:, 1]
+    return _affine([[one, 0 * one], [0 * one, one]], [right, down])
 
 
-def _cropping(numbers: Tensor, _side: int) -> Tensor:
+def _cropping(numbers: Tensor, _sides: _Sides) -> Tensor:
     side = 1 - (1 - _SMALLEST_CROP) * numbers[:, 0]
     places = [(1 - side) * numbers[:, 1], (1 - side) * numbers[:, 2]]
     return _affine([[side, 0 * side], [0 * side, side]], places)

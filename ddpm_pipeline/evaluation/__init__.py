@@ -9,11 +9,16 @@ if TYPE_CHECKING:
     from ddpm_pipeline.evaluation.config import EvaluateConfig
     from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test
     from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
-    from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance
+    from ddpm_pipeline.evaluation.metrics import Moments, check_count, frechet_distance, kid
+    from ddpm_pipeline.evaluation.nearest import copy_test_of_features
     from ddpm_pipeline.evaluation.report import EvaluationReport
     from ddpm_pipeline.evaluation.saved_model import evaluate
     from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
-    from ddpm_pipeline.evaluation.statistics import reference_statistics, sample_statistics
+    from ddpm_pipeline.evaluation.statistics import (
+        ImageStatistics,
+        reference_statistics,
+        sample_statistics,
+    )
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -22,10 +27,11 @@ __getattr__, __dir__, __all__ = lazy_face(
         "config": "EvaluateConfig",
         "copying": "CopyTest NearestPairs copy_test",
         "features": "FeatureExtractor load_features",
-        "metrics": "check_count frechet_distance",
+        "metrics": "Moments check_count frechet_distance kid",
+        "nearest": "copy_test_of_features",
         "report": "EvaluationReport",
         "saved_model": "evaluate",
         "small_features": "SmallFeatures SmallFeaturesConfig",
-        "statistics": "reference_statistics sample_statistics",
+        "statistics": "ImageStatistics reference_statistics sample_statistics",
     },
 )

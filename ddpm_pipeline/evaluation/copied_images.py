@@ -83,13 +83,10 @@ def open_copy_sets(
     source, held_out_place = training_source(config), held_out_source(config)
     if source == held_out_place:
         return _NO_HELD_OUT
-    reference = (config.data, config.split)
-    train = data if source == reference else _open(config, sampler, *source, "training_data")
-    held_out = (
-        data
-        if held_out_place == reference and config.num_reference is None
-        else _open(config, sampler, *held_out_place, "bound_data")
-    )
+    train = _open(config, sampler, data, *source, "training_data")
+    if source == (config.data, config.split):
+        train = random_subset(train, config.num_reference, "num_reference")
+    held_out = _open(config, sampler, data, *held_out_place, "bound_data")
     if train.fingerprint == held_out.fingerprint:
         return _NO_HELD_OUT  # by another name
     found = training_overlap(config.model, train), training_overlap(config.model, held_out)
@@ -103,20 +100,36 @@ def open_copy_sets(
 
 
 def _open(
-    config: EvaluateConfig, sampler: ImageSampler, source: str, split: str | None, option: str
+    config: EvaluateConfig,
+    sampler: ImageSampler,
+    data: ImageData,
+    source: str,
+    split: str | None,
+    option: str,
 ) -> ImageData:
-    """Open images of a source of the options, in the size that the model makes."""
+    """Open images of a source of the options, in the size that the model makes.
+
+    The reference is open already, but without the classes that a bound may need.
+    """
     own = source == config.data
+    needs_classes = config.bound_images != 0 and _has_classes(sampler)
+    is_whole = config.num_reference is None and not needs_classes
+    if is_whole and (source, split) == (config.data, config.split):
+        return data
     return open_measured(
         config,
         sampler.pipe.unet,
         source=source,
         split=split,
         default_fit="exact",
-        labels=sampler.pipe.unet.config.num_class_embeds is not None,
+        labels=needs_classes,
         dataset_config_name=config.dataset_config_name if own else None,
         name="data" if own else option,
     )
+
+
+def _has_classes(sampler: ImageSampler) -> bool:
+    return sampler.pipe.unet.config.num_class_embeds is not None
 
 
 def _warnings(train: Overlap, held_out: Overlap) -> list[str]:

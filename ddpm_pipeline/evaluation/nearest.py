@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ddpm_pipeline.common import process_state
 from ddpm_pipeline.data import ImageData
-from ddpm_pipeline.evaluation.copying import NearestPairs
+from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import nearest_neighbors
 
-__all__ = ["NearestOfMany", "nearest_images", "nearest_of_many"]
+__all__ = ["NearestOfMany", "copy_test_of_features", "nearest_images", "nearest_of_many"]
 
 _QUERIES = 4096  # of which distances to a batch are held at once
 
@@ -112,3 +112,23 @@ def nearest_of_many(
     closest = distances.min(0)
     numbers = torch.stack([part[1] for part in parts])
     return NearestPairs(closest.values, numbers.gather(0, closest.indices[None])[0])
+
+
+def copy_test_of_features(
+    samples: Tensor, train: Tensor, held_out: Tensor, *, seed: int = 0
+) -> CopyTest:
+    """Test whether samples are drawn to training images, all of them given by their features.
+
+    Arguments:
+        samples, train, held_out: (S, D), (n, D) and (m, D).
+        seed: Of the permutations.
+    Raises:
+        ValueError: If there are too few of any.
+    """
+    found = []
+    for queries, members in ((samples, train), (samples, held_out), (held_out, train)):
+        nearest = NearestOfMany(queries)
+        nearest.add(members, 0)
+        found.append(nearest.pairs())
+    to_train, to_held_out, between = found
+    return copy_test(to_train, to_held_out, between.distances, num_train=len(train), seed=seed)

@@ -76,8 +76,12 @@ def condition_on(unet: UNet2DModel, size: int, generator: torch.Generator) -> No
         size: How many numbers say how an image was augmented.
         generator: On the CPU.
     Raises:
-        ValueError: If its classes are not embedded by a table.
+        ValueError: If it is no UNet2DModel, or its classes are not embedded by a table.
     """
+    if not hasattr(unet, "class_embedding") or not hasattr(unet, "time_embedding"):
+        raise ValueError(
+            f"augment needs a UNet2DModel, whose embeddings tell it, got {type(unet).__name__}"
+        )
     classes = unet.class_embedding
     if classes is not None and not isinstance(classes, nn.Embedding):
         raise ValueError(

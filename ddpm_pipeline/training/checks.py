@@ -9,7 +9,6 @@ What does not go together is a table below: a row says when it is wrong and what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Literal,
-    NamedTuple,
     Union,
     get_args,
     get_origin,
@@ -28,6 +26,7 @@ from typing import (
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
+from ddpm_pipeline.training.conflicts import FEW_IMAGES, Conflict, validation_sources
 from ddpm_pipeline.training.ranges import INTEGERS, LARGEST, RANGES, Range
 
 if TYPE_CHECKING:
@@ -118,19 +117,6 @@ def _check_range(name: str, value: object, allowed: Range) -> None:
 # Several options together.
 
 
-class _Conflict(NamedTuple):
-    """Options that are allowed each but not together, and what to tell the caller then."""
-
-    is_in: Callable[[TrainingConfig], bool]
-    message: str
-
-
-def _validation_sources(config: TrainingConfig) -> int:
-    """Count the ways in which held-out images are given."""
-    given = (config.validation_data_dir, config.validation_split, config.validation_size)
-    return sum(map(bool, given))
-
-
 def _is_no_log_folder(config: TrainingConfig) -> bool:
     """Tell whether the logger's folder is anything but a folder of its own in output_dir."""
     name = config.logging_dir
@@ -151,21 +137,22 @@ _FOLDERS_OF_A_RUN = {
 
 _NO_CHECKPOINT = {"latest", "none"}  # what resume_from_checkpoint may be that names none
 
-_CONFLICTS: dict[str, list[_Conflict]] = {
+_CONFLICTS: dict[str, list[Conflict]] = {
+    "few images": FEW_IMAGES,
     "data": [
-        _Conflict(
+        Conflict(
             lambda c: c.train_data_dir is not None and c.dataset_name is not None,
             "give either train_data_dir or dataset_name, got both",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.dataset_config_name is not None and c.dataset_name is None,
             "dataset_config_name={config.dataset_config_name!r} needs dataset_name",
         ),
-        _Conflict(
-            lambda c: _validation_sources(c) > 1,
+        Conflict(
+            lambda c: validation_sources(c) > 1,
             "give one of validation_data_dir, validation_split and validation_size, got several",
         ),
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.num_classes is not None
                 and not c.class_conditional
@@ -174,33 +161,17 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "num_classes={config.num_classes} needs class_conditional",
         ),
     ],
-    "augmentation": [
-        _Conflict(
-            lambda c: bool(c.augment) and not isinstance(c.resolution, int),
-            "augment needs square images, got resolution={config.resolution}; random_flip mirrors "
-            "others too",
-        ),
-        _Conflict(
-            lambda c: c.random_flip and "flip" in c.augment,
-            "give either random_flip, after which samples are mirrored too, or augment flip, "
-            "after which they are not; got both",
-        ),
-        _Conflict(
-            lambda c: "saturation" in c.augment and c.channels == 1,
-            "augment saturation needs images of 3 channels or 4, got channels=1",
-        ),
-    ],
     "streams": [
-        _Conflict(
+        Conflict(
             lambda c: c.streaming and c.max_train_steps is None,
             "streaming needs max_train_steps: the length of a stream is not known",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.streaming and bool(c.validation_size),
             "validation_size cannot be taken from a stream; give validation_data_dir",
         ),
         *(
-            _Conflict(
+            Conflict(
                 lambda c, name=name: c.streaming and getattr(c, name) is not None,
                 f"{name} has no meaning for streaming, where no epochs are known; give {steps}",
             )
@@ -210,24 +181,24 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
                 ("save_model_epochs", "save_model_steps"),
             )
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.streaming and c.value_range is not None,
             "value_range has no meaning for streaming",
         ),
     ],
     "start": [
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.pretrained_model_name_or_path is not None
                 and c.model_config_name_or_path is not None
             ),
             "give either pretrained_model_name_or_path or model_config_name_or_path, got both",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.pretrained_model_name_or_path is not None and "model_size" in c.given,
             "give either pretrained_model_name_or_path or model_size, got both",
         ),
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.pretrained_revision is not None and c.pretrained_model_name_or_path is None
             ),
@@ -236,19 +207,19 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
         ),
     ],
     "updates": [
-        _Conflict(
+        Conflict(
             lambda c: c.max_train_steps == 0 and c.pretrained_model_name_or_path is None,
             "max_train_steps must be an integer of at least 1, got 0, which is allowed with "
             "pretrained_model_name_or_path: a fresh network would be saved as it was drawn",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.train_only != "all" and c.pretrained_model_name_or_path is None,
             "train_only={config.train_only!r} needs pretrained_model_name_or_path: what is not "
             "trained would stay as it was drawn",
         ),
     ],
     "objective": [
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.rescale_betas_zero_snr is True
                 and c.prediction_type == "epsilon"
@@ -259,7 +230,7 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
         ),
     ],
     "saving": [
-        _Conflict(
+        Conflict(
             lambda c, what=what: (
                 None not in {getattr(c, f"save_{what}_epochs"), getattr(c, f"save_{what}_steps")}
             ),
@@ -268,32 +239,32 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
         for what in ("images", "model")
     ],
     "sharding": [
-        _Conflict(
+        Conflict(
             lambda c: c.fsdp and c.compile,
             "compile does not work with fsdp; choose one of them",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.fsdp and c.channels_last,
             "channels_last does not work with fsdp: shards are cut from plain memory order",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.fsdp and c.optimizer == "muon",
             "optimizer 'muon' does not work with fsdp: it needs whole matrices; use adamw or auto",
         ),
     ],
     "graphs": [
-        _Conflict(
+        Conflict(
             lambda c: c.cuda_graph and (c.loss != "simple" or "importance" in c.timestep_sampler),
             "cuda_graph needs loss simple and a timestep_sampler without importance: others "
             "divide or weigh a batch by its timesteps; got loss {config.loss!r} and "
             "timestep_sampler {config.timestep_sampler!r}",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.cuda_graph and c.gradient_accumulation_steps > 1,
             "cuda_graph needs gradient_accumulation_steps=1, since a graph does not add gradients "
             "up, got {config.gradient_accumulation_steps}",
         ),
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.cuda_graph
                 and (c.fsdp or c.gradient_checkpointing or c.mixed_precision == "fp16")
@@ -304,11 +275,11 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
         ),
     ],
     "monitoring": [
-        _Conflict(
-            lambda c: c.validate_bound_steps > 0 and not _validation_sources(c),
+        Conflict(
+            lambda c: c.validate_bound_steps > 0 and not validation_sources(c),
             "validate_bound_steps needs held-out images: give one of the validation options",
         ),
-        _Conflict(
+        Conflict(
             lambda c: (
                 (c.ddpm_num_inference_steps or 0) > c.ddpm_num_steps
                 and not _is_the_models(c, "ddpm_num_steps")
@@ -316,24 +287,24 @@ _CONFLICTS: dict[str, list[_Conflict]] = {
             "ddpm_num_inference_steps must be at most ddpm_num_steps={config.ddpm_num_steps}, "
             "got {config.ddpm_num_inference_steps}",
         ),
-        _Conflict(
+        Conflict(
             _is_no_log_folder,
             "logging_dir must be the name of a folder of its own inside output_dir, without "
             "separators, got {config.logging_dir!r}",
         ),
     ],
     "storage": [
-        _Conflict(
+        Conflict(
             lambda c: c.overwrite_output_dir and c.resume_from_checkpoint not in _NO_CHECKPOINT,
             "give either overwrite_output_dir or resume_from_checkpoint, got both",
         ),
     ],
     "hub": [
-        _Conflict(
+        Conflict(
             lambda c: c.push_to_hub and c.hub_model_id is None,
             "push_to_hub needs hub_model_id, as USER/NAME",
         ),
-        _Conflict(
+        Conflict(
             lambda c: c.hub_strategy == "checkpoint" and c.checkpointing_steps == 0,
             "hub_strategy 'checkpoint' needs checkpointing_steps above 0",
         ),

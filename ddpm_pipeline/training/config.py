@@ -295,6 +295,7 @@ SOURCES = (
     "validation_data_dir",
     "model_config_name_or_path",
     "pretrained_model_name_or_path",
+    "validate_fid_features",
 )
 """Options that say where something is read from: paths, or names of the Hub."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import moved, stream_generator
+from ddpm_pipeline.common import moved, sides_of, stream_generator
 from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, to_model_range
 from ddpm_pipeline.networks import conditions
 
@@ -84,7 +84,7 @@ def _draw_augmentation(
     """Draw how the images of each micro-step are augmented, (micro-steps, B, A), on the device."""
     if not config.augment:
         return None
-    options = (config.augment, config.augment_probability, size, config.resolution)
+    options = (config.augment, config.augment_probability, size, sides_of(config.resolution))
     draws = [draw_augmentation(*options, stream_generator("augmentation", *p)) for p in places]
     return moved(torch.stack(draws), device)
 

@@ -97,7 +97,26 @@ class DryRun:
             lines.append(f"post-hoc averages  {number} snapshots, {_mebibytes(size)} of disk")
         if self.classes is not None:
             lines.append(f"classes            {self.classes}")
-        return "\n".join(lines + self._times())
+        return "\n".join(lines + self._measurements() + self._times())
+
+    def _measurements(self) -> list[str]:
+        """Say what is measured of samples, and what the run keeps and stops by."""
+        config, lines = self.config, []
+        if config.validate_fid_steps:
+            times = math.ceil(config.max_train_steps / config.validate_fid_steps)
+            forwards = config.validate_fid_images * config.ddpm_num_inference_steps
+            lines.append(
+                f"distances          {config.validate_fid_images:,} samples, {forwards:,} forward "
+                f"passes of an image, {times:,} times"
+            )
+        if config.keep == "best":
+            lines.append(f"kept weights       the best by {config.best_by}")
+        if config.early_stop:
+            lines.append(
+                f"ends early         after {config.early_stop} measurements of {config.best_by} "
+                "without a better one"
+            )
+        return lines
 
     def _times(self) -> list[str]:
         """Say how long the run would take, with the uncertainty of the measurement."""
@@ -167,6 +186,7 @@ def describe_run(
             "gradients": 4 * (moving if accumulates else moving_share),
             "optimizer": 8 * moving_share - 4 * with_muon,
             "averages": 4 * moving_share * _num_averages(config),
+            **({"best weights": 4 * moving_share} if config.keep == "best" else {}),
             "casts": 0 if size == 4 else 2 * count,
             "activations": size * activations * config.train_batch_size,
         },

@@ -19,11 +19,14 @@ import torch
 from ddpm_pipeline.common import write_picture
 from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.training.callbacks import Callbacks
+from ddpm_pipeline.training.keeping import Keeper
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
 from ddpm_pipeline.training.previews import draw_samples, drawn_classes, sample_grid
 from ddpm_pipeline.training.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from ddpm_pipeline.schedulers import DDPMScheduler
@@ -72,6 +75,14 @@ class Monitor:
         self.loss: float | None = None
         self.validation_loss: float | None = None
         self.best_decay = config.ema_decay[0] if config.use_ema else None
+        self.distances: dict[str, float] | None = None
+        self.keeper = Keeper(config, learner)
+        self._grid_step: int | None = None
+        self._meter: Any = None  # a DistanceMeter, where distances are measured
+        if config.validate_fid_steps:
+            from ddpm_pipeline.training.distances import DistanceMeter  # with all it needs
+
+            self._meter = DistanceMeter(config, data, self._accelerator)
 
     def begin(self, step: int, metrics: bytes) -> None:
         """Begin to record after that many updates.
@@ -155,6 +166,12 @@ class Monitor:
             validation_loss=self.validation_loss,
             **(several if len(losses) > 1 else {}),
         )
+        self._choose(step, "validation_loss", self.validation_loss)
+
+    def _choose(self, step: int, criterion: str, value: float) -> None:
+        """Keep the weights that were measured, if they are the best, with a grid of theirs."""
+        if self.keeper.note(step, criterion, value, self.best_decay):
+            self.preview(step)
 
     def _loss_of_average(self, decay: float | None) -> float:
         learner, config = self._learner, self._config
@@ -184,10 +201,21 @@ class Monitor:
         parts = ("bits_per_dim", "standard_error", "prior", "decoder")
         values = {f"bound_{name}": float(getattr(report, name)) for name in parts}
         self._record(step, **values, bound_transitions=float(report.transitions.sum()))
+        self._choose(step, "bound", values["bound_bits_per_dim"])
+
+    def measure_distances(self, step: int) -> None:
+        """Measure the distances of the best average's samples to real images."""
+        learner = self._learner
+        with learner.evaluating(self.best_decay):
+            self.distances = self._meter.measure(learner.unet, self._scheduler, learner.autocast)
+        self._record(step, **self.distances)
+        self._choose(step, "distance", self.distances["distance"])
 
     def preview(self, step: int) -> None:
         """Draw a grid of samples with the best average."""
-        learner = self._learner
+        if step == self._grid_step:
+            return
+        learner, self._grid_step = self._learner, step
         with learner.evaluating(self.best_decay), learner.autocast():
             images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
         if images is not None:
@@ -207,14 +235,29 @@ class Monitor:
             "loss": self.loss,
             "validation_loss": self.validation_loss,
             "best_decay": self.best_decay,
+            "distances": self.distances,
+            **self.keeper.state(),
         }
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Give what a run's record says of its samples, and of the weights that it keeps."""
+        found = {"distances": self.distances, "kept": self.keeper.record}
+        return {name: values for name, values in found.items() if values is not None}
 
     def unread_losses(self) -> list[list[float]]:
         """Give this process's losses and gradient norms since the last log entry."""
         return self._losses.state().tolist()
 
-    def load(self, state: dict[str, Any], unread_losses: list[list[float]]) -> None:
-        """Go on from a ``state`` and this process's ``unread_losses``."""
+    def load(
+        self,
+        state: dict[str, Any],
+        unread_losses: list[list[float]],
+        tensors: Mapping[str, Mapping[str, Tensor]],
+    ) -> None:
+        """Go on from a ``state``, this process's ``unread_losses`` and a checkpoint's tensors."""
+        self.distances = state.get("distances")
+        self.keeper.load(state, tensors)
         self.loss = state["loss"]
         self.validation_loss = state["validation_loss"]
         self.best_decay = state["best_decay"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["draw_samples", "drawn_classes", "sample_grid"]
+__all__ = ["draw_images", "draw_samples", "drawn_classes", "sample_grid"]
 
 _BLANK = 128  # the grey between the images
 
@@ -56,7 +56,10 @@ def draw_samples(
     # As many on every process, for a sharded network computes on all of them or none.
     count = math.ceil(config.eval_batch_size / world)
     share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
-    drawn = dict(gather_object(list(zip(share, _draw(pipeline, share, config), strict=True))))
+    classes = drawn_classes(unet)
+    labels = None if classes is None else [classes[i % len(classes)] for i in share]
+    images = draw_images(pipeline, share, config, labels, "previews")
+    drawn = dict(gather_object(list(zip(share, images, strict=True))))
     if not accelerator.is_main_process:
         return None
     return np.stack([drawn[i] for i in range(config.eval_batch_size)])
@@ -88,13 +91,26 @@ def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:
     return None if embeddings is None else trained_classes(unet) or range(embeddings - 1)
 
 
-def _draw(pipeline: DDPMPipeline, numbers: list[int], config: TrainingConfig) -> np.ndarray:
-    """Draw the images of these numbers."""
-    device, drawn = pipeline.unet.device, drawn_classes(pipeline.unet)
-    labels = None if drawn is None else [drawn[i % len(drawn)] for i in numbers]
+def draw_images(
+    pipeline: DDPMPipeline,
+    numbers: Sequence[int],
+    config: TrainingConfig,
+    labels: Sequence[str | int] | None,
+    stream: str,
+) -> np.ndarray:
+    """Draw the images of these numbers, uint8 (N, H, W, C).
+
+    Arguments:
+        pipeline: Of the network.
+        numbers: Image i starts from noise that follows from (seed, i).
+        config: Resolved; says how, and in how many steps.
+        labels: The class of each; None without classes.
+        stream: Of the noise.
+    """
+    device = pipeline.unet.device
     images = pipeline(
         batch_size=len(numbers),
-        generator=[stream_generator("previews", config.seed, i, device=device) for i in numbers],
+        generator=[stream_generator(stream, config.seed, i, device=device) for i in numbers],
         num_inference_steps=config.ddpm_num_inference_steps,
         output_type="np",
         solver=config.preview_scheduler,

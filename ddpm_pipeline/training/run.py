@@ -22,7 +22,7 @@ from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData, data_from_images, open_training_data
 from ddpm_pipeline.training.description import describe_data
-from ddpm_pipeline.training.few_images import check_channels
+from ddpm_pipeline.training.few_images import check_channels, is_chosen
 from ddpm_pipeline.training.forecast import DryRun, describe_run
 from ddpm_pipeline.training.given import derived_options
 from ddpm_pipeline.training.learner import Learner
@@ -170,8 +170,9 @@ def _prepare(
         config = resolve(settled_as_before(given, derived, state), **place)
     if data.length is not None:
         data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
+    missing = _check_measurements(config, data)
     if accelerator.is_main_process:
-        for notice in (*notices(config), *data.notes()):
+        for notice in (*notices(config), *data.notes(), *missing):
             logger.warning(notice)
     return _Run(config, (*derived, *start.taken), data, start)
 
@@ -197,6 +198,20 @@ def _open(
         if error.option not in start.taken:
             raise
         return open_training_data(config.replace(**{error.option: None}))
+
+
+def _check_measurements(config: TrainingConfig, data: TrainingData) -> list[str]:
+    """Refuse measurements that the images do not allow; say what will be missing of them."""
+    if is_chosen(config) and config.best_by != "distance" and data.validation is None:
+        raise ValueError(
+            f"keep best and early_stop by {config.best_by} need held-out images; give them, or "
+            "best_by distance"
+        )
+    if not config.validate_fid_steps:
+        return []
+    from ddpm_pipeline.training.distances import check_distances  # with all it needs
+
+    return check_distances(config, data)
 
 
 def _announce(run: _Run, accelerator: Accelerator) -> None:

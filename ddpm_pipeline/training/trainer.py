@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.data import batches_on
 from ddpm_pipeline.training.callbacks import Callbacks
+from ddpm_pipeline.training.few_images import is_chosen
 from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.monitor import Monitor
 from ddpm_pipeline.training.optimizers import steps_before_cooldown
@@ -62,6 +63,7 @@ class TrainingResult:
             no model is saved, unless hub_strategy is "checkpoint".
         push_error: Why the last state is not on the Hub; None if it is there, or if nothing was
             to be pushed. Only the main process knows.
+        best_step: The step after which best_by was best; None where it was never measured.
     """
 
     output_dir: Path
@@ -70,6 +72,7 @@ class TrainingResult:
     validation_loss: float | None
     finished: bool
     push_error: str | None = None
+    best_step: int | None = None
 
 
 class Trainer:
@@ -175,7 +178,7 @@ class Trainer:
 
     @property
     def _is_done(self) -> bool:
-        return self.step >= self.config.max_train_steps
+        return self.step >= self.config.max_train_steps or self.monitor.keeper.stops
 
     def _advance(self, batches: Iterator[Batch], bar: tqdm) -> None:
         """Make one update, then do all that is due after it."""
@@ -195,14 +198,20 @@ class Trainer:
         return every > 0 and self.step % every == 0
 
     def _measure(self) -> None:
-        """Validate, measure the bound, draw samples, as far as they are due."""
-        config, monitor = self.config, self.monitor
-        if self.data.validation is not None and (
-            self._is_done or self._is_due(config.validation_steps)
-        ):
+        """Validate, measure the bound and distances, draw samples, as far as they are due.
+
+        What tells which weights are the best is measured at the end too. A run may find that it
+        is to stop early meanwhile; then this is its end.
+        """
+        config, monitor, is_last = self.config, self.monitor, self._is_done
+        chooses_by = config.best_by if is_chosen(config) else None
+        if self.data.validation is not None and (is_last or self._is_due(config.validation_steps)):
             monitor.validate(self.step)
-        if self._is_due(config.validate_bound_steps):
+        if self._is_due(config.validate_bound_steps) or (is_last and chooses_by == "bound"):
             monitor.measure_bound(self.step)
+        every = config.validate_fid_steps
+        if every and (self._is_done or self._is_due(every)):
+            monitor.measure_distances(self.step)
         if self._is_done or self._is_due(config.save_images_steps):
             monitor.preview(self.step)
 
@@ -250,13 +259,20 @@ class Trainer:
         """Save and push the model of a run that has made all its updates."""
         if not self.saver.has_saved_model(self.step):
             self.saver.save_model(self.step)
+        if self.accelerator.is_main_process:
+            self.monitor.keeper.report(self.step)
         self.saver.submit_push(self.step)
         return self._result(finished=True)
 
     def _result(self, *, finished: bool) -> TrainingResult:
         monitor = self.monitor
         return TrainingResult(
-            self.folder.path, self.step, monitor.loss, monitor.validation_loss, finished
+            self.folder.path,
+            self.step,
+            monitor.loss,
+            monitor.validation_loss,
+            finished,
+            best_step=monitor.keeper.step,
         )
 
     def _release_processes(self) -> None:

@@ -29,7 +29,9 @@ def images(channels: int = 3, side: int = 16, count: int = 4) -> torch.Tensor:
 def drawn(
     names: tuple[str, ...], probability: float = 1.0, count: int = 4, seed: int = 0
 ) -> torch.Tensor:
-    return draw_augmentation(names, probability, count, 16, torch.Generator().manual_seed(seed))
+    return draw_augmentation(
+        names, probability, count, (16, 16), torch.Generator().manual_seed(seed)
+    )
 
 
 def changed(name: str, *numbers: float, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -161,3 +163,20 @@ def test_the_amounts_are_those_of_the_paper() -> None:
 def test_draws_follow_from_the_generator_alone() -> None:
     assert torch.equal(drawn(ALL, 0.5, 9, seed=3), drawn(ALL, 0.5, 9, seed=3))
     assert not torch.equal(drawn(ALL, 0.5, 9, seed=3), drawn(ALL, 0.5, 9, seed=4))
+
+
+def test_oblong_images_are_turned_and_moved_by_pixels() -> None:
+    """16 high and 8 wide: turned by half they are NumPy's, and a quarter turn keeps pixels."""
+    x_0 = torch.rand(1, 1, 16, 8, generator=torch.Generator().manual_seed(0))
+    turned = augmented(x_0, ("rotate90",), torch.tensor([[-2.0, 0.0]]))
+    close(turned[0].numpy(), np.rot90(x_0[0].numpy(), 2, (1, 2)))
+    quarter = augmented(x_0, ("rotate90",), torch.tensor([[-1.0, 1.0]]))[0, 0, 4:12].numpy()
+    middle = x_0[0, 0, 4:12].numpy()
+    assert any(np.allclose(quarter, np.rot90(middle, k), atol=2e-5) for k in (1, 3))
+    moved = augmented(x_0, ("translate",), torch.tensor([[1.0, 1.0]]))[0, 0].numpy()
+    close(moved[2:, 1:], x_0[0, 0, :-2, :-1].numpy())
+    numbers = draw_augmentation(
+        ("translate",), 1.0, 500, (16, 8), torch.Generator().manual_seed(0)
+    )
+    assert set(numbers[:, 0].tolist()) == {-1.0, 0.0, 1.0}
+    assert set(numbers[:, 1].tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}

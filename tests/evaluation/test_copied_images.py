@@ -172,6 +172,26 @@ def test_the_gap_of_the_bound_has_an_error(setting: dict[str, object], tmp_path:
     assert gap["p_value"] == pytest.approx(expected)
 
 
+def test_a_model_with_classes_has_a_gap_too(
+    setting: dict[str, object], tiny_unet: Callable[..., UNet2DModel], tmp_path: Path
+) -> None:
+    unet = tiny_unet(sample_size=4, num_class_embeds=4)
+    DDPMPipeline(unet, DDPMScheduler(20)).save_pretrained(tmp_path / "model")
+    arrays = dict(np.load(setting["data"]))
+    for name in ("images", "images_test"):
+        arrays[name.replace("images", "labels")] = np.arange(len(arrays[name])) % 3
+    np.savez(setting["data"], **arrays)
+    write_samples(tmp_path, random_images(DRAWN, 2))
+    options = setting | {"bound_images": 8, "num_reference": 40}
+    found = evaluate(EvaluateConfig(**options, bound_split="test", bound_timesteps=3)).copying
+    assert found["bound_gap"]["num_images"] == 8
+    assert found["num_train"] == 40
+    without = evaluate(EvaluateConfig(**setting, num_reference=40, bound_split="test")).copying
+    assert without["bound_gap"] is None
+    assert without["share"] == found["share"]
+    assert without["worst"] == found["worst"]
+
+
 def test_two_processes_find_what_one_does(setting: dict[str, object], tmp_path: Path) -> None:
     write_samples(tmp_path, copies(DRAWN))
     config = EvaluateConfig(**setting, bound_split="test")

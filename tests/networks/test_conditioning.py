@@ -87,3 +87,8 @@ def test_class_embeddings_of_other_kinds_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"augment needs .* class_embed_type .* got 'timestep'"):
         told(tiny_unet(class_embed_type="timestep"))
+
+
+def test_networks_of_other_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"augment needs a UNet2DModel, .* got Linear"):
+        condition_on(torch.nn.Linear(2, 2), SIZE, torch.Generator())

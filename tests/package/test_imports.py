@@ -30,7 +30,7 @@ TABLE: dict[str, set[str]] = {
     "pipelines": {"common", "networks", "diffusion", "data", "schedulers", "hub"},
     "likelihood": MODELS,
     "evaluation": {"common", "data", "schedulers", "pipelines", "likelihood"},
-    "training": MODELS | {"cards", "hub", "likelihood"},
+    "training": MODELS | {"cards", "hub", "likelihood", "evaluation"},
     "calibration": MODELS | {"evaluation"},
     "app": {"common", "networks", "data", "schedulers", "cards", "pipelines", "training"},
     "cli": MODELS | {"cards", "hub", "likelihood", "evaluation", "training", "calibration", "app"},

@@ -240,13 +240,14 @@ class RunFolder:
     def save_model(self, pipeline: DDPMPipeline, record: dict[str, Any]) -> None:
         """Save a pipeline and the record of its training in place of older ones.
 
-        The newest sample grid becomes the model's picture. The record is written last. What else
-        lies in the model's folders stays.
+        The newest sample grid becomes the model's picture, or that of the weights that are kept.
+        The record is written last. What else lies in the model's folders stays.
         """
         pipeline.save_pretrained(self.path)
         self.written.note_model()
         self.written.note(self.picture, self.record, self.images)
-        grid = self.newest_grid()
+        kept = self.grid_path(record["kept"]["step"]) if "kept" in record else None
+        grid = kept if kept is not None and kept.exists() else self.newest_grid()
         if grid is not None:
             _save_enlarged(grid, self.picture)
             record = {**record, "samples_step": int(grid.stem.removeprefix(_GRID))}

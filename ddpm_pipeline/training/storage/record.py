@@ -37,6 +37,7 @@ def training_record(
     seconds: float,
     num_images: int | None,
     facts: ModelFacts,
+    measured: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a run, as JSON values.
 
@@ -47,6 +48,7 @@ def training_record(
         seconds: Time they took, in all parts of a run that was interrupted.
         num_images: Training images; None for a stream.
         facts: The classes, by name, and the training images of each.
+        measured: Of its samples, and which of its weights were kept.
     """
     device = accelerator.device
     record = {
@@ -66,6 +68,7 @@ def training_record(
         "class_names": facts.class_names,
         "class_counts": facts.class_counts,
     }
+    record |= measured or {}
     record |= {name: list(known) for name, known in classes.items() if known is not None}
     return record | ({"num_threads": torch.get_num_threads()} if device.type == "cpu" else {})
 

@@ -137,7 +137,7 @@ class RunSaver:
         self._learner.load(checkpoint.tensors, checkpoint.step)
         self._learner.scaler.load_state_dict(state["scaler"])
         self._batches.load_state_dict(mine["loader"])
-        self._monitor.load(state, mine["losses"])
+        self._monitor.load(state, mine["losses"], checkpoint.tensors)
         self.chosen_threads = state.get("num_threads")
         self._earlier_seconds = state.get("seconds", 0.0)
         self._first_step = self._saved_step = checkpoint.step
@@ -176,6 +176,7 @@ class RunSaver:
         processes = gather_object([place])
         on_main(self._writer.finish, self._accelerator)
         tensors = self._learner.state(copied=self._writer.behind)
+        tensors |= self._monitor.keeper.tensors(copied=self._writer.behind)
 
         def write() -> None:
             checkpoint = self._checkpoint(step, processes, tensors)
@@ -245,8 +246,13 @@ class RunSaver:
     # The model.
 
     def save_model(self, step: int) -> None:
-        """Save the pipeline with the best average's weights, and the record of its training."""
-        weights = self._learner.weights(self._monitor.best_decay)
+        """Save the pipeline with the best average's weights, and the record of its training.
+
+        They are those of now, or the best that were measured where these are to be kept.
+        """
+        weights = self._monitor.keeper.weights()
+        if not self._monitor.keeper.has_weights:
+            weights = self._learner.weights(self._monitor.best_decay)
         on_main(lambda: self._write_model(step, weights), self._accelerator)
 
     def _write_model(self, step: int, weights: dict[str, Tensor]) -> None:
@@ -257,6 +263,7 @@ class RunSaver:
             seconds=self._seconds(),
             num_images=self._num_images,
             facts=facts_of(self._learner.unet),
+            measured=self._monitor.measured,
         )
         unet = self._learner.unet
         if isinstance(unet, OwnNetwork):
