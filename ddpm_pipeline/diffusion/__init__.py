@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         posterior_variance,
     )
     from ddpm_pipeline.diffusion.gaussian import Gaussian
+    from ddpm_pipeline.diffusion.held_costs import ComponentErrors, held_prediction_costs
     from ddpm_pipeline.diffusion.keyed_noise import keyed_normal, keyed_uniform
     from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
     from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
@@ -141,6 +142,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "decoder_costs": "DECODER_RATIOS continuous_decoder_costs decoder_costs_at fit_through",
         "forward_process": "forward marginal posterior posterior_variance",
         "gaussian": "Gaussian",
+        "held_costs": "ComponentErrors held_prediction_costs",
         "keyed_noise": "keyed_normal keyed_uniform",
         "losses": "loss_weights training_loss",
         "multistep": "MultistepMove multistep_moves",

@@ -22,7 +22,7 @@ from ddpm_pipeline.diffusion.choices import MultistepKind
 from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 
-__all__ = ["Components", "best_chain", "final_error", "step_errors"]
+__all__ = ["Components", "best_chain", "component_groups", "final_error", "step_errors"]
 
 # Variances of a group differ by a factor of 1.3; those below a millionth of the largest are one.
 _GROUP_WIDTH, _LEAST_SHARE = 0.25, 1e-6
@@ -42,15 +42,21 @@ class Components(NamedTuple):
     @classmethod
     def of(cls, variance: Tensor) -> "Components":
         """Group the variances of all components, of any shape, by their logarithm."""
-        variance = variance.double().flatten()
-        variance = variance.clamp(min=float(variance.max()) * _LEAST_SHARE)
-        _, group = (variance.log() / _GROUP_WIDTH).round().unique(return_inverse=True)
+        variance, group = component_groups(variance)
         count = torch.bincount(group).double()
         return cls(torch.bincount(group, variance) / count, count / count.sum())
 
     def mean(self, squares: Tensor) -> Tensor:
         """Average over all components, the groups being the last axis."""
         return (squares * self.share).sum(-1)
+
+
+def component_groups(variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Give variances as they are grouped, flat and not too small, and the group of each, int64."""
+    variance = variance.double().flatten()
+    variance = variance.clamp(min=float(variance.max()) * _LEAST_SHARE)
+    _, group = (variance.log() / _GROUP_WIDTH).round().unique(return_inverse=True)
+    return variance, group
 
 
 class _Flow(NamedTuple):

@@ -4,7 +4,9 @@
         --data fashion-mnist/ --features features/ --output runs/few_steps
 
 Models are trained first, by ``ddpm train`` with these options and else its defaults, and then
-calibrated on test images. Every scheduler gets the same network and the same starting noise.
+calibrated on test images. Every scheduler gets the same network and the same starting noise. A
+row that is measured again, with more images, takes the place of the old one; ratios are between
+rows of as many images.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import diffusers
 from calibrated_distance import calibration_of
-from results import record
+from matplotlib.figure import Figure
+from results import DOCS, record
 from trained_models import arguments, make_judge, open_model, train_recipe
 
 from ddpm_pipeline import Calibration, DDPMPipeline
@@ -35,6 +38,8 @@ STOCK = {
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {}),
 }
+
+PICTURE = "images/few_steps.png"
 
 Row = tuple[str | int | float, ...]
 
@@ -69,7 +74,8 @@ def steps_of(sampler: str, calls: int) -> int:
     return (calls + 1) // 2 if sampler == "Heun" else calls
 
 
-def report(rows: list[Row], num_images: int) -> None:
+def report(rows: list[Row]) -> None:
+    draw(rows, DOCS / PICTURE)
     record(
         "few_steps",
         title="Few calls of the network",
@@ -77,25 +83,51 @@ def report(rows: list[Row], num_images: int) -> None:
         "--features features/ --output runs/few_steps",
         text=f"Models of {STEPS:,} updates on Fashion-MNIST by `ddpm train` with its defaults (v: "
         "cosine β, zero terminal SNR) or `--prediction_type epsilon --ddpm_beta_schedule linear` "
-        f"(ε). Fréchet distance of {num_images:,} images of the same noise after so many calls of "
-        "the network, in bf16. Stock's schedulers are on `trailing` steps; ours is solver "
-        '"multistep" with `timestep_spacing="optimal_samples"`, by a calibration with 10,000 '
-        "forwards on test images. `--calls` and `--samplers` measure some of the rows.",
-        columns=("model", "sampler", "calls", "distance", "÷ best of stock"),
+        "(ε). Fréchet distance of images of the same noise after so many calls of the network, in "
+        "bf16. Stock's schedulers are on `trailing` steps, the best of its spacings; ours is "
+        'solver "multistep" with `timestep_spacing="optimal_samples"`, by a calibration with '
+        "10,000 forwards on test images. `--calls` and `--samplers` measure some of the rows.",
+        columns=("model", "sampler", "calls", "images", "distance", "÷ best of stock"),
         rows=with_ratios(rows),
+        picture=PICTURE,
     )
 
 
 def with_ratios(rows: list[Row]) -> list[Row]:
     """The rows in order, each with its distance over that of the best stock scheduler."""
     best: dict[tuple, float] = {}
-    for model, sampler, calls, distance in rows:
+    for model, sampler, calls, images, distance in rows:
         if sampler != OURS:
-            best[model, calls] = min(best.get((model, calls), distance), distance)
+            key = model, calls, images
+            best[key] = min(best.get(key, distance), distance)
     return [
-        (*row, row[3] / best[row[0], row[2]] if (row[0], row[2]) in best else "")
-        for row in sorted(rows, key=lambda row: (row[0], row[2], row[3]))
+        (*row, row[4] / best[key] if (key := (row[0], row[2], row[3])) in best else "")
+        for row in sorted(rows, key=lambda row: (row[0], row[2], row[4]))
     ]
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw the distance over the calls, a picture for each model and a curve for each sampler."""
+    models = list(dict.fromkeys(row[0] for row in rows))
+    samplers = [name for name in (OURS, *STOCK) if any(row[1] == name for row in rows)]
+    calls = sorted({row[2] for row in rows})
+    figure = Figure(figsize=(5 * len(models), 4), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        for place, name in enumerate(samplers):
+            curve = sorted((row[2], row[4]) for row in rows if row[:2] == (model, name))
+            style = {"linewidth": 2.5, "zorder": 3} if name == OURS else {}
+            if curve:
+                axes.loglog(*zip(*curve, strict=True), "o-", c=f"C{place}", label=name, **style)
+        axes.set(title=model, xlabel="calls of the network", ylabel="Fréchet distance")
+        axes.set_xticks(calls, calls)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="y", which="both", labelsize="small")
+        axes.yaxis.minorticks_on()
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -112,16 +144,18 @@ def main() -> None:
             pipe = pipeline(folder, options.data, sampler)
             for calls in options.calls:
                 distance = judge.distance(pipe, steps_of(sampler, calls))
-                row = json.dumps([model, sampler, calls, distance])
+                row = json.dumps([model, sampler, calls, options.num_images, distance])
                 print(row, flush=True)
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(row + "\n")
-                report(rows_of(kept), options.num_images)
+                report(rows_of(kept))
 
 
 def rows_of(kept: Path) -> list[Row]:
-    """What was measured so far, by this run and others."""
-    return [tuple(json.loads(line)) for line in kept.read_text(encoding="utf-8").splitlines()]
+    """What was measured so far, by this run and others; of each the row of the most images."""
+    rows = map(json.loads, kept.read_text(encoding="utf-8").splitlines())
+    by_images = sorted(rows, key=lambda row: row[3])
+    return [tuple(row) for row in {tuple(row[:3]): row for row in by_images}.values()]
 
 
 if __name__ == "__main__":
