@@ -215,9 +215,14 @@ class TrainingConfig(FewImagesOptions, NetworkOptions, DataOptions):
     """Seconds to wait at the end until the last push is done."""
 
     def __new__(cls, **options: Any) -> Self:  # noqa: ANN401
-        """Note which options are given; ``__init__`` has their values."""
-        config = super().__new__(cls)
-        names = _given.get()
+        """Note which options are given; ``__init__`` has their values.
+
+        All of them at once are a copy, as of ``dataclasses.replace``, in which those count that
+        are not the defaults.
+        """
+        config, names, fields = super().__new__(cls), _given.get(), dataclasses.fields(cls)
+        if names is None and len(options) == len(fields):
+            names = frozenset(f.name for f in fields if options[f.name] != f.default)
         object.__setattr__(config, "_given", frozenset(options) if names is None else names)
         return config
 

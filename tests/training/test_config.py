@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
 import ddpm_pipeline
+from ddpm_pipeline.cli.train import parse_arguments
 from ddpm_pipeline.training.config import PRESETS, TrainingConfig
 
 STOCK_FLAGS = [
@@ -112,3 +115,15 @@ def test_an_unknown_option_in_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(ValueError, match=r"b\.json' is not JSON"):
         TrainingConfig.from_json(tmp_path / "b.json")
+
+
+def test_a_config_knows_what_was_given() -> None:
+    config = TrainingConfig(seed=1, prediction_type="v_prediction")  # the second is the default
+    assert config.given == {"seed", "prediction_type"}
+    assert config.replace(resolution=8).given == {"seed", "prediction_type", "resolution"}
+    assert dataclasses.replace(config, resolution=8).given == {"seed", "resolution"}
+    assert pickle.loads(pickle.dumps(config)).given == config.given
+    assert TrainingConfig.from_dict(config.to_dict()).given == {"seed"}
+    assert all(not preset.given for preset in PRESETS.values())
+    typed = parse_arguments(["--seed", "0", "--preset", "ddpm", "--train_data_dir", "photos"])
+    assert typed.training.given == {"seed", "train_data_dir"}
