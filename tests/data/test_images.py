@@ -130,7 +130,9 @@ def test_sources_that_are_none() -> None:
         opened(3)
     with pytest.raises(FileNotFoundError, match="'/no/such/folder' does not exist"):
         opened("/no/such/folder")
-    with pytest.raises(FileNotFoundError, match="'no/such' is neither a path here nor a data set"):
+    with pytest.raises(
+        FileNotFoundError, match="'no/such' is no path here, and the Hub could not"
+    ):
         opened("no/such")
 
 

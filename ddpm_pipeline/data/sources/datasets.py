@@ -22,7 +22,12 @@ from ddpm_pipeline.data.sources.columns import (
     select_encoded,
 )
 from ddpm_pipeline.data.sources.kinds import suffix_of, walk
-from ddpm_pipeline.data.sources.library import content_key, import_datasets, plain_path
+from ddpm_pipeline.data.sources.library import (
+    absent_data_set,
+    content_key,
+    import_datasets,
+    plain_path,
+)
 from ddpm_pipeline.data.sources.regular_files import check_regular
 from ddpm_pipeline.data.sources.row_files import RowFiles
 from ddpm_pipeline.data.sources.source import Source, encode_labels, one_line, refuse
@@ -62,12 +67,10 @@ def load_dataset(source: str | os.PathLike, split: str | None = None) -> "datase
         else:
             data = library.load_dataset(os.fspath(source))
     except Exception as error:  # many types, one for each way to be absent or damaged
-        reason = one_line(error)[:300]
         if path.exists():
+            reason = one_line(error)[:300]
             raise ValueError(f"{str(path)!r} is not a readable data set: {reason}") from error
-        raise FileNotFoundError(
-            f"{os.fspath(source)!r} is neither a path here nor a data set on the Hub: {reason}"
-        ) from error
+        raise absent_data_set(os.fspath(source), error) from error
     return choose_split(data, split)
 
 

@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING
 
 from ddpm_pipeline.common import key_of
 from ddpm_pipeline.data.places import default_cache_dir, private_folder
+from ddpm_pipeline.data.sources.source import one_line
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["content_key", "has_shuffle_buffer", "import_datasets", "plain_path", "share_of_rows"]
+__all__ = [
+    "absent_data_set",
+    "content_key",
+    "has_shuffle_buffer",
+    "import_datasets",
+    "plain_path",
+    "share_of_rows",
+]
 
 
 def import_datasets() -> ModuleType:
@@ -33,6 +41,23 @@ def import_datasets() -> ModuleType:
         raise ImportError(
             "data sets need the `datasets` package: pip install ddpm_pipeline[train]"
         ) from error
+
+
+def absent_data_set(name: str, error: Exception) -> FileNotFoundError:
+    """Say why there are no data of a name that is no path here.
+
+    Arguments:
+        name: What was asked for.
+        error: What `datasets` failed with.
+    """
+    reason = one_line(error)[:300]
+    if isinstance(error, ConnectionError):
+        said = "is no path here, and the Hub could not be asked for a data set of that name"
+    elif isinstance(error, FileNotFoundError):
+        said = "is neither a path here nor a data set on the Hub"
+    else:
+        said = "is no path here, and a data set of that name on the Hub cannot be opened"
+    return FileNotFoundError(f"{name!r} {said}: {reason}")
 
 
 def plain_path(path: Path) -> str:

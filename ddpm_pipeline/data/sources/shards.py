@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.data.sources.datasets import choose_split
 from ddpm_pipeline.data.sources.kinds import METADATA_NAMES, SHARD_SUFFIXES, walk
-from ddpm_pipeline.data.sources.library import has_shuffle_buffer, import_datasets, plain_path
+from ddpm_pipeline.data.sources.library import (
+    absent_data_set,
+    has_shuffle_buffer,
+    import_datasets,
+    plain_path,
+)
 from ddpm_pipeline.data.sources.regular_files import check_regular
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import check_shards, shard_files
@@ -122,9 +127,7 @@ def _stream(source: str, shards: Sequence[str]) -> Any:  # noqa: ANN401 (a strea
         files = {"train": [plain_path(Path(shard)) for shard in shards]}
         return library.load_dataset(builders.pop(), data_files=files, streaming=True)
     except Exception as error:  # many types, one for each way to be absent or damaged
-        reason = one_line(error)[:300]
         if shards or path.exists():
+            reason = one_line(error)[:300]
             raise ValueError(f"{source!r} cannot be streamed: {reason}") from error
-        raise FileNotFoundError(
-            f"{source!r} is neither a path here nor a data set on the Hub: {reason}"
-        ) from error
+        raise absent_data_set(source, error) from error

@@ -10,6 +10,7 @@ import datasets
 import pytest
 
 from ddpm_pipeline.data.sources.library import (
+    absent_data_set,
     content_key,
     has_shuffle_buffer,
     import_datasets,
@@ -38,6 +39,27 @@ def test_without_the_library_the_extra_is_named() -> None:
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: data sets need the `datasets` package")
     assert last.endswith("pip install ddpm_pipeline[train]")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)"),
+            "'a/b' is no path here, and the Hub could not be asked for a data set of that name: C",
+        ),
+        (
+            datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub"),
+            "'a/b' is neither a path here nor a data set on the Hub: Dataset 'a/b' doesn't exist",
+        ),
+        (
+            ValueError("BuilderConfig 'x' not found"),
+            "'a/b' is no path here, and a data set of that name on the Hub cannot be opened: B",
+        ),
+    ],
+)
+def test_an_absent_data_set_is_said_to_be_what_is_known(error: Exception, said: str) -> None:
+    assert str(absent_data_set("a/b", error)).startswith(said)
 
 
 def test_a_content_key_follows_rows_and_operations() -> None:

@@ -75,7 +75,7 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         opened(source)
     with pytest.raises(FileNotFoundError, match=r"x-\*\.tar' matches no shards"):
         opened(str(tmp_path / "x-*.tar"))
-    with pytest.raises(FileNotFoundError, match="is neither a path here nor a data set"):
+    with pytest.raises(FileNotFoundError, match="is no path here, and the Hub could not be"):
         opened("no/such")
 
 
