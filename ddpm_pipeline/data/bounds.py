@@ -9,8 +9,6 @@ and threads take what they decode out of one allowance, however many there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Condition
 
 from PIL import Image, ImageFile
@@ -112,22 +110,44 @@ class Allowance:
     """
 
     def __init__(self, size: int) -> None:
-        self._size, self._held, self.most = size, 0, 0
+        self._size, self._held, self.most, self._waiting = size, 0, 0, 0
         self._changed = Condition()
 
-    @contextmanager
-    def hold(self, count: int) -> Iterator[None]:
-        """Hold some bytes during the block, having waited until there are as many."""
+    def hold(self, count: int) -> _Held:
+        """Hold some bytes during a block, having waited until there are as many."""
+        return _Held(self, count)
+
+    def take(self, count: int) -> None:
+        """Wait until there are as many bytes, and hold them."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._held or self._held + count <= self._size)
+            if self._held and self._held + count > self._size:
+                self._waiting += 1
+                self._changed.wait_for(lambda: not self._held or self._held + count <= self._size)
+                self._waiting -= 1
             self._held += count
             self.most = max(self.most, self._held)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= count
+
+    def give_back(self, count: int) -> None:
+        """Hold so many bytes less."""
+        with self._changed:
+            self._held -= count
+            if self._waiting:
                 self._changed.notify_all()
+
+
+class _Held:
+    """The block in which bytes are held; a class, as there are several for each image."""
+
+    __slots__ = ("_allowance", "_count")
+
+    def __init__(self, allowance: Allowance, count: int) -> None:
+        self._allowance, self._count = allowance, count
+
+    def __enter__(self) -> None:
+        self._allowance.take(self._count)
+
+    def __exit__(self, *_: object) -> None:
+        self._allowance.give_back(self._count)
 
 
 DECODING = Allowance(2**29)

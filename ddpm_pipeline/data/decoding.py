@@ -23,7 +23,7 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
-from ddpm_pipeline.data.depth import exact_image, layout_of, open_image
+from ddpm_pipeline.data.depth import Layout, exact_image, layout_of, open_image
 from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
@@ -157,9 +157,10 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
             f"it is a picture of {len(image.getbands())} channels, not channels="
             f"{settings.channels}"
         )
-    deep = layout_of(image).exact
+    layout = layout_of(image)
+    deep = layout.exact
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
-        image, converted = _decoded(raw, image, settings)
+        image, converted = _decoded(raw, image, layout, settings)
         return _fitted(image, converted, settings)
 
 
@@ -191,14 +192,14 @@ def _to_bytes(
 
 
 def _decoded(
-    raw: bytes, image: Image.Image, settings: Preparation
+    raw: bytes, image: Image.Image, layout: Layout, settings: Preparation
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """Decode a file upright, and into L, RGB or RGBA."""
-    layout = layout_of(image)
     source = image.mode if layout.name != "LA;16" else "LA"
     if not layout.exact:
         deep = _has_other_levels(image)
-        image, changes = _convert(ImageOps.exif_transpose(image), source, settings)
+        ImageOps.exif_transpose(image, in_place=True)  # without a copy of what is upright
+        image, changes = _convert(image, source, settings)
         return image, changes + (("requantized",) if deep else ())
     paper = None if settings.channels == 4 else settings.background or _WHITE
     transparent = "transparency" in image.info
@@ -236,7 +237,7 @@ def _convert(
             paper = Image.new("RGBA", image.size, (*(settings.background or _WHITE), 255))
             image = Image.alpha_composite(paper, image)
     changes = () if source == mode else (f"{source} to {mode}",)
-    return image.convert(mode), changes
+    return image if image.mode == mode else image.convert(mode), changes
 
 
 def _resize(image: Image.Image, settings: Preparation) -> tuple[Image.Image, tuple[str, ...]]:
