@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 
 from ddpm_pipeline.app.models import Models, OpenModel
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 
-__all__ = ["View", "Wish", "draw"]
+__all__ = ["View", "Wish", "check_limits", "draw", "enlarged"]
 
 _VIEWS_A_SECOND = 8
 _SMALLEST_SIDE = 384  # pixels of a picture on the page; those of images are enlarged whole
@@ -77,13 +76,24 @@ def draw(models: Models, wish: Wish, *, most_images: int, most_steps: int) -> It
     """
     model = models.open(wish.model)
     num_steps = wish.num_steps or model.num_steps
+    check_limits(model, wish.num_images, num_steps, most_images, most_steps)
+    return _views(model, wish, num_steps)
+
+
+def check_limits(
+    model: OpenModel, num_images: int, num_steps: int, most_images: int, most_steps: int
+) -> None:
+    """Refuse more images or steps than the page or the model allows.
+
+    Raises:
+        ValueError: If there are more of either, or none.
+    """
     for name, value, most in (
-        ("images", wish.num_images, most_images),
+        ("images", num_images, most_images),
         ("steps", num_steps, min(most_steps, model.most_steps)),
     ):
         if not 1 <= value <= most:
             raise ValueError(f"{name} must be from 1 to {most:,} here, got {value:,}")
-    return _views(model, wish, num_steps)
 
 
 def _views(model: OpenModel, wish: Wish, num_steps: int) -> Iterator[View]:
@@ -111,11 +121,10 @@ def _views(model: OpenModel, wish: Wish, num_steps: int) -> Iterator[View]:
         if is_last:
             said += f", {1000 * seconds / wish.num_images:,.0f} ms for each image"
             said += "" if model.source == model.name else f"; from {model.source}"
-        yield View(_picture(images), said, is_last)
+        yield View(enlarged(image_grid(uint8_from_unit_range(images))), said, is_last)
 
 
-def _picture(images: torch.Tensor) -> Image.Image:
-    """Put images (N, C, H, W) in [0, 1] into one picture that is large enough to see."""
-    grid = image_grid(uint8_from_unit_range(images))
+def enlarged(grid: Image.Image) -> Image.Image:
+    """Make a small picture large enough to see, each of its pixels a square."""
     times = max(1, _SMALLEST_SIDE // max(grid.size))
     return grid.resize((grid.width * times, grid.height * times), Image.Resampling.NEAREST)

@@ -16,6 +16,7 @@ import gradio as gr
 import pandas as pd
 
 from ddpm_pipeline.app.drawing import Wish, draw
+from ddpm_pipeline.app.editing import TASKS, EditWish, edit, hole_of
 from ddpm_pipeline.app.figures import card_of, losses_of, pictures_of
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.schedulers import SOLVERS
@@ -29,6 +30,7 @@ _AS_SAVED = "as saved"
 _SECONDS = 5  # between two looks at a run that trains
 _FAULTS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 _MOST_GUIDANCE = 10
+_CANVAS = 448  # pixels of a picture that is painted on
 
 
 def make_page(config: AppConfig) -> gr.Blocks:
@@ -42,6 +44,8 @@ def make_page(config: AppConfig) -> gr.Blocks:
         model = gr.Dropdown(list(models.names), value=models.names[0], label="Model")
         with gr.Tab("Draw"):
             _lay_out_drawing(page, model, models, config)
+        with gr.Tab("Edit"):
+            _lay_out_editing(page, model, models, config)
         with gr.Tab("Numbers"):
             _lay_out_numbers(page, model)
         with gr.Tab("Training"):
@@ -84,6 +88,17 @@ def _lay_out_drawing(
         for view in draw(models, wish, **limits):
             yield view.picture, view.said
 
+    inputs = [model, count, seed, steps, solver, kind, guidance]
+    drawing = go.click(_in_words(shown), inputs, [picture, said], concurrency_id="network")
+    stop.click(None, cancels=[drawing])
+    _offer_classes(page, model, models, kind, guidance)
+
+
+def _offer_classes(
+    page: gr.Blocks, model: gr.Dropdown, models: Models, kind: gr.Dropdown, guidance: gr.Slider
+) -> None:
+    """Show the classes of the model that is chosen, if it has some."""
+
     def choices(name: str) -> tuple[gr.Dropdown, gr.Slider]:
         classes = models.open(name).classes
         first = None if classes is None else classes[0]
@@ -94,11 +109,85 @@ def _lay_out_drawing(
             gr.Slider(value=1, visible=visible),
         )
 
-    inputs = [model, count, seed, steps, solver, kind, guidance]
-    drawing = go.click(_in_words(shown), inputs, [picture, said], concurrency_id="network")
-    stop.click(None, cancels=[drawing])
     for event in (page.load, model.change):
         event(_in_words_once(choices), model, [kind, guidance], concurrency_id="network")
+
+
+def _lay_out_editing(
+    page: gr.Blocks, model: gr.Dropdown, models: Models, config: AppConfig
+) -> None:
+    """A picture to paint a hole on, and what becomes of it."""
+    with gr.Row():
+        with gr.Column():
+            editor = gr.ImageEditor(
+                label="Picture, and the hole painted on it",
+                type="pil",
+                sources=["upload", "clipboard"],
+                brush=gr.Brush(default_size=40, colors=["#ff4500"], color_mode="fixed"),
+                buttons=[],
+                layers=False,
+                transforms=(),
+                canvas_size=(_CANVAS, _CANVAS),
+                fixed_canvas=True,
+                elem_id="editor",
+            )
+            task = gr.Radio(list(TASKS), value=TASKS[0], label="Task")
+            strength = gr.Slider(0, 1, value=0.5, label="Strength of varying")
+            count = gr.Slider(
+                1, config.most_images, value=min(4, config.most_images), step=1, label="Results"
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            steps = gr.Slider(0, config.most_steps, value=0, step=1, label="Steps (0: as saved)")
+            kind = gr.Dropdown([], label="Class of the result", visible=False)
+            guidance = gr.Slider(0, _MOST_GUIDANCE, value=1, label="Guidance", visible=False)
+            go = gr.Button("Change it", variant="primary", elem_id="change")
+        with gr.Column():
+            picture = gr.Image(
+                label="Results",
+                format="png",
+                interactive=False,
+                buttons=["download", "fullscreen"],
+                elem_id="changed",
+            )
+            said = gr.Textbox(label="Time", interactive=False, elem_id="change-said")
+
+    def changed(*values: Any) -> tuple[Any, str]:  # noqa: ANN401
+        wish = _edit_wish(*values)
+        limits = {"most_images": config.most_images, "most_steps": config.most_steps}
+        view = edit(models, wish, **limits)
+        return view.picture, view.said
+
+    inputs = [model, task, editor, strength, count, seed, steps, kind, guidance]
+    go.click(_in_words_once(changed), inputs, [picture, said], concurrency_id="network")
+    _offer_classes(page, model, models, kind, guidance)
+
+
+def _edit_wish(
+    model: str,
+    task: str,
+    painted: dict[str, Any] | None,
+    strength: float,
+    count: float,
+    seed: float | None,
+    steps: float,
+    kind: str | int | None,
+    guidance: float,
+) -> EditWish:
+    """Make a wish of what the tab's fields hold."""
+    below = None if painted is None else painted["background"]
+    plain = _wish(model, count, seed, steps, _AS_SAVED, kind, guidance)
+    return EditWish(
+        task=task,
+        picture=None if below is None else below.convert("RGB"),
+        hole=None if below is None else hole_of(painted["layers"], below.size),
+        strength=float(strength),
+        model=plain.model,
+        num_images=plain.num_images,
+        seed=plain.seed,
+        num_steps=plain.num_steps,
+        class_label=plain.class_label,
+        guidance_scale=plain.guidance_scale,
+    )
 
 
 def _wish(

@@ -7,11 +7,13 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.pipelines import pipeline
 from helpers.unets import make_tiny_unet
+from PIL import Image
 
 from ddpm_pipeline.app import AppConfig
 from ddpm_pipeline.app.serving import serve
@@ -54,7 +56,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page with a model of two classes, a slow one and one that is gone."""
     pytest.importorskip("gradio", reason="Gradio is not installed")
     folder = tmp_path_factory.mktemp("models")
-    unet = make_tiny_unet(num_class_embeds=2)
+    unet = make_tiny_unet(num_class_embeds=3)
     set_facts(unet, ModelFacts(class_names=("cat", "dog"), class_counts=(5, 5)))
     pipeline(unet, num_train_timesteps=10).save_pretrained(folder / "pets")
     pipeline(make_tiny_unet(), num_train_timesteps=1000).save_pretrained(folder / "slow")
@@ -107,9 +109,15 @@ class Page:
 
     def choose(self, label: str, text: str) -> None:
         """Choose from a list that drops down, by the end of what is written there."""
-        self.find(f'input[aria-label="{label}"]')[0].click()
-        options = until(lambda: self.find('ul[role="listbox"] li'))
-        next(o for o in options if o.text.strip().endswith(text)).click()
+
+        def option() -> Any:
+            """Open the list again, which an answer of the page may have closed."""
+            if not self.find('ul[role="listbox"] li'):
+                self.find(f'input[aria-label="{label}"]')[0].click()
+            found = self.find('ul[role="listbox"] li')
+            return next((one for one in found if one.text.strip().endswith(text)), None)
+
+        until(option).click()
 
 
 @pytest.mark.browser
@@ -147,6 +155,26 @@ class TestInTheBrowser:
         assert "ms for each image" not in left
         time.sleep(2)
         assert first.said() == left
+
+    def test_a_painted_hole_is_filled(self, browser: Any, address: str, tmp_path: Path) -> None:
+        from selenium.webdriver import ActionChains
+
+        page = Page(browser, address)
+        picture = tmp_path / "picture.png"
+        Image.new("RGB", (64, 64), (90, 90, 90)).save(picture)
+        next(tab for tab in page.find('button[role="tab"]') if tab.text == "Edit").click()
+        until(lambda: page.find("#editor canvas"))
+        page.click("#change")
+        until(lambda: any("picture must be given" in e.text for e in page.find(".toast-body")))
+        until(lambda: page.find('#editor input[type="file"]'))[0].send_keys(str(picture))
+        time.sleep(3)  # the brush is chosen when the picture is there
+        canvas = page.find("#editor canvas")[0]
+        ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(
+            60, 30
+        ).move_by_offset(-20, 20).release().perform()
+        time.sleep(2)
+        page.click("#change")
+        until(lambda: page.find("#changed img"))
 
     def test_no_request_leaves_the_machine(self, browser: Any, address: str) -> None:
         browser.get_log("performance")
