@@ -49,6 +49,7 @@ _USAGE_ERRORS = (
 COMMANDS: dict[str, str] = {
     "train": "train a model on a folder of images or a data set",
     "sample": "draw images from a model",
+    "edit": "vary, fill, restore or walk between images by a model",
     "bound": "measure bits per dimension of a model on images",
     "score": "find the images that a model thinks least likely",
     "calibrate": "find a model's best variances and timesteps",
@@ -120,6 +121,8 @@ def _runner(name: str) -> Callable[[Sequence[str]], None]:  # noqa: C901 (a case
             from ddpm_pipeline.cli.train import run
         case "sample":
             from ddpm_pipeline.cli.sample import run
+        case "edit":
+            from ddpm_pipeline.cli.edit import run
         case "bound":
             from ddpm_pipeline.cli.bound import run
         case "score":

@@ -41,6 +41,7 @@ STREAMS: dict[str, int] = {
     "stream_blocks": 13,
     "stream_shards": 14,
     "samples": 21,
+    "edits": 51,
     "reference_features": 22,
     "evaluated_subset": 23,
     "evaluated_bound": 24,

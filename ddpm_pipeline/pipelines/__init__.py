@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
     from ddpm_pipeline.pipelines.saved_options import check_saved_classes, check_saved_steps
     from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
+    from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
+    from ddpm_pipeline.pipelines.tasks.editing import edit_images
     from ddpm_pipeline.pipelines.tasks.operators import LinearOperator
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -32,6 +34,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sampling": "ImageSampler load_image_sampler sample_images",
         "saved_options": "check_saved_classes check_saved_steps",
         "tasks.conditioned": "PosteriorMethod",
+        "tasks.edit_options": "EditConfig",
+        "tasks.editing": "edit_images",
         "tasks.operators": "LinearOperator",
     },
 )

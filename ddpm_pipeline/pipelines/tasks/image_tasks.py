@@ -110,6 +110,8 @@ class ImageTasks:
         Raises:
             TypeError, ValueError: As ``invert``.
         """
+        if not isinstance(noise, Tensor):
+            raise TypeError(f"noise must be a tensor, got {type(noise).__name__}")
         return Task(self, options, refused=(*_OF_DRAWING, "resize")).run([noise], _walk_back)
 
     @torch.no_grad()

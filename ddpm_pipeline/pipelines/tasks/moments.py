@@ -127,6 +127,12 @@ class MatchedMoments:
         with torch.enable_grad():
             point = x_t.detach().requires_grad_()
             x_0_hat = self._predicted(point, t)
+        if not x_0_hat.requires_grad:
+            raise ValueError(
+                "method 'mmps' needs a network that can be differentiated, got one without a "
+                "graph, as optimize(cuda_graph=True) makes it; undo that, or use covariance "
+                "'calibrated'"
+            )
         schedule = self.scheduler.schedule
         alpha_bar, noise = (
             float(f(t)) for f in (schedule.alpha_bar, schedule.one_minus_alpha_bar)

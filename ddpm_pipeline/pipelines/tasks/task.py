@@ -15,10 +15,11 @@ from diffusers import ImagePipelineOutput, SchedulerMixin
 from torch import Tensor
 
 from ddpm_pipeline.common import check_integer, moved
-from ddpm_pipeline.data import OUTPUTS, concatenated, unit_range
+from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request, asked_image
 from ddpm_pipeline.pipelines.denoising import Generators, Step
 from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
+from ddpm_pipeline.pipelines.outputs import output_of
 from ddpm_pipeline.pipelines.tasks.given import (
     GivenImages,
     fitted,
@@ -185,7 +186,7 @@ class Task:
             changes: As for ``begin``.
         """
         call = self.begin(tensors[0], **changes)
-        convert = OUTPUTS[self._given["output_type"]]
+        finish = output_of(self._pipe.unet, self._given["output_type"])
         steps = call.num_steps if count is None else count(call.scheduler)
         finished, callback = [], self._given["callback_on_step_end"]
         edit = partial(asked_image, callback, self._pipe)
@@ -195,7 +196,7 @@ class Task:
                 for step in walk(call, share, parts, edit):
                     image = step.image
                     bar.update()
-                finished.append(convert(unit_range(image)))
+                finished.append(finish(image))
         self._pipe.maybe_free_model_hooks()
         images = concatenated(finished)
         return ImagePipelineOutput(images=images) if self._given["return_dict"] else (images,)

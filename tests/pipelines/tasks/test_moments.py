@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.coloured_noise import coloured_scheduler
 from helpers.gaussian_images import GaussianImages, largest_z
 from helpers.oracles import linear_betas
 from helpers.pipelines import pipeline, seeds
 
 from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines import PosteriorMethod
-from ddpm_pipeline.pipelines.tasks.operators import LinearOperator, named_operator
+from ddpm_pipeline.pipelines.tasks.conditioned import posterior_steps
+from ddpm_pipeline.pipelines.tasks.moments import Measurement
+from ddpm_pipeline.pipelines.tasks.operators import LinearOperator, missing, named_operator
 
 SHAPE = (1, 3, 3)
 DATA = GaussianImages.smooth(SHAPE)
@@ -151,3 +154,35 @@ def test_the_calibrated_covariance_needs_a_calibration() -> None:
     pipe = gaussian_pipe()
     with pytest.raises(ValueError, match="covariance 'calibrated' needs a calibration"):
         pipe.inpaint(unit(X), HOLE, method=PosteriorMethod(covariance="calibrated"), **how(2, 2))
+
+
+def test_the_covariance_of_a_calibration_is_exact_where_frequencies_are_independent() -> None:
+    scheduler, data = coloured_scheduler()
+    scheduler.set_timesteps(4)
+    x_0 = data.sample(1, seed=2)
+    hole = torch.zeros(1, 1, 6, 9)
+    hole[..., 2:4, 3:5] = 1
+    operator, count, calls = missing(hole), 3000, []
+
+    def network(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(t)
+        return data(x_t.double(), t.expand(len(x_t))).float()
+
+    source = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 3, 6, 9, generator=source)
+    y = operator(x_0.float()).expand(count, -1, -1, -1)
+    method = PosteriorMethod(covariance="calibrated", tolerance=1e-4, iterations=150)
+    steps = posterior_steps(
+        network, scheduler, noise, Measurement(operator, y, 0.0), method, generator=source
+    )
+    *_, last = steps
+    assert len(calls) == 4
+    maps = data.basis.to_pixels(torch.eye(162, dtype=torch.float64).reshape(162, 3, 6, 9))
+    covariance = maps.flatten(1).T @ (data.variance.flatten()[:, None] * maps.flatten(1))
+    is_hole = hole.expand(1, 3, 6, 9).flatten() > 0
+    images = GaussianImages((3, 6, 9), torch.zeros(162, dtype=torch.float64), covariance)
+    A = torch.eye(162, dtype=torch.float64)[~is_hole]
+    mean, covariance = images.posterior(A, A @ x_0.flatten(), 0.0)
+    found = last.image.flatten(1)[:, is_hole]
+    z = largest_z(found, mean[is_hole], covariance[is_hole][:, is_hole])
+    assert max(z) < LARGEST_Z
