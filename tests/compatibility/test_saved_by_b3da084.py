@@ -219,6 +219,9 @@ def test_a_command_goes_on(saved: Path, same_bits: Callable[..., bool], name: st
         (warning,) = now.pop("warnings")
         assert "could not be checked whether the model was trained on these images" in warning
         assert expected.pop("warnings") == []
+    else:  # nor a spectrum, by which few steps are recommended
+        added = ("advice", "solver", "num_inference_steps")
+        assert [now["report"].pop(key) for key in added] == [None, "ddpm", None]
     same_bits(now, expected)
     assert_close(now, expected, rel=1e-3)
 
