@@ -155,10 +155,12 @@ def _caption(facts: CardFacts) -> str:
     weights = "the averaged weights" if config["use_ema"] else "the weights"
     classes = _caption_of_classes(facts.num_classes, config["eval_batch_size"])
     K = number(config["ddpm_num_inference_steps"], "d")
+    scale = config.get("preview_guidance_scale", 1.0)
+    guided = "" if scale == 1 else f"guidance {number(scale, 'g')}, "
     return (
         f"{number(config['eval_batch_size'], 'd')} samples{after}, not selected: {weights}, "
         f"{plain(config['preview_scheduler'].upper())} with K = {K} steps, "
-        f"seed {plain(config['seed'])}{classes}."
+        f"{guided}seed {plain(config['seed'])}{classes}."
     )
 
 

@@ -274,6 +274,31 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             "mixed_precision={config.mixed_precision!r}",
         ),
     ],
+    "previews": [
+        *(
+            _Conflict(
+                lambda c, name=name: (
+                    getattr(c, name) is not None and c.preview_guidance_scale == 1
+                ),
+                f"{name} needs a preview_guidance_scale other than 1, which is none",
+            )
+            for name in ("preview_guidance_model", "preview_guidance_interval")
+        ),
+        _Conflict(
+            lambda c: (
+                c.preview_guidance_scale != 1
+                and c.preview_guidance_model is None
+                and not (c.class_conditional and c.label_dropout > 0)
+            ),
+            "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
+            "or class_conditional with a label_dropout above 0: the null class guides then",
+        ),
+        _Conflict(
+            lambda c: (c.preview_guidance_interval or (0, 0))[1] >= c.ddpm_num_steps,
+            "preview_guidance_interval must end below ddpm_num_steps={config.ddpm_num_steps}, got "
+            "{config.preview_guidance_interval}",
+        ),
+    ],
     "monitoring": [
         Conflict(
             lambda c: c.validate_bound_steps > 0 and not validation_sources(c),

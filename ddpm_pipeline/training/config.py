@@ -186,6 +186,12 @@ class TrainingConfig(FewImagesOptions, NetworkOptions, DataOptions):
     """Reverse steps of a sample grid; 25 unless given, or all if there are fewer."""
     preview_scheduler: Literal["ddim", "ddpm", "multistep"] = "ddim"
     """How a sample grid is drawn: the scheduler's solver."""
+    preview_guidance_scale: float = 1.0
+    """Weight of guidance in a sample grid: by the null class, or the model below; 1 is none."""
+    preview_guidance_model: str | None = None
+    """A saved model that guides the sample grids: a folder, or a model of the Hub."""
+    preview_guidance_interval: tuple[int, int] | None = None
+    """The lowest and the highest timestep that is guided in a sample grid; all unless given."""
     save_images_epochs: int | None = None
     """Epochs between sample grids; 10 unless given. One is drawn at the end in any case."""
     save_images_steps: int | None = None
@@ -301,6 +307,7 @@ SOURCES = (
     "model_config_name_or_path",
     "pretrained_model_name_or_path",
     "validate_fid_features",
+    "preview_guidance_model",
 )
 """Options that say where something is read from: paths, or names of the Hub."""
 

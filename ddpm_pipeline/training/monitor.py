@@ -21,7 +21,12 @@ from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.keeping import Keeper
 from ddpm_pipeline.training.log import DeviceLosses, MetricsFile, start_trackers, track_image
-from ddpm_pipeline.training.previews import draw_samples, drawn_classes, sample_grid
+from ddpm_pipeline.training.previews import (
+    draw_samples,
+    drawn_classes,
+    open_guide_of_previews,
+    sample_grid,
+)
 from ddpm_pipeline.training.validation import validation_bound, validation_loss
 
 if TYPE_CHECKING:
@@ -66,6 +71,7 @@ class Monitor:
         self._config, self._data, self._scheduler = config, data, scheduler
         self._learner, self._folder = learner, folder
         self._accelerator = learner.accelerator
+        self._guide = open_guide_of_previews(learner.unet, scheduler, config)
         self._losses = DeviceLosses(
             config.logging_steps,
             self._accelerator,
@@ -217,7 +223,9 @@ class Monitor:
             return
         learner, self._grid_step = self._learner, step
         with learner.evaluating(self.best_decay), learner.autocast():
-            images = draw_samples(learner.unet, self._scheduler, self._config, self._accelerator)
+            images = draw_samples(
+                learner.unet, self._scheduler, self._config, self._accelerator, self._guide
+            )
         if images is not None:
             classes = drawn_classes(learner.unet)
             count = None if classes is None else len(classes)

@@ -7,7 +7,7 @@ runs and process counts show the same draws.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["draw_images", "draw_samples", "drawn_classes", "sample_grid"]
+__all__ = [
+    "draw_images",
+    "draw_samples",
+    "drawn_classes",
+    "open_guide_of_previews",
+    "sample_grid",
+]
 
 _BLANK = 128  # the grey between the images
 
@@ -37,6 +43,7 @@ def draw_samples(
     scheduler: DDPMScheduler,
     config: TrainingConfig,
     accelerator: Accelerator,
+    guide: DDPMPipeline | None = None,
 ) -> np.ndarray | None:
     """Draw a grid's samples, each process its share.
 
@@ -47,6 +54,7 @@ def draw_samples(
         scheduler: What it was trained for.
         config: Resolved; says how many images, how, and in how many steps.
         accelerator: The processes.
+        guide: The model of preview_guidance_model.
     Returns:
         The images, uint8 (N, H, W, C), on the main process; None on others.
     """
@@ -56,9 +64,8 @@ def draw_samples(
     # As many on every process, for a sharded network computes on all of them or none.
     count = math.ceil(config.eval_batch_size / world)
     share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
-    classes = drawn_classes(unet)
-    labels = None if classes is None else [classes[i % len(classes)] for i in share]
-    images = draw_images(pipeline, share, config, labels, "previews")
+    labels, guidance = _labels(unet, share), _guidance(config, guide)
+    images = draw_images(pipeline, share, config, labels, "previews", **guidance)
     drawn = dict(gather_object(list(zip(share, images, strict=True))))
     if not accelerator.is_main_process:
         return None
@@ -91,12 +98,38 @@ def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:
     return None if embeddings is None else trained_classes(unet) or range(embeddings - 1)
 
 
+def open_guide_of_previews(
+    unet: UNet2DModel, scheduler: DDPMScheduler, config: TrainingConfig
+) -> DDPMPipeline | None:
+    """Load the model that guides sample grids, and check that it can; None without.
+
+    Raises:
+        ValueError: If it cannot be loaded, or does not fit; names the option.
+    """
+    if config.preview_guidance_scale == 1:
+        return None
+    pipeline, guide = DDPMPipeline(unet, scheduler), None
+    numbers = range(config.eval_batch_size)
+    try:
+        if config.preview_guidance_model is not None:
+            guide = DDPMPipeline.from_pretrained(config.preview_guidance_model)
+            guide.to(pipeline.unet.device)
+        asked = _asked(pipeline, numbers, config, _labels(unet, numbers), "previews")
+        # Which checks all of it before it draws anything.
+        pipeline.progressive(**asked, **_guidance(config, guide))
+    except (OSError, ValueError) as error:
+        name = "preview_guidance_model" if guide is None else "preview_guidance_model does not fit"
+        raise ValueError(f"{name}: {error}") from error
+    return guide
+
+
 def draw_images(
     pipeline: DDPMPipeline,
     numbers: Sequence[int],
     config: TrainingConfig,
     labels: Sequence[str | int] | None,
     stream: str,
+    **guidance: Any,  # noqa: ANN401 (options of a call)
 ) -> np.ndarray:
     """Draw the images of these numbers, uint8 (N, H, W, C).
 
@@ -106,14 +139,41 @@ def draw_images(
         config: Resolved; says how, and in how many steps.
         labels: The class of each; None without classes.
         stream: Of the noise.
+        guidance: Options of guidance; none guides.
     """
-    device = pipeline.unet.device
-    images = pipeline(
-        batch_size=len(numbers),
-        generator=[stream_generator(stream, config.seed, i, device=device) for i in numbers],
-        num_inference_steps=config.ddpm_num_inference_steps,
-        output_type="np",
-        solver=config.preview_scheduler,
-        class_labels=labels,
-    ).images
+    images = pipeline(**_asked(pipeline, numbers, config, labels, stream), **guidance).images
     return (images * 255).round().astype(np.uint8)
+
+
+def _asked(
+    pipeline: DDPMPipeline,
+    numbers: Sequence[int],
+    config: TrainingConfig,
+    labels: Sequence[str | int] | None,
+    stream: str,
+) -> dict[str, Any]:
+    """Give what the images of these numbers are asked for by."""
+    device = pipeline.unet.device
+    return {
+        "batch_size": len(numbers),
+        "generator": [stream_generator(stream, config.seed, i, device=device) for i in numbers],
+        "num_inference_steps": config.ddpm_num_inference_steps,
+        "output_type": "np",
+        "solver": config.preview_scheduler,
+        "class_labels": labels,
+    }
+
+
+def _labels(unet: UNet2DModel, numbers: Sequence[int]) -> list[str | int] | None:
+    """Give the classes of a grid's images in turn; None without classes."""
+    classes = drawn_classes(unet)
+    return None if classes is None else [classes[i % len(classes)] for i in numbers]
+
+
+def _guidance(config: TrainingConfig, guide: DDPMPipeline | None) -> dict[str, Any]:
+    """Give the options of guidance of a grid."""
+    return {
+        "guidance_scale": config.preview_guidance_scale,
+        "guidance_model": guide,
+        "guidance_interval": config.preview_guidance_interval,
+    }

@@ -107,6 +107,11 @@ RANGES: dict[str, Range] = {
         "one or several different numbers, at least 0 and below 1",
     ),
     "ema_inv_gamma": _POSITIVE,
+    "preview_guidance_scale": Range(lambda v: v == v, "a number"),  # noqa: PLR0124 (NaN is none)
+    "preview_guidance_interval": Range(
+        lambda v: len(v) == 2 and all(map(is_integer, v)) and 0 <= v[0] <= v[1],
+        "two timesteps from 0 on, the lower first",
+    ),
     "post_hoc_sigma_rels": Range(
         lambda v: 0 < len(v) == len(set(v)) and all(0 < s <= LONGEST for s in v),
         f"one or several different numbers, above 0 and at most {LONGEST:.4f}",

@@ -43,6 +43,8 @@ FREE_OPTIONS = {
     "eval_batch_size",
     "ddpm_num_inference_steps",
     "preview_scheduler",
+    "preview_guidance_scale",
+    "preview_guidance_interval",
     "validate_bound_steps",
     "validate_bound_images",
     "validate_fid_steps",
