@@ -126,7 +126,7 @@ class Call:
     def _guided_steps(self, labels: Tensor | None) -> list[GuideStep | None]:
         """Say how a guide is asked at each timestep; None at those that nothing guides."""
         request, guide = self._request, self._guide
-        timesteps = [float(t) for t in self._scheduler.timesteps]
+        timesteps = self._scheduler.timesteps.tolist()
         low, high = request.guidance_interval or (-math.inf, math.inf)
         guided = [t for t in timesteps if low <= t <= high and request.guidance_scale != 1]
         asks = guide is not None or request.guidance_interval is not None
@@ -134,7 +134,7 @@ class Call:
             logger.warning("%s", _idle(request))
         steps = dict.fromkeys(guided, GuideStep())
         if guide is not None:
-            guide.check_fit(self._unet)
+            guide.check_fit(self._unet, self._device)
             labels = guide.labels(self._unet, labels, self._size)
             self._guide_labels = None if labels is None else moved(labels, self._device)
             found = guide_steps(guide, self._scheduler, guided)

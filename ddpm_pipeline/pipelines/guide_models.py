@@ -22,15 +22,20 @@ __all__ = ["config_hash", "described_guidance", "open_guide"]
 
 
 def open_guide(
-    model: GuidanceModel, own: nn.Module, forward: FastForward, load: Callable[[str], Any]
+    model: GuidanceModel,
+    own: nn.Module,
+    forward: FastForward,
+    device: torch.device,
+    load: Callable[[str], Any],
 ) -> Guide | None:
     """Make a guide of what was passed.
 
     Arguments:
         model: A pipeline, a network trained for the same scheduler, or a saved model; None gives
             None.
-        own: The network that is guided, whose device and precision a saved model is loaded with.
+        own: The network that is guided, whose precision a saved model is loaded in.
         forward: How that is called, which a network alone and a saved model are called like.
+        device: Where that runs, and a saved model is loaded to.
         load: Loads a saved model.
     Raises:
         TypeError: If it is none of these.
@@ -40,7 +45,7 @@ def open_guide(
         return None
     if isinstance(model, str | os.PathLike):
         loaded = load(os.fspath(model))
-        loaded.unet.to(next(own.parameters()).device, dtype_of(own, torch.float32)).eval()
+        loaded.unet.to(device, dtype_of(own, torch.float32)).eval()
         return Guide(loaded.unet, FastForward(loaded.unet, forward.dtype), loaded.scheduler)
     if hasattr(model, "unet") and hasattr(model, "scheduler"):
         called = getattr(model, "_fast", None) or FastForward(model.unet)

@@ -249,12 +249,11 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
     def _begin(self, request: Request) -> Call:
         """Check a request, and give it what it works with."""
         forward = self._fast or FastForward(self.unet)
-        guide = open_guide(
-            request.guidance_model, self.unet, forward, DDPMPipeline.from_pretrained
-        )
         device = device_of(self.unet, torch.device("cpu"))
         if hasattr(self.unet, "device"):  # as diffusers' models have, also offloaded ones
             device = self._execution_device
+        load = DDPMPipeline.from_pretrained
+        guide = open_guide(request.guidance_model, self.unet, forward, device, load)
         return Call(self.unet, self.scheduler, forward, device, request, guide)
 
     @classmethod

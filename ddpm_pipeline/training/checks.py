@@ -276,7 +276,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
     ],
     "previews": [
         *(
-            _Conflict(
+            Conflict(
                 lambda c, name=name: (
                     getattr(c, name) is not None and c.preview_guidance_scale == 1
                 ),
@@ -284,7 +284,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             )
             for name in ("preview_guidance_model", "preview_guidance_interval")
         ),
-        _Conflict(
+        Conflict(
             lambda c: (
                 c.preview_guidance_scale != 1
                 and c.preview_guidance_model is None
@@ -293,7 +293,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
             "or class_conditional with a label_dropout above 0: the null class guides then",
         ),
-        _Conflict(
+        Conflict(
             lambda c: (c.preview_guidance_interval or (0, 0))[1] >= c.ddpm_num_steps,
             "preview_guidance_interval must end below ddpm_num_steps={config.ddpm_num_steps}, got "
             "{config.preview_guidance_interval}",

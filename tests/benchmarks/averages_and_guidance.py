@@ -1,13 +1,14 @@
 """How the length of an average, and guidance by an early one, change the distance to real images.
 
 A class-conditional model is trained on Fashion-MNIST with snapshots of averages; then images of
-averages of several lengths, and of one guided by earlier and longer ones at equal K, are compared
-with the test images in features:
+averages of several lengths, and of one guided by earlier ones at equal K, are compared with the
+test images in features:
 
-    python tests/benchmarks/averages_and_guidance.py FASHION_MNIST FEATURES WORK --images 1000
+    python tests/benchmarks/averages_and_guidance.py FASHION_MNIST FEATURES WORK
 
 FEATURES is a folder that ``examples/train_features.py`` wrote. What is measured already is kept
-in docs/benchmarks/averages_and_guidance.json, and a run that was stopped goes on with the rest.
+in WORK, and a call that was stopped goes on with the rest. A run that was stopped is measured at
+its last snapshot.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from results import record
+
 from ddpm_pipeline import TrainingConfig, train
 from ddpm_pipeline.common import write_json
 from ddpm_pipeline.evaluation import EvaluateConfig, evaluate
 from ddpm_pipeline.training import save_average
 
-RESULTS = Path(__file__).parents[2] / "docs/benchmarks/averages_and_guidance.json"
+COMMAND = "python tests/benchmarks/averages_and_guidance.py fashion-mnist/ features/ work/"
 LENGTHS = (0.02, 0.05, 0.1, 0.15, 0.25)
 BASE = 0.05
 STEPS = 6
@@ -77,13 +80,14 @@ def measured(options: argparse.Namespace) -> dict:
             )
         )
     last = max(int(path.stem.removeprefix("step-")) for path in (run / "post-hoc").glob("step-*"))
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"cases": []}
+    results = Path(options.work, "measured.json")
+    found = json.loads(results.read_text()) if results.is_file() else {"cases": []}
     found |= {"updates": last, "num_images": options.images, "num_inference_steps": STEPS}
     known = {case["name"] for case in found["cases"]}
     for case in CASES:
         if case.name not in known:
             found["cases"].append(measure(case, run, last, options))
-            write_json(RESULTS, found)
+            write_json(results, found)
     return found
 
 
@@ -133,8 +137,44 @@ def main() -> None:
     parser.add_argument("features")
     parser.add_argument("work")
     parser.add_argument("--images", type=int, default=320)
-    for case in measured(parser.parse_args())["cases"]:
-        print(f"{case['name']:60} {case['frechet_distance']:.1f}")
+    write_down(measured(parser.parse_args()))
+
+
+def write_down(found: dict) -> None:
+    """Put both tables on the page of benchmarks."""
+    cases, plain = {case["name"]: case for case in found["cases"]}, {case.name for case in CASES}
+    lengths = {Case(length).name for length in LENGTHS}
+    what = (
+        f"A class-conditional run of default options on Fashion-MNIST, at update "
+        f"{found['updates']:,} and before its cooldown, with snapshots every 25 updates; "
+        f"{found['num_images']} images of {found['num_inference_steps']} multistep steps, the "
+        "same noise in all rows, against the 10,000 test images. As few images raise every "
+        "distance by as much, and leave an error of some units."
+    )
+    columns = ["distance", "KID", "± its error", "precision", "recall"]
+    keys = ["frechet_distance", "kid", "kid_standard_error", "precision", "recall"]
+
+    def rows(names: set[str]) -> list[list[str | float]]:
+        order = [case.name for case in sorted(CASES, key=lambda case: case.sigma_rel)]
+        return [[n, *(cases[n][k] for k in keys)] for n in order if n in names & cases.keys()]
+
+    record(
+        "post_hoc_averages",
+        title="The length of the average",
+        command=COMMAND,
+        text=f"{what} Each row is an average that `ddpm average` made afterwards.",
+        columns=["sigma_rel", *columns],
+        rows=[[name.removeprefix("average "), *row] for name, *row in rows(lengths)],
+    )
+    guided = (plain - lengths) | {Case(BASE).name}
+    record(
+        "autoguidance",
+        title="Guidance by an earlier average",
+        command=COMMAND,
+        text=f"{what} The first row is not guided; the others are, with weight w, at equal K.",
+        columns=["images of", *columns],
+        rows=rows(guided),
+    )
 
 
 if __name__ == "__main__":

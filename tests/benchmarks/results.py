@@ -26,7 +26,14 @@ FOLDER = DOCS / "benchmarks"
 PACKAGES = ("torch", "diffusers", "accelerate")
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Quality of training": ("recipes", "time_to_quality", "bound_training", "fine_tuning"),
+    "Quality of training": (
+        "recipes",
+        "time_to_quality",
+        "bound_training",
+        "fine_tuning",
+        "post_hoc_averages",
+        "autoguidance",
+    ),
     "Quality of few steps": ("few_steps", "calibrated_distance", "calibrated_bound"),
     "Speed": (
         "scheduler_step",

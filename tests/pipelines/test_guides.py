@@ -292,6 +292,13 @@ def test_what_is_no_model_is_refused() -> None:
         draw(pipe, guidance_model="./nowhere", guidance_scale=2.0)
 
 
+def test_a_guide_on_another_device_is_refused_and_not_moved() -> None:
+    guide = make_tiny_unet(seed=1).to("meta")
+    with pytest.raises(ValueError, match="guidance_model must be on the device cpu, got meta"):
+        draw(pipeline(make_tiny_unet()), guidance_model=guide, guidance_scale=2.0)
+    assert guide.device.type == "meta"
+
+
 @pytest.mark.parametrize("interval", [(5,), (9, 3), (-1, 5), (0, 1000), (0.5, 3), 5, (True, 5)])
 def test_what_is_no_interval_is_refused(interval: object) -> None:
     pipe = pipeline(make_tiny_unet(num_class_embeds=4))
