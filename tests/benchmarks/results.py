@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "autoguidance",
     ),
     "Quality of few steps": ("few_steps", "calibrated_distance", "calibrated_bound"),
+    "Tasks on given images": ("posterior", "inversion"),
     "Speed": (
         "scheduler_step",
         "training_speed",

@@ -35,15 +35,15 @@ def test_more_calls_come_closer_and_are_counted(tiny_unet: object) -> None:
     pipe, calls = pipeline(tiny_unet()), []
     pipe.unet.register_forward_hook(lambda *_: calls.append(1))
     found = []
-    for most in (1, 4, 12):
+    how = {"num_inference_steps": 5}
+    for most in (1, 3, 10):
         calls.clear()
-        noise = pipe.invert(IMAGES, num_inference_steps=10, calls_per_step=most)
-        assert len(calls) <= 10 * most
-        found.append(
-            psnr(pipe.revert(noise, num_inference_steps=10, output_type="pt").images, IMAGES)
-        )
+        noise = pipe.invert(IMAGES[:1], calls_per_step=most, **how)
+        assert len(calls) <= 5 * most
+        back = pipe.revert(noise, output_type="pt", **how).images
+        found.append(psnr(back, IMAGES[:1]))
     assert found == sorted(found)
-    assert found[-1] > 35
+    assert found[-1] > 30
 
 
 def test_gaussian_images_come_from_the_noise_of_the_exact_map() -> None:
