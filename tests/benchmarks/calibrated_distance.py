@@ -43,12 +43,19 @@ Row = tuple[str | float | int, ...]
 Samplers = dict[tuple[str, str], tuple[DiffusionPipeline, dict]]
 
 
-def calibration_of(pipe: DDPMPipeline, data: str) -> Calibration:
-    """With 10,000 forwards on test images, 10 per timestep."""
+def calibration_of(pipe: DDPMPipeline, data: str, num_forwards: int = 10_000) -> Calibration:
+    """On test images, by default with 10 forwards per timestep."""
     images = open_images(data, resolution=28, split="test", progress=False)
     batches = [to_model_range(images.batch(range(i, i + 250)).images) for i in range(0, 5000, 250)]
     generator = seeded_generator(0)
-    return calibrate(pipe.unet, pipe.scheduler, batches, generator=generator, progress=True)
+    return calibrate(
+        pipe.unet,
+        pipe.scheduler,
+        batches,
+        num_forwards=num_forwards,
+        generator=generator,
+        progress=True,
+    )
 
 
 def stock_default(folder: Path) -> DiffusionPipeline:

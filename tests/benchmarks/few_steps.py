@@ -44,20 +44,20 @@ PICTURE = "images/few_steps.png"
 Row = tuple[str | int | float, ...]
 
 
-def calibrated(folder: Path, data: str) -> Calibration:
+def calibrated(folder: Path, data: str, num_forwards: int) -> Calibration:
     """The calibration of a model, which is kept beside it."""
-    path = folder / "few_steps_calibration.json"
+    path = folder / f"few_steps_calibration_{num_forwards}.json"
     if not path.exists():
-        found = calibration_of(open_model(folder), data)
+        found = calibration_of(open_model(folder), data, num_forwards)
         write_json(path, found.to_dict())
     return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def pipeline(folder: Path, data: str, sampler: str) -> DDPMPipeline:
+def pipeline(folder: Path, data: str, sampler: str, num_forwards: int) -> DDPMPipeline:
     """The model with a sampler: ours on calibrated steps, or stock's on trailing ones."""
     pipe = open_model(folder)
     if sampler == OURS:
-        found = calibrated(folder, data)
+        found = calibrated(folder, data, num_forwards)
         pipe.scheduler = pipe.scheduler.with_calibration(
             found, variance_type="fixed_small", timestep_spacing="optimal_samples"
         )
@@ -74,7 +74,7 @@ def steps_of(sampler: str, calls: int) -> int:
     return (calls + 1) // 2 if sampler == "Heun" else calls
 
 
-def report(rows: list[Row]) -> None:
+def report(rows: list[Row], num_forwards: int) -> None:
     draw(rows, DOCS / PICTURE)
     record(
         "few_steps",
@@ -131,7 +131,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], num_images=1024)
+    parser = arguments(__doc__.splitlines()[0], num_images=1024, num_forwards=10_000)
     parser.add_argument("--calls", type=int, nargs="+", default=[3, 4, 5, 6, 8, 10, 15, 25, 50])
     parser.add_argument("--samplers", nargs="+", default=[OURS, *STOCK])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -141,14 +141,14 @@ def main() -> None:
     for model in options.models:
         folder = train_recipe(options.output, options.data, MODELS[model], steps=STEPS)
         for sampler in options.samplers:
-            pipe = pipeline(folder, options.data, sampler)
+            pipe = pipeline(folder, options.data, sampler, options.num_forwards)
             for calls in options.calls:
                 distance = judge.distance(pipe, steps_of(sampler, calls))
                 row = json.dumps([model, sampler, calls, options.num_images, distance])
                 print(row, flush=True)
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(row + "\n")
-                report(rows_of(kept))
+                report(rows_of(kept), options.num_forwards)
 
 
 def rows_of(kept: Path) -> list[Row]:
