@@ -97,7 +97,7 @@ def with_ratios(rows: list[Row]) -> list[Row]:
     """The rows in order, each with its distance over that of the best stock scheduler."""
     best: dict[tuple, float] = {}
     for model, sampler, calls, images, distance in rows:
-        if sampler != OURS:
+        if sampler in STOCK:
             key = model, calls, images
             best[key] = min(best.get(key, distance), distance)
     return [
@@ -109,10 +109,12 @@ def with_ratios(rows: list[Row]) -> list[Row]:
 def draw(rows: list[Row], path: Path) -> None:
     """Draw the distance over the calls, a picture for each model and a curve for each sampler."""
     models = list(dict.fromkeys(row[0] for row in rows))
-    samplers = [name for name in (OURS, *STOCK) if any(row[1] == name for row in rows)]
+    samplers = dict.fromkeys([OURS, *STOCK, *(row[1] for row in rows)])
     calls = sorted({row[2] for row in rows})
     figure = Figure(figsize=(5 * len(models), 4), layout="constrained")
-    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+    for axes, model in zip(
+        figure.subplots(1, len(models), sharey=True, squeeze=False)[0], models, strict=True
+    ):
         for place, name in enumerate(samplers):
             curve = sorted((row[2], row[4]) for row in rows if row[:2] == (model, name))
             style = {"linewidth": 2.5, "zorder": 3} if name == OURS else {}

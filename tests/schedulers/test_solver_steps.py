@@ -11,7 +11,14 @@ from helpers.calibrations import calibration_from_errors
 from torch.testing import assert_close
 
 from ddpm_pipeline import Calibration, DDPMScheduler
-from ddpm_pipeline.diffusion import Components, final_error, linear_error, spaced_timesteps
+from ddpm_pipeline.diffusion import (
+    ComponentErrors,
+    Components,
+    final_error,
+    held_prediction_costs,
+    linear_error,
+    spaced_timesteps,
+)
 from ddpm_pipeline.diffusion.spectral import NUM_KNOTS
 from ddpm_pipeline.schedulers import MeasuredSpectrum
 
@@ -59,13 +66,32 @@ def test_the_steps_are_better_than_those_for_ddim_and_than_even_ones(order: int)
 
 def test_a_chain_of_any_length_starts_at_the_top_and_has_no_repeats() -> None:
     made = scheduler()
-    for K in (1, 2, 11, 40, 130, 1000):
+    for K in (1, 2, 11, 24, 40, 1000):
         made.set_timesteps(K)
         chain = made.timesteps
         assert len(chain) == K
         assert chain[0] == 999
         assert (chain.diff() < 0).all()
         assert chain[-1] >= 0
+
+
+def test_no_chain_of_few_steps_costs_less_and_many_are_even() -> None:
+    made, T = scheduler(), len(FOUND.x_0_error)
+    spectrum = FOUND.spectrum.tabulate(made.schedule, FOUND.x_0_error)
+    costs = held_prediction_costs(made.schedule, ComponentErrors.of(spectrum))
+
+    def cost(chain: list[int]) -> float:
+        return float(costs[chain, torch.tensor([*chain[1:], -1]) + 1].sum())
+
+    found = made.calibrated_timesteps(5, "multistep")
+    for i in range(1, 5):
+        for shift in (-40, -3, 3, 40):
+            other = sorted([*found[:i], found[i] + shift, *found[i + 1 :]], reverse=True)
+            assert other[-1] < 0 or cost(other) >= cost(found)
+    even = spaced_timesteps(T, 25, "trailing").tolist()
+    assert made.calibrated_timesteps(25, "multistep") == even
+    between = made.calibrated_timesteps(24, "multistep")
+    assert max(abs(a - b) for a, b in zip(between, even, strict=False)) < 60
 
 
 def test_other_solvers_keep_their_steps() -> None:
