@@ -97,6 +97,7 @@ def test_it_is_the_distance_of_the_models_samples(tmp_path: Path) -> None:
     assert found[5]["distance_of_real"] == found[12]["distance_of_real"]
     record = json.loads((run / "training_record.json").read_text())
     assert record["distances"]["distance"] == found[12]["distance"]
+    assert TrainingConfig.from_dict(record["options"]).validate_fid_steps == 0
 
 
 def test_real_images_are_left_out_where_there_are_too_few(

@@ -75,6 +75,10 @@ def test_the_model_is_that_of_the_best_validation(tmp_path: Path) -> None:
     assert not equal(model_of(run), weights_after(run, 12))
     expected = {"step": best, "by": "validation_loss", "value": losses[best], "measurements": 6}
     assert record_of(run)["kept"] == expected
+    # The options of the record are a config by themselves, and say which weights are kept.
+    options = record_of(run)["options"]
+    assert (options["keep"], options["validation_steps"]) == ("best", 2)
+    assert TrainingConfig.from_dict(options).keep == "best"
     # Its picture shows samples of these weights.
     assert record_of(run)["samples_step"] == best
     assert (run / "samples" / f"step-{best:07d}.png").exists()

@@ -13,6 +13,7 @@ import torch
 
 from ddpm_pipeline.common import __version__, library_versions
 from ddpm_pipeline.training.config import SOURCES, TrainingConfig
+from ddpm_pipeline.training.few_images import is_chosen
 from ddpm_pipeline.training.resolving import resolve
 from ddpm_pipeline.training.storage.identity import FREE_OPTIONS
 
@@ -24,7 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["training_record"]
 
 # Options that leave the weights alone, or say where data lie, and yet belong on a card.
-_SHOWN = {*SOURCES, "num_epochs", "ddpm_num_inference_steps"}
+_SHOWN = {*SOURCES, "num_epochs", "ddpm_num_inference_steps"} - {"validate_fid_features"}
+# Options that tell which weights are the model, where any but the last may be.
+_CHOOSING = {
+    "keep",
+    "best_by",
+    "early_stop",
+    "validation_steps",
+    "validate_bound_steps",
+    "validate_bound_images",
+    "validate_fid_steps",
+    "validate_fid_images",
+    "validate_fid_features",
+}
 # Options that are on or off by the kind of device, and change digits alone.
 _BY_DEVICE = ("compile", "channels_last", "deterministic")
 
@@ -82,12 +95,13 @@ def _changed_options(config: TrainingConfig, accelerator: Accelerator) -> dict[s
     free = config.replace(**dict.fromkeys(_BY_DEVICE))
     processes = accelerator.num_processes
     on_device = resolve(free, length=None, world_size=processes, device=accelerator.device)
+    shown = _SHOWN | _CHOOSING if is_chosen(config) else _SHOWN
     defaults, settled = TrainingConfig().to_dict(), on_device.to_dict()
     defaults |= {name: settled[name] for name in _BY_DEVICE}
     return {
         name: value
         for name, value in config.to_dict().items()
-        if value != defaults[name] and (name not in FREE_OPTIONS or name in _SHOWN)
+        if value != defaults[name] and (name not in FREE_OPTIONS or name in shown)
     }
 
 
