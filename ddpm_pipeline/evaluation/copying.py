@@ -37,7 +37,7 @@ from torch import Tensor
 
 __all__ = ["LEVEL", "CopyTest", "NearestPairs", "copy_test", "nearer"]
 
-LEVEL = 0.01
+LEVEL = 0.05
 """A model is said to copy when the p-value is below this."""
 
 _PERMUTATIONS = 9_999
@@ -76,7 +76,7 @@ class CopyTest:
 
     @property
     def copies(self) -> bool:
-        """Tell whether the model copies, at the level of 1%."""
+        """Tell whether the model copies, at the level of 5%."""
         return self.p_value < LEVEL
 
     def to_dict(self) -> dict[str, Any]:

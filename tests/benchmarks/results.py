@@ -30,6 +30,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "recipes",
         "time_to_quality",
         "bound_training",
+        "copy_test",
         "fine_tuning",
         "post_hoc_averages",
         "autoguidance",
