@@ -17,7 +17,7 @@ from ddpm_pipeline.calibration.figures import (
 from ddpm_pipeline.calibration.rates import progressive_reconstructions, rate_distortion
 from ddpm_pipeline.calibration.report import CalibrationReport
 from ddpm_pipeline.common import stream_generator, write_figure
-from ddpm_pipeline.data import ImageData, reconstruction_strip, to_model_range
+from ddpm_pipeline.data import ImageData, reconstruction_strip
 from ddpm_pipeline.diffusion import spaced_timesteps
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler, timesteps_of
@@ -57,7 +57,7 @@ def reconstructions(
 ) -> Image.Image:
     """Give what is known of some images at steps on the way to them, one row each."""
     images, labels = data.batch(range(min(_STRIP_ROWS, len(data))))
-    x_0 = to_model_range(images).to(pipe.device)
+    x_0 = data.model_values(images).to(pipe.device)
     columns = min(_STRIP_COLUMNS, len(scheduler))
     seen = progressive_reconstructions(
         pipe.unet,

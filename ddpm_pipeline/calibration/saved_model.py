@@ -92,7 +92,7 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
     if extractor is not None:
-        extractor(data.batch(range(1))[0])  # fails here, not after calibrating, on a wrong shape
+        extractor(data.pictures(range(1)))  # fails here, not after calibrating, on a wrong shape
     output = Path(config.output_dir or config.model)
     output.mkdir(parents=True, exist_ok=True)
     scheduler.set_calibration(_calibrate(config, pipe, scheduler, data, output))
@@ -130,6 +130,7 @@ def _calibrate(
         precision=config.target_standard_error,
         estimate=config.estimate,
         accelerator=shared_accelerator(),
+        decoder="discretized" if data.scale is None else "continuous",
         state_file=output / "calibration.state",
         progress=True,
     )

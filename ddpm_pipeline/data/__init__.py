@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
     from ddpm_pipeline.data.findings import facts_of_reading, printable
-    from ddpm_pipeline.data.images import Batch, ImageData, open_images, split_validation
+    from ddpm_pipeline.data.held_out import split_validation
+    from ddpm_pipeline.data.images import Batch, ImageData, open_images
     from ddpm_pipeline.data.loader import BatchSource, ImageLoader, Prefetcher
     from ddpm_pipeline.data.model_images import (
         ModelBatches,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         concatenated,
         flip_coins,
         mirrored,
+        model_values,
         named_bands,
         random_flip,
         shown_bands,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         described_reference,
         training_overlap,
     )
+    from ddpm_pipeline.data.value_range import with_scale
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -62,14 +65,15 @@ __getattr__, __dir__, __all__ = lazy_face(
         "batches": "Batches between_levels checked_batch split_batch",
         "classes": "class_counts with_classes without_gaps",
         "findings": "facts_of_reading printable",
-        "images": "Batch ImageData open_images split_validation",
+        "held_out": "split_validation",
+        "images": "Batch ImageData open_images",
         "loader": "BatchSource ImageLoader Prefetcher",
         "model_images": "ModelBatches check_unchanged_size described_changes open_measured",
         "options": "ReadingOptions",
         "pictures": "contact_sheet image_grid nearest_picture reconstruction_strip",
         "pixels": (
-            "MOST_CHANNELS OUTPUTS concatenated flip_coins mirrored named_bands random_flip "
-            "shown_bands to_model_range uint8_from_unit_range unit_range"
+            "MOST_CHANNELS OUTPUTS concatenated flip_coins mirrored model_values named_bands "
+            "random_flip shown_bands to_model_range uint8_from_unit_range unit_range"
         ),
         "places": "default_cache_dir",
         "resident": "batches_on",
@@ -80,6 +84,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.shard_files": "is_shards",
         "sources.source": "MeaninglessOptionError",
         "streams": "ImageStream open_stream",
+        "value_range": "with_scale",
         "training_images": (
             "TRAINING_IMAGES_NAME KnownImages Overlap described_overlap described_reference "
             "training_overlap"

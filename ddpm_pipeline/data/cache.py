@@ -4,7 +4,8 @@
     fingerprint  = hash(sha256 of every file in order, settings)            (content)
 
     <cache>/<key>.json            says which fingerprint these files had, and what else was found
-    <cache>/<fingerprint>/        pixels.u8, (N, C, H, W) one after the other, header.json, and
+    <cache>/<fingerprint>/        pixels.u8, (N, C, H, W) one after the other (.u16, .f32, ... of
+                                  deeper values that are kept exactly), header.json, and
                                   blocks.sha256, by which a changed byte is noticed
 
 The fingerprint holds no path: the same files give the same one on any machine, and touching or
@@ -31,12 +32,14 @@ from PIL import __version__ as pillow_version
 from ddpm_pipeline.common import key_of, sync_path, write_aside, write_bytes
 from ddpm_pipeline.data.checksums import BlockSums, check_blocks
 from ddpm_pipeline.data.decoding import Preparation, decoding_threads
+from ddpm_pipeline.data.exact import check_exact_type
 from ddpm_pipeline.data.inspection import Inspection, ReadingPlan
 from ddpm_pipeline.data.places import default_cache_dir, private_folder
 from ddpm_pipeline.data.prepared import Pixels, check_length, describe_unreadable, pixels_of
 from ddpm_pipeline.data.preparing import CACHE_VERSION, Preparer
 from ddpm_pipeline.data.sources.regular_files import check_regular, open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source
+from ddpm_pipeline.networks import EXACT_TYPES
 
 __all__ = ["check_range", "prepare"]
 
@@ -46,7 +49,7 @@ logger = logging.getLogger(__name__)
 _KNOWN_CHANGES = re.compile(r"resized|cropped|padded|(1|L|RGB|RGBA|CMYK|YCbCr) to (L|RGB|RGBA)")
 
 
-_PIXELS, _SUMS = "pixels.u8", "blocks.sha256"
+_SUMS = "blocks.sha256"
 # What a file of JSON can be damaged by.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _checked: set[tuple[str, int, int, int]] = set()  # the files that this process has looked at
@@ -80,7 +83,10 @@ def prepare(
             settings.
         OSError: If the cache cannot be written.
     """
-    check_range(source.dtype, settings.value_range)
+    if settings.is_exact:
+        check_exact_type(source.dtype)
+    else:
+        check_range(source.dtype, settings.value_range)
     preparer = Preparer(source, settings, strict, decoding_threads(num_threads), progress)
     if source.quick_key is None:
         return preparer.in_memory()
@@ -122,7 +128,7 @@ def _cached(preparer: Preparer, root: Path, verify: bool) -> Pixels:
         entry = root / plan.fingerprint
         with FileLock(entry.with_suffix(".lock")):
             header = _open(entry, verify) or _build(preparer, plan, entry)
-            pixels = pixels_of(_map_file(entry), header, preparer.source, plan.inspection)
+            pixels = pixels_of(_map_file(entry, header), header, preparer.source, plan.inspection)
         if plan.lasting:
             found = plan.inspection.to_json() | {"pillow": pillow_version}
             record = {"fingerprint": plan.fingerprint, "found": found}
@@ -154,7 +160,8 @@ def _known(source: Source, root: Path, quick: Path, verify: bool) -> Pixels | No
     if header is None or not _believable(header, record, found):
         return None
     try:
-        return pixels_of(_map_file(root / fingerprint), header, source, found or Inspection({}))
+        values = _map_file(root / fingerprint, header)
+        return pixels_of(values, header, source, found or Inspection({}))
     except ValueError:  # the record of an earlier version, which did not say what was left out
         return None
 
@@ -175,7 +182,7 @@ def _build(preparer: Preparer, plan: ReadingPlan, entry: Path) -> dict[str, Any]
     _remove(aside)
     aside.mkdir()
     try:
-        with write_aside(aside / _PIXELS) as file:
+        with write_aside(aside / _pixels(plan.dtype)) as file:
             sums = BlockSums(file.write)
             header = preparer.write(plan, sums.write)
         write_bytes(aside / _SUMS, sums.digests)
@@ -214,8 +221,8 @@ def _open(entry: Path, verify: bool = False) -> dict[str, Any] | None:
         header = json.loads(record["header"])
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
-        check_length(values := _map_file(entry), header)
-        _check_bytes(entry, record.get("sums"), values, verify)
+        check_length(values := _map_file(entry, header), header)
+        _check_bytes(entry / _pixels(_type_of(header)), record.get("sums"), values, verify)
     except (OSError, *_UNREADABLE) as error:
         logger.warning("image cache: %s is damaged (%s); building it again", entry.name, error)
         return None
@@ -223,13 +230,13 @@ def _open(entry: Path, verify: bool = False) -> dict[str, Any] | None:
     return None if header["dropped"] or other_pillow else header
 
 
-def _check_bytes(entry: Path, sums: str | None, values: np.ndarray, verify: bool) -> None:
+def _check_bytes(pixels: Path, sums: str | None, values: np.ndarray, verify: bool) -> None:
     """Hold an entry's bytes against their checksums, which those of earlier versions lack.
 
     Raises:
         ValueError: If they are not what was written.
     """
-    status = (entry / _PIXELS).stat()
+    entry, status = pixels.parent, pixels.stat()
     state = (str(entry), status.st_ino, status.st_size, status.st_mtime_ns)
     if not verify and (sums is None or state in _checked):
         return
@@ -238,11 +245,30 @@ def _check_bytes(entry: Path, sums: str | None, values: np.ndarray, verify: bool
     digests = read_regular(entry / _SUMS)
     if hashlib.sha256(digests).hexdigest() != sums:
         raise ValueError("its checksums are not what was written")
-    check_blocks(values, digests, every=verify)
+    check_blocks(values.view(np.uint8), digests, every=verify)
     _checked.add(state)
 
 
-def _map_file(entry: Path) -> np.ndarray:
-    """Map the bytes of an entry, copy on write, since torch wants writable memory."""
-    open_regular(entry / _PIXELS).close()
-    return np.memmap(entry / _PIXELS, np.uint8, mode="c")
+def _type_of(header: dict[str, Any]) -> str:
+    """Give the type of an entry's values, which those of earlier versions do not say.
+
+    Raises:
+        ValueError: If it is none that is kept.
+    """
+    dtype = header.get("dtype", "uint8")
+    if dtype not in EXACT_TYPES:
+        raise ValueError(f"it holds values of type {dtype!r:.40}")
+    return dtype
+
+
+def _pixels(dtype: str) -> str:
+    """Name the file of an entry's values: pixels.u8, pixels.u16, pixels.f32, ..."""
+    kind = np.dtype(dtype)
+    return f"pixels.{kind.kind}{8 * kind.itemsize}"
+
+
+def _map_file(entry: Path, header: dict[str, Any]) -> np.ndarray:
+    """Map the values of an entry, copy on write, since torch wants writable memory."""
+    dtype = _type_of(header)
+    open_regular(entry / _pixels(dtype)).close()
+    return np.memmap(entry / _pixels(dtype), dtype, mode="c")

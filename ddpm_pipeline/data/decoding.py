@@ -24,14 +24,24 @@ from ddpm_pipeline.common import (
 from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
 from ddpm_pipeline.data.depth import Layout, exact_image, layout_of, open_image
+from ddpm_pipeline.data.exact import decode_exact
 from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
 
-__all__ = ["Crop", "Fit", "Preparation", "RefusedImageError", "decode", "decoding_threads"]
+__all__ = [
+    "Crop",
+    "Depth",
+    "Fit",
+    "Preparation",
+    "RefusedImageError",
+    "decode",
+    "decoding_threads",
+]
 
 Crop = Literal["center", "random"]
 Fit = Literal["resize", "pad"]
+Depth = Literal["bytes", "exact"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _WHITE = (255, 255, 255)
@@ -55,6 +65,8 @@ class Preparation:
         background: The colour under transparency and in padding, by name or as (red, green,
             blue); None is white under transparency and black in padding.
         max_pixels: How many pixels a file may have; None keeps Pillow's limit.
+        depth: "bytes" rounds deeper values to 256 levels, "exact" keeps them as they are; a range
+            is then that of the model, and not of what is kept.
     """
 
     resolution: Resolution
@@ -64,6 +76,7 @@ class Preparation:
     value_range: tuple[float, float] | None = None
     background: tuple[int, int, int] | None = None
     max_pixels: int | None = None
+    depth: Depth = "bytes"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", as_resolution(self.resolution))
@@ -74,6 +87,7 @@ class Preparation:
             )
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("crop", self.crop, get_args(Crop))
+        check_choice("depth", self.depth, get_args(Depth))
         if self.value_range is not None:
             object.__setattr__(self, "value_range", _checked_range(self.value_range))
         if self.background is not None:
@@ -83,6 +97,11 @@ class Preparation:
     def sides(self) -> tuple[int, int]:
         """Give (height, width)."""
         return sides_of(self.resolution)
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether values are kept as deep as they are."""
+        return self.depth == "exact"
 
     @property
     def white_background(self) -> bool:
@@ -98,6 +117,8 @@ class Preparation:
             "crop": self.crop,
             "value_range": self.value_range,
         }
+        if self.is_exact:
+            values |= {"depth": self.depth, "value_range": None}
         if self.background is not None:
             values["background"] = self.background
         if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -140,7 +161,9 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
         Exception: Of many types, from Pillow's decoders, if the file is broken.
     """
     if isinstance(raw, np.ndarray):
-        values, changes = _to_bytes(raw, settings.value_range)
+        if settings.is_exact and raw.dtype not in {np.dtype(bool), np.dtype(np.uint8)}:
+            return decode_exact(raw, settings)
+        values, changes = _to_bytes(raw, None if settings.is_exact else settings.value_range)
         if values.ndim == 2:
             values = values[:, :, None]
         if values.shape[:2] == settings.sides and values.shape[2] == settings.channels:
@@ -159,6 +182,8 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
         )
     layout = layout_of(image)
     deep = layout.exact
+    if settings.is_exact and deep:
+        return decode_exact(raw, settings)
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
         image, converted = _decoded(raw, image, layout, settings)
         return _fitted(image, converted, settings)

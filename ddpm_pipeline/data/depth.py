@@ -25,7 +25,15 @@ from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.kinds import image_formats
 from ddpm_pipeline.data.sources.source import one_line
 
-__all__ = ["Layout", "check_depth", "exact_image", "layout_of", "open_image"]
+__all__ = [
+    "Layout",
+    "check_depth",
+    "deep_values",
+    "exact_image",
+    "layout_of",
+    "open_image",
+    "upright",
+]
 
 _GREY = {"1", "L", "LA", "La", "F"}
 _TIFF_BITS, _TIFF_POLARITY, _TIFF_FORMAT = 258, 262, 339
@@ -237,7 +245,7 @@ def exact_image(
         RefusedImageError: If the range of the values is not known, or they are outside it.
     """
     check_depth(layout, value_range)
-    values, alpha, premultiplied = _deep_values(raw, image, layout)
+    values, alpha, premultiplied = deep_values(raw, image, layout)
     levels = to_levels(values, value_range or layout.white)
     if layout.inverted:
         levels = 255 - levels
@@ -254,11 +262,11 @@ def exact_image(
         levels = np.broadcast_to(levels, (*levels.shape[:2], 3))
         levels = np.concatenate([levels, 255 * alpha], axis=2)
     pixels = np.rint(levels.clip(0, 255)).astype(np.uint8)
-    pixels = _upright(pixels, image)
+    pixels = upright(pixels, image)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), between
 
 
-def _deep_values(
+def deep_values(
     raw: bytes, image: Image.Image, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Give all bits of all values.
@@ -326,7 +334,7 @@ _TURNS = {
 }
 
 
-def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     """Turn pixels (H, W, C) as the file says; Pillow has turned a TIFF while loading it."""
     orientation = image.getexif().get(0x0112, 1) if image.format != "TIFF" else 1
     return np.ascontiguousarray(_TURNS.get(orientation, lambda a: a)(pixels))

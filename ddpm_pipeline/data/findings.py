@@ -102,6 +102,9 @@ def facts_of_reading(data: ImageData) -> dict[str, str]:
     facts = {}
     if found.sizes and found.modes:
         facts["found"] = f"{counted(found.sizes)}; {counted(found.modes)}"
+    if data.scale is not None:
+        low, high = data.moments.low.min(), data.moments.high.max()
+        facts["values"] = f"{low:g} … {high:g}, kept as {data.scale}"
     facts["changed"] = counted(data.changes) or "nothing"
     if found.skipped:
         facts["skipped"] = describe_named(found.skipped)

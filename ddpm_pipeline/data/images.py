@@ -2,9 +2,11 @@ r"""Opening images of any kind, and taking batches of them as bytes.
 
     data  = open_images("photos/", resolution=64)          decoded once, memory-mapped bytes
     batch = data.batch(batch_indices(step, length=len(data), batch_size=64, seed=0))
-    x_0   = to_model_range(random_flip(batch.images.to(device), generator))
+    x_0   = data.model_values(random_flip(batch.images.to(device), generator))
 
 .. math:: x_0 = \frac{2 k}{255} - 1, \qquad k \in \{0, \dots, 255\}
+
+Values that are kept deeper than bytes have a ``scale`` in its place.
 
 Which images a step sees is in order.py; batches without end are in loader.py and, for data that is
 never whole in one place, in streams.py.
@@ -19,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import Resolution, key_of, sides_of, stream_generator
+from ddpm_pipeline.common import Resolution, key_of, sides_of
 from ddpm_pipeline.data.cache import prepare
-from ddpm_pipeline.data.decoding import Crop, Fit, Preparation
+from ddpm_pipeline.data.decoding import Crop, Depth, Fit, Preparation
 from ddpm_pipeline.data.findings import Found, described, summarized
+from ddpm_pipeline.data.moments import ValueMoments
+from ddpm_pipeline.data.pixels import model_values, pictured_values
 from ddpm_pipeline.data.prepared import Pixels
 from ddpm_pipeline.data.sources.finding import (
     count_classes,
@@ -31,15 +35,17 @@ from ddpm_pipeline.data.sources.finding import (
     with_labels,
 )
 from ddpm_pipeline.data.sources.source import Source
+from ddpm_pipeline.data.value_range import OutsideRange, measured
+from ddpm_pipeline.networks import ValueScale
 
-__all__ = ["Batch", "ImageData", "open_images", "split_validation"]
+__all__ = ["Batch", "ImageData", "open_images"]
 
 
 _MOST_COUNTED = 10_000  # classes without names that are counted whether they have images or not
 
 
 class Batch(NamedTuple):
-    """Images as bytes (B, C, H, W), and their class labels, int64 (B,), or None."""
+    """Images (B, C, H, W), bytes unless kept deeper, and class labels, int64 (B,), or None."""
 
     images: Tensor
     labels: Tensor | None
@@ -47,12 +53,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """N images as bytes with random access, and what was done to them.
+    """N images with random access, and what was done to them.
 
     Arguments:
-        values: Bytes (M, C, H, W), M >= N; flat where `crop="random"` keeps images of other
-            proportions.
-        windows: First byte, height and width of each image (M, 3) where `values` is flat, else
+        values: Bytes, or values as deep as they were, (M, C, H, W), M >= N; flat where
+            `crop="random"` keeps images of other proportions.
+        windows: First value, height and width of each image (M, 3) where `values` is flat, else
             None.
         resolution: Side of the images of a batch; (height, width) where they are not square.
         channels: C.
@@ -67,6 +73,8 @@ class ImageData:
         skipped: How many images could not be read.
         found: Sizes and modes, what was left out and why, and the split, for people.
         name_of: Says which file each of the M images is, or None.
+        scale: What a model's unit is in that of these values, where they are no bytes.
+        moments: Of all M images, where they have a scale.
     """
 
     values: Tensor
@@ -82,6 +90,8 @@ class ImageData:
     skipped: int
     found: Found = field(default_factory=Found)
     name_of: Callable[[int], str] | None = None
+    scale: ValueScale | None = None
+    moments: ValueMoments | None = None
 
     def __len__(self) -> int:
         if self.members is not None:
@@ -166,6 +176,14 @@ class ImageData:
         images = np.take(self.values.numpy(), indices.numpy(), axis=axis)
         return Batch(torch.from_numpy(images), labels)
 
+    def model_values(self, images: Tensor) -> Tensor:
+        """Map images of a batch to float32 as a model sees them, on the device they are on."""
+        return model_values(images, self.scale)
+
+    def pictures(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """Take the images at `indices` as bytes to be looked at, whatever their depth is."""
+        return pictured_values(self.batch(indices).images, self.scale)
+
     def _offsets(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
         """Find where in the flat values each element of square windows is, (B, C, H, W)."""
         start, height, width = self.windows.index_select(0, indices).view(-1, 3, 1, 1, 1).unbind(1)
@@ -206,6 +224,8 @@ def open_images(
     label_column: str | None = None,
     background: str | tuple[int, int, int] | None = None,
     max_pixels: int | None = None,
+    depth: Depth = "bytes",
+    outside_range: OutsideRange = "refuse",
     strict: bool = False,
     cache_dir: str | os.PathLike | None = None,
     num_threads: int | None = None,
@@ -226,6 +246,8 @@ def open_images(
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
         value_range: What becomes 0 and 255: needed for arrays that are not uint8 and for files
             that do not say it (32 bits, signed, floating point), possible for all of over 8 bits.
+            With depth "exact", what becomes -1 and 1; the mean and two standard deviations of each
+            channel decide unless given.
         split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder ("."
             is all of it). Data sets, IDX files and folders of splits take "train" unless told.
         labels: Whether to read class labels: folder names, a column of metadata.csv or
@@ -237,6 +259,10 @@ def open_images(
         background: The colour under transparency and in padding, as "white", "#808080" or (128,
             128, 128); None is white under transparency and black in padding.
         max_pixels: How many pixels an image file may have; None keeps Pillow's limit.
+        depth: "bytes" rounds what is deeper to 256 levels; "exact" keeps uint8, uint16, int16,
+            float16 and float32 as they are, with a `scale` for models.
+        outside_range: With depth "exact", whether values outside `value_range` are refused, or
+            cut for the model; both count and name them.
         strict: Refuse images that cannot be read, and files that may be images but have a suffix
             that is not known; otherwise they are left out, with a warning that counts and names
             them.
@@ -252,7 +278,9 @@ def open_images(
         ValueError: If there are no images, or they, their labels or an option do not fit.
         TypeError: If `source` is of another type.
     """
-    settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
+    settings = Preparation(
+        resolution, channels, fit, crop, value_range, background, max_pixels, depth
+    )
     reads_labels = labels is True
     found = find_source(source, split, reads_labels, image_column, label_column, channels)
     if not isinstance(labels, bool):
@@ -268,7 +296,8 @@ def open_images(
         progress=progress,
         verify=verify_cache,
     )
-    return _image_data(pixels, found, settings.resolution, count)
+    data = _image_data(pixels, found, settings.resolution, count)
+    return measured(data, pixels.moments, pixels.step, value_range, outside_range)
 
 
 def _image_data(
@@ -303,28 +332,3 @@ def _image_data(
         found=pixels.found,
         name_of=name_of,
     )
-
-
-def split_validation(
-    data: ImageData, held_out: float, seed: int = 0
-) -> tuple[ImageData, ImageData]:
-    """Split images into (training, validation), disjoint, drawn at random from `seed` alone.
-
-    Arguments:
-        held_out: A fraction in (0, 1) if a float, a number of images if an int.
-
-    Raises:
-        ValueError: If either part would hold no images.
-    """
-    fraction = isinstance(held_out, float)
-    if fraction and not 0 < held_out < 1:
-        raise ValueError(f"held_out must be a count or a fraction in (0, 1), got {held_out}")
-    count = round(held_out * len(data)) if fraction else held_out
-    if not 0 < count < len(data):
-        raise ValueError(
-            f"held_out={held_out} of {len(data)} images leaves {len(data) - count} for training "
-            f"and {count} for validation; both need at least one"
-        )
-    order = torch.randperm(len(data), generator=stream_generator("validation_split", seed))
-    # Sorted: neighbours stay neighbours on disk.
-    return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)

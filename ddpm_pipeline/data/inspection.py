@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
+from ddpm_pipeline.data.exact import exact_type
 from ddpm_pipeline.data.fitting import excess_ratio
 from ddpm_pipeline.data.sources.source import RawImage, one_line
 
@@ -45,12 +46,14 @@ class Inspected(NamedTuple):
         channels: How many it asks for; None if only its pixels tell whether it has colours.
         mode: Its mode or type, for people.
         size: Width and height, for people.
+        dtype: The type in which its values are kept.
     """
 
     digest: bytes
     channels: int | None
     mode: str
     size: str
+    dtype: str = "uint8"
 
     def ratio(self, sides: tuple[int, int]) -> float:
         """Give how many times more pixels it has, when it is scaled, than (height, width) hold."""
@@ -94,6 +97,7 @@ class ReadingPlan:
         inspection: What else was found.
         lasting: Whether the same files will give the same findings; not if reading one failed.
         largest: Bytes of the largest image when it is decoded, at most.
+        dtype: The type of the values.
     """
 
     fingerprint: str
@@ -102,6 +106,7 @@ class ReadingPlan:
     inspection: Inspection
     lasting: bool
     largest: int = 0
+    dtype: str = "uint8"
 
 
 def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
@@ -116,16 +121,22 @@ def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
         digest = hashlib.sha256(f"{values.shape}{values.dtype}".encode())
         digest.update(values.data)
         height, width, channels = values.shape
-        return Inspected(digest.digest(), channels, str(values.dtype), f"{width}×{height}")
+        kept = values.dtype.name if settings.is_exact and values.dtype != bool else "uint8"
+        size = f"{width}×{height}"
+        return Inspected(digest.digest(), channels, str(values.dtype), size, kept)
     with open_image(raw, settings.max_pixels) as image:
         layout = layout_of(image)
-        check_depth(layout, settings.value_range)
+        dtype = "uint8"
+        if settings.is_exact:
+            dtype = exact_type(layout)
+        else:
+            check_depth(layout, settings.value_range)
         channels = _channels(image, layout, settings)
         size = f"{image.width}×{image.height}"
     digest = hashlib.sha256(raw).digest()
     if not layout.as_before or (layout.exact and settings.value_range is not None):
         digest += _READ_EXACTLY
-    return Inspected(digest, channels, layout.name, size)
+    return Inspected(digest, channels, layout.name, size, dtype)
 
 
 def _channels(image: Image.Image, layout: Layout, settings: Preparation) -> int | None:

@@ -28,13 +28,13 @@ from ddpm_pipeline.data.classes import with_classes
 from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
-from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import is_shards
 from ddpm_pipeline.data.sources.shards import load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
 from ddpm_pipeline.data.training_images import open_split
+from ddpm_pipeline.data.value_range import with_scale
 from ddpm_pipeline.networks import ModelFacts, facts_of
 
 __all__ = [
@@ -156,7 +156,9 @@ def open_model_images(
         )
     if fit == "exact":
         check_unchanged_size(data, f"{name}={source!r}", "; fit='resize' scales and crops them")
-    return _with_model_classes(data, facts, config.num_class_embeds, f"{name}={str(source)!r}")
+    named = f"{name}={str(source)!r}"
+    data = with_scale(data, facts.scale, named, wanted.outside_range or "refuse")
+    return _with_model_classes(data, facts, config.num_class_embeds, named)
 
 
 def _check_given(given: ReadingOptions, channels: int) -> None:
@@ -194,6 +196,8 @@ def _open(
         "strict": options.strict_data,
         "background": options.background,
         "max_pixels": options.max_pixels,
+        "depth": options.depth,
+        "outside_range": options.outside_range,
     }
     known = {key: value for key, value in values.items() if value is not None}
     try:
@@ -268,7 +272,7 @@ def described_changes(data: ImageData) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ModelBatches:
-    """All images in [-1, 1] with their labels, one batch after the other, as often as wanted.
+    """All images as a model sees them, with labels, batch by batch, as often as wanted.
 
     Arguments:
         data: The images.
@@ -284,4 +288,4 @@ class ModelBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for numbers in torch.arange(len(self.data)).split(self.batch_size):
             images, labels = self.data.batch(numbers)
-            yield to_model_range(images), labels
+            yield self.data.model_values(images), labels

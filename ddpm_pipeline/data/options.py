@@ -31,6 +31,10 @@ class ReadingOptions:
     """How many channels images have; as many as the model has."""
     value_range: tuple[float, float] | None = None
     """The values that become black and white, for arrays that are not bytes; as in training."""
+    depth: Literal["bytes", "exact"] | None = None
+    """Round values to 256 levels, or keep them as deep as they are; as in training."""
+    outside_range: Literal["refuse", "clip"] | None = None
+    """What becomes of values outside value_range with depth exact; as in training."""
     background: str | None = None
     """Colour that transparency and padding are filled with; as in training."""
     max_pixels: int | None = None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved
+from ddpm_pipeline.networks import ValueScale
 
 __all__ = [
     "MOST_CHANNELS",
@@ -24,7 +25,9 @@ __all__ = [
     "concatenated",
     "flip_coins",
     "mirrored",
+    "model_values",
     "named_bands",
+    "pictured_values",
     "random_flip",
     "shown_bands",
     "to_model_range",
@@ -68,7 +71,25 @@ def flip_coins(
 
 def mirrored(images: Tensor, coins: Tensor) -> Tensor:
     """Mirror the images (B, C, H, W) left to right whose coin, (B,), is not 0."""
+    if images.dtype == torch.uint16:  # which torch does not flip
+        return mirrored(images.view(torch.int16), coins).view(torch.uint16)
     return torch.where(coins.bool().view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def model_values(images: Tensor, scale: ValueScale | None) -> Tensor:
+    """Map images (B, C, H, W) of any depth to float32 as a model sees them.
+
+    Arguments:
+        images: Of the type of the scale.
+        scale: That of the model's values; None for bytes.
+    Raises:
+        TypeError: If the images are of another type.
+    """
+    if scale is None:
+        return to_model_range(images)
+    if images.dtype != getattr(torch, scale.dtype):
+        raise TypeError(f"images must be {scale.dtype}, got {images.dtype}")
+    return scale.to_model(images)
 
 
 def unit_range(samples: Tensor) -> Tensor:
@@ -132,6 +153,13 @@ def as_picture(pixels: np.ndarray, bands: Sequence[int] | None = None) -> PIL.Im
 
 def _pictures(images: Tensor) -> list[PIL.Image.Image]:
     return [as_picture(pixels) for pixels in uint8_from_unit_range(images)]
+
+
+def pictured_values(images: Tensor, scale: ValueScale | None) -> Tensor:
+    """Bring images (B, C, H, W) of any depth to bytes: -1 becomes black, and 1 white."""
+    if scale is None:
+        return images
+    return (unit_range(scale.to_model(images)) * 255).round().to(torch.uint8)
 
 
 OUTPUTS: dict[str, Callable[[Tensor], Any]] = {

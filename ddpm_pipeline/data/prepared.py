@@ -16,6 +16,7 @@ import numpy as np
 
 from ddpm_pipeline.data.findings import Found, grouped, printable
 from ddpm_pipeline.data.inspection import Inspection
+from ddpm_pipeline.data.moments import ValueMoments
 from ddpm_pipeline.data.sources.source import Source
 
 __all__ = ["NAMED", "Pixels", "check_length", "describe_unreadable", "first_errors", "pixels_of"]
@@ -38,6 +39,8 @@ class Pixels:
         changes: How many images were "resized", "cropped", "padded", "requantized" (had values
             between the 256 levels) or converted, as in "RGBA to RGB".
         found: Sizes, modes and reasons, for people.
+        moments: Of the values, if they are kept as deep as they were; None of bytes.
+        step: Distance of their levels, if they are integers kept so.
     """
 
     values: np.ndarray
@@ -48,6 +51,8 @@ class Pixels:
     errors: tuple[str, ...]
     changes: dict[str, int]
     found: Found = field(default_factory=Found)
+    moments: ValueMoments | None = None
+    step: int | None = None
 
 
 def first_errors(source: Source, failures: dict[int, str]) -> list[str]:
@@ -63,13 +68,13 @@ def describe_unreadable(count: int, length: int, errors: Sequence[str]) -> str:
 
 
 def check_length(values: np.ndarray, header: dict[str, Any]) -> None:
-    """Raise ValueError if there are more or fewer bytes than a header says."""
+    """Raise ValueError if there are more or fewer values than a header says."""
     if header["sizes"] is None:
         expected = np.prod(header["shape"], dtype=np.int64)
     else:
         expected = np.array(header["sizes"], np.int64).prod(1).sum() * header["channels"]
     if values.size != expected:
-        raise ValueError(f"it holds {values.size} bytes, not what its header says")
+        raise ValueError(f"it holds {values.nbytes} bytes, not what its header says")
 
 
 def pixels_of(
@@ -113,4 +118,6 @@ def pixels_of(
             other_files=source.other_files,
             labels_from=source.labels_from,
         ),
+        moments=ValueMoments.from_json(header["moments"]) if "moments" in header else None,
+        step=header.get("step"),
     )

@@ -36,6 +36,7 @@ from ddpm_pipeline.data.inspection import (
     inspect_image,
     reason_of,
 )
+from ddpm_pipeline.data.moments import ValueMeter
 from ddpm_pipeline.data.prepared import NAMED, Pixels, describe_unreadable, first_errors, pixels_of
 from ddpm_pipeline.data.sources.source import DamagedSourceError, RawImage, Source
 
@@ -82,6 +83,7 @@ class Preparer:
         digest, readable = hashlib.sha256(), []
         channels: dict[int | None, list[int]] = {}
         modes: Counter[str] = Counter()
+        types: dict[str, list[int]] = {}
         sizes: Counter[str] = Counter()
         self._failures, self._refused, ratio = {}, {}, 1.0
         inspector = partial(inspect_image, settings=self.settings)
@@ -90,11 +92,13 @@ class Preparer:
                 continue
             digest.update(found.digest)
             channels.setdefault(found.channels, []).append(i)
+            types.setdefault(found.dtype, []).append(i)
             modes[found.mode] += 1
             sizes[found.size] += 1
             ratio = max(ratio, found.ratio(self.settings.sides))
             readable.append(i)
         self._check(len(readable), self._failures)
+        self._check_one_depth(types)
         wanted = self.settings.channels or self._find_channels(channels)
         settings = replace(self.settings, channels=wanted)
         fingerprint = key_of(digest.hexdigest(), settings.identity(), CACHE_VERSION)
@@ -104,10 +108,23 @@ class Preparer:
             common_counts(modes, "other modes"),
         )
         whole = wanted * math.prod(settings.sides)
-        largest = math.ceil(whole * (ratio if settings.crop == "random" else 1))
+        dtype = np.dtype(next(iter(types)))
+        largest = dtype.itemsize * math.ceil(whole * (ratio if settings.crop == "random" else 1))
         return ReadingPlan(
-            fingerprint, settings, tuple(readable), inspection, self._lasting, largest
+            fingerprint, settings, tuple(readable), inspection, self._lasting, largest, dtype.name
         )
+
+    def _check_one_depth(self, types: dict[str, list[int]]) -> None:
+        """Refuse images of different types, which have no scale in common."""
+        if len(types) > 1:
+            found = [
+                f"{len(numbers):,} of {dtype} ({printable(self.source.name(numbers[0]))})"
+                for dtype, numbers in sorted(types.items())
+            ]
+            raise ValueError(
+                f"depth='exact' needs images of one type, got {', '.join(found)}; depth='bytes' "
+                "brings all to 256 levels"
+            )
 
     def _find_channels(self, by_channels: dict[int | None, list[int]]) -> int:
         """Find how many channels the images need that will be kept.
@@ -164,12 +181,15 @@ class Preparer:
         sizes: list[tuple[int, int]] = []
         self._failures, self._refused = {}, {}
         decoder = partial(decode, settings=plan.settings)
-        images = self._map(decoder, plan.readable, "Decoding images", True, plan.largest)
+        meter = ValueMeter(decoder, plan.dtype) if plan.settings.is_exact else None
+        images = self._map(meter or decoder, plan.readable, "Decoding images", True, plan.largest)
         for _, found in images:
             if found is None:
                 continue
-            values, changed = found
-            write(np.ascontiguousarray(values).data)
+            values, changed, *measured = found
+            if meter is not None:
+                meter.add(*measured)
+            write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
             changes.update(changed)
             sizes.append(values.shape[1:])
         self._check(len(sizes), self._failures | dict(plan.inspection.unreadable))
@@ -184,6 +204,8 @@ class Preparer:
             "errors": [],
             "changes": dict(changes),
         }
+        if meter is not None:
+            header |= {"dtype": plan.dtype, **meter.to_json()}
         if self._failures:
             failures = (self._failures.get(i) for i in plan.readable)
             header["undecodable"] = [[k, why] for k, why in enumerate(failures) if why is not None]
@@ -195,7 +217,8 @@ class Preparer:
         buffer = bytearray()
         plan = self.inspect()
         header = self.write(plan, buffer.extend)
-        return pixels_of(np.frombuffer(buffer, np.uint8), header, self.source, plan.inspection)
+        values = np.frombuffer(buffer, header.get("dtype", "uint8"))
+        return pixels_of(values, header, self.source, plan.inspection)
 
     def _map(
         self,

@@ -25,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ddpm_pipeline.common import is_repo_id, write_bytes
-from ddpm_pipeline.data.images import ImageData, split_validation
+from ddpm_pipeline.data.held_out import split_validation
+from ddpm_pipeline.data.images import ImageData
 
 __all__ = [
     "TRAINING_IMAGES_NAME",

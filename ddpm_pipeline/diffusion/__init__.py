@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.gaussian import Gaussian
     from ddpm_pipeline.diffusion.held_costs import ComponentErrors, held_prediction_costs
     from ddpm_pipeline.diffusion.keyed_noise import keyed_normal, keyed_uniform
+    from ddpm_pipeline.diffusion.levels import Levels
     from ddpm_pipeline.diffusion.losses import loss_weights, training_loss
     from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
     from ddpm_pipeline.diffusion.objective import ChosenTimesteps, TrainingObjective
@@ -144,6 +145,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "gaussian": "Gaussian",
         "held_costs": "ComponentErrors held_prediction_costs",
         "keyed_noise": "keyed_normal keyed_uniform",
+        "levels": "Levels",
         "losses": "loss_weights training_loss",
         "multistep": "MultistepMove multistep_moves",
         "objective": "ChosenTimesteps TrainingObjective",

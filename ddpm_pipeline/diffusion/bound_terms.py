@@ -22,6 +22,7 @@ from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.diffusion.choices import DECODERS, Decoder
 from ddpm_pipeline.diffusion.forward_process import marginal, posterior
 from ddpm_pipeline.diffusion.gaussian import Gaussian
+from ddpm_pipeline.diffusion.levels import Levels
 from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule, Timestep
 from ddpm_pipeline.diffusion.spectral import BasisGaussian
@@ -71,7 +72,10 @@ def transition_nats(
 
 
 def decoder_nats(
-    p: Gaussian | BasisGaussian, x_0: Tensor, decoder: Decoder = "discretized"
+    p: Gaussian | BasisGaussian,
+    x_0: Tensor,
+    decoder: Decoder = "discretized",
+    levels: Levels | None = None,
 ) -> Tensor:
     """Give -log p(x_0 | x_t) of each example: L_0 of the paper.
 
@@ -80,13 +84,18 @@ def decoder_nats(
         x_0: Clean data, shape (B, C, *).
         decoder: "discretized" is the probability of the 8-bit level, "continuous" a density, and
             "discretized_tanh" the approximation of published code, which is not a bound.
+        levels: Those of "discretized"; None for the 256 of bytes in [-1, 1].
     Returns:
         Nats, shape (B,), float64.
     Raises:
-        ValueError: If the decoder is unknown.
+        ValueError: If the decoder is unknown, or has no such levels.
     Source: Ho et al. 2020, eq. 5 and 13.
     """
     check_choice("decoder", decoder, DECODERS)
+    if levels is not None:
+        if decoder != "discretized":
+            raise ValueError(f"levels are for decoder 'discretized', got {decoder!r}")
+        return sum_elements(-levels.log_prob(p, x_0))
     return sum_elements(-_LOG_PROBS[decoder](p, x_0))
 
 

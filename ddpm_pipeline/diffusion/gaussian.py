@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, precise_dtype
 
-__all__ = ["Gaussian"]
+__all__ = ["Gaussian", "exact_bin_log_prob"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _expm1_minus(delta: Tensor) -> Tensor:
     return torch.where(delta.abs() < 0.1, series, direct)
 
 
-def _exact_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
+def exact_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
     """Give log[Phi(upper) - Phi(lower)], reflected to the side where both terms are small."""
     reflect = upper + lower > 0
     high = torch.where(reflect, -lower, upper)
@@ -175,4 +175,4 @@ def _tanh_bin_log_prob(upper: Tensor, lower: Tensor) -> Tensor:
     return (phi(upper) - phi(lower)).clamp(min=1e-12).log()
 
 
-_BIN_LOG_PROB = {"exact": _exact_bin_log_prob, "tanh": _tanh_bin_log_prob}
+_BIN_LOG_PROB = {"exact": exact_bin_log_prob, "tanh": _tanh_bin_log_prob}

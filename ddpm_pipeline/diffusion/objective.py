@@ -16,6 +16,7 @@ device that trains: it computes no schedule, and no table is copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ddpm_pipeline.diffusion.reverse_model import ReverseProcess
 
 __all__ = ["ChosenTimesteps", "TrainingObjective"]
+
+
+DecoderNats = Callable[[Gaussian, Tensor], Tensor]
 
 
 class LossCoefficients(NamedTuple):
@@ -139,6 +143,7 @@ class TrainingObjective:
         weights: w_t, float64 (T,), on the CPU; None weighs all alike.
         vlb_weight: λ of ``hybrid``.
         device: Where batches are.
+        decoder: f(p, x_0) gives -log p(x_0 | x_t) of each example, for losses with the bound.
     """
 
     def __init__(
@@ -149,8 +154,10 @@ class TrainingObjective:
         weights: Tensor | None = None,
         vlb_weight: float = 1e-3,
         device: torch.device | str = "cpu",
+        decoder: DecoderNats = decoder_nats,
     ) -> None:
         self.process, self.loss, self.vlb_weight = process, loss, vlb_weight
+        self.decoder = decoder
         self.device, self._is_weighted = torch.device(device), weights is not None
         t = torch.arange(len(process.schedule))
         table = torch.stack(
@@ -192,6 +199,7 @@ class TrainingObjective:
             loss=self.loss,
             vlb_weight=self.vlb_weight,
             is_weighted=self._is_weighted,
+            decoder=self.decoder,
         )
 
 
@@ -213,10 +221,11 @@ def example_losses(
     loss: Loss,
     vlb_weight: float,
     is_weighted: bool,
+    decoder: DecoderNats = decoder_nats,
 ) -> Tensor:
     """Give the loss of each example; arguments as in ``training_loss``, by coefficients."""
     if loss == "vlb":
-        return bound_losses(process, coefficients, split, model_output, x_0, x_t)
+        return bound_losses(process, coefficients, split, model_output, x_0, x_t, decoder)
     prediction, _ = split_output(model_output, x_0, process.variance_type)
     of_x_0, of_eps = (broadcast(c, x_0) for c in coefficients[2:4])
     target = combine(of_x_0, x_0, of_eps, eps)
@@ -226,7 +235,8 @@ def example_losses(
     if loss == "simple":
         return losses
     output = _with_fixed_mean(process, model_output, x_0)
-    return losses + vlb_weight * bound_losses(process, coefficients, split, output, x_0, x_t)
+    bound = bound_losses(process, coefficients, split, output, x_0, x_t, decoder)
+    return losses + vlb_weight * bound
 
 
 def _with_fixed_mean(process: ReverseProcess, model_output: Tensor, x_0: Tensor) -> Tensor:
@@ -242,11 +252,12 @@ def bound_losses(
     model_output: Tensor,
     x_0: Tensor,
     x_t: Tensor,
+    decoder: DecoderNats = decoder_nats,
 ) -> Tensor:
     """Give T times the bound's term of each example in bits per dimension, shape (B,)."""
     output, count = model_output.to(x_0.dtype), len(x_0) - split.decoders
     if split.decoders == 0:
-        nats = _bound_nats(process, coefficients, output, x_0, x_t, is_decoder=False).to(x_0.dtype)
+        nats = _bound_nats(process, coefficients, output, x_0, x_t, None).to(x_0.dtype)
     else:
         nats = x_0.new_zeros(len(x_0))
         for is_decoder in (False, True):
@@ -254,7 +265,8 @@ def bound_losses(
             if len(here) == 0:
                 continue
             chosen = (output[here], x_0[here], x_t[here])
-            terms = _bound_nats(process, coefficients.rows(here), *chosen, is_decoder=is_decoder)
+            rows = coefficients.rows(here)
+            terms = _bound_nats(process, rows, *chosen, decoder if is_decoder else None)
             nats = nats.index_add(0, here, terms.to(nats.dtype))
     return len(process.schedule) * bits_per_dim(nats, x_0[0].numel())
 
@@ -265,14 +277,13 @@ def _bound_nats(
     output: Tensor,
     x_0: Tensor,
     x_t: Tensor,
-    *,
-    is_decoder: bool,
+    decoder: DecoderNats | None,
 ) -> Tensor:
-    """Give the bound's terms of examples that are all at t = 0, or none of them."""
+    """Give the bound's terms of examples at t = 0 only, with a decoder, or at others only."""
     move = ReverseMove(*(broadcast(c, x_t) for c in coefficients.move))
     p = apply_move(move, output, x_t, process.variance_type)
-    if is_decoder:
-        return decoder_nats(p, x_0)
+    if decoder is not None:
+        return decoder(p, x_0)
     mean = combine(move.mean_from_x_0, x_0, move.mean_from_x_t, x_t)
     q = Gaussian(mean, broadcast(coefficients.posterior_log_var, x_t))
     return sum_elements(q.kl(p))

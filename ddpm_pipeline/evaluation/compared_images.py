@@ -23,6 +23,7 @@ from ddpm_pipeline.data import (
     check_unchanged_size,
     open_images,
     open_measured,
+    with_scale,
 )
 from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
 from ddpm_pipeline.evaluation.config import EvaluateConfig
@@ -95,7 +96,12 @@ def open_samples(samples: str, reference: ImageData) -> ImageData:
     """
     name = f"samples={samples!r}"
     source = _webdataset(Path(samples)) or samples
-    data = open_images(source, resolution=reference.resolution, strict=True)
+    # Values are in an array; files of pictures hold them as they are looked at.
+    is_exact = reference.scale is not None and Path(samples).suffix == ".npz"
+    depth = "exact" if is_exact else "bytes"
+    data = open_images(source, resolution=reference.resolution, strict=True, depth=depth)
+    if is_exact:
+        data = with_scale(data, reference.scale, name, "clip")
     if data.channels != reference.channels:
         raise ValueError(
             f"{name} has images of {data.channels} channel(s), the reference of "

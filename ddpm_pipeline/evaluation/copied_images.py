@@ -209,7 +209,7 @@ def _kept_numbers(count: int, most: int) -> Tensor:
 def _features(data: ImageData, extractor: FeatureExtractor, most: int) -> Tensor:
     """Give the features of the images that are looked at, on every process."""
     return feature_statistics(
-        lambda numbers: data.batch(numbers).images,
+        data.pictures,
         len(data),
         extractor,
         kept=_kept_numbers(len(data), most),
@@ -260,8 +260,8 @@ def _show_worst(
     ratios = to_train.distances / to_held_out.distances.clamp_min(torch.finfo(torch.double).tiny)
     shown = ratios.argsort(stable=True)[: config.num_nearest]
     images = draw(shown.tolist())
-    copies = sets.train.batch(to_train.numbers[shown]).images
-    others = sets.held_out.batch(to_held_out.numbers[shown]).images
+    copies = sets.train.pictures(to_train.numbers[shown])
+    others = sets.held_out.pictures(to_held_out.numbers[shown])
 
     def write() -> None:
         path = Path(config.output_dir or config.model, _PICTURE_NAME)

@@ -16,11 +16,10 @@ from ddpm_pipeline.data import (
     described_overlap,
     open_measured,
     source_name,
-    to_model_range,
 )
 from ddpm_pipeline.evaluation.compared_images import random_subset
 from ddpm_pipeline.evaluation.config import EvaluateConfig
-from ddpm_pipeline.likelihood import variational_bound
+from ddpm_pipeline.likelihood import units_of, variational_bound
 from ddpm_pipeline.pipelines import ImageSampler
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -52,8 +51,9 @@ def measure_bound(
     report = variational_bound(
         sampler.pipe.unet,
         scheduler,
-        to_model_range(images),
+        data.model_values(images),
         class_labels=classes,
+        **units_of(data.scale),
         num_timestep_samples=config.bound_timesteps,
         generator=stream_generator("evaluated_bound", config.seed),
         eta=1,

@@ -46,7 +46,7 @@ def nearest_images(
     queries, best = extractor(images), None
     for start in range(0, len(data), batch_size)[state.process_index :: state.num_processes]:
         numbers = range(start, min(start + batch_size, len(data)))
-        features = extractor(data.batch(numbers).images)
+        features = extractor(data.pictures(numbers))
         best = nearest_neighbors(queries, features, best, start, count)
     found = gather_object([] if best is None else [(best[0].cpu(), best[1].cpu())])
     distances = torch.cat([part[0] for part in found], 1)
@@ -106,7 +106,7 @@ def nearest_of_many(
     best = NearestOfMany(queries.to(extractor.device))
     for start in range(0, len(data), batch_size)[state.process_index :: state.num_processes]:
         numbers = range(start, min(start + batch_size, len(data)))
-        best.add(extractor(data.batch(numbers).images), start)
+        best.add(extractor(data.pictures(numbers)), start)
     parts = gather_object([tuple(best.pairs())])
     distances = torch.stack([part[0] for part in parts])
     closest = distances.min(0)

@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     copy_sets = open_copy_sets(config, sampler, data)
     count = config.num_images if drawn is None else len(drawn)
     _check_numbers(config, min(count, len(data), config.num_kept), count)
-    check_count(min(count, len(data)), extractor(data.batch(range(1)).images).shape[1])
+    check_count(min(count, len(data)), extractor(data.pictures(range(1))).shape[1])
     chosen = None if drawn is not None else choose_classes(config, sampler)
     if drawn is None:
         sampler = _try_sampler(sampler, chosen)
@@ -161,13 +161,13 @@ def _generated_statistics(
     if drawn is None:
         return sample_statistics(sampler, extractor, config.num_images, num_kept=config.num_kept)
     kept = torch.arange(min(len(drawn), config.num_kept))
-    return feature_statistics(lambda i: drawn.batch(i).images, len(drawn), extractor, kept=kept)
+    return feature_statistics(drawn.pictures, len(drawn), extractor, kept=kept)
 
 
 def _drawing(sampler: ImageSampler, drawn: ImageData | None) -> Callable[[Sequence[int]], Tensor]:
     """Give what draws the images of some numbers, uint8 (B, C, H, W), or reads those drawn."""
     if drawn is not None:
-        return lambda numbers: drawn.batch(numbers).images
+        return drawn.pictures
     return lambda numbers: torch.from_numpy(sampler(numbers)).permute(0, 3, 1, 2)
 
 
@@ -185,7 +185,7 @@ def _show_nearest(
     distances, numbers = nearest_images(images, data, extractor)
 
     def write() -> None:
-        neighbors = [data.batch(column).images for column in numbers.T]
+        neighbors = [data.pictures(column) for column in numbers.T]
         write_picture(_output(config) / _NEAREST_NAME, nearest_picture(images, neighbors))
 
     on_main(write, process_state())

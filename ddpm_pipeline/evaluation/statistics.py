@@ -182,7 +182,8 @@ def reference_statistics(
         cache_dir: Where statistics are stored; beside the decoded images unless given.
         progress: Whether to show a progress bar.
     """
-    key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}"
+    scale = "" if data.scale is None else f" {data.scale}"
+    key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}{scale}"
     folder = Path(cache_dir) if cache_dir else default_cache_dir() / "statistics"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     found = on_main(lambda: _load(path), process_state())
@@ -191,7 +192,7 @@ def reference_statistics(
     generator = stream_generator("reference_features", 0)
     kept = torch.randperm(len(data), generator=generator)[:num_kept].sort().values
     statistics = feature_statistics(
-        lambda numbers: data.batch(numbers).images,
+        data.pictures,
         len(data),
         extractor,
         kept=kept,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.likelihood.saved_flow import flow_of_saved_model
     from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model, output_folder
     from ddpm_pipeline.likelihood.scores import scores_of_saved_model
+    from ddpm_pipeline.likelihood.units import levels_of, units_of
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -25,5 +26,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "saved_flow": "flow_of_saved_model",
         "saved_model": "bound_of_saved_model output_folder",
         "scores": "scores_of_saved_model",
+        "units": "levels_of units_of",
     },
 )

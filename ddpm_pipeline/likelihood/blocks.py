@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
+from ddpm_pipeline.diffusion import Levels
 
 __all__ = ["Block", "BoundData"]
 
@@ -23,9 +24,10 @@ class Block(NamedTuple):
     x_0: Tensor
     class_labels: Tensor | None
 
-    def off_grid(self) -> Tensor:
-        """Give 1 for each example with values between the 256 levels of [-1, 1], else 0."""
-        return between_levels(self.x_0.float()).flatten(1).any(1).float()
+    def off_grid(self, levels: Levels | None = None) -> Tensor:
+        """Give 1 for each example with values between the levels, of bytes unless given."""
+        between = between_levels(self.x_0.float()) if levels is None else levels.between(self.x_0)
+        return between.flatten(1).any(1).float()
 
 
 class BoundData:

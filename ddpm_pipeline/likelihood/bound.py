@@ -17,7 +17,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import diffusers
 import torch
@@ -37,6 +37,7 @@ from ddpm_pipeline.diffusion import (
     DECODERS,
     Decoder,
     ErrorSpectrum,
+    Levels,
     ReverseProcess,
     ValueDecoder,
     check_chain,
@@ -48,6 +49,7 @@ from ddpm_pipeline.likelihood.report import BoundReport, BoundSettings, summariz
 from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
 from ddpm_pipeline.likelihood.transitions import make_transition_sampler
+from ddpm_pipeline.likelihood.units import check_units, unit_settings
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating, rows_per_call
 from ddpm_pipeline.schedulers import DDPMScheduler, needed_spectrum
 
@@ -79,6 +81,8 @@ def variational_bound(
     clip_x_0: float | None = None,
     class_labels: Tensor | None = None,
     x_0_variance: Tensor | None = None,
+    levels: Levels | None = None,
+    log_unit: float | None = None,
     timestep_sampler: BoundSampler = "rate",
     target_standard_error: float | None = None,
     eta: float | None = None,
@@ -110,6 +114,9 @@ def variational_bound(
         class_labels: Labels of a class-conditional model if x_0 is a tensor, int64, shape (N,).
         x_0_variance: v_t of the variance type "analytic", shape (T,), of the decoder too; what the
             scheduler's calibration says of both by default.
+        levels: Those of the discretized decoder; None for 8-bit data in [-1, 1].
+        log_unit: Mean over dimensions of ln u, where v = c + u x are the data in their own unit: a
+            continuous decoder's density is then that of v.
         timestep_sampler: How transitions are drawn; see the table of ``transitions``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
         eta: Only 1, DDPM's chain, whatever the scheduler's solver; the bound of DDIM's, eta = 0,
@@ -130,19 +137,18 @@ def variational_bound(
     scheduler = _checked_scheduler(scheduler, eta, model if x_0_variance is None else None)
     check_above_zero(clip_x_0=clip_x_0, target_standard_error=target_standard_error)
     chain = _checked_chain(timesteps, len(scheduler.schedule))
-    data = BoundData(x_0, class_labels, in_range=decoder != "continuous")
+    data = BoundData(x_0, class_labels, in_range=check_units(decoder, levels, log_unit))
     settings = BoundSettings(
         chain=tuple(chain),
-        num_train_timesteps=len(scheduler.schedule),
+        **_process_settings(scheduler),
         dims=data.example.numel(),
-        prediction_type=scheduler.config.prediction_type,
-        variance_type=scheduler.variance_type,
         decoder=decoder,
         decoder_variance=_checked_decoder(decoder, decoder_variance, scheduler.variance_type),
         clip_x_0=clip_x_0,
         num_timestep_samples=num_timestep_samples,
         timestep_sampler=timestep_sampler,
         seed=draw_seed(generator, accelerator),
+        **unit_settings(levels, log_unit),
     )
     device = accelerator.device if accelerator else device_of(model, data.example.device)
     variances = _variances(scheduler, x_0_variance, decoder, data.example.shape, device)
@@ -150,11 +156,19 @@ def variational_bound(
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
     rows = _rows(batch_size, model, data.example.shape, device)
-    estimator = _estimator(model, scheduler, settings, variances, rows, device, accelerator)
+    sums = _estimator(model, scheduler, settings, variances, rows, device, accelerator, levels)
     with evaluating(model), float32_arithmetic(tf32=False):
-        totals = _sum_blocks(estimator, data, totals, target_standard_error, saved, progress)
+        totals = _sum_blocks(sums, data, totals, target_standard_error, saved, progress)
     saved.delete()
     return summarize(totals, settings, _warn(totals, settings))
+
+
+def _process_settings(scheduler: DDPMScheduler) -> dict[str, Any]:
+    return {
+        "num_train_timesteps": len(scheduler.schedule),
+        "prediction_type": scheduler.config.prediction_type,
+        "variance_type": scheduler.variance_type,
+    }
 
 
 def _checked_chain(timesteps: Sequence[int] | Tensor | None, T: int) -> list[int]:
@@ -169,6 +183,7 @@ def _estimator(
     batch_size: int,
     device: torch.device,
     accelerator: "Accelerator | None",
+    levels: Levels | None,
 ) -> BoundEstimator:
     schedule, clip_x_0 = scheduler.schedule, settings.clip_x_0
     types = settings.prediction_type, settings.variance_type
@@ -182,6 +197,7 @@ def _estimator(
         batch_size=batch_size,
         device=device,
         accelerator=accelerator,
+        levels=levels,
     )
 
 
@@ -310,6 +326,13 @@ def _warn(totals: BoundTotals, settings: BoundSettings) -> tuple[str, ...]:
     """Say what to know before comparing the number with others; as Python warnings too."""
     found = []
     off_grid = int(totals.off_grid.sum())
+    if settings.num_levels is not None and off_grid:
+        found.append(
+            f"{off_grid} of {len(totals)} images have values that are none of the "
+            f"{settings.num_levels:,} levels: each counts as the nearest, so the number is not "
+            "that of these images"
+        )
+        off_grid = 0
     if off_grid and settings.decoder != "continuous":
         found.append(
             f"{off_grid} of {len(totals)} images have values between the 256 levels of 8-bit data "

@@ -63,8 +63,9 @@ class MeasureConfig(ReadingOptions, _Measured):
     """The bound of a chain of so many steps, spaced as the model says; all T unless given."""
     variance_type: str | None = None
     """Another variance of the reverse moves than the model's: fixed_small, fixed_large, ..."""
-    decoder: Decoder = "discretized"
-    """The probability of 8-bit levels, a density, or the approximation of published code."""
+    decoder: Decoder | None = None
+    """The probability of levels, a density, or the approximation of published code; unless given
+    the first for integers and the second for floating-point values."""
     clip_x_0: float | None = None
     """Clamp the predicted x_0 to plus and minus this; not at all unless given."""
     batch_size: int | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from ddpm_pipeline.common import moved, precise_dtype
 from ddpm_pipeline.diffusion import (
     Gaussian,
+    Levels,
     ReverseProcess,
     decoder_nats,
     keyed_normal,
@@ -70,6 +71,7 @@ class BoundEstimator:
         batch_size: Rows of one call of the model.
         device: Where to compute.
         accelerator: Whose processes share the rows, or None.
+        levels: Those of the data; None for bytes, and for data with a density.
     """
 
     model: Denoiser
@@ -79,6 +81,7 @@ class BoundEstimator:
     batch_size: int
     device: torch.device
     accelerator: "Accelerator | None" = None
+    levels: Levels | None = None
 
     @property
     def rows_per_example(self) -> int:
@@ -129,7 +132,7 @@ class BoundEstimator:
         block = Block(block.first, *(b if b is None else self._move(b) for b in block[1:]))
         places = self._move(torch.cat(rows, dim=1)).split([row.shape[1] for row in rows], dim=1)
         found = [prior_nats(self.process.schedule, block.x_0, self._chain[0])]
-        found.append(block.off_grid().to(found[0]))
+        found.append(block.off_grid(self.levels).to(found[0]))
         for share, place in zip(shares, places, strict=True):
             found += self._terms(self._forward(block, *place), is_last=share.draws is None)
         lengths = [len(part) for part in found]
@@ -158,7 +161,7 @@ class BoundEstimator:
         p = self.process.decoder(rows.output, rows.x_t, rows.t, above)
         if variance != "model":
             p = Gaussian(p.mean, torch.full_like(p.mean[:1], variance).log())
-        return decoder_nats(p, rows.x_0, self.settings.decoder)
+        return decoder_nats(p, rows.x_0, self.settings.decoder, self.levels)
 
     def _decoder_shares(self, size: int) -> Iterator[_Share]:
         for i in self._shares(size):

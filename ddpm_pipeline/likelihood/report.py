@@ -44,6 +44,9 @@ class BoundSettings:
         num_timestep_samples: Transitions drawn for each example, or None for all.
         timestep_sampler: How they were drawn.
         seed: Of the noise and the timesteps.
+        log_unit: Mean of ln u over dimensions, nats by which a density in the data's own unit
+            differs from that in the model's; None where these are the same.
+        num_levels: How many levels the discretized decoder has; None for the 256 of bytes.
     """
 
     chain: tuple[int, ...]
@@ -57,6 +60,8 @@ class BoundSettings:
     num_timestep_samples: int | None
     timestep_sampler: str
     seed: int
+    log_unit: float | None = None
+    num_levels: int | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -188,11 +193,18 @@ def _describe(settings: BoundSettings) -> list[tuple[str, str]]:
     return [
         ("chain", span),
         ("transitions summed", "all" if settings.is_exact else drawn),
-        ("decoder", f"{settings.decoder}, variance: {variance}"),
+        ("decoder", f"{settings.decoder}{_levels(settings)}, variance: {variance}"),
         ("variance type", settings.variance_type),
         ("prediction type", settings.prediction_type),
         ("predicted x_0", "not clamped" if clip is None else f"clamped to ± {clip:g}"),
     ]
+
+
+def _levels(settings: BoundSettings) -> str:
+    """Say how deep the data are, or that the density is that of their own unit."""
+    if settings.num_levels is not None:
+        return f" in {settings.num_levels:,} levels"
+    return "" if settings.log_unit is None else " in the unit of the data"
 
 
 def summarize(
@@ -235,17 +247,18 @@ def _decoder(totals: BoundTotals, settings: BoundSettings) -> tuple[Tensor, floa
     -log p(x_0 | x_t) = D/2 ln(2 pi v) + ||x_0 - x_0_hat||²/(2v).
     """
     variance, D = settings.decoder_variance, settings.dims
+    volume = D * (settings.log_unit or 0)  # -log p(v) = -log p(x) + sum of ln u
     if variance == "model":
-        return totals.decoder, None
+        return totals.decoder + volume, None
     if variance != "best":
-        return totals.decoder, variance
+        return totals.decoder + volume, variance
     v = totals.last_error.mean().item() / D
     if v == 0:
         raise ValueError(
             "decoder_variance 'best' is 0: the model predicts these data without any error, so "
             "that their density is infinite; use the discretized decoder"
         )
-    return 0.5 * (D * math.log(2 * math.pi * v) + totals.last_error / v), v
+    return 0.5 * (D * math.log(2 * math.pi * v) + totals.last_error / v) + volume, v
 
 
 def _plain(value: object) -> object:

@@ -33,6 +33,7 @@ from ddpm_pipeline.likelihood.bound import variational_bound
 from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
 from ddpm_pipeline.likelihood.figures import figure_class, save_figure
 from ddpm_pipeline.likelihood.report import BoundReport
+from ddpm_pipeline.likelihood.units import units_of
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -143,7 +144,7 @@ def bound_on_images(
         num_timestep_samples=config.num_timestep_samples or None,
         generator=stream_generator("measured_noise", config.seed),
         batch_size=config.batch_size,
-        decoder=config.decoder,
+        **units_of(data.scale, config.decoder),
         clip_x_0=config.clip_x_0,
         timestep_sampler=config.timestep_sampler,
         target_standard_error=target_standard_error,

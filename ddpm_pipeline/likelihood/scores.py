@@ -57,6 +57,6 @@ def _save_extremes(report: BoundReport, data: ImageData, path: Path, count: int)
     order = report.per_example.argsort()
     count = min(count, len(order))
     shown = torch.cat([order[:count], order.flip(0)[:count]])
-    images: Tensor = data.batch(shown).images
+    images: Tensor = data.pictures(shown)
     bits = report.per_example[shown].tolist()
     write_picture(path, contact_sheet(images, bits, shown.tolist()))

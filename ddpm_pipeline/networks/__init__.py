@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         fresh_unet,
         unet_config,
     )
+    from ddpm_pipeline.networks.value_scale import EXACT_TYPES, ValueScale
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -68,6 +69,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "own": "OwnNetwork",
         "rows": "rows_per_call",
         "sharding": "gathered joined like own_part shard whole",
+        "value_scale": "EXACT_TYPES ValueScale",
         "unets": "attention_warning check_halvings fresh_unet unet_config",
     },
 )

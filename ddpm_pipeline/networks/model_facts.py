@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import PRIVATE_KEY
+from ddpm_pipeline.networks.value_scale import ValueScale
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -30,6 +31,7 @@ class ModelFacts:
         trains_null_class: Whether the last embedding was trained as the null class.
         reading: The options by which the training images were read, as JSON values.
         picture_bands: The channels that a picture shows, one or three.
+        values: The ``ValueScale`` of images that are no bytes, as JSON values.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -37,6 +39,7 @@ class ModelFacts:
     trains_null_class: bool | None = None
     reading: dict[str, Any] | None = None
     picture_bands: tuple[int, ...] | None = None
+    values: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give what is known as JSON values."""
@@ -48,6 +51,15 @@ class ModelFacts:
         """Make facts of what ``to_dict`` gave; later versions may know more, which is left."""
         known = {field.name: values.get(field.name) for field in fields(cls)}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+
+    @property
+    def scale(self) -> ValueScale | None:
+        """Give the scale of the model's values; None for bytes.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        return None if self.values is None else ValueScale.from_dict(self.values)
 
     @property
     def num_classes(self) -> int | None:

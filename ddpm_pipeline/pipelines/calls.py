@@ -50,7 +50,7 @@ __all__ = ["Call", "GuidanceModel", "OutputType", "Request", "asked_image", "own
 
 logger = logging.getLogger(__name__)
 
-OutputType = Literal["pil", "np", "pt"]
+OutputType = Literal["pil", "np", "pt", "array"]
 GuidanceModel = Any
 """A pipeline with a unet and a scheduler, a network as of ``DDPMPipeline``, a folder or a name."""
 

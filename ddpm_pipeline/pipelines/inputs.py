@@ -22,10 +22,10 @@ from diffusers import SchedulerMixin, UNet2DModel
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer, moved
-from ddpm_pipeline.data import OUTPUTS
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
+from ddpm_pipeline.pipelines.outputs import OUTPUT_TYPES
 from ddpm_pipeline.pipelines.room import filled_rows
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver, needed_spectrum, standard_normal
 
@@ -104,7 +104,7 @@ def check_call(output_type: str, generator: Generators, batch_size: int) -> None
     Raises:
         ValueError: If one is not; names it.
     """
-    check_choice("output_type", output_type, OUTPUTS)
+    check_choice("output_type", output_type, OUTPUT_TYPES)
     if isinstance(generator, list):
         if len(generator) != batch_size:
             raise ValueError(

@@ -2,6 +2,7 @@
 
     finish = output_of(unet, "pil")
     images = finish(x_0)                        x_0 (N, C, H, W) of the model's last step
+    values = values_of(scale)(x_0)              of the type and in the unit of the training images
 
 Pictures have 1 to 4 channels. Of images with more they show the bands that the model names, or the
 first three as red, green and blue.
@@ -12,13 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.data import MOST_CHANNELS, OUTPUTS, named_bands, shown_bands, unit_range
+from ddpm_pipeline.data import (
+    MOST_CHANNELS,
+    OUTPUTS,
+    named_bands,
+    shown_bands,
+    uint8_from_unit_range,
+    unit_range,
+)
 from ddpm_pipeline.networks import facts_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-__all__ = ["bands_of", "check_format_of_bands", "output_of"]
+    from ddpm_pipeline.networks import ValueScale
+
+__all__ = ["OUTPUT_TYPES", "bands_of", "check_format_of_bands", "output_of"]
+
+
+OUTPUT_TYPES = (*OUTPUTS, "array")
+"""What a call may be asked for; "array" is (N, H, W, C) of the training images' type and unit."""
 
 
 def output_of(network: object, output_type: str) -> Callable[[Tensor], Any]:
@@ -26,8 +41,10 @@ def output_of(network: object, output_type: str) -> Callable[[Tensor], Any]:
 
     Arguments:
         network: The model's UNet, which may name the bands of a picture.
-        output_type: One of OUTPUTS.
+        output_type: One of OUTPUT_TYPES.
     """
+    if output_type == "array":
+        return values_of(facts_of(network).scale)
     convert = OUTPUTS[output_type]
     if output_type != "pil":
         return lambda x_0: convert(unit_range(x_0))
@@ -38,6 +55,22 @@ def output_of(network: object, output_type: str) -> Callable[[Tensor], Any]:
         return convert(unit_range(x_0 if bands is None else x_0[:, list(bands)]))
 
     return pictures
+
+
+def values_of(scale: ValueScale | None) -> Callable[[Tensor], np.ndarray]:
+    """Give the function that turns a model's images into values as the training images had.
+
+    Arguments:
+        scale: That of the model's values; None for bytes.
+    """
+    if scale is None:
+        return lambda x_0: uint8_from_unit_range(unit_range(x_0))
+
+    def values(x_0: Tensor) -> np.ndarray:
+        unit_range(x_0[:0] if x_0.isfinite().all() else x_0)  # says what is wrong
+        return scale.to_values(x_0)
+
+    return values
 
 
 def bands_of(network: object, asked: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -44,6 +44,7 @@ from ddpm_pipeline.common import (
 from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.diffusion import check_num_steps
 from ddpm_pipeline.networks import check_asked_classes, class_numbers, rows_per_call
+from ddpm_pipeline.pipelines.calls import OutputType
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
 from ddpm_pipeline.pipelines.guide_models import config_hash, described_guidance
 from ddpm_pipeline.pipelines.inputs import label_tensor
@@ -55,13 +56,7 @@ from ddpm_pipeline.pipelines.manifest import (
 )
 from ddpm_pipeline.pipelines.outputs import bands_of, check_format_of_bands
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
-from ddpm_pipeline.pipelines.writing import (
-    FORMATS,
-    ShardFormat,
-    grouped,
-    join_parts,
-    split,
-)
+from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, grouped, join_parts, split
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
@@ -94,23 +89,27 @@ class ImageSampler:
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
         """Draw the images of these numbers, uint8 (N, H, W, C)."""
-        options, device = self.options, self.pipe.device
+        return uint8_from_unit_range(self._drawn(indices, "pt"))
+
+    def values(self, indices: Sequence[int]) -> np.ndarray:
+        """Draw them in the type and unit of the training images, (N, H, W, C)."""
+        return self._drawn(indices, "array")
+
+    def _drawn(self, indices: Sequence[int], output_type: OutputType) -> Any:  # noqa: ANN401
+        options, at = self.options, self.pipe.device
         extra = {} if options.eta is None else {"eta": options.eta}
-        images = self.pipe(
+        return self.pipe(
             batch_size=len(indices),
-            generator=[
-                stream_generator("samples", options.seed, i, device=device) for i in indices
-            ],
+            generator=[stream_generator("samples", options.seed, i, device=at) for i in indices],
             num_inference_steps=self.num_steps,
             max_batch_size=self.sized(len(indices)).options.batch_size,
             class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
             guidance_scale=options.guidance_scale,
             guidance_model=self.guide,
             guidance_interval=options.guidance_interval,
-            output_type="pt",
+            output_type=output_type,
             **extra,
         ).images
-        return uint8_from_unit_range(images)
 
     def sized(self, count: int) -> ImageSampler:
         """Settle the rows of a call, if the options leave them open, for a set of images.
@@ -319,11 +318,12 @@ def _write_shards(
     own, others = queues[state.process_index], queues[state.process_index + 1 :]
     total, left = shards[-1].stop, sum(map(len, unfinished))
     is_main, rows = state.is_main_process, sampler.options.batch_size
+    draw = sampler.values if shard_format is FORMATS["npz"] else sampler
     with tqdm(total=total, initial=total - left, unit=" images", disable=not is_main) as bar:
         for group in grouped(own, rows):
             images = []
             for batch in split([i for shard in group for i in shard], rows):
-                images.append(sampler(batch))
+                images.append(draw(batch))
                 bar.update(len(batch))
             _write_group(folder, shard_format, group, np.concatenate(images), sampler)
             if is_main:

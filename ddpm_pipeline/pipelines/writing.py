@@ -126,7 +126,7 @@ def join_parts(
     """Join the .npy files of all shards to one .npz, one at a time, and remove them."""
     parts = [np.load(folder / _npy_files(shard)[0], mmap_mode="r") for shard in shards]
     shape = (shards[-1].stop, *parts[0].shape[1:])
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
     with write_aside(output) as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as entry:
             np.lib.format.write_array_header_1_0(entry, header)

@@ -182,6 +182,14 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             )
         ),
         Conflict(
+            lambda c: c.streaming and c.depth == "exact",
+            "depth 'exact' has no meaning for streaming, whose values are not measured beforehand",
+        ),
+        Conflict(
+            lambda c: c.outside_range == "clip" and (c.depth != "exact" or not c.value_range),
+            "outside_range 'clip' needs depth 'exact' and a value_range",
+        ),
+        Conflict(
             lambda c: c.streaming and c.value_range is not None,
             "value_range has no meaning for streaming",
         ),

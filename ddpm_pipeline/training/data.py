@@ -28,9 +28,11 @@ from ddpm_pipeline.data import (
     open_stream,
     split_validation,
     with_classes,
+    with_scale,
     without_gaps,
 )
-from ddpm_pipeline.networks import ModelFacts, listed
+from ddpm_pipeline.networks import ModelFacts, ValueScale, listed
+from ddpm_pipeline.training.counts import check_batch, check_held_out, held_out_size
 from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
 
@@ -84,7 +86,13 @@ class TrainingData:
             trains_null_class=config.label_dropout > 0 if conditional else None,
             reading=None if self.reading is None else self.reading.to_dict(),
             picture_bands=named_bands(self.channels, config.picture_bands),
+            values=None if self.scale is None else self.scale.to_dict(),
         )
+
+    @property
+    def scale(self) -> ValueScale | None:
+        """Give what a model's unit is in that of the images; None of bytes."""
+        return None if self.train is None else self.train.scale
 
     def notes(self) -> Iterator[str]:
         """Yield what there is to say of the classes, and of the held-out images."""
@@ -118,35 +126,6 @@ class TrainingData:
         return KnownImages.of_training(self.train, self.validation, self.held_out)
 
 
-def _held_out_size(config: TrainingConfig) -> float:
-    """Give the share of images to hold out, or their number."""
-    return config.validation_size if config.validation_size < 1 else int(config.validation_size)
-
-
-def _check_held_out(config: TrainingConfig, count: int) -> None:
-    """Refuse to hold out all images, or none."""
-    size = _held_out_size(config)
-    if not 0 < (held_out := round(size * count) if size < 1 else size) < count:
-        raise ValueError(
-            f"validation_size={config.validation_size:g} of {count:,} images leaves "
-            f"{max(0, count - held_out):,} for training and {held_out:,} for validation; both "
-            f"need at least one: give validation_size from 1 to {count - 1:,}, or a fraction"
-        )
-
-
-def _check_batch(config: TrainingConfig, count: int, world_size: int) -> None:
-    """Refuse batches that are larger than the data."""
-    size = config.train_batch_size
-    if size * world_size > count:
-        processes = "" if world_size == 1 else f" on each of {world_size} processes"
-        fits = count // world_size
-        remedy = f"give train_batch_size={fits} or less" if fits else "use fewer processes"
-        raise ValueError(
-            f"train_batch_size={size}{processes} is larger than the data: {count:,} images; "
-            f"{remedy}"
-        )
-
-
 def open_training_data(config: TrainingConfig) -> TrainingData:
     """Open the images that the config names.
 
@@ -164,8 +143,8 @@ def _open_images(config: TrainingConfig) -> TrainingData:
     with naming_options(_source_option(config), "train_split"):
         train = _numbered(config, _open(config, _source(config), config.train_split))
     if config.validation_size:
-        _check_held_out(config, len(train))
-        size = _held_out_size(config)
+        check_held_out(config, len(train))
+        size = held_out_size(config)
         parts = split_validation(train, size, config.seed)
         held_out = {"size": size, "seed": config.seed, "split": config.train_split}
         return replace(data_from_images(config, *parts), held_out=held_out)
@@ -183,9 +162,11 @@ def data_from_images(
     train = _numbered(config, train)
     if validation is not None:
         validation = _with_classes(config, validation, train.class_names, train.num_classes)
+        name = _validation_option(config)
+        validation = with_scale(validation, train.scale, name, config.outside_range)
 
     def loader(rank: int, world_size: int) -> ImageLoader:
-        _check_batch(config, len(train), world_size)
+        check_batch(config, len(train), world_size)
         return ImageLoader(
             train,
             batch_size=config.train_batch_size,
@@ -229,9 +210,14 @@ def _with_classes(
     """Give held-out images the numbers that the classes have in training."""
     if num_classes is None:
         return validation
+    return with_classes(validation, names, num_classes, _validation_option(config))
+
+
+def _validation_option(config: TrainingConfig) -> str:
+    """Name the option that names the held-out images, with its value."""
     options = ("validation_data_dir", "validation_split")
     given = [f"{o}={getattr(config, o)!r}" for o in options if getattr(config, o) is not None]
-    return with_classes(validation, names, num_classes, (*given, "validation_data")[0])
+    return (*given, "validation_data")[0]
 
 
 def _open_stream(config: TrainingConfig) -> TrainingData:
@@ -346,5 +332,7 @@ def _open(
         strict=config.strict_data,
         cache_dir=config.cache_dir,
         verify_cache=config.verify_cache,
+        depth=config.depth,
+        outside_range=config.outside_range,
         **_newer_options(config),
     )

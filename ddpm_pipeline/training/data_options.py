@@ -34,7 +34,13 @@ class DataOptions:
     label_column: str | None = None
     """Column of the class labels in a data set; found by its type unless given."""
     value_range: tuple[float, float] | None = None
-    """The values that become black and white, for arrays that are not bytes."""
+    """The values that become black and white, for arrays that are not bytes; with depth exact -1
+    and 1, which unless given the mean and two standard deviations of each channel say."""
+    depth: Literal["bytes", "exact"] = "bytes"
+    """Round deeper values to 256 levels, or keep uint8, uint16, int16, float16 and float32 as they
+    are: the model then remembers their unit."""
+    outside_range: Literal["refuse", "clip"] = "refuse"
+    """With depth exact, refuse values outside value_range, or cut them; they are named anyway."""
     cache_dir: str | None = None
     """Where decoded images are kept; $DDPM_PIPELINE_CACHE or below $HF_HOME unless given."""
     verify_cache: bool = False

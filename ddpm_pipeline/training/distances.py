@@ -61,7 +61,7 @@ def check_distances(config: TrainingConfig, data: TrainingData) -> list[str]:
     """
     reference = _reference(data)
     extractor = load_features(config.validate_fid_features)
-    dim = extractor(reference.batch(range(1)).images).shape[1]
+    dim = extractor(reference.pictures(range(1))).shape[1]
     for name, count in (
         ("validate_fid_images", config.validate_fid_images),
         ("the images to compare with", len(reference)),

@@ -7,16 +7,18 @@ times in every update; they go to the device as rows of one tensor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved, sides_of, stream_generator
-from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, to_model_range
-from ddpm_pipeline.networks import conditions
+from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, model_values
+from ddpm_pipeline.networks import conditions, facts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ddpm_pipeline.data import Batch
     from ddpm_pipeline.diffusion import ChosenTimesteps, TrainingObjective
     from ddpm_pipeline.training.config import TrainingConfig
@@ -90,7 +92,7 @@ def _draw_augmentation(
 
 
 def inputs_of(
-    batch: Batch, drawn: MicroDraws, config: TrainingConfig, num_embeddings: int | None
+    batch: Batch, drawn: MicroDraws, config: TrainingConfig, network: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """Change a batch as was drawn.
 
@@ -98,7 +100,8 @@ def inputs_of(
         batch: Images, and their labels or None.
         drawn: For them.
         config: Resolved.
-        num_embeddings: Of the network, the last of which takes the place of dropped labels.
+        network: The network's config: the last of its class embeddings takes the place of dropped
+            labels, and it remembers the scale of the images' values.
     Returns:
         x_0, and what the network is told beside the timesteps: labels, augmentations, or both.
     """
@@ -106,8 +109,8 @@ def inputs_of(
     if drawn.mirrored is not None:
         images = mirrored(images, drawn.mirrored)
     if labels is not None and drawn.dropped is not None:
-        labels = labels.masked_fill(drawn.dropped, num_embeddings - 1)
-    x_0 = to_model_range(images)
+        labels = labels.masked_fill(drawn.dropped, network["num_class_embeds"] - 1)
+    x_0 = model_values(images, facts_of(network).scale)
     if drawn.augmentation is None:
         return x_0, labels
     x_0 = augmented(x_0, config.augment, drawn.augmentation)

@@ -25,6 +25,7 @@ from ddpm_pipeline.networks import (
     CompiledNetwork,
     condition_on,
     evaluating,
+    facts_of,
     gathered,
     joined,
     keep_freed_memory,
@@ -89,7 +90,7 @@ class Learner:
         self._take_network(unet)
         self._make_optimizer()
         self.timestep_sampler = make_timestep_sampler(config.timestep_sampler, len(schedule))
-        self.objective = make_objective(config, schedule, self.device)
+        self.objective = make_objective(config, schedule, self.device, facts_of(unet).scale)
         self._noise = torch.Generator(self.device)
         self._captured: CapturedGradients | None = None
         if config.cuda_graph:
@@ -127,9 +128,8 @@ class Learner:
         config = self.config
         self.optimizer = make_optimizer(self.parameters, config)
         self.learning_rate = learning_rates(config, config.max_train_steps)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=config.mixed_precision == "fp16"
-        )
+        is_fp16 = config.mixed_precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_fp16)
         self.averages = WeightAverages(
             {name: own_part(parameter) for name, parameter in self.parameters.items()},
             config.ema_decay if config.use_ema else (),
@@ -269,7 +269,7 @@ class Learner:
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Give x_0, the labels and the noise of one micro-step, and seed its dropout."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
-        x_0, labels = inputs_of(batch, drawn, config, self.unet.config.num_class_embeds)
+        x_0, labels = inputs_of(batch, drawn, config, self.unet.config)
         self._noise.manual_seed(stream_seed("noise", config.seed, *place))
         eps = torch.randn(x_0.shape, generator=self._noise, device=self.device)
         if self._drops_out:  # by the global generators

@@ -67,7 +67,8 @@ def try_threads(config: TrainingConfig, learner: Learner, data: TrainingData) ->
     shape = (config.train_batch_size, data.channels, *sides_of(config.resolution))
     has_labels = data.num_classes is not None
     labels = torch.zeros(shape[0], dtype=torch.int64) if has_labels else None
-    batch = Batch(torch.zeros(shape, dtype=torch.uint8), labels)
+    dtype = torch.uint8 if data.scale is None else getattr(torch, data.scale.dtype)
+    batch = Batch(torch.zeros(shape, dtype=dtype), labels)
 
     def time_update() -> float:
         began = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from ddpm_pipeline.diffusion import (
     LEARNED_VARIANCES,
     ReverseProcess,
     TrainingObjective,
+    decoder_nats,
     loss_weights,
 )
+from ddpm_pipeline.likelihood import units_of
 from ddpm_pipeline.networks import (
     check_halvings,
     check_network_config,
+    facts_of,
     fresh_unet,
     unet_config,
 )
@@ -30,11 +34,13 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
     from ddpm_pipeline.diffusion import NoiseSchedule
+    from ddpm_pipeline.networks import ValueScale
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = [
     "backend_options",
+    "clamped_as_trained",
     "deterministic_algorithms",
     "make_objective",
     "make_scheduler",
@@ -108,6 +114,19 @@ def _read_config(model: type[UNet2DModel], name_or_path: str) -> dict[str, Any]:
     return model.load_config(name_or_path, subfolder=subfolder)
 
 
+def clamped_as_trained(scheduler: DDPMScheduler, network: object) -> DDPMScheduler:
+    """Have samples clamped at the largest magnitude that a network's images had, if not at 1.
+
+    Arguments:
+        scheduler: Which is changed.
+        network: It, or its config, which remembers the scale of its values.
+    """
+    scale = facts_of(network).scale
+    if scale is not None:
+        scheduler.register_to_config(clip_sample_range=scale.largest)
+    return scheduler
+
+
 def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
     """Make the scheduler that is trained for and saved with the model; config is resolved."""
     from ddpm_pipeline.schedulers import DDPMScheduler
@@ -130,9 +149,20 @@ def restored_scheduler(start: dict[str, Any]) -> DDPMScheduler:
 
 
 def make_objective(
-    config: TrainingConfig, schedule: NoiseSchedule, device: torch.device
+    config: TrainingConfig,
+    schedule: NoiseSchedule,
+    device: torch.device,
+    scale: ValueScale | None = None,
 ) -> TrainingObjective:
-    """Make the loss of a resolved config, with its table on the device."""
+    """Make the loss of a resolved config, with its table on the device.
+
+    Arguments:
+        config: Resolved.
+        schedule: The noise schedule.
+        device: Where batches are.
+        scale: That of the model's values, whose levels or density the bound's last term is of.
+    """
+    units = {k: v for k, v in units_of(scale).items() if k != "log_unit"}  # a constant
     weights = loss_weights(
         schedule,
         prediction_type=config.prediction_type,
@@ -147,6 +177,7 @@ def make_objective(
         weights=None if config.loss_weighting == "uniform" else weights,
         vlb_weight=config.vlb_weight,
         device=device,
+        decoder=partial(decoder_nats, **units),
     )
 
 

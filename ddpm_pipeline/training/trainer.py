@@ -30,6 +30,7 @@ from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.monitor import Monitor
 from ddpm_pipeline.training.optimizers import steps_before_cooldown
 from ddpm_pipeline.training.rehearsal import try_threads
+from ddpm_pipeline.training.setup import clamped_as_trained
 from ddpm_pipeline.training.start import Start
 from ddpm_pipeline.training.stopping import ASKED, StopSignals
 from ddpm_pipeline.training.storage.folder import RunFolder
@@ -106,7 +107,7 @@ class Trainer:
         self.folder = RunFolder(config.output_dir)
         start = Start() if start is None else start
         unet = start.unet(config, data)
-        scheduler = start.scheduler(config)
+        scheduler = clamped_as_trained(start.scheduler(config), unet)
         self.learner = Learner(config, scheduler.schedule, unet, accelerator)
         loader = data.loader(accelerator.process_index, accelerator.num_processes)
         self.batches = batches_on(loader, accelerator.device)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved, stream_generator
-from ddpm_pipeline.data import ImageData, to_model_range
+from ddpm_pipeline.data import ImageData
 from ddpm_pipeline.diffusion import low_discrepancy_timesteps
-from ddpm_pipeline.likelihood import variational_bound
+from ddpm_pipeline.likelihood import units_of, variational_bound
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +66,7 @@ def validation_loss(
         # A process whose turn is past the end computes too: a sharded network needs all of them.
         i = min(first + rank, len(batches) - 1)
         images, labels = data.batch(batches[i])
-        x_0 = to_model_range(moved(images, device))
+        x_0 = data.model_values(moved(images, device))
         noise = stream_generator("validation", 2, i)
         eps = moved(torch.randn(x_0.shape, generator=noise), device)
         labels = None if labels is None else moved(labels, device)
@@ -99,8 +99,9 @@ def validation_bound(
     return variational_bound(
         model,
         scheduler,
-        to_model_range(images),
+        data.model_values(images),
         class_labels=labels,
+        **units_of(data.scale),
         num_timestep_samples=min(_BOUND_SAMPLES, len(scheduler) - 1),
         generator=stream_generator("bound", 0),
         eta=1,  # whatever solver a model that is trained further was saved with

@@ -11,7 +11,8 @@ from helpers.image_samples import encoded, flat, noise, write_folder, write_idx
 from scipy.stats import chisquare
 
 from ddpm_pipeline.common.randomness import seeded_generator
-from ddpm_pipeline.data.images import ImageData, open_images, split_validation
+from ddpm_pipeline.data.held_out import split_validation
+from ddpm_pipeline.data.images import ImageData, open_images
 
 if TYPE_CHECKING:
     from pathlib import Path

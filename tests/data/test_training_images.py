@@ -10,7 +10,8 @@ import pytest
 from helpers.training_runs import blobs, image_data, tiny_config
 
 from ddpm_pipeline.data import training_images
-from ddpm_pipeline.data.images import ImageData, open_images, split_validation
+from ddpm_pipeline.data.held_out import split_validation
+from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.training_images import (
     KnownImages,
     Overlap,

@@ -24,7 +24,12 @@ from ddpm_pipeline.common import check_output_folder, written_aside
 from ddpm_pipeline.networks import check_network_config, network_of_config, plain_weights
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
-from ddpm_pipeline.training.setup import make_scheduler, make_unet, restored_scheduler
+from ddpm_pipeline.training.setup import (
+    clamped_as_trained,
+    make_scheduler,
+    make_unet,
+    restored_scheduler,
+)
 from ddpm_pipeline.training.storage.checkpoints import (
     check_whole,
     checkpoint_path,
@@ -100,7 +105,7 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
             weights |= load_file(path / name)
     with damage_named(path, STATE_NAME):
         unet = network_of(state.get("unet") or _config_of(config, weights), weights)
-        scheduler = _scheduler_of(state, config)
+        scheduler = clamped_as_trained(_scheduler_of(state, config), unet)
     pipeline = DDPMPipeline(unet.eval(), scheduler)
     return CheckpointModel(pipeline, path, state["step"], decay, config)
 

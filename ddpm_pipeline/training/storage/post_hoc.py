@@ -23,6 +23,7 @@ from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.lengths import gamma_of
 from ddpm_pipeline.training.profiles import Mixture, Profile, mixture_of
+from ddpm_pipeline.training.setup import clamped_as_trained
 from ddpm_pipeline.training.storage.export import derived_in, network_of, run_scheduler
 from ddpm_pipeline.training.storage.snapshots import Snapshot, read_snapshots
 from ddpm_pipeline.training.unfinished import SNAPSHOTS, check_has_snapshots
@@ -107,7 +108,9 @@ def averaged_model(run: str | Path, sigma_rel: float, step: int | None = None) -
         )
     config = TrainingConfig.from_json(Path(run) / _OPTIONS)
     unet = network_of(used[0].network, _mixed(used, mixture))
-    pipeline = DDPMPipeline(unet.eval(), run_scheduler(Path(run), config))
+    pipeline = DDPMPipeline(
+        unet.eval(), clamped_as_trained(run_scheduler(Path(run), config), unet)
+    )
     return AveragedModel(pipeline, sigma_rel, step, mixture.error, len(used), config)
 
 
