@@ -20,6 +20,7 @@ from torch.nn import functional
 
 __all__ = [
     "GivenImages",
+    "check_reach",
     "fitted",
     "given_hole",
     "given_images",
@@ -122,14 +123,24 @@ def given_measurement(y: GivenImages, channels: int, noise_std: float) -> Tensor
     y = y.float().cpu() if is_free else _unit_range(y, "y", channels)
     if not y.isfinite().all():
         raise ValueError("y must be finite, got NaN or infinity")
+    if not is_free:
+        check_reach(y, noise_std)
+    return y
+
+
+def check_reach(y: Tensor, noise_std: float) -> None:
+    """Refuse measurements of pixels that lie farther outside [0, 1] than their noise can.
+
+    Raises:
+        ValueError: If they do.
+    """
     reach = _NOISE_WIDTHS * noise_std + 1e-3
-    if not is_free and (y.min() < -reach or y.max() > 1 + reach):
-        low, high = y.min().item(), y.max().item()
+    low, high = y.min().item(), y.max().item()
+    if low < -reach or high > 1 + reach:
         raise ValueError(
             f"y must lie in [0, 1] but for its noise of noise_std={noise_std}, got {low:.3g} to "
             f"{high:.3g}"
         )
-    return y
 
 
 def fitted(images: Tensor, size: tuple[int, int] | None, name: str, *, resize: bool) -> Tensor:

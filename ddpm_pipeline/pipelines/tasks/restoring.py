@@ -21,6 +21,7 @@ from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import device_of
 from ddpm_pipeline.pipelines.tasks.given import (
     GivenImages,
+    check_reach,
     given_hole,
     given_measurement,
     image_size,
@@ -80,6 +81,8 @@ class Known:
             raise ValueError(f"noise_std must be at least 0, got {noise_std}")
         channels = unet.config.in_channels
         y = given_measurement(y, channels, noise_std)
+        if isinstance(operator, str):
+            check_reach(y, noise_std)
         is_missing = operator == "missing"
         if mask is not None and not is_missing:
             raise ValueError(f"mask is for operator 'missing', got operator={operator!r}")

@@ -104,6 +104,7 @@ def test_repaint_with_one_pass_fills_from_noise_on_the_known(tiny_unet: object) 
             "method 'repaint' is for known pixels without noise, got operator",
         ),
         ({"mask": HOLE}, "mask is for operator 'missing', got operator='blur'"),
+        ({"y": IMAGES * 2 - 1}, r"y must lie in \[0, 1\] but for its noise of noise_std=0.01"),
         ({"y": IMAGES[..., :4]}, r"y must have the shape that the operator 'blur' gives"),
         ({"class_labels": 1}, "class_labels"),
         ({"operator": (torch.sin, torch.cos)}, "the operator must be linear"),
