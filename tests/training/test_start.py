@@ -16,12 +16,15 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.old_layout import save_old_layout
 from helpers.training_runs import assert_same, blobs, outcome, run_forked, tiny_config
 from helpers.unets import make_tiny_unet
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, TrainingConfig
 from ddpm_pipeline.training.run import dry_run, train
+from ddpm_pipeline.training.start import open_start
+from ddpm_pipeline.training.storage.checkpoints import read_state
 from ddpm_pipeline.training.storage.export import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("random_last_layers")
@@ -331,3 +334,28 @@ def test_a_killed_run_goes_on_without_the_model(base: TrainingConfig, tmp_path: 
         assert (run / name).read_bytes() == (tmp_path / "whole" / "run" / name).read_bytes()
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         train(config.replace(output_dir=str(tmp_path / "other")))
+
+
+def test_a_checkpoint_of_the_hub_needs_the_model_no_more(
+    base: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(going_on(base, tmp_path, channels=3))
+    states = [read_state(tmp_path / "run" / "checkpoints" / "step-0000004"), None]
+
+    def is_gone(*_: object) -> None:
+        raise OSError("cannot load 'alice/gone'")
+
+    monkeypatch.setattr("ddpm_pipeline.training.start.open_pretrained", is_gone)
+    place = "ddpm_pipeline.training.storage.hub_checkpoint.read_hub_state"
+    monkeypatch.setattr(place, lambda *_: states.pop(0))
+    config = going_on(
+        base,
+        tmp_path / "elsewhere",
+        pretrained_model_name_or_path="alice/gone",
+        resume_from_checkpoint="hub:alice/run",
+    )
+    start = open_start(config, Accelerator(cpu=True))
+    assert start.settled(config).channels == 3
+    assert start.settled(config).resolution == 8
+    with pytest.raises(OSError, match="cannot load 'alice/gone'"):
+        open_start(config, Accelerator(cpu=True))
