@@ -110,8 +110,7 @@ class TrainingConfig(FewImagesOptions, NetworkOptions, DataOptions):
     muon_momentum: float = 0.95
     """Decay of the gradient's average in Muon."""
     learning_rate: float | None = None
-    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default, and a quarter of that
-    from a pretrained model."""
+    """Peak learning rate; 2e-3 with muon and 1e-3 with adamw by default."""
     lr_scheduler: LearningRateSchedule = "constant_with_cooldown"
     """Learning-rate schedule, counted in updates; cooldown is the last fifth of the run.
 

@@ -31,8 +31,6 @@ _EPOCHS = 100  # of a run without a length
 _EPOCHS_BETWEEN = 10  # two sample grids, or two savings of the model
 _GRID_STEPS = 25  # of a sample grid
 _RATES = {"muon": _Rate(2e-3, 25), "adamw": _Rate(1e-3, 100)}
-# Of 2e-3, 1e-3 and 5e-4 with Muon (docs/decisions.md); AdamW's in the same proportion.
-_FINE_TUNING_RATES = {"muon": _Rate(5e-4, 25), "adamw": _Rate(2.5e-4, 100)}
 
 
 def resolve(
@@ -57,8 +55,7 @@ def resolve(
     per_epoch = 0 if length is None else math.ceil(length / batch)
     precision = _precision(config.mixed_precision, device)
     optimizer = _optimizer(config, precision)
-    is_fresh = config.pretrained_model_name_or_path is None
-    rate = (_RATES if is_fresh else _FINE_TUNING_RATES)[optimizer]
+    rate = _RATES[optimizer]  # from a pretrained model too: docs/decisions.md
     zero_snr = config.rescale_betas_zero_snr
     on_cuda = device.type == "cuda"
     compiles = _given(config.compile, on_cuda and not config.fsdp and compiles_for_cuda())
