@@ -51,7 +51,9 @@ class ComponentErrors(NamedTuple):
     def of(cls, spectrum: ErrorSpectrum) -> "ComponentErrors":
         """Group the components of a spectrum by the logarithm of their variance.
 
-        An error above that of a linear filter counts as that of the filter.
+        An error above that of a linear filter counts as that of the filter. As no best estimate
+        is worse where there is less noise, what a measurement of few forwards says otherwise is
+        evened out.
         """
         variance, group = component_groups(spectrum.data_variance)
         count = torch.bincount(group).double()
@@ -62,7 +64,27 @@ class ComponentErrors(NamedTuple):
             sums = ratio.new_zeros(len(t), len(count)).index_add_(1, group, ratio)
             known.append(sums / count)
         mean = torch.bincount(group, variance) / count
-        return cls(mean, count / count.sum(), torch.cat(known) * mean)
+        rising = [never_falling(column) for column in torch.cat(known).T * mean[:, None]]
+        return cls(mean, count / count.sum(), torch.stack(rising, dim=1))
+
+
+def never_falling(values: Tensor) -> Tensor:
+    """Give the sequence nearest to another, by squares, that never falls; float64, shape (T,).
+
+    Source: Ayer et al. 1955, "An empirical distribution function for sampling with incomplete
+        information", Ann. Math. Statist. 26: neighbours that fall share their mean.
+    """
+    means: list[float] = []
+    counts: list[int] = []
+    for value in values.tolist():
+        mean, count = value, 1
+        while means and means[-1] >= mean:
+            mean = (mean * count + means[-1] * counts[-1]) / (count + counts[-1])
+            count += counts.pop()
+            means.pop()
+        means.append(mean)
+        counts.append(count)
+    return torch.tensor(means, dtype=values.dtype).repeat_interleave(torch.tensor(counts))
 
 
 def held_prediction_costs(schedule: NoiseSchedule, components: ComponentErrors) -> Tensor:

@@ -14,8 +14,10 @@ from ddpm_pipeline.diffusion import (
     NoiseSchedule,
     held_prediction_costs,
     linear_error,
+    shortest_paths,
     step_errors,
 )
+from ddpm_pipeline.diffusion.held_costs import never_falling
 
 T = 1000
 SCHEDULES = {
@@ -87,7 +89,7 @@ def test_components_keep_the_mean_error_of_a_spectrum_and_none_is_above_a_filter
     spectrum = ErrorSpectrum(
         basis=FrequencyBasis(torch.eye(1).double(), (8, 8)),
         data_variance=variance,
-        ratios=torch.rand(T, 1, 1, 1).double() + 0.5,
+        ratios=torch.linspace(0.3, 1.2, T).double().reshape(T, 1, 1, 1),
         bands=(torch.zeros(8, dtype=torch.int64),) * 2,
         snr=snr,
     )
@@ -97,3 +99,30 @@ def test_components_keep_the_mean_error_of_a_spectrum_and_none_is_above_a_filter
     assert (found.error <= 1.01 * limit).all()
     allowed = torch.minimum(spectrum.at(torch.arange(T)), spectrum.limit(torch.arange(T)))
     assert_close((found.error * found.share).sum(1), allowed.flatten(1).mean(1), rtol=0.01, atol=0)
+
+
+def test_the_nearest_sequence_that_never_falls_is_that_of_a_minimum_over_maxima() -> None:
+    values = torch.rand(60, generator=torch.Generator().manual_seed(0)).double()
+    found = never_falling(values)
+    for i in range(60):
+        means = [[values[a : b + 1].mean() for b in range(i, 60)] for a in range(i + 1)]
+        assert_close(found[i], max(min(row) for row in means), rtol=1e-12, atol=0)
+
+
+def test_a_timestep_that_was_measured_wrong_does_not_draw_steps_to_itself() -> None:
+    schedule = SCHEDULES["zero SNR"]
+    snr = schedule.snr(torch.arange(T))
+    ratios = torch.full((T, 1, 1, 1), 0.5, dtype=torch.float64)
+    chains = []
+    for wrong in (1.0, 0.1):
+        ratios[984] = 0.5 * wrong
+        spectrum = ErrorSpectrum(
+            basis=FrequencyBasis(torch.eye(1).double(), (2, 2)),
+            data_variance=torch.tensor([[[6.0, 1.0], [1.0, 0.3]]]).double(),
+            ratios=ratios.clone(),
+            bands=(torch.zeros(2, dtype=torch.int64),) * 2,
+            snr=snr,
+        )
+        costs = held_prediction_costs(schedule, ComponentErrors.of(spectrum))
+        chains.append(shortest_paths(costs, 5).chain(5))
+    assert (chains[0] - chains[1]).abs().max() < 15
