@@ -62,8 +62,8 @@ def check_has_snapshots(run: str | Path) -> None:
     """
     if not any(Path(run, SNAPSHOTS).glob("step-*.safetensors")):
         raise FileNotFoundError(
-            f"there are no snapshots of averages in {str(run)!r}: a run keeps them with "
-            "post_hoc_steps"
+            f"there are no snapshots of averages in {str(run)!r}: `ddpm train --post_hoc_steps N` "
+            "keeps them"
         )
 
 

@@ -63,7 +63,7 @@ def test_it_finds_the_best_length(
     [
         ([], "give either --sigma_rel or --find, got none"),
         (["--find", "--sigma_rel", "0.1", "--data", "x"], "--sigma_rel or --find, got both"),
-        (["--find"], "--find needs --data"),
+        (["--find"], "--find needs data"),
         (["--sigma_rel", "0.1", "--data", "x"], "--data is for --find"),
         (["--sigma_rel", "0.3"], "--sigma_rel must be above 0 and at most 0.2887, got 0.3"),
         (["--sigma_rel", "0.1", "--step", "7"], "--step must be at most 6, of the last snapshot"),
@@ -86,6 +86,6 @@ def test_a_run_without_snapshots_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "run").mkdir()
     words = ["--sigma_rel", "0.1", "--output_dir", str(tmp_path / "m")]
     assert main(["average", str(tmp_path / "run"), *words]) == 2
-    assert "a run keeps them with --post_hoc_steps" in capsys.readouterr().err
+    assert "`ddpm train --post_hoc_steps N` keeps them" in capsys.readouterr().err
     assert main(["average", str(tmp_path / "no"), *words]) == 2
     assert "there is no folder" in capsys.readouterr().err
