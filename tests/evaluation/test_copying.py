@@ -95,7 +95,8 @@ def test_a_model_that_does_not_copy_is_flagged_as_seldom_as_the_level_says(
     for level in (0.01, 0.05, 0.2):
         most = stats.binom.ppf(0.9995, len(p), level) / len(p)
         assert (p <= level).mean() <= most
-    assert np.median(p) == pytest.approx(0.5, abs=2 / np.sqrt(runs))
+    # Few held-out images leave few values of p, each of which counts all that is as likely.
+    assert 0.5 - 2 / np.sqrt(runs) < np.median(p) < 0.6 + 1 / np.sqrt(runs)
     shares = np.array([one.share for one in found])
     errors = np.array([one.standard_error for one in found])
     assert abs(shares.mean()) < 4 * shares.std() / np.sqrt(len(shares))
