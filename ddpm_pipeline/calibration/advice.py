@@ -6,12 +6,12 @@ r"""What `ddpm calibrate` recommends: how few steps of which solver are as good 
 
 By distance it is the row with the fewest steps that is at most the best distance of all T steps.
 The closed form knows Gaussian images of the measured spectrum alone: there it is the fewest steps
-of solver "multistep" whose images are within one of 256 levels of the data,
+of solver "multistep" whose images are within two of 256 levels of the data,
 
-.. math:: 127.5\, \sqrt{\tfrac1D \textstyle\sum_k (G_k - c_k)^2} \le 1
+.. math:: 127.5\, \sqrt{\tfrac1D \textstyle\sum_k (G_k - c_k)^2} \le 2
 
 with G what the steps make of white noise and c the standard deviation of a component; where the
-chain does not begin in white noise, as much more than 1 as exact steps would be off.
+chain does not begin in white noise, as much more than 2 as exact steps would be off.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ Distances = Mapping[str, Mapping[int, float]]
 
 _CLOSED_FORM_STEPS = (10, 12, 15, 20, 25, 50)
 _GREY_LEVELS = 127.5  # of 256, in a unit of images in [-1, 1]
+_ENOUGH = 2.0  # levels
 _DDIM_STEPS = 100
 
 
@@ -111,7 +112,7 @@ def by_closed_form(calibration: Calibration, schedule: NoiseSchedule) -> Advice 
             calibration, schedule, K, "optimal_samples", "analytic", solver=solver
         )
         found = levels(chain, order=solver.order_for(K))
-        if found <= 1 + unavoidable:
+        if found <= _ENOUGH + unavoidable:
             break
     else:
         return None

@@ -91,7 +91,7 @@ def test_the_closed_form_keeps_its_word_for_either_prediction(kind: str) -> None
     drawn = network.basis.to_frequencies(x).reshape(162, 162).diagonal()
     error = (drawn - network.variance.sqrt().flatten()).square().mean().sqrt()
     assert f"{K} steps of multistep on optimal_samples" in advice.sentence
-    assert float(127.5 * error) < 1.5  # of what was measured, and not of the data themselves
+    assert float(127.5 * error) < 2.5  # of what was measured, and not of the data themselves
 
 
 def test_without_a_spectrum_nothing_is_said() -> None:
