@@ -120,7 +120,10 @@ def _read(path: Path) -> list[Row]:
         raise ValueError(f"{shown} cannot be read: {one_line(error)}") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get(_FILE_NAME), str):
-            raise ValueError(f"{shown} has no {_FILE_NAME!r} in row {number}")
+            there = (
+                ", ".join(map(repr, list(row)[:5])) if isinstance(row, dict) else f"{row!r:.100}"
+            )
+            raise ValueError(f"{shown} has no {_FILE_NAME!r} in row {number}, which has {there}")
         if None in row:  # where csv puts what has no column
             raise ValueError(f"{shown} has more cells in row {number} than columns")
     return rows
@@ -133,12 +136,33 @@ def _read_text(path: Path) -> str:
 
 def _read_csv(path: Path) -> list[Row]:
     text = io.StringIO(_read_text(path), newline="")
-    return list(csv.DictReader(text, skipinitialspace=True))
+    rows = csv.DictReader(text, skipinitialspace=True)
+    _check_once(rows.fieldnames or ())
+    return list(rows)
 
 
 def _read_json_lines(path: Path) -> list[Row]:
     # At line feeds alone: a string may hold other characters that end lines.
-    return [json.loads(line) for line in _read_text(path).split("\n") if line.strip()]
+    lines = [line for line in _read_text(path).split("\n") if line.strip()]
+    return [json.loads(line, object_pairs_hook=_row_of) for line in lines]
+
+
+def _row_of(pairs: list[tuple[str, Any]]) -> Row:
+    _check_once([name for name, _ in pairs])
+    return dict(pairs)
+
+
+def _check_once(columns: Iterable[str]) -> None:
+    """Refuse columns of one name, of which it is not clear which one counts.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    seen: set[str] = set()
+    for name in columns:
+        if name in seen and name:  # spreadsheets leave columns without a name behind
+            raise ValueError(f"it has two columns {printable(name)!r}")
+        seen.add(name)
 
 
 def _read_parquet(path: Path) -> list[Row]:

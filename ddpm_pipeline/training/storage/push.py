@@ -87,8 +87,8 @@ def begin_with_hub(
     config = identity.config
     if config.push_to_hub:
         check_access()
-    fetched = None if source is None else fetch_checkpoint(source, folder.checkpoints)
     try:
+        fetched = None if source is None else fetch_checkpoint(source, folder.checkpoints)
         checkpoint = folder.begin(identity, fetched)
     finally:
         discard_download(folder.checkpoints)

@@ -75,6 +75,12 @@ def test_spaces_after_commas_do_not_count(tmp_path: Path) -> None:
     assert folder_source(root, labels=True).class_names == ("a, b", "cat")
 
 
+def test_columns_without_a_name_do_not_count(tmp_path: Path) -> None:
+    rows = b"".join(b"%d.png,%d,,\n" % (i, i % 2) for i in range(len(IMAGES)))
+    write_folder(tmp_path, IMAGES | {"metadata.csv": b"file_name,label,,\n" + rows})
+    assert folder_source(tmp_path, labels=True).labels.tolist() == [0, 1, 0, 1]
+
+
 def test_a_file_speaks_for_the_folder_that_it_is_in(tmp_path: Path) -> None:
     files = {
         f"{part}/{k}/{i}.png": flat(i) for part in ("train", "test") for k in "ab" for i in (0, 1)
@@ -156,6 +162,21 @@ def test_labels_may_hold_any_characters(form: str, tmp_path: Path) -> None:
             {"metadata.csv": b"name,label\n0.png,1\n"},
             {},
             "metadata.csv has no 'file_name' in row 1",
+        ),
+        (
+            {"metadata.csv": b"file_name;label\n0.png;1\n"},
+            {},
+            "metadata.csv has no 'file_name' in row 1, which has 'file_name;label'",
+        ),
+        (
+            {"metadata.csv": b"file_name,label,label\n0.png,cat,dog\n"},
+            {},
+            "metadata.csv cannot be read: it has two columns 'label'",
+        ),
+        (
+            {"metadata.jsonl": b'{"file_name": "0.png", "label": 1, "label": 2}'},
+            {},
+            "metadata.jsonl cannot be read: it has two columns 'label'",
         ),
         ({"metadata.jsonl": b"{"}, {}, "metadata.jsonl cannot be read"),
         (

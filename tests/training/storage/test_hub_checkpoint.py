@@ -91,6 +91,34 @@ def test_without_the_hub_the_newest_checkpoint_here_counts(
     assert "cannot load a checkpoint from 'alice/blobs'" in nowhere.log
 
 
+def test_a_damaged_checkpoint_on_the_hub_gives_way_to_the_newest_one_here(
+    hub: Hub, client: Client, folder: Path
+) -> None:
+    repo = fresh("damaged")
+    options = {"lr_scheduler": "constant", "hub_model_id": repo}
+    pushed = trained(client, folder / "a", **options, max_train_steps=4, hub_strategy="checkpoint")
+    assert pushed.code == 0, pushed.log
+    options["push_to_hub"] = False
+    assert trained(client, folder / "b", **options, max_train_steps=2).code == 0
+
+    entry = hub.files(repo)["checkpoint/manifest.json"]
+    kept = ("lfs", entry["sha256"]) if entry["sha256"] else ("git", entry["oid"])
+    stored = hub.folder.joinpath("server", *kept)
+    stored.write_bytes(stored.read_bytes().replace(b'"model.safetensors"', b'"other.safetensors"'))
+    resumed = trained(
+        client, folder / "b", **options, max_train_steps=6, resume_from_checkpoint="hub"
+    )
+    assert resumed.code == 0, resumed.log
+    assert "manifest.json: it lacks model.safetensors; going on from the newest" in resumed.log
+    assert f"going on from {folder / 'b' / 'run' / 'checkpoints' / 'step-0000002'}" in resumed.log
+    nowhere = trained(
+        client, folder / "c", **options, max_train_steps=6, resume_from_checkpoint="hub"
+    )
+    assert nowhere.code == 2
+    assert "manifest.json: it lacks model.safetensors" in nowhere.log
+    assert not list((folder / "c" / "run" / "checkpoints").glob("*"))
+
+
 def test_a_run_begins_where_its_repository_has_no_checkpoint(
     hub: Hub, client: Client, folder: Path
 ) -> None:
