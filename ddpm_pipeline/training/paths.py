@@ -34,7 +34,7 @@ def check_sources(config: TrainingConfig) -> None:
     """Refuse a run without data, and paths that are not here; a stream's may be patterns.
 
     Raises:
-        ValueError: If no data are named.
+        ValueError: If no data are named, or the run would write among its images.
         FileNotFoundError: If a path does not exist.
     """
     if config.train_data_dir is None and config.dataset_name is None:
@@ -46,8 +46,23 @@ def check_sources(config: TrainingConfig) -> None:
         if path is not None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
             _refuse_shards(name, path)
+            _refuse_as_output(name, path, config.output_dir)
     if config.streaming:
         _refuse_whole_files(config.train_data_dir)
+
+
+def _refuse_as_output(option: str, source: str, output_dir: str) -> None:
+    """Refuse to write sample grids to where the next start would read them as images.
+
+    Raises:
+        ValueError: If both are one folder.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir() and folder.resolve() == Path(output_dir).expanduser().resolve():
+        raise ValueError(
+            f"output_dir={output_dir!r} is the folder of the images, {option}, where its sample "
+            "grids would count as images; choose another folder"
+        )
 
 
 def check_splits(config: TrainingConfig) -> None:

@@ -75,6 +75,20 @@ def test_a_run_that_could_not_begin_is_refused(
         check_start(config(**options))
 
 
+@pytest.mark.parametrize("option", ["train_data_dir", "validation_data_dir"])
+def test_a_run_does_not_write_among_its_images(tmp_path: Path, option: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "other").mkdir()
+    sources = {"train_data_dir": str(tmp_path / "other"), option: str(tmp_path / "data")}
+    check_sources(TrainingConfig(**sources, output_dir=str(tmp_path / "data" / "run")))
+    for output in (tmp_path / "data", tmp_path / "link", tmp_path / "other" / ".." / "data"):
+        with pytest.raises(
+            ValueError, match=f"output_dir=.* is the folder of the images, {option}"
+        ):
+            check_sources(TrainingConfig(**sources, output_dir=str(output)))
+
+
 def test_splits_are_looked_for_by_the_options_that_name_them() -> None:
     for name in ("photos/train/a.png", "photos/test/b.png"):
         Path(name).parent.mkdir()
