@@ -69,13 +69,15 @@ def _measured(config: BoundConfig, report: BoundReport) -> FlowBesideBound:
     if config.variance_type is not None:
         scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=config.variance_type)
     data = images_in_order(config, pipe, shuffled=True)
+    if data.scale is not None:
+        raise ValueError(f"ode is for models of bytes; this one is of exact {data.scale.dtype}")
     count = min(config.ode_images, report.num_images)
     flow = ode_likelihood(
         pipe.unet,
         scheduler,
         ModelBatches(data.subset(torch.arange(count))),
         num_probes=config.ode_probes,
-        decoder=config.decoder,
+        decoder=config.decoder or "discretized",
         batch_size=config.batch_size,
         generator=stream_generator("measured_noise", config.seed),
         progress=True,
