@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ddpm_pipeline.common import moved
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
 
 __all__ = ["EXACT_TYPES", "ValueScale"]
 
@@ -66,6 +65,8 @@ class ValueScale:
         Differences are taken before they are divided, so that a centre far from 0 costs no digits.
         """
         center, unit = _channels(self.center, self.unit, values.device)
+        import torch  # which options, told apart by what a model remembers, need not wait for
+
         x = values.to(torch.float32)
         if self.low is not None:
             x = x.clamp(self.low, self.high)
@@ -77,6 +78,8 @@ class ValueScale:
         Integers are those of the nearest level; what is outside the range becomes its end.
         """
         x = x.detach().cpu().double()
+        import torch
+
         center, unit = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in self._pair)
         values = x * unit + center
         if self.low is not None:
@@ -123,7 +126,7 @@ class ValueScale:
         return all(0 < u < math.inf for u in (*self.unit, self.largest))
 
     def _has_levels(self) -> bool:
-        is_integer = np.dtype(self.dtype).kind in "iu"
+        is_integer = "int" in self.dtype
         if not all(math.isfinite(c) for c in self.center):
             return False
         if not is_integer:
@@ -136,5 +139,9 @@ def _channels(
     center: tuple[float, ...], unit: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Give c and u as (C, 1, 1) on a device, where they stay: each update asks for them."""
+    import torch
+
+    from ddpm_pipeline.common import moved
+
     parts = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (center, unit))
     return tuple(moved(part, device) for part in parts)
