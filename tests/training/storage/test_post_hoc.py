@@ -147,7 +147,9 @@ def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
         averaged_model(run, 0.1, 25)
     with pytest.raises(ValueError, match="step must be an integer of at least 1, got 0"):
         averaged_model(run, 0.1, 0)
-    with pytest.raises(FileNotFoundError, match=r"no snapshots of averages in .* post_hoc_steps"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no snapshots of averages in .* --post_hoc_steps"
+    ):
         averaged_model(tmp_path, 0.1)
 
 
