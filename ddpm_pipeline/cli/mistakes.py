@@ -54,8 +54,8 @@ def nearest(typed: str, known: Sequence[str]) -> str | None:
     """Give the option that was most likely meant, or None if none is likely.
 
     One that is spelled nearly the same; else the first that has the words that were typed, or
-    whose words have these initials, as --lr; else the first whose words they begin; else one that
-    is spelled alike.
+    whose words have these initials, as --lr; else the shortest whose words they begin; else one
+    that is spelled alike.
 
     Arguments:
         typed: What was typed, with hyphens before it.
@@ -66,10 +66,12 @@ def nearest(typed: str, known: Sequence[str]) -> str | None:
     likeliest = max(names, key=alike.__getitem__)
     if alike[likeliest] >= _NEARLY_SAME:
         return f"--{likeliest}"
-    for means in (_has_words, _has_beginnings):
-        for option in names:
-            if means(name.split("_"), option.split("_")):
-                return f"--{option}"
+    for option in names:
+        if _has_words(name.split("_"), option.split("_")):
+            return f"--{option}"
+    begun = [option for option in names if _has_beginnings(name.split("_"), option.split("_"))]
+    if begun:
+        return f"--{min(begun, key=len)}"
     return f"--{likeliest}" if alike[likeliest] >= _ALIKE else None
 
 

@@ -45,6 +45,8 @@ SHARED = {
     "num_inference_steps": "K",
     "num_timestep_samples": "timesteps drawn for each image",
     "checkpoint": "of a run",
+    "depth": "whether values are kept as deep as they are stored",
+    "outside_range": "what becomes of values beyond value_range",
     "clip_x_0": "where the predicted x_0 is clamped",
     "dataset_config_name": "which configuration of a data set",
     "decoder": "of the bound",

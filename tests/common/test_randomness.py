@@ -36,6 +36,7 @@ PINNED = {
     "stream_blocks": (13, 1493662864),
     "stream_shards": (14, 450675017),
     "samples": (21, 88885863),
+    "edits": (51, 934186135),
     "reference_features": (22, 376904619),
     "evaluated_subset": (23, 2081241303),
     "evaluated_bound": (24, 1498947190),

@@ -54,7 +54,7 @@ def test_oblong_images(tiny_unet: MakeUNet) -> None:
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
         ({"generator": 5}, "generator must be a torch.Generator or a list, got 5"),
         ({"generator": seeds(0, 1)}, "a list of batch_size = 1, got 2"),
-        ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, got 'jpg'"),
+        ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, array, got 'jpg'"),
         ({"num_inference_steps": 1001}, "from 1 to 1000"),
         ({"num_inference_steps": 0}, "from 1 to 1000"),
         ({"timesteps": [1, 2]}, "descending order"),

@@ -23,7 +23,8 @@ from torch.testing import assert_close
 
 from ddpm_pipeline import DDPMPipeline, train
 from ddpm_pipeline.common.randomness import stream_generator
-from ddpm_pipeline.data.images import open_images, split_validation
+from ddpm_pipeline.data.held_out import split_validation
+from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.evaluation.features import load_features
 from ddpm_pipeline.evaluation.metrics import gaussian_frechet_distance
 from ddpm_pipeline.training.config import TrainingConfig
