@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
+from torch import Tensor
 
 from ddpm_pipeline.app.models import Models, OpenModel
 from ddpm_pipeline.common import stream_generator
@@ -113,15 +114,19 @@ def _views(model: OpenModel, wish: Wish, num_steps: int) -> Iterator[View]:
     )
     shown = begun
     for index, (_, images) in enumerate(steps, start=1):
-        now, is_last = time.perf_counter(), index == num_steps
-        if not is_last and now - shown < 1 / _VIEWS_A_SECOND:
-            continue
-        shown, seconds = now, now - begun
-        said = f"step {index:,} of {num_steps:,}, {seconds:.1f} s"
-        if is_last:
-            said += f", {1000 * seconds / wish.num_images:,.0f} ms for each image"
-            said += "" if model.source == model.name else f"; from {model.source}"
-        yield View(enlarged(image_grid(uint8_from_unit_range(images))), said, is_last)
+        now = time.perf_counter()
+        if now - shown >= 1 / _VIEWS_A_SECOND:
+            shown = now
+            yield View(_picture(images), f"step {index:,}, {now - begun:.1f} s", is_last=False)
+    seconds = time.perf_counter() - begun
+    each = 1000 * seconds / wish.num_images
+    said = f"step {index:,}, {seconds:.1f} s, {each:,.0f} ms for each image"
+    said += "" if model.source == model.name else f"; from {model.source}"
+    yield View(_picture(images), said, is_last=True)
+
+
+def _picture(images: Tensor) -> Image.Image:
+    return enlarged(image_grid(uint8_from_unit_range(images)))
 
 
 def enlarged(grid: Image.Image) -> Image.Image:

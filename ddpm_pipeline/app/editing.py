@@ -16,10 +16,12 @@ from ddpm_pipeline.app.drawing import View, check_limits, enlarged
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.common import check_choice, stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
+from ddpm_pipeline.pipelines import PosteriorMethod
 
 __all__ = ["TASKS", "EditWish", "edit", "hole_of"]
 
 TASKS = ("fill", "vary")
+_ITERATIONS = 5  # as `ddpm edit`: each is a product with the network's Jacobian
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +82,8 @@ def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -
     if wish.task == "fill":
         if wish.hole is None:
             raise ValueError("hole must be painted on the picture first")
-        images = model.pipe.inpaint(wish.picture, wish.hole, **options).images
+        method = PosteriorMethod(iterations=_ITERATIONS)
+        images = model.pipe.inpaint(wish.picture, wish.hole, method=method, **options).images
     else:
         images = model.pipe.image_to_image(wish.picture, wish.strength, **options).images
     seconds = time.perf_counter() - begun

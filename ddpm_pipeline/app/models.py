@@ -107,5 +107,6 @@ def _state(name: str) -> object:
     folder = Path(name)
     if not folder.is_dir():
         return None
-    files = [folder / "model_index.json", *sorted(folder.glob("checkpoints/step-*"))[-1:]]
+    configs = ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    files = [*(folder / name for name in configs), *sorted(folder.glob("checkpoints/step-*"))[-1:]]
     return [(str(f), f.stat().st_mtime_ns) for f in files if f.exists()]

@@ -30,6 +30,7 @@ _AS_SAVED = "as saved"
 _SECONDS = 5  # between two looks at a run that trains
 _FAULTS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 _MOST_GUIDANCE = 10
+_KEPT = 600  # seconds that pictures stay on disk
 _CANVAS = 448  # pixels of a picture that is painted on
 
 
@@ -40,7 +41,9 @@ def make_page(config: AppConfig) -> gr.Blocks:
         config: The models and the limits.
     """
     models = Models(config.models)
-    with gr.Blocks(title="ddpm_pipeline", analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="ddpm_pipeline", analytics_enabled=False, delete_cache=(_KEPT, _KEPT)
+    ) as page:
         model = gr.Dropdown(list(models.names), value=models.names[0], label="Model")
         with gr.Tab("Draw"):
             _lay_out_drawing(page, model, models, config)

@@ -4,8 +4,8 @@
     end()
 
 Gradio's page asks other machines for fonts and scripts that it does without; the browser is told
-not to (Content-Security-Policy). What is shown are pictures in memory, and no file of this machine
-can be asked for.
+not to (Content-Security-Policy), and Gradio's server not to fetch an address that a visitor names.
+What is shown lies in Gradio's own folder for ten minutes; no other file can be asked for.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class _AskNoOthers:
         await self._app(scope, receive, send_with_policy)
 
 
+async def _fetch_nothing(url: str, *_: object, **__: object) -> str:
+    """Stand in for what fetches a picture that a visitor names by its address."""
+    raise ValueError(f"pictures are uploaded, not fetched: {url[:100]!r}")
+
+
 def _check_port(host: str, port: int) -> None:
     """Refuse an address that is in use, or that this machine has not.
 
@@ -80,12 +85,14 @@ def serve(config: AppConfig) -> Callable[[], None]:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import gradio
+        from gradio import processing_utils
         from starlette.middleware import Middleware
     except ImportError:
         raise ImportError("the page needs `pip install ddpm_pipeline[app]`") from None
 
     from ddpm_pipeline.app.page import make_page
 
+    processing_utils.async_ssrf_protected_download = _fetch_nothing
     page = make_page(config)
     page.launch(
         server_name=config.host,

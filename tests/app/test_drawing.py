@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import HeunDiscreteScheduler
 from helpers.pipelines import pipeline
 from helpers.training_runs import tiny_config
 from helpers.unets import make_tiny_unet
@@ -15,6 +16,7 @@ from ddpm_pipeline import train
 from ddpm_pipeline.app.drawing import Wish, draw
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.cli.commands import main
+from ddpm_pipeline.schedulers import Solver
 
 LIMITS = {"most_images": 4, "most_steps": 8}
 
@@ -31,7 +33,7 @@ def test_the_last_view_is_what_the_command_draws(model: str, tmp_path: Path) -> 
         Models((model,)), Wish(model=model, num_images=4, seed=7, num_steps=5), **LIMITS
     )
     assert all(not view.is_last for view in before)
-    assert last.said.startswith("step 5 of 5, ")
+    assert last.said.startswith("step 5, ")
     path = tmp_path / "grid.png"
     options = ["--num_images", "4", "--seed", "7", "--num_inference_steps", "5"]
     assert main(["sample", model, *options, "--scheduler", "as_saved", "--output", str(path)]) == 0
@@ -79,3 +81,24 @@ def test_a_model_that_is_saved_again_is_opened_again(tmp_path: Path) -> None:
     pipeline(make_tiny_unet(1, seed=1), num_train_timesteps=12).save_pretrained(folder)
     assert models.open(str(folder)).most_steps == 12
     assert first.most_steps == 10
+
+
+def test_a_model_that_is_calibrated_is_opened_again(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    pipe = pipeline(make_tiny_unet(1), num_train_timesteps=10)
+    pipe.save_pretrained(folder)
+    models = Models((str(folder),))
+    assert models.open(str(folder)).num_steps == 10
+    solver = Solver("multistep", num_inference_steps=4)
+    type(pipe.scheduler).from_config(pipe.scheduler.config, solver=solver).save_pretrained(
+        folder / "scheduler"
+    )
+    assert models.open(str(folder)).num_steps == 4
+
+
+def test_a_sampler_of_two_calls_a_step_ends_with_its_images(model: str) -> None:
+    models = Models((model,))
+    pipe = models.open(model).pipe
+    pipe.scheduler = HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+    *_, last = draw(models, Wish(model=model, num_images=1, num_steps=4), **LIMITS)
+    assert last.said.startswith("step 7, ")

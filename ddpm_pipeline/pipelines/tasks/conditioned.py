@@ -155,7 +155,14 @@ def posterior_steps(
         Precision(method.iterations, method.tolerance),
         int(own.timesteps[-1]),
     )
-    of_x_0 = ancestral(scheduler, prediction_type="sample", variance_type="fixed_small")
+    # What is drawn is a draw of x_0 and no mean: clamped, it would be another one.
+    of_x_0 = ancestral(
+        scheduler,
+        prediction_type="sample",
+        variance_type="fixed_small",
+        clip_sample=False,
+        thresholding=False,
+    )
     return denoise(draws, of_x_0, noise, of_x_0.timesteps, edit=edit, **how)
 
 

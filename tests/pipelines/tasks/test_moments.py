@@ -102,6 +102,15 @@ def test_other_noise_of_the_steps_and_fewer_steps_are_exact_too(options: dict) -
     check_filled(pipe.inpaint(unit(X), HOLE, **{**how(3000, 3), **options}).images)
 
 
+def test_draws_that_reach_beyond_white_are_not_clamped_on_the_way() -> None:
+    data = GaussianImages.smooth(SHAPE, std=0.8)
+    drawn = []
+    for clips in (True, False):
+        pipe = pipeline(data.denoiser(linear_betas()), clip_sample=clips)
+        drawn.append(pipe.inpaint(unit(X), HOLE, **how(50, 6)).images)
+    assert torch.equal(*drawn)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 4)])
 @pytest.mark.parametrize("steps", [10, 50])
