@@ -14,6 +14,7 @@ remains has a size that does not depend on their number.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -182,7 +183,8 @@ def reference_statistics(
         cache_dir: Where statistics are stored; beside the decoded images unless given.
         progress: Whether to show a progress bar.
     """
-    scale = "" if data.scale is None else f" {data.scale}"
+    # Beside the bytes, as what is shown of deeper values follows from their centre and unit too.
+    scale = "" if data.scale is None else f" {json.dumps(data.scale.to_dict(), sort_keys=True)}"
     key = f"{_VERSION} {data.fingerprint} {extractor.fingerprint} {num_kept}{scale}"
     folder = Path(cache_dir) if cache_dir else default_cache_dir() / "statistics"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"

@@ -202,6 +202,20 @@ def test_the_cache_knows_data_features_and_settings(tmp_path: Path, change: str)
     assert extractor.network.seen == 100
 
 
+def test_the_cache_knows_the_unit_of_deep_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 8, 8), dtype=np.float32)
+    options = {"num_kept": 5, "cache_dir": tmp_path, "progress": False}
+    found = []
+    for high in (1.0, 4.0, 1.0):
+        data = open_images(
+            values, resolution=8, depth="exact", value_range=(0.0, high), progress=False
+        )
+        found.append(reference_statistics(data, corners(), **options).moments.covariance)
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[1])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_kept_features_are_a_random_part(tmp_path: Path) -> None:
     images = np.arange(100, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
     data = open_images(images, resolution=8, progress=False)
