@@ -143,11 +143,32 @@ def _check_pretrained(config: TrainingConfig) -> None:
 
     Raises:
         FileNotFoundError: If it is none of the Hub either, by its name.
+        ValueError: If the run would begin by deleting it.
     """
+    _refuse_deleted(config)
     name = config.pretrained_model_name_or_path
     if name is None or is_repo_id(name) or has_checkpoint(config):
         return
     check_exists("pretrained_model_name_or_path", name)
+
+
+def _refuse_deleted(config: TrainingConfig) -> None:
+    """Refuse to begin a run by deleting a model that it needs.
+
+    Raises:
+        ValueError: If overwrite_output_dir would.
+    """
+    folder = Path(config.output_dir).expanduser().resolve()
+    for option in ("pretrained_model_name_or_path", "preview_guidance_model"):
+        name = getattr(config, option)
+        if not config.overwrite_output_dir or name is None:
+            continue
+        path = Path(name).expanduser()
+        if path.exists() and path.resolve().is_relative_to(folder):
+            raise ValueError(
+                f"{option}={name!r} is in output_dir={config.output_dir!r}, which "
+                "overwrite_output_dir would delete; choose another output_dir"
+            )
 
 
 def has_checkpoint(config: TrainingConfig) -> bool:

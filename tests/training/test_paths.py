@@ -75,6 +75,19 @@ def test_a_run_that_could_not_begin_is_refused(
         check_start(config(**options))
 
 
+@pytest.mark.parametrize("option", ["pretrained_model_name_or_path", "preview_guidance_model"])
+def test_a_model_that_is_needed_is_not_deleted(here: Path, option: str) -> None:
+    guided = {"preview_guidance_scale": 2.0} if "guidance" in option else {}
+    (here / "link").symlink_to(here / "run")
+    for name in ("run", "link", "run/checkpoints/step-0000001", "model/../run"):
+        options = {option: name, "output_dir": "run", **guided}
+        check_start(config(**options))  # which goes on from the checkpoint
+        with pytest.raises(ValueError, match=f"{option}='{name}' is in output_dir='run', which"):
+            check_start(config(**options, overwrite_output_dir=True))
+    beside = {"output_dir": "run", "overwrite_output_dir": True, **guided}
+    check_start(config(**beside, **{option: "model"}))
+
+
 @pytest.mark.parametrize("option", ["train_data_dir", "validation_data_dir"])
 def test_a_run_does_not_write_among_its_images(tmp_path: Path, option: str) -> None:
     (tmp_path / "data").mkdir()
