@@ -26,7 +26,13 @@ from typing import (
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
-from ddpm_pipeline.training.conflicts import FEW_IMAGES, Conflict, validation_sources
+from ddpm_pipeline.training.conflicts import (
+    FEW_IMAGES,
+    PREVIEWS,
+    Conflict,
+    is_the_models,
+    validation_sources,
+)
 from ddpm_pipeline.training.ranges import INTEGERS, LARGEST, RANGES, Range
 
 if TYPE_CHECKING:
@@ -65,13 +71,8 @@ def check_options(config: TrainingConfig) -> None:
 
 def _check_loss(config: TrainingConfig) -> None:
     """Refuse a loss that does not fit the variance, where both are known."""
-    if not (_is_the_models(config, "variance_type") or _is_the_models(config, "loss")):
+    if not (is_the_models(config, "variance_type") or is_the_models(config, "loss")):
         check_loss(config.loss, config.variance_type, config.loss_weighting)
-
-
-def _is_the_models(config: TrainingConfig, name: str) -> bool:
-    """Tell whether an option waits for what the pretrained model says."""
-    return config.pretrained_model_name_or_path is not None and name not in config.given
 
 
 @cache
@@ -156,7 +157,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             lambda c: (
                 c.num_classes is not None
                 and not c.class_conditional
-                and not _is_the_models(c, "class_conditional")
+                and not is_the_models(c, "class_conditional")
             ),
             "num_classes={config.num_classes} needs class_conditional",
         ),
@@ -186,7 +187,10 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             "depth 'exact' has no meaning for streaming, whose values are not measured beforehand",
         ),
         Conflict(
-            lambda c: c.outside_range == "clip" and (c.depth != "exact" or not c.value_range),
+            lambda c: (
+                c.outside_range == "clip"
+                and (c.depth != "exact" or not (c.value_range or is_the_models(c, "value_range")))
+            ),
             "outside_range 'clip' needs depth 'exact' and a value_range",
         ),
         Conflict(
@@ -231,7 +235,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             lambda c: (
                 c.rescale_betas_zero_snr is True
                 and c.prediction_type == "epsilon"
-                and not _is_the_models(c, "prediction_type")
+                and not is_the_models(c, "prediction_type")
             ),
             "prediction_type 'epsilon' is impossible with rescale_betas_zero_snr, where x_T "
             "holds nothing of the data; use v_prediction or sample",
@@ -282,31 +286,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             "mixed_precision={config.mixed_precision!r}",
         ),
     ],
-    "previews": [
-        *(
-            Conflict(
-                lambda c, name=name: (
-                    getattr(c, name) is not None and c.preview_guidance_scale == 1
-                ),
-                f"{name} needs a preview_guidance_scale other than 1, which is none",
-            )
-            for name in ("preview_guidance_model", "preview_guidance_interval")
-        ),
-        Conflict(
-            lambda c: (
-                c.preview_guidance_scale != 1
-                and c.preview_guidance_model is None
-                and not (c.class_conditional and c.label_dropout > 0)
-            ),
-            "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
-            "or class_conditional with a label_dropout above 0: the null class guides then",
-        ),
-        Conflict(
-            lambda c: (c.preview_guidance_interval or (0, 0))[1] >= c.ddpm_num_steps,
-            "preview_guidance_interval must end below ddpm_num_steps={config.ddpm_num_steps}, got "
-            "{config.preview_guidance_interval}",
-        ),
-    ],
+    "previews": PREVIEWS,
     "monitoring": [
         Conflict(
             lambda c: c.validate_bound_steps > 0 and not validation_sources(c),
@@ -315,7 +295,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
         Conflict(
             lambda c: (
                 (c.ddpm_num_inference_steps or 0) > c.ddpm_num_steps
-                and not _is_the_models(c, "ddpm_num_steps")
+                and not is_the_models(c, "ddpm_num_steps")
             ),
             "ddpm_num_inference_steps must be at most ddpm_num_steps={config.ddpm_num_steps}, "
             "got {config.ddpm_num_inference_steps}",

@@ -13,7 +13,7 @@ from ddpm_pipeline.training.few_images import is_chosen
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["FEW_IMAGES", "Conflict", "validation_sources"]
+__all__ = ["FEW_IMAGES", "PREVIEWS", "Conflict", "is_the_models", "validation_sources"]
 
 
 class Conflict(NamedTuple):
@@ -21,6 +21,11 @@ class Conflict(NamedTuple):
 
     is_in: Callable[[TrainingConfig], bool]
     message: str
+
+
+def is_the_models(config: TrainingConfig, name: str) -> bool:
+    """Tell whether an option waits for what the pretrained model says."""
+    return config.pretrained_model_name_or_path is not None and name not in config.given
 
 
 def validation_sources(config: TrainingConfig) -> int:
@@ -81,3 +86,34 @@ FEW_IMAGES: list[Conflict] = [
     ),
 ]
 """Of augmentation, distances, and the choice of weights."""
+
+PREVIEWS: list[Conflict] = [
+    *(
+        Conflict(
+            lambda c, name=name: getattr(c, name) is not None and c.preview_guidance_scale == 1,
+            f"{name} needs a preview_guidance_scale other than 1, which is none",
+        )
+        for name in ("preview_guidance_model", "preview_guidance_interval")
+    ),
+    Conflict(
+        lambda c: (
+            c.preview_guidance_scale != 1
+            and c.preview_guidance_model is None
+            and not (
+                (c.class_conditional or is_the_models(c, "class_conditional"))
+                and c.label_dropout > 0
+            )
+        ),
+        "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
+        "or class_conditional with a label_dropout above 0: the null class guides then",
+    ),
+    Conflict(
+        lambda c: (
+            (c.preview_guidance_interval or (0, 0))[1] >= c.ddpm_num_steps
+            and not is_the_models(c, "ddpm_num_steps")
+        ),
+        "preview_guidance_interval must end below ddpm_num_steps={config.ddpm_num_steps}, got "
+        "{config.preview_guidance_interval}",
+    ),
+]
+"""Of sample grids that are guided."""

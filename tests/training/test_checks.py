@@ -130,3 +130,24 @@ def test_an_integer_may_be_one_of_numpy() -> None:
     config = TrainingConfig(resolution=np.int64(32))
     assert config.to_dict() == TrainingConfig(resolution=32).to_dict()
     assert type(config.to_dict()["resolution"]) is int
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ({"preview_guidance_scale": 2.0}, {"class_conditional": False}),
+        (
+            {"preview_guidance_scale": 2.0, "preview_guidance_interval": (0, 1500)},
+            {"class_conditional": True, "ddpm_num_steps": 1000},
+        ),
+        ({"depth": "exact", "outside_range": "clip"}, {"value_range": None}),
+    ],
+)
+def test_what_the_model_may_answer_is_no_conflict_before_it_does(
+    options: dict[str, Any], answers: dict[str, Any]
+) -> None:
+    config = TrainingConfig(pretrained_model_name_or_path="model", **options)
+    with pytest.raises(ValueError, match=r"preview_guidance|outside_range"):
+        config.replace(**answers)
+    with pytest.raises(ValueError, match=r"preview_guidance|outside_range"):
+        TrainingConfig(**options)
