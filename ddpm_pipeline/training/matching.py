@@ -36,7 +36,7 @@ class ClassPlan:
         rows: For each embedding, that of the pretrained model, or None for a new one; None if the
             network's are left as they are.
         before: Images that each class of the model was trained on; None where that is not known.
-        knew_null: Whether the null class was trained before.
+        knew_null: Whether the null class was trained before; None if the model does not say.
         tells: Whether the model can say afterwards what its classes are.
     """
 
@@ -44,7 +44,7 @@ class ClassPlan:
     count: int
     rows: tuple[int | None, ...] | None
     before: tuple[int, ...] | None
-    knew_null: bool
+    knew_null: bool | None
     tells: bool = True
 
     def renumbered(self, config: TrainingConfig, data: TrainingData) -> TrainingData:
@@ -76,7 +76,7 @@ class ClassPlan:
             facts: Of the images alone.
             trained: Whether the run makes updates; otherwise what is new stays as it was drawn.
         """
-        trains_null = self.knew_null or (trained and bool(facts.trains_null_class))
+        trains_null = (trained and bool(facts.trains_null_class)) or self.knew_null
         if not self.tells:
             unknown = replace(facts, class_names=None, class_counts=None)
             return replace(unknown, trains_null_class=trains_null)
@@ -135,7 +135,7 @@ def match_classes(facts: ModelFacts, embeddings: int | None, data: TrainingData)
         return ClassPlan(data.class_names, len(here), rows, (), knew_null=False)
     if facts.num_classes is None:
         return _with_unknown(here, embeddings, are_numbers=_are_numbers(here))
-    count, knew_null = facts.num_classes, facts.trains_null_class is not False
+    count, knew_null = facts.num_classes, facts.trains_null_class
     names = facts.class_names or tuple(map(str, range(count)))
     if data.class_names is None and not _are_numbers(names):
         if data.num_classes > count:

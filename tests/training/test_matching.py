@@ -38,6 +38,12 @@ def test_what_was_drawn_and_not_trained_is_known_as_such() -> None:
     assert plan.facts(found, trained=True).trains_null_class is True  # it was before
     fresh = match_classes(ModelFacts(), None, images(("bee",), (7,)))
     assert fresh.rows == (None, None)
+    untold = match_classes(
+        ModelFacts(class_names=("cat", "dog")), 3, images(("cat", "dog"), (1, 1))
+    )
+    assert untold.facts(found, trained=True).trains_null_class is None
+    dropped = ModelFacts(class_counts=(1, 1), trains_null_class=True)
+    assert untold.facts(dropped, trained=True).trains_null_class is True
     bees = ModelFacts(class_counts=(7,), trains_null_class=False)
     assert fresh.facts(bees, trained=True).trains_null_class is False
     assert fresh.facts(ModelFacts(class_counts=(7,)), trained=False).class_counts == (0,)
