@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import on_main
 from ddpm_pipeline.networks import gathered, joined, like, own_part
+from ddpm_pipeline.training.log import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,11 +69,15 @@ class Keeper:
             decay: Of the average that was measured; None for the weights themselves.
         Returns:
             Whether they are the best, and are kept.
+        Raises:
+            FloatingPointError: If the value is not finite.
         """
         if criterion != self._config.best_by:
             return False
         accelerator = self._learner.accelerator
         value = on_main(lambda: value, accelerator)  # as all must decide alike, to the bit
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the {criterion} is {value} at step {step}: {ADVICE}")
         self.measurements += 1
         if not value < (math.inf if self.value is None else self.value):
             self.without_better += 1

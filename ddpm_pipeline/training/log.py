@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["DeviceLosses", "MetricsFile", "start_trackers", "track_image", "tracker_options"]
 
 
-_ADVICE = (
+ADVICE = (
     "try a lower learning_rate, a lower max_grad_norm, more lr_warmup_steps or "
     "mixed_precision='no'; earlier checkpoints are kept"
 )
+"""What to try when a number is not finite."""
 
 
 class DeviceLosses:
@@ -74,7 +75,7 @@ class DeviceLosses:
             loss, norm = rows[first].tolist()
             raise FloatingPointError(
                 f"the loss is {loss} with gradient norm {norm} at step "
-                f"{step - self.count + first + 1}: {_ADVICE}"
+                f"{step - self.count + first + 1}: {ADVICE}"
             )
         loss, norm = rows.mean(0).tolist() if self.count else (math.nan, math.nan)
         return {"loss": loss, "grad_norm": norm}

@@ -257,7 +257,12 @@ class Trainer:
         return self._result(finished=False)
 
     def _end(self) -> TrainingResult:
-        """Save and push the model of a run that has made all its updates."""
+        """Save and push the model of a run that has made all its updates.
+
+        Raises:
+            FloatingPointError: If a loss since the last log entry is not finite.
+        """
+        self.monitor.check_losses(self.step)
         if not self.saver.has_saved_model(self.step):
             self.saver.save_model(self.step)
         if self.accelerator.is_main_process:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from helpers.training_runs import (
     assert_same,
     image_data,
@@ -21,6 +24,8 @@ from safetensors.torch import load_file
 
 from ddpm_pipeline import train
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.keeping import Keeper
+from ddpm_pipeline.training.learner import Learner
 from ddpm_pipeline.training.run import dry_run
 from ddpm_pipeline.training.storage.export import open_checkpoint
 
@@ -72,7 +77,13 @@ def test_the_model_is_that_of_the_best_validation(tmp_path: Path) -> None:
     assert best < 12, "the run must end past its best"
     assert result.best_step == best
     assert equal(model_of(run), weights_after(run, best))
-    assert not equal(model_of(run), weights_after(run, 12))
+    last = load_file(run / "checkpoints" / "step-0000012" / "model.safetensors")
+    assert not equal(model_of(run), last)
+    # A checkpoint gives what the run would save.
+    found = open_checkpoint(run, 12)
+    assert equal(model_of(run), found.pipeline.unet.state_dict())
+    assert (found.step, found.kept_step) == (12, best)
+    assert str(found).endswith(f"after update 12, the best of which were after {best}")
     expected = {"step": best, "by": "validation_loss", "value": losses[best], "measurements": 6}
     assert record_of(run)["kept"] == expected
     # The options of the record are a config by themselves, and say which weights are kept.
@@ -144,6 +155,32 @@ def test_a_signal_leaves_a_checkpoint_with_the_best_weights(tmp_path: Path) -> N
     assert code == [0]
     newest = max(run.glob("checkpoints/step-*"))
     assert (newest / "best.safetensors").exists()
+
+
+def test_a_measurement_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    config = config_of(tmp_path, early_stop=1, checkpointing_steps=0)
+    keeper = Keeper(config, SimpleNamespace(accelerator=PartialState()))
+    for value in (math.nan, math.inf):
+        with pytest.raises(FloatingPointError, match=f"validation_loss is {value} at step 2: try"):
+            keeper.note(2, "validation_loss", value, None)
+
+
+def test_a_run_that_stops_early_has_no_loss_that_is_no_number(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, keep="last", early_stop=1, checkpointing_steps=0, logging_steps=50
+    )
+    update = Learner.update
+
+    def poisoned(self: Learner, step: int, source: Any) -> tuple:
+        loss, norm = update(self, step, source)
+        return (loss * math.nan if step == 0 else loss), norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "update", poisoned)
+        patch.setattr(Keeper, "stops", property(lambda keeper: keeper.measurements > 0))
+        with pytest.raises(FloatingPointError, match=r"loss is nan .* at step 1"):
+            train(config)
+    assert not (tmp_path / "run" / "model_index.json").exists()
 
 
 def measured_so_far(run: Path) -> list[bytes]:

@@ -4,8 +4,8 @@
     found.pipeline(batch_size=4)
     export_checkpoint("runs/photos", "model", step=500)
 
-The weights are those of the average that was the best at the checkpoint, as in the model that the
-run itself saves.
+The weights are those of the average that was the best at the checkpoint, or the best weights so
+far with ``keep="best"``, as in the model that the run itself saves.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 _OPTIONS = "training_config.json"
+_BEST = "best.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,12 @@ class CheckpointModel:
     """The model of a checkpoint.
 
     Arguments:
-        pipeline: With the weights of the best average.
+        pipeline: With the weights of the best average, or those kept by ``keep="best"``.
         path: The checkpoint.
         step: Updates made.
         decay: Of the average; None for the weights themselves.
         config: Of the run, resolved.
+        kept_step: The update whose weights were the best, where these are kept; None otherwise.
     """
 
     pipeline: DDPMPipeline
@@ -74,10 +76,12 @@ class CheckpointModel:
     step: int
     decay: float | None
     config: TrainingConfig
+    kept_step: int | None = None
 
     def __str__(self) -> str:
         weights = "weights" if self.decay is None else f"average of decay {self.decay}"
-        return f"the {weights} of checkpoint {self.path}, after update {self.step}"
+        best = "" if self.kept_step is None else f", the best of which were after {self.kept_step}"
+        return f"the {weights} of checkpoint {self.path}, after update {self.step}{best}"
 
 
 def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointModel:
@@ -96,18 +100,28 @@ def open_checkpoint(folder: str | Path, step: int | None = None) -> CheckpointMo
     _check_own_network(state, path)
     with damage_named(path, STATE_NAME):
         config = saved_config(saved_identity(state, path)["config"])
-        decay = state["best_decay"]
+        decay, kept = state["best_decay"], _kept(state, config, path)
+        decay = decay if kept is None else kept["decay"]
     with damage_named(path, "model.safetensors"):
         weights = load_file(path / "model.safetensors")
-    if decay is not None:
-        name = f"average-{decay}.safetensors"
+    if decay is not None or kept is not None:
+        name = f"average-{decay}.safetensors" if kept is None else _BEST
         with damage_named(path, name):
             weights |= load_file(path / name)
     with damage_named(path, STATE_NAME):
         unet = network_of(state.get("unet") or _config_of(config, weights), weights)
         scheduler = clamped_as_trained(_scheduler_of(state, config), unet)
     pipeline = DDPMPipeline(unet.eval(), scheduler)
-    return CheckpointModel(pipeline, path, state["step"], decay, config)
+    kept_step = None if kept is None else kept["step"]
+    return CheckpointModel(pipeline, path, state["step"], decay, config, kept_step)
+
+
+def _kept(
+    state: Mapping[str, Any], config: TrainingConfig, path: Path
+) -> Mapping[str, Any] | None:
+    """Give what a checkpoint says of the best weights, where the run keeps these and has some."""
+    kept = state.get("kept") if config.keep == "best" and (path / _BEST).is_file() else None
+    return kept if kept is not None and kept["step"] is not None else None
 
 
 def export_checkpoint(
