@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     end = serve(AppConfig(models=names, port=port))
     yield f"http://127.0.0.1:{port}/"
     end()
+    with warnings.catch_warnings():  # of its loops and sockets
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

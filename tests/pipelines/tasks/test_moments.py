@@ -103,7 +103,7 @@ def test_other_noise_of_the_steps_and_fewer_steps_are_exact_too(options: dict) -
 
 
 def test_draws_that_reach_beyond_white_are_not_clamped_on_the_way() -> None:
-    data = GaussianImages.smooth(SHAPE, std=0.8)
+    data = GaussianImages.smooth(SHAPE, std=1.4, reach=0.1)
     drawn = []
     for clips in (True, False):
         pipe = pipeline(data.denoiser(linear_betas()), clip_sample=clips)
