@@ -4,14 +4,16 @@ r"""What `ddpm calibrate` recommends: how few steps of which solver are as good 
     advice = by_closed_form(calibration, schedule)       where they were not
     advice.sentence
 
-By distance it is the row with the fewest steps that is at most the best distance of all T steps.
+By distance it is the row with the fewest steps that is at most the best distance of all T steps;
+where there is none, the nearest row is named, which a model is not saved with.
 The closed form knows Gaussian images of the measured spectrum alone: there it is the fewest steps
 of solver "multistep" whose images are within two of 256 levels of the data,
 
 .. math:: 127.5\, \sqrt{\tfrac1D \textstyle\sum_k (G_k - c_k)^2} \le 2
 
 with G what the steps make of white noise and c the standard deviation of a component; where the
-chain does not begin in white noise, as much more than 2 as exact steps would be off.
+chain does not begin in white noise, as much more than 2 as exact steps would be off. It compares
+with the data alone, and not with what other steps of the network draw.
 """
 
 from __future__ import annotations
@@ -43,11 +45,13 @@ class Advice:
         sentence: For a person, with the figures that it follows from.
         solver: With its K.
         options: Of the scheduler that change: its spacing, and its variance where it matters.
+        is_as_good: Whether they were found as good as all steps; false for the nearest of few.
     """
 
     sentence: str
     solver: Solver
     options: dict[str, str] = field(default_factory=dict)
+    is_as_good: bool = True
 
 
 def by_distance(distances: Distances, T: int, num_images: int) -> Advice | None:
@@ -82,6 +86,7 @@ def by_distance(distances: Distances, T: int, num_images: int) -> Advice | None:
         Solver.of(solver, order=choice.order, num_inference_steps=K),
         {"timestep_spacing": spacing}
         | ({} if choice.solver else {"variance_type": choice.variance_type}),
+        is_as_good=steps is not None,
     )
 
 

@@ -216,7 +216,7 @@ def _kept_scheduler(
     advice: Advice | None,
 ) -> DDPMScheduler:
     """Give the scheduler that the model is saved with: its own, calibrated, and no worse."""
-    if advice is not None and takes_advice(config, saved):
+    if advice is not None and advice.is_as_good and takes_advice(config, saved):
         options = {"solver": advice.solver, **advice.options}
         if saved.variance_type in LEARNED_VARIANCES:
             options.pop("variance_type", None)

@@ -14,6 +14,7 @@ from ddpm_pipeline import DDPMScheduler, NoiseSchedule, calibrate
 from ddpm_pipeline.calibration.advice import by_closed_form, by_distance
 from ddpm_pipeline.calibration.choice import takes_advice
 from ddpm_pipeline.calibration.config import CalibrateConfig
+from ddpm_pipeline.calibration.saved_model import _kept_scheduler
 from ddpm_pipeline.schedulers import Solver
 
 DDPM = {"fixed_small trailing": {5: 90.0, 8: 50.0, 1000: 10.0}}
@@ -42,8 +43,21 @@ def test_where_none_are_as_good_it_says_so() -> None:
     assert advice.solver == Solver("ddim", num_inference_steps=8)
     assert advice.options == {"timestep_spacing": "trailing", "variance_type": "analytic"}
     assert "8 steps of analytic_ddim on trailing steps come nearest to 1,000" in advice.sentence
+    assert not advice.is_as_good
     assert by_distance({"ddim trailing": {5: 1.0}}, 1000, 500) is None
     assert by_distance({"ddim trailing": {1000: 1.0}}, 1000, 500) is None
+
+
+def test_a_model_is_not_saved_with_steps_that_only_come_nearest() -> None:
+    saved, options = DDPMScheduler(1000), CalibrateConfig(model=".", data="d")
+    found = known()
+    for of_25, expected in ((55.0, Solver()), (19.0, Solver("multistep", num_inference_steps=25))):
+        rows = {
+            "multistep optimal_samples": {10: 60.0, 25: of_25},
+            "fixed_large trailing": {1000: 20.0},
+        }
+        advice = by_distance(rows, 1000, 500)
+        assert _kept_scheduler(options, saved, found, rows, advice).solver == expected
 
 
 class Exact(ColouredNoise):

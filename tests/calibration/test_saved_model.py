@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConfig
+from ddpm_pipeline.calibration import saved_model
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
 from ddpm_pipeline.cli.calibrate import run
@@ -183,7 +184,18 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     )
 
 
-def test_the_chosen_solver_is_what_a_saved_model_draws_with(saved: Path) -> None:
+def test_the_chosen_solver_is_what_a_saved_model_draws_with(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = saved_model._distances
+
+    def with_a_bad_full_chain(*args: object) -> dict[str, dict[int, float]]:
+        rows = measured(*args)  # of a random network, whose full chain happens to be the best
+        return {
+            name: {K: d + 1e4 * (K == T) for K, d in row.items()} for name, row in rows.items()
+        }
+
+    monkeypatch.setattr(saved_model, "_distances", with_a_bad_full_chain)
     rows = {"samplers": ("fixed_small", "multistep"), "spacings": ("trailing", "optimal_samples")}
     features = {"features": str(saved / "means.py"), "num_images": 20, "num_forwards": 100}
     report = calibrate_saved_model(config(saved, **rows, **features))
