@@ -72,6 +72,7 @@ class Request:
     max_batch_size: int | None = None
     guidance_model: GuidanceModel = None
     guidance_interval: Sequence[int] | None = None
+    takes_solver: bool = True  # false for tasks whose steps are not the scheduler's solver's
 
 
 class Call:
@@ -153,9 +154,9 @@ class Call:
 
     @property
     def _own_steps(self) -> int | None:
-        """The K that the scheduler's solver was chosen for; None for all T."""
-        solver = getattr(self._scheduler, "solver", None)
-        is_own = isinstance(solver, Solver) and self._request.eta is None
+        """The K that the scheduler's solver was chosen for; None for all T, as for other steps."""
+        solver, request = getattr(self._scheduler, "solver", None), self._request
+        is_own = isinstance(solver, Solver) and request.eta is None and request.takes_solver
         return solver.num_inference_steps if is_own else None
 
     @property

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cli.commands import main
+from ddpm_pipeline.networks import ModelFacts, ValueScale, set_facts
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (2, 8, 8), np.uint8)
@@ -128,3 +129,15 @@ def test_images_are_resized_where_that_is_asked_for(places: Path) -> None:
     argv = ["edit", "model", "--task", "vary", "--image", "large.png", "--resize", *STEPS]
     assert main(argv) == 0
     assert pixels_of(places / "edited" / "000003.png").shape == (8, 8)
+
+
+def test_a_model_of_exact_values_is_refused_before_anything_is_drawn(
+    places: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unet = make_tiny_unet()
+    scale = ValueScale("uint16", (2047.5,), (2047.5,), 0, 4095, 1)
+    set_facts(unet, ModelFacts(values=scale.to_dict()))
+    DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained("exact")
+    assert main(["edit", "exact", "--task", "vary", "--image", "a.png", *STEPS]) == 2
+    assert "this one is of exact uint16" in capsys.readouterr().err.splitlines()[-1]
+    assert not (places / "edited").exists()

@@ -26,6 +26,7 @@ from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
 from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
 from ddpm_pipeline.pipelines.tasks.given import (
+    check_bytes,
     fitted,
     given_hole,
     given_measurement,
@@ -54,6 +55,7 @@ def edit_images(config: EditConfig) -> Path:
     mask = None if config.mask is None else _opened(config.mask, "mask")
     pipe = DDPMPipeline.from_pretrained(config.model).to(process_state().device)
     pipe.unet.eval()
+    check_bytes(pipe.unet)
     channels = pipe.unet.config.in_channels
     if channels not in (1, 3, 4):
         raise ValueError(f"the model's images must be grey, RGB or RGBA, got {channels} channels")

@@ -18,8 +18,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+from ddpm_pipeline.networks import facts_of
+
 __all__ = [
     "GivenImages",
+    "check_bytes",
     "check_reach",
     "fitted",
     "given_hole",
@@ -41,6 +44,20 @@ def image_size(unet: UNet2DModel) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else size and tuple(size)
 
 
+def check_bytes(unet: UNet2DModel) -> None:
+    """Refuse a model of exact values, which are no bytes and have no white.
+
+    Raises:
+        ValueError: If the network is one's.
+    """
+    scale = facts_of(unet).scale
+    if scale is not None:
+        raise ValueError(
+            "tasks on given images are for models of bytes; this one is of exact "
+            f"{scale.dtype} (--depth exact)"
+        )
+
+
 def given_images(unet: UNet2DModel, image: GivenImages, name: str, *, resize: bool) -> Tensor:
     """Bring images into the range of models, and to the network's size if that is asked for.
 
@@ -53,8 +70,10 @@ def given_images(unet: UNet2DModel, image: GivenImages, name: str, *, resize: bo
         Float32 on the CPU, (N, C, H, W).
     Raises:
         TypeError: If it is no image.
-        ValueError: If the size, the channels or the values are not allowed.
+        ValueError: If the size, the channels or the values are not allowed, or the model is not
+            one of bytes.
     """
+    check_bytes(unet)
     images = unit_images(image, name, unet.config.in_channels)
     return fitted(images, image_size(unet), name, resize=resize) * 2 - 1
 

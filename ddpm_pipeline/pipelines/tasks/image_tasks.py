@@ -143,7 +143,7 @@ class ImageTasks:
         at_ends = ("generator", "class_labels")
         of_ends = {k: _ends(options[k], n, k) for k in at_ends if options.get(k) is not None}
         how = {k: v for k, v in (options | of_ends).items() if k not in _OF_RESULTS}
-        found = Task(self, how)
+        found = Task(self, how, refused=_OF_DRAWING)
         ends = [found.one_image(image, name) for image, name in ((a, "a"), (b, "b"))]
         z_a, z_b = _inverted(found, torch.cat(ends), calls_per_step).split(1)
         return task.run([spherical(z_a, z_b, shares_of_way(n, z_a))], _walk_back)

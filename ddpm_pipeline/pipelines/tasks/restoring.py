@@ -21,6 +21,7 @@ from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import device_of
 from ddpm_pipeline.pipelines.tasks.given import (
     GivenImages,
+    check_bytes,
     check_reach,
     given_hole,
     given_measurement,
@@ -69,6 +70,7 @@ class Known:
         Raises:
             TypeError, ValueError: If any of it is not allowed.
         """
+        check_bytes(unet)
         size = image_size(unet)
         if size is None:
             raise ValueError(

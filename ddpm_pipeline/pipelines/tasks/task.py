@@ -22,6 +22,7 @@ from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
 from ddpm_pipeline.pipelines.outputs import output_of
 from ddpm_pipeline.pipelines.tasks.given import (
     GivenImages,
+    check_bytes,
     fitted,
     given_hole,
     given_images,
@@ -86,7 +87,8 @@ class Task:
     Arguments:
         pipe: The ``DDPMPipeline``.
         options: As in ``TaskOptions``.
-        refused: Names of those that the task has no use for.
+        refused: Names of those that the task has no use for; without "solver" it has none for the
+            number of steps either that the model's solver was chosen for.
     Raises:
         TypeError: If there is no such option.
     """
@@ -102,7 +104,7 @@ class Task:
         for name in options:
             if name not in known:
                 raise TypeError(f"there is no option {name!r} here; there are {', '.join(known)}")
-        self._pipe = pipe
+        self._pipe, self._takes_solver = pipe, "solver" in known
         self._given = _OF_A_CALL | _OTHERS | options
 
     def images(self, image: GivenImages, name: str) -> Tensor:
@@ -133,6 +135,7 @@ class Task:
             TypeError, ValueError: As ``images`` and ``given_hole``.
         """
         unet, resize = self._pipe.unet, self._given["resize"]
+        check_bytes(unet)
         found = unit_images(image, "image", unet.config.in_channels)
         hole = given_hole(mask, tuple(found.shape[2:]), len(found))
         images = fitted(found, image_size(unet), "image", resize=resize) * 2 - 1
@@ -167,7 +170,8 @@ class Task:
             ValueError: If an option is not allowed.
         """
         given = {name: self._given[name] for name in _OF_A_CALL} | changes
-        return self._pipe._begin(Request(batch_size=len(images), noise=images, **given))  # noqa: SLF001
+        given |= {"batch_size": len(images), "takes_solver": self._takes_solver}
+        return self._pipe._begin(Request(noise=images, **given))  # noqa: SLF001
 
     def run(
         self,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.pipelines import pipeline
 from PIL import Image
 
+from ddpm_pipeline.networks import ModelFacts, ValueScale, set_facts
 from ddpm_pipeline.pipelines.tasks.given import given_hole, given_images, given_measurement
 
 RNG = np.random.default_rng(0)
@@ -47,6 +49,26 @@ def test_grey_pictures_become_colour_and_nothing_is_lost(tiny_unet: object) -> N
     tensor = torch.from_numpy(COLOUR).permute(2, 0, 1)
     for image in (Image.fromarray(COLOUR), COLOUR, [COLOUR], tensor):
         torch.testing.assert_close(given(tiny_unet(3), image), expected, rtol=0, atol=1e-6)
+
+
+def test_models_of_exact_values_are_refused_by_every_task(tiny_unet: object) -> None:
+    pipe = pipeline(tiny_unet(1))
+    set_facts(
+        pipe.unet,
+        ModelFacts(values=ValueScale("uint16", (2047.5,), (2047.5,), 0, 4095, 1).to_dict()),
+    )
+    image = np.full((8, 8, 1), 4000, np.uint16)
+    for task in (
+        lambda: pipe.image_to_image(image, 0.0),
+        lambda: pipe.invert(image),
+        lambda: pipe.interpolate(image, image),
+        lambda: pipe.inpaint(image, np.eye(8)),
+        lambda: pipe.restore(image, "blur"),
+    ):
+        with pytest.raises(
+            ValueError, match="are for models of bytes; this one is of exact uint16"
+        ):
+            task()
 
 
 def test_what_would_be_lost_is_refused(tiny_unet: object) -> None:

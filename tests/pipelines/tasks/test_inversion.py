@@ -12,6 +12,7 @@ from helpers.oracles import alpha_bars, linear_betas
 from helpers.pipelines import pipeline, quiet, seeds
 
 from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline.schedulers import Solver
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -29,6 +30,27 @@ def test_the_steps_come_back_to_the_images(tiny_unet: object, config: dict) -> N
     back = pipe.revert(noise, output_type="pt", **how).images
     assert psnr(back, drawn) > 38
     assert torch.equal(pipe(noise=noise, eta=0, output_type="pt", **how).images, back)
+
+
+def test_steps_that_a_solver_was_chosen_for_are_not_those_of_other_tasks(
+    tiny_unet: object,
+) -> None:
+    pipe, seen = pipeline(tiny_unet(), num_train_timesteps=20), []
+    pipe.scheduler.set_solver(Solver("multistep", num_inference_steps=4))
+    noise = pipe.invert(IMAGES[:1])
+    back = pipe(noise=noise, eta=0, output_type="pt").images
+    assert torch.equal(pipe.revert(noise, output_type="pt").images, back)
+    assert psnr(back, IMAGES[:1]) > 30
+    hole, how = torch.eye(8), {"callback_on_step_end": lambda *_: seen.append(1)}
+    for steps, draw in (
+        (20, lambda: pipe.inpaint(IMAGES[:1], hole, method="dps", **how)),
+        (20, lambda: pipe.interpolate(*IMAGES[:2], 2, **how)),
+        (4, lambda: pipe.image_to_image(IMAGES[:1], 1.0, **how)),
+        (4, lambda: pipe(1, **how)),
+    ):
+        seen.clear()
+        draw()
+        assert len(seen) == steps
 
 
 def test_more_calls_come_closer_and_are_counted(tiny_unet: object) -> None:
