@@ -17,10 +17,10 @@ def run(argv: Sequence[str]) -> None:
 
 def _measure(config: BoundConfig) -> Iterator[object]:
     """Yield the table, and that of the flow if it is asked for."""
-    from ddpm_pipeline.likelihood import bound_of_saved_model, check_solver, flow_of_saved_model
+    from ddpm_pipeline.likelihood import bound_of_saved_model, check_flow, flow_of_saved_model
 
     if config.ode:
-        check_solver()
+        check_flow(config)
     report = bound_of_saved_model(config)
     yield report
     if config.ode:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.likelihood.ode import check_solver, ode_likelihood
     from ddpm_pipeline.likelihood.ode_report import OdeReport
     from ddpm_pipeline.likelihood.report import BoundReport
-    from ddpm_pipeline.likelihood.saved_flow import flow_of_saved_model
+    from ddpm_pipeline.likelihood.saved_flow import check_flow, flow_of_saved_model
     from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model, output_folder
     from ddpm_pipeline.likelihood.scores import scores_of_saved_model
     from ddpm_pipeline.likelihood.units import levels_of, units_of
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "ode": "check_solver ode_likelihood",
         "ode_report": "OdeReport",
         "report": "BoundReport",
-        "saved_flow": "flow_of_saved_model",
+        "saved_flow": "check_flow flow_of_saved_model",
         "saved_model": "bound_of_saved_model output_folder",
         "scores": "scores_of_saved_model",
         "units": "levels_of units_of",

@@ -56,7 +56,7 @@ from ddpm_pipeline.schedulers import DDPMScheduler, needed_spectrum
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["variational_bound"]
+__all__ = ["calibrated_variances", "variational_bound"]
 
 
 # Elements of one call of the model unless batch_size says otherwise, on CPUs and on GPUs, and
@@ -151,7 +151,7 @@ def variational_bound(
         **unit_settings(levels, log_unit),
     )
     device = accelerator.device if accelerator else device_of(model, data.example.device)
-    variances = _variances(scheduler, x_0_variance, decoder, data.example.shape, device)
+    variances = calibrated_variances(scheduler, x_0_variance, decoder, data.example.shape, device)
     is_main = accelerator is None or accelerator.is_main_process
     saved = SavedBound(state_file, data, variances, any_seed=generator is None, writes=is_main)
     settings, totals = saved.load(settings)
@@ -201,7 +201,7 @@ def _estimator(
     )
 
 
-def _variances(
+def calibrated_variances(
     scheduler: DDPMScheduler,
     x_0_variance: Tensor | None,
     decoder: Decoder,

@@ -53,6 +53,7 @@ from ddpm_pipeline.diffusion import (
     velocity_at,
 )
 from ddpm_pipeline.likelihood.blocks import Block, BoundData
+from ddpm_pipeline.likelihood.bound import calibrated_variances
 from ddpm_pipeline.likelihood.ode_report import OdeParts, OdeReport, OdeSettings, summarize
 from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
 from ddpm_pipeline.schedulers import DDPMScheduler
@@ -209,7 +210,7 @@ class _Flow:
             _squares(eps) + eps[0].numel() * _log_2_pi(schedule.one_minus_alpha_bar(0))
         )
         output = run_denoiser(self.model, x, zero, labels)
-        process = self._process()
+        process = self._process(x_0.shape[1:])
         error = process.squared_error(output, x_0, x, zero, zero - 1)
         decoded = torch.zeros_like(error)
         if self.settings.decoder_kind == "discretized":
@@ -229,17 +230,16 @@ class _Flow:
             x_0 = x_0 + ((2 * u - 1) / 255).to(x_0).reshape(x_0.shape)
         return x_0, labels
 
-    def _process(self) -> ReverseProcess:
-        """Give the reverse process whose last move is the decoder."""
-        scheduler, kind = self.scheduler, self.scheduler.variance_type
-        tables = {}
-        if scheduler.uses_calibration:
-            kind = "analytic"
-            tables = {
-                "x_0_variance": scheduler.x_0_variance.to(self.device),
-                "decoder_variance": scheduler.decoder_variance.to(self.device),
-            }
-        return ReverseProcess(scheduler.schedule, scheduler.config.prediction_type, kind, **tables)
+    def _process(self, shape: torch.Size) -> ReverseProcess:
+        """Give the reverse process whose last move is the decoder, that of the bound."""
+        scheduler, kind = self.scheduler, self.settings.decoder_kind
+        decoder = "discretized" if kind == "discretized" else "continuous"
+        return ReverseProcess(
+            scheduler.schedule,
+            scheduler.config.prediction_type,
+            scheduler.variance_type,
+            **calibrated_variances(scheduler, None, decoder, shape, self.device),
+        )
 
     def _followed(
         self, x: Tensor, labels: Tensor | None, index: Tensor

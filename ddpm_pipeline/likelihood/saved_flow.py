@@ -13,14 +13,15 @@ import torch
 from ddpm_pipeline.common import on_main, process_state, stream_generator, weights_hash
 from ddpm_pipeline.data import ModelBatches
 from ddpm_pipeline.likelihood.config import BoundConfig
-from ddpm_pipeline.likelihood.ode import ode_likelihood
+from ddpm_pipeline.likelihood.ode import check_solver, ode_likelihood
 from ddpm_pipeline.likelihood.ode_report import OdeReport
 from ddpm_pipeline.likelihood.report import BoundReport
 from ddpm_pipeline.likelihood.saved_model import images_in_order, output_folder
+from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
 
-__all__ = ["FlowBesideBound", "flow_of_saved_model"]
+__all__ = ["FlowBesideBound", "check_flow", "flow_of_saved_model"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ class FlowBesideBound:
         return "\n".join([str(self.flow), *(f"{name:<22}{value}" for name, value in rows)])
 
 
+def check_flow(config: BoundConfig) -> None:
+    """Refuse a model whose flow is not measured, before its bound is.
+
+    Raises:
+        ImportError: If SciPy is not installed.
+        OSError: If the model cannot be loaded.
+        ValueError: If its values are no bytes.
+    """
+    check_solver()
+    _check_bytes(DDPMPipeline.from_pretrained(config.model))
+
+
+def _check_bytes(pipe: DDPMPipeline) -> None:
+    scale = facts_of(pipe.unet).scale
+    if scale is not None:
+        raise ValueError(f"ode is for models of bytes; this one is of exact {scale.dtype}")
+
+
 def flow_of_saved_model(config: BoundConfig, report: BoundReport) -> FlowBesideBound | None:
     """Measure the flow on the first images that the bound was measured on; write ode.json.
 
@@ -65,12 +84,11 @@ def flow_of_saved_model(config: BoundConfig, report: BoundReport) -> FlowBesideB
 
 def _measured(config: BoundConfig, report: BoundReport) -> FlowBesideBound:
     pipe = DDPMPipeline.from_pretrained(config.model).to(process_state().device)
+    _check_bytes(pipe)
     scheduler = pipe.scheduler
     if config.variance_type is not None:
         scheduler = DDPMScheduler.from_config(scheduler.config, variance_type=config.variance_type)
     data = images_in_order(config, pipe, shuffled=True)
-    if data.scale is not None:
-        raise ValueError(f"ode is for models of bytes; this one is of exact {data.scale.dtype}")
     count = min(config.ode_images, report.num_images)
     flow = ode_likelihood(
         pipe.unet,

@@ -15,6 +15,7 @@ from ddpm_pipeline import Calibration, DDPMScheduler, calibrate, variational_bou
 from ddpm_pipeline.calibration.value_decoder import has_value_classes
 from ddpm_pipeline.diffusion.gaussian import Gaussian
 from ddpm_pipeline.diffusion.spectral import BasisGaussian
+from ddpm_pipeline.likelihood import ode_likelihood
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
 
 T = 100
@@ -65,6 +66,26 @@ def test_the_price_is_that_of_forward_passes_and_below_that_of_one_variance() ->
         assert price == pytest.approx(report.bits_per_dim, abs=0.1)
         bounds[variance_type] = report
     assert bounds["spectral"].decoder < bounds["analytic"].decoder - 0.2
+
+
+@pytest.mark.parametrize("variance_type", ["analytic", "spectral"])
+def test_the_flow_has_the_decoder_of_the_bound(variance_type: str) -> None:
+    scheduler = SCHEDULER.with_calibration(calibration(), variance_type=variance_type)
+    x_0 = images(4, seed=1)
+    flow, bound = (
+        measure(
+            lambda x_t, t: network(x_t, t.round().long()),
+            scheduler,
+            x_0,
+            generator=torch.Generator().manual_seed(1),
+            **how,
+        )
+        for measure, how in (
+            (ode_likelihood, {"rtol": 0.5, "atol": 0.5, "num_probes": 1}),
+            (variational_bound, {}),
+        )
+    )
+    assert flow.decoder == pytest.approx(bound.decoder, rel=1e-4)
 
 
 def test_no_other_variance_of_the_wide_values_costs_much_less() -> None:

@@ -19,6 +19,7 @@ from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.data.pixels import to_model_range
 from ddpm_pipeline.likelihood.config import BoundConfig
 from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model
+from ddpm_pipeline.networks import ModelFacts, ValueScale, set_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,18 @@ def save_images(folder: Path, count: int, side: int) -> None:
     folder.mkdir()
     for i, values in enumerate(noise(count, side, side)):
         (folder / f"{i}.png").write_bytes(encoded(values))
+
+
+def test_a_flow_of_exact_values_is_refused_before_the_bound(
+    setting: dict, tmp_path: Path, tiny_unet: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    unet, scale = tiny_unet(), ValueScale("uint8", (127.5,), (127.5,), 0, 255, 1)
+    set_facts(unet, ModelFacts(values=scale.to_dict()))
+    DDPMPipeline(unet, DDPMScheduler(12)).save_pretrained(setting["model"])
+    assert main(["bound", setting["model"], "--data", setting["data"], "--ode"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "ode is for models of bytes; this one is of exact uint8" in said
+    assert not (tmp_path / "model" / "bound.json").exists()
 
 
 def test_it_writes_what_the_function_measures(setting: dict, tmp_path: Path) -> None:
