@@ -67,12 +67,17 @@ class Fitted:
     Arguments:
         unet: The network.
         changed: The names of its weights that are new, or made of others.
-        notes: What was changed, in words.
+        notes: What was changed, in words; nothing if it is as it was.
     """
 
     unet: UNet2DModel
     changed: frozenset[str]
     notes: tuple[str, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Tell whether it says of the same images what the model said."""
+        return not self.changed and not self.notes
 
 
 def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class PretrainedStart(Start):
 
     def scheduler(self, config: TrainingConfig) -> DDPMScheduler:
         """Give the model's scheduler, or one with what options change."""
-        is_same = config.max_train_steps == 0 and not self._fitted.changed
+        is_same = config.max_train_steps == 0 and self._fitted.is_same
         self._scheduler, self._notes = fitted_scheduler(self._found, config, is_same=is_same)
         return self._scheduler
 

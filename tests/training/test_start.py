@@ -221,6 +221,10 @@ def test_a_calibration_goes_with_the_weights_and_only_with_them(
         saved = DDPMScheduler.from_pretrained(folder / "run" / "scheduler")
         assert (saved.calibration is None) is (steps > 0)
         assert saved.variance_type == ("analytic" if steps == 0 else "fixed_small")
+    train(going_on(base, tmp_path / "large", max_train_steps=0, resolution=16, **start))
+    saved = DDPMScheduler.from_pretrained(tmp_path / "large" / "run" / "scheduler")
+    assert saved.calibration is None  # it was measured on images of 8 pixels
+    assert saved.variance_type == "fixed_small"
 
 
 @pytest.mark.parametrize(
