@@ -115,7 +115,10 @@ class ClassPlan:
             ("drawn anew", [names[i] for i in self.new]),
             ("kept without images", absent),
         )
-        return "; ".join(f"{len(some)} {words} ({listed(some)})" for words, some in parts if some)
+        said = [f"{len(some)} {words} ({listed(some)})" for words, some in parts if some]
+        if self.rows is None and not self.tells:
+            said.append(f"embedding {self.count}, its last, is taken for the null class")
+        return "; ".join(said)
 
 
 def match_classes(facts: ModelFacts, embeddings: int | None, data: TrainingData) -> ClassPlan:

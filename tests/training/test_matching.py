@@ -68,6 +68,13 @@ def test_numbers_and_names(facts, embeddings, data, names, rows) -> None:  # noq
     assert (plan.names, plan.rows) == (names, rows)
 
 
+def test_it_is_said_which_embedding_of_a_foreign_model_becomes_the_null_class() -> None:
+    two = images(None, (1, 1))
+    said = match_classes(ModelFacts(), 4, two).describe(images(None, (1, 1, 0)))
+    assert said.endswith("; embedding 3, its last, is taken for the null class")
+    assert "null" not in match_classes(NUMBERS, 3, two).describe(two)
+
+
 def test_numbers_say_nothing_of_names() -> None:
     with pytest.raises(
         ValueError, match=r"have names \(cat, dog\), and those of the images are 3"
