@@ -126,7 +126,8 @@ class Learner:
     def _make_optimizer(self) -> None:
         """Make all that turns gradients into new weights, and averages these."""
         config = self.config
-        self.optimizer = make_optimizer(self.parameters, config)
+        names = dict(self.unet.named_parameters())
+        self.optimizer = make_optimizer(self.parameters, config, names)
         self.learning_rate = learning_rates(config, config.max_train_steps)
         is_fp16 = config.mixed_precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_fp16)

@@ -28,7 +28,7 @@ cooldown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -62,15 +62,22 @@ COOLDOWN = Fraction(1, 5)
 
 
 def make_optimizer(
-    parameters: dict[str, nn.Parameter], config: TrainingConfig
+    parameters: dict[str, nn.Parameter],
+    config: TrainingConfig,
+    among: Collection[str] | None = None,
 ) -> torch.optim.Optimizer:
     """Make a fused AdamW, with Muon for hidden convolutions if the resolved config says so.
 
     Each level of the network learns at a rate of its own by ``layer_decay`` (see ``parts``).
     Vectors (norms and biases) decay only with ``decay_norms_and_biases``.
+
+    Arguments:
+        parameters: What is trained.
+        config: Resolved.
+        among: The names of all parameters of the network, trained or not; those unless given.
     """
     hidden = hidden_kernels(parameters) if config.optimizer == "muon" else []
-    factors = rate_factors(parameters, config.layer_decay)
+    factors = rate_factors(parameters, config.layer_decay, among)
     factor_of = {id(p): factors[name] for name, p in parameters.items()}
     taken = set(map(id, hidden))
     vectors = [p for p in parameters.values() if p.ndim < 2]
@@ -96,8 +103,6 @@ def _groups(
     parameters: list[nn.Parameter], factor_of: dict[int, float], weight_decay: float
 ) -> list[dict[str, Any]]:
     """Put parameters of the same learning rate together, as groups of an optimiser."""
-    if len(set(factor_of.values())) == 1:
-        return [{"params": parameters, "weight_decay": weight_decay, "factor": 1.0}]
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(factor_of[id(parameter)], []).append(parameter)

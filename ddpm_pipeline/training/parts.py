@@ -84,15 +84,19 @@ def _count(names: Iterable[str], blocks: str) -> int:
     return 1 + max((int(m[2]) for m in found if m is not None and m[1] == blocks), default=-1)
 
 
-def rate_factors(parameters: Iterable[str], decay: float) -> dict[str, float]:
+def rate_factors(
+    parameters: Iterable[str], decay: float, among: Collection[str] | None = None
+) -> dict[str, float]:
     """Give the learning rate of each parameter in that of the output.
 
     Arguments:
         parameters: Their names.
         decay: Of the rate, from one level to the next.
+        among: The names of all parameters of the network; these unless given.
     """
     names = list(parameters)
-    ups, downs = _count(names, "up_blocks"), _count(names, "down_blocks")
+    every = names if among is None else among
+    ups, downs = _count(every, "up_blocks"), _count(every, "down_blocks")
     return {name: decay ** _depth(name, ups, downs) for name in names}
 
 

@@ -52,6 +52,18 @@ def test_rates_decay_by_level_from_the_output_to_the_input() -> None:
     assert set(rate_factors(rates, 1.0).values()) == {1.0}
 
 
+@pytest.mark.parametrize("part", ["attention_and_norms", "classes"])
+def test_a_rate_does_not_depend_on_what_else_is_trained(tmp_path: Path, part: str) -> None:
+    whole = a_learner(tmp_path, class_conditional=True, embeddings=4, layer_decay=0.5)
+    config, unet, accelerator = whole.config, whole.unet, whole.accelerator
+    train_only(unet, part)
+    some = Learner(config, make_scheduler(config).schedule, unet, accelerator)
+    expected = {id(p): g["factor"] for g in whole.optimizer.param_groups for p in g["params"]}
+    found = {id(p): g["factor"] for g in some.optimizer.param_groups for p in g["params"]}
+    assert 0 < len(found) < len(expected)
+    assert found == {p: expected[p] for p in found}
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_first_step_of_each_level_is_as_large_as_its_rate(
     tmp_path: Path, optimizer: str
