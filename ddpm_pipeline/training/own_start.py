@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from torch import nn
 
@@ -42,11 +43,9 @@ class OwnStart(Start):
             if getattr(config, name) is not None:
                 raise ValueError(f"give either unet or {name}, got both")
         self._is_plain = not (isinstance(unet, ModelMixin) and isinstance(unet, ConfigMixin))
-        if self._is_plain and config.push_to_hub:
-            raise ValueError(
-                f"push_to_hub needs a model of diffusers, and unet is a {type(unet).__name__}, of "
-                "which no pipeline can be saved"
-            )
+        if self._is_plain:
+            _check_plain(unet, config)
+        _refuse_shared(unet)
         if config.augment and not isinstance(unet, UNet2DModel):
             raise ValueError(
                 "augment needs a UNet2DModel, which is told of it beside its classes, got a "
@@ -92,3 +91,40 @@ class OwnStart(Start):
             "network": f"the {kind} that was given, which is no model of diffusers: its weights "
             "are saved as network.safetensors, for load_state_dict, and no pipeline"
         }
+
+
+def _check_plain(unet: nn.Module, config: TrainingConfig) -> None:
+    """Refuse options that need more of a network than that it can be called.
+
+    Raises:
+        ValueError: If there are any; names the first.
+    """
+    kind = type(unet).__name__
+    for name in ("push_to_hub", "post_hoc_steps"):
+        if getattr(config, name):
+            raise ValueError(
+                f"{name} needs a model of diffusers, and unet is a {kind}, of which no pipeline "
+                "can be saved"
+            )
+    if config.layer_decay != 1:
+        raise ValueError(
+            f"layer_decay={config.layer_decay} needs a model of diffusers, whose levels are known "
+            f"by the names of its weights, and unet is a {kind}"
+        )
+
+
+def _refuse_shared(unet: nn.Module) -> None:
+    """Refuse a network with weights that go by several names: averages are kept by name.
+
+    Raises:
+        ValueError: If there are any; names two.
+    """
+    seen: dict[tuple[torch.device, int], str] = {}
+    for name, tensor in unet.state_dict().items():
+        address = (tensor.device, tensor.untyped_storage().data_ptr())
+        other = seen.setdefault(address, name)
+        if tensor.numel() and tensor.device.type != "meta" and other != name:
+            raise ValueError(
+                f"unet must have weights of its own under each name, but {other} and {name} share "
+                "theirs"
+            )

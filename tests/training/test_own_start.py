@@ -79,6 +79,15 @@ def test_what_cannot_be_a_network_is_refused(tmp_path: Path) -> None:
     pushed = a_config(tmp_path, push_to_hub=True, hub_model_id="alice/digits")
     with pytest.raises(ValueError, match="push_to_hub needs a model of diffusers"):
         train(pushed, unet=Plain())
+    with pytest.raises(ValueError, match="post_hoc_steps needs a model of diffusers"):
+        train(a_config(tmp_path, post_hoc_steps=2), unet=Plain())
+    with pytest.raises(ValueError, match=r"layer_decay=0\.5 needs a model of diffusers"):
+        train(a_config(tmp_path, layer_decay=0.5), unet=Plain())
+    tied = Plain()
+    tied.again = tied.layer
+    with pytest.raises(ValueError, match=r"layer\.weight and again\.weight share theirs"):
+        train(a_config(tmp_path), unet=tied)
+    assert not (tmp_path / "run").exists()
     learned = a_config(tmp_path, loss="vlb", variance_type="learned")
     with pytest.raises(ValueError, match="unet has out_channels=1, but training needs 2"):
         train(learned, unet=make_tiny_unet(1))
