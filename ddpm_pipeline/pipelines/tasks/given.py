@@ -129,17 +129,26 @@ def _zeros_and_ones(mask: Tensor) -> Tensor:
     return mask[None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
 
 
-def given_measurement(y: GivenImages, channels: int, noise_std: float) -> Tensor:
+def given_measurement(
+    y: GivenImages,
+    channels: int,
+    noise_std: float,
+    size: tuple[int, int] | None = None,
+    mask: GivenImages | None = None,
+) -> Tensor:
     """Take what was measured of images, in units of [0, 1], float32.
 
-    Pictures and arrays are images of any size; tensors may have any shape (N, *).
+    Pictures and arrays are images of any size; tensors may have any shape (N, *). Beside a mask of
+    images of a size, what stands in the holes is not looked at, and is 0 in what is given back.
 
     Raises:
         TypeError: If it is no image and no tensor.
         ValueError: If it is not finite, or lies farther outside [0, 1] than its noise can.
     """
     is_free = isinstance(y, Tensor) and y.is_floating_point() and y.ndim != 3
-    y = y.float().cpu() if is_free else _unit_range(y, "y", channels)
+    y = y.float().cpu() if is_free else _joined(y, "y", channels)
+    if mask is not None and y.ndim == 4 and tuple(y.shape[2:]) == size:
+        y = torch.where(given_hole(mask, size, len(y)) > 0, 0.0, y)
     if not y.isfinite().all():
         raise ValueError("y must be finite, got NaN or infinity")
     if not is_free:
@@ -184,17 +193,22 @@ def fitted(images: Tensor, size: tuple[int, int] | None, name: str, *, resize: b
 
 
 def _unit_range(image: GivenImages, name: str, channels: int) -> Tensor:
-    """Make float32 (N, C, H, W) of images, bytes and 16-bit values divided by the highest."""
+    """Make finite float32 (N, C, H, W), bytes and 16-bit values divided by the highest."""
+    joined = _joined(image, name, channels)
+    if not joined.isfinite().all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return joined
+
+
+def _joined(image: GivenImages, name: str, channels: int) -> Tensor:
+    """Make float32 (N, C, H, W) of one image or of several."""
     parts = image if isinstance(image, list | tuple) else [image]
     if not parts:
         raise ValueError(f"{name} must hold at least one image, got an empty list")
     images = [_tensor(part, name, channels) for part in parts]
     if len({tuple(one.shape[1:]) for one in images}) > 1:
         raise ValueError(f"{name} must hold images of one size")
-    joined = torch.cat(images)
-    if not joined.isfinite().all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return joined
+    return torch.cat(images)
 
 
 def _tensor(image: GivenImages, name: str, channels: int) -> Tensor:

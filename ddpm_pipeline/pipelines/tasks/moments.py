@@ -14,8 +14,10 @@ and of a Gaussian with these moments a draw given :math:`y = A x_0 + \sigma_y n`
     u \sim \mathcal N(\hat x_0, V)
 
 from which DDPM's (or DDIM's) step goes on to x_s by :math:`q(x_s \mid x_t, x_0)`. The mean of the
-draw is x_0's of MMPS; for Gaussian data all of it is exact, with any number of steps. V is never
-formed: its products are vector-Jacobian products of the network, or come from a calibration.
+draw is x_0's of MMPS; for Gaussian data all of it is exact, with any number of steps that ends at
+t = 0. One that ends farther off has less spread, as the last noise is held below what would be
+seen. V is never formed: its products are vector-Jacobian products of the network, or come from a
+calibration.
 
 Source: Rozet et al. 2024 (arXiv:2405.13712), algorithm 1, for the mean; Doucet 2010, "A note on
 efficient conditional simulation of Gaussian distributions", for the draw.

@@ -154,27 +154,31 @@ def _by_axes(matrices: list[Tensor], name: str) -> LinearOperator:
     )
 
 
-def check_operator(operator: LinearOperator, x: Tensor, y: Tensor) -> None:
+def check_operator(
+    operator: LinearOperator, x: Tensor, y: Tensor, *, is_of_batch: bool = False
+) -> None:
     """Refuse an operator that is not linear, mixes images, or whose adjoint is another's.
 
     Arguments:
         operator: A.
         x: Of the shape of images, (B, C, H, W); its values are not used.
         y: The measurements, (B, *).
+        is_of_batch: Whether it is made for this batch, and each image has a map of its own.
     Raises:
         ValueError: Says which of these it is, and by how much.
     """
     source = torch.Generator().manual_seed(0)
     one, other = (torch.randn(x.shape, generator=source).to(x) for _ in "ab")
-    measured = operator(one)
+    measured = _measured(operator, one)
     if measured.shape != (len(x), *y.shape[1:]):
         raise ValueError(
             f"y must have the shape that the operator {operator.name!r} gives of each image, "
             f"{(*measured.shape[1:],)}, got {(*y.shape[1:],)}"
         )
     _check_close("be linear", operator(one - 2 * other), measured - 2 * operator(other))
-    if len(x) > 1 and operator.name != "missing":
-        _check_close("measure each image by itself", operator(one[:1]), measured[:1])
+    if len(x) > 1 and not is_of_batch:
+        first = _measured(operator, one[:1])
+        _check_close("measure each image by itself", first, measured[:1])
     u = torch.randn(measured.shape, generator=source).to(measured)
     back = operator.transposed(u, one.shape)
     if back.shape != one.shape:
@@ -189,6 +193,22 @@ def check_operator(operator: LinearOperator, x: Tensor, y: Tensor) -> None:
             "the operator's adjoint does not fit: <A x, u> and <x, A^T u> must be equal, got "
             f"{left:.6g} and {right:.6g} for random x and u"
         )
+
+
+def _measured(operator: LinearOperator, x: Tensor) -> Tensor:
+    """Measure images.
+
+    Raises:
+        ValueError: If the operator cannot take so many.
+    """
+    try:
+        return operator(x)
+    except RuntimeError as error:
+        raise ValueError(
+            "operator must take any number of images (B, C, H, W); holes of several images are "
+            f"given by operator='missing' and mask; got {operator.name!r}, which fails on "
+            f"{(*x.shape,)}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def _check_close(what: str, found: Tensor, expected: Tensor) -> None:

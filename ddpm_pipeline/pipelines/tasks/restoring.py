@@ -82,10 +82,10 @@ class Known:
         if not 0 <= noise_std < math.inf:
             raise ValueError(f"noise_std must be at least 0, got {noise_std}")
         channels = unet.config.in_channels
-        y = given_measurement(y, channels, noise_std)
+        is_missing = operator == "missing"
+        y = given_measurement(y, channels, noise_std, size, mask if is_missing else None)
         if isinstance(operator, str):
             check_reach(y, noise_std)
-        is_missing = operator == "missing"
         if mask is not None and not is_missing:
             raise ValueError(f"mask is for operator 'missing', got operator={operator!r}")
         hole = None if mask is None else given_hole(mask, size, len(y))
@@ -94,7 +94,7 @@ class Known:
         made = _operator(operator, size, None if hole is None else hole[:2])
         device = device_of(unet, torch.device("cpu"))
         sample = torch.zeros(min(2, len(y)), channels, *size, device=device)
-        check_operator(made, sample, moved(y[:2], device))
+        check_operator(made, sample, moved(y[:2], device), is_of_batch=hole is not None)
         return cls(made, y, float(noise_std), (channels, *size), hole)
 
     def tensors(self) -> list[Tensor]:

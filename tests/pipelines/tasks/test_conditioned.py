@@ -10,6 +10,7 @@ from helpers.oracles import linear_betas
 from helpers.pipelines import pipeline, seeds
 
 from ddpm_pipeline.pipelines import PosteriorMethod
+from ddpm_pipeline.pipelines.tasks.operators import missing
 
 IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 HOLE = np.zeros((8, 8), bool)
@@ -121,6 +122,33 @@ def test_what_cannot_be_restored_is_refused(
     with pytest.raises(TypeError, match="operator must be a name, a LinearOperator"):
         pipe.restore(IMAGES, 3, 0.1)
     assert calls == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+@pytest.mark.parametrize("as_array", [True, False])
+def test_what_stands_in_a_hole_is_not_looked_at(
+    tiny_unet: object, value: float, as_array: bool
+) -> None:
+    pipe, hole = pipeline(tiny_unet()), torch.from_numpy(HOLE)
+    found = []
+    for inside in (0.0, value):
+        y = torch.where(hole, inside, IMAGES)
+        y = y.movedim(1, -1).numpy() if as_array else y
+        how = {"mask": HOLE, "method": "dps", "generator": seeds(1, 2), **STEPS}
+        found.append(pipe.restore(y, "missing", **how).images)
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="y must be finite, got NaN or infinity"):
+        pipe.restore(IMAGES / (~hole).float() - torch.inf, "missing", mask=HOLE)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_operator_of_several_holes_is_refused_in_words(tiny_unet: object, count: int) -> None:
+    hole = torch.rand(count, 1, 8, 8, generator=seeds(1)[0]).round()
+    y = IMAGES[:1].expand(count, -1, -1, -1)
+    with pytest.raises(ValueError, match=r"got 'missing', which fails|itself"):
+        pipeline(tiny_unet()).restore(y, missing(hole), **STEPS)
+    one = pipeline(tiny_unet()).restore(y, missing(hole[:1]), method="dps", **STEPS).images
+    assert one.isfinite().all()
 
 
 def test_options_of_methods_are_checked() -> None:

@@ -102,6 +102,18 @@ def test_other_noise_of_the_steps_and_fewer_steps_are_exact_too(options: dict) -
     check_filled(pipe.inpaint(unit(X), HOLE, **{**how(3000, 3), **options}).images)
 
 
+def test_chains_that_end_far_from_the_data_draw_too_little_as_documented() -> None:
+    hole = HOLE.flatten() > 0
+    exact = DATA.posterior(KNOWN, KNOWN @ X.flatten(), 0.0)[1][hole][:, hole].diagonal().sqrt()
+    ratios = {}
+    for spacing in ("leading", "trailing"):
+        pipe = gaussian_pipe(timestep_spacing=spacing)
+        images = pipe.inpaint(unit(X), HOLE, **how(1000, 5)).images
+        ratios[spacing] = (2 * images - 1).flatten(1)[:, hole].std(0) / exact
+    assert (ratios["leading"] - 1).abs().max() < 0.1
+    assert ratios["trailing"].max() < 0.2
+
+
 def test_draws_that_reach_beyond_white_are_not_clamped_on_the_way() -> None:
     data = GaussianImages.smooth(SHAPE, std=1.4, reach=0.1)
     drawn = []
