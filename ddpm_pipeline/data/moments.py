@@ -11,7 +11,7 @@ follow from its content.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,6 +171,12 @@ def scale_of_values(
     high = start + step * ((math.floor(ends[1]) - start) // step)
     largest = _largest(moments, center, unit, (low, high))
     return ValueScale(dtype, center, unit, low, high, step, largest)
+
+
+def widened(scale: ValueScale, moments: ValueMoments) -> ValueScale:
+    """Give a scale whose largest magnitude is that of other images, if theirs is larger."""
+    largest = _largest(moments, scale.center, scale.unit, (scale.low, scale.high))
+    return replace(scale, largest=max(scale.largest, largest))
 
 
 def _largest(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.data.findings import printable
-from ddpm_pipeline.data.moments import scale_of_values
+from ddpm_pipeline.data.moments import scale_of_values, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,12 @@ def measured(
 
 
 def with_scale(
-    data: ImageData, scale: ValueScale | None, name: str, outside: OutsideRange = "refuse"
+    data: ImageData,
+    scale: ValueScale | None,
+    name: str,
+    outside: OutsideRange = "refuse",
+    *,
+    widens: bool = False,
 ) -> ImageData:
     """Give images the scale of a model that was trained on others.
 
@@ -65,6 +70,7 @@ def with_scale(
         scale: The model's; None for bytes.
         name: Of the images, for messages.
         outside: What is to become of values outside its range.
+        widens: Whether the model is to be trained on them, which may be larger than those before.
     Raises:
         ValueError: If the images are of another type or depth, or have values that the model's
             scale has no place for.
@@ -79,7 +85,7 @@ def with_scale(
         )
     if scale is None:
         return data
-    data = replace(data, scale=scale)
+    data = replace(data, scale=widened(scale, data.moments) if widens else scale)
     check_inside(data, data.moments, outside)
     _check_step(data, name)
     return data

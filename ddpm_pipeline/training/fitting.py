@@ -9,6 +9,7 @@ r"""What is taken from a pretrained model, and the rules by which options change
 resolution           any that the U-Net can halve as often as it does
 channels             grey ↔ colour, by sums and means (``networks.adapting``)
 classes              by name (``matching``); none at all, by the null class for all images
+depth and unit       as the model has them (``units``)
 dropout              as given
 variance             fixed_small ↔ fixed_large; either → learned_range, whose second half
                      says at first the variance of before: o = -1 or 1, from u = (o + 1)/2
@@ -89,6 +90,9 @@ def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
     config = found.unet.config
     reading = ReadingOptions.from_dict(facts_of(found.unet).reading or {})
     options = {name: getattr(reading, name) for name in _READING}
+    depth = given.depth if "depth" in given.given else reading.depth
+    if depth == "exact" and not given.streaming:
+        options |= {"depth": depth, "outside_range": reading.outside_range}
     if given.streaming:
         del options["value_range"]  # which has no meaning there
     options["channels"] = config.in_channels

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,7 @@ from ddpm_pipeline.training.parts import train_only
 from ddpm_pipeline.training.pretrained import Pretrained, open_pretrained
 from ddpm_pipeline.training.setup import make_scheduler, make_unet, restored_scheduler
 from ddpm_pipeline.training.storage.folder import RunFolder
+from ddpm_pipeline.training.units import fitted_values
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["PretrainedStart", "RestoredStart", "Start", "open_start"]
 
 
-_READING = ("fit", "center_crop", "value_range", "background")
+_READING = ("fit", "center_crop", "value_range", "background", "depth", "outside_range")
 _ANSWERED = (
     *_READING,
     "channels",
@@ -138,6 +140,7 @@ class PretrainedStart(Start):
     def renumbered(self, config: TrainingConfig, data: TrainingData) -> TrainingData:
         """Give the images, with the numbers of the model's classes first."""
         unet = self._found.unet
+        data = fitted_values(data, facts_of(unet).scale, config)
         if data.num_classes is None:
             if unet.config.num_class_embeds is not None and config.class_conditional:
                 raise ValueError(
@@ -155,6 +158,9 @@ class PretrainedStart(Start):
         unet, facts = self._fitted.unet, data.facts(config)
         if self._plan is not None:
             facts = self._plan.facts(facts, trained=config.max_train_steps > 0)
+        before = facts_of(self._found.unet)
+        if config.picture_bands is None and data.channels == self._found.unet.config.in_channels:
+            facts = replace(facts, picture_bands=before.picture_bands)
         set_facts(unet, facts)
         train_only(unet, config.train_only, self._fitted.changed)
         return unet
@@ -221,6 +227,7 @@ class RestoredStart(Start):
     def renumbered(self, config: TrainingConfig, data: TrainingData) -> TrainingData:
         """Give the images, with the numbers of the model's classes first."""
         facts, embeddings = facts_of(FrozenDict(self._unet)), self._unet.get("num_class_embeds")
+        data = fitted_values(data, facts.scale, config)
         if data.num_classes is None or embeddings is None:
             return data
         plan = ClassPlan(facts.class_names, embeddings - 1, None, None, knew_null=True)

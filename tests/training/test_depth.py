@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ddpm_pipeline.pipelines.config import SampleConfig
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.sampling import sample_images
 from ddpm_pipeline.schedulers.scheduler import DDPMScheduler
+from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.run import train
 from tests.training.test_shapes import OPEN_IN_STOCK, run_config, tiny_config
 
@@ -76,6 +78,44 @@ def test_a_model_of_deep_values(tmp_path: Path, dtype: str, options: dict) -> No
     other = BoundConfig(model=str(model), data=str(tmp_path / "y.npy"), **measured)
     with pytest.raises(ValueError, match="has images of int16, kept exactly, and the model was"):
         bound_of_saved_model(other)
+
+
+def going_on(folder: Path, **options: object) -> TrainingConfig:
+    start = {
+        "pretrained_model_name_or_path": str(folder / "model"),
+        "train_data_dir": str(folder / "more.npy"),
+        "output_dir": str(folder / "more"),
+        "cache_dir": str(folder / "cache"),
+    }
+    names = ("train_batch_size", "eval_batch_size", "ddpm_num_inference_steps", "num_threads")
+    kept = {name: getattr(run_config(folder), name) for name in names}
+    return TrainingConfig(**kept | start | {"max_train_steps": 2} | options)
+
+
+def test_fine_tuning_keeps_the_unit(tmp_path: Path) -> None:
+    values = write_values(tmp_path, "float32")
+    train(run_config(tmp_path, depth="exact", picture_bands=(6, 2, 0)))
+    before = facts_of(DDPMPipeline.from_pretrained(tmp_path / "model").unet)
+    np.save(tmp_path / "more.npy", 2 * values + 500)
+    config = going_on(tmp_path, validation_size=2, checkpointing_steps=1)
+    train(config, should_stop=lambda step: step == 1)
+    assert train(config).finished  # from the checkpoint, which needs the model no more
+    after = facts_of(DDPMPipeline.from_pretrained(tmp_path / "more").unet)
+    assert (after.scale.center, after.scale.unit) == (before.scale.center, before.scale.unit)
+    assert after.picture_bands == before.picture_bands == (6, 2, 0)
+    kept = json.loads((tmp_path / "more" / "training_config.json").read_text())
+    assert kept["depth"] == "exact"
+    seen = np.load(tmp_path / "more.npy").transpose(0, 2, 3, 1) - np.array(after.scale.center)
+    assert after.scale.largest <= np.abs(seen / np.array(after.scale.unit)).max() * (1 + 1e-6)
+    assert after.scale.largest > before.scale.largest
+    unchanged = going_on(tmp_path, output_dir=str(tmp_path / "same"), max_train_steps=0)
+    train(unchanged)
+    assert facts_of(DDPMPipeline.from_pretrained(tmp_path / "same").unet).scale == before.scale
+    fresh = {"output_dir": str(tmp_path / "no")}
+    with pytest.raises(ValueError, match=r"value_range=\(0, 9999\) is another unit than that of"):
+        train(going_on(tmp_path, value_range=(0, 9999), **fresh))
+    with pytest.raises(ValueError, match="has images of uint8, kept as bytes, and the model was"):
+        train(going_on(tmp_path, depth="bytes", value_range=(0, 9999), **fresh))
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
