@@ -43,7 +43,7 @@ def test_lower_bounds_are_the_oldest_set(requirement: Requirement) -> None:
     assert tested == bound or (requirement.name in tools and tested > bound)
 
 
-@pytest.mark.parametrize("requirement", requirements(*(EXTRAS.keys() - _APART)), ids=str)
+@pytest.mark.parametrize("requirement", requirements(*sorted(EXTRAS.keys() - _APART)), ids=str)
 def test_the_usual_set_is_within_the_bounds(requirement: Requirement) -> None:
     usual = pinned("constraints.txt")[canonicalize_name(requirement.name)]
     assert usual in requirement.specifier
