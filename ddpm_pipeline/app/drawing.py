@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -20,22 +21,21 @@ from ddpm_pipeline.app.models import Models, OpenModel
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 
-__all__ = ["View", "Wish", "check_limits", "draw", "enlarged"]
+__all__ = ["Asked", "View", "Wish", "draw", "enlarged"]
 
 _VIEWS_A_SECOND = 8
 _SMALLEST_SIDE = 384  # pixels of a picture on the page; those of images are enlarged whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What somebody asks for.
+class Asked:
+    """What all wishes have.
 
     Arguments:
         model: Its name on the page.
         num_images: How many images.
         seed: Image i depends on (seed, i).
         num_steps: K; 0 is the model's own.
-        solver: "" is the model's own.
         class_label: A class of a model that has some.
         guidance_scale: 1 is no guidance.
     """
@@ -44,9 +44,45 @@ class Wish:
     num_images: int = 4
     seed: int = 0
     num_steps: int = 0
-    solver: str = ""
     class_label: str | int | None = None
     guidance_scale: float = 1.0
+
+    def options(self, model: OpenModel, *, most_images: int, most_steps: int) -> dict[str, Any]:
+        """Give the options of the pipeline's calls.
+
+        Raises:
+            ValueError: If there are more images or steps than the page or the model allows.
+        """
+        num_steps = self.num_steps or model.num_steps
+        for name, value, most in (
+            ("images", self.num_images, most_images),
+            ("steps", num_steps, min(most_steps, model.most_steps)),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} must be from 1 to {most:,} here, got {value:,}")
+        device = model.pipe.device
+        return {
+            "batch_size": self.num_images,
+            "generator": [
+                stream_generator("samples", self.seed, i, device=device)
+                for i in range(self.num_images)
+            ],
+            "num_inference_steps": num_steps,
+            "class_labels": self.class_label,
+            "guidance_scale": self.guidance_scale,
+            "output_type": "pt",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish(Asked):
+    """Images to draw.
+
+    Arguments:
+        solver: "" is the model's own.
+    """
+
+    solver: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,42 +112,13 @@ def draw(models: Models, wish: Wish, *, most_images: int, most_steps: int) -> It
         OSError: If the model cannot be loaded.
     """
     model = models.open(wish.model)
-    num_steps = wish.num_steps or model.num_steps
-    check_limits(model, wish.num_images, num_steps, most_images, most_steps)
-    return _views(model, wish, num_steps)
+    options = wish.options(model, most_images=most_images, most_steps=most_steps)
+    return _views(model, wish, options)
 
 
-def check_limits(
-    model: OpenModel, num_images: int, num_steps: int, most_images: int, most_steps: int
-) -> None:
-    """Refuse more images or steps than the page or the model allows.
-
-    Raises:
-        ValueError: If there are more of either, or none.
-    """
-    for name, value, most in (
-        ("images", num_images, most_images),
-        ("steps", num_steps, min(most_steps, model.most_steps)),
-    ):
-        if not 1 <= value <= most:
-            raise ValueError(f"{name} must be from 1 to {most:,} here, got {value:,}")
-
-
-def _views(model: OpenModel, wish: Wish, num_steps: int) -> Iterator[View]:
-    pipe, begun = model.pipe, time.perf_counter()
-    device = pipe.device
-    steps = pipe.progressive(
-        batch_size=wish.num_images,
-        generator=[
-            stream_generator("samples", wish.seed, i, device=device)
-            for i in range(wish.num_images)
-        ],
-        num_inference_steps=num_steps,
-        guidance_scale=wish.guidance_scale,
-        class_labels=wish.class_label,
-        solver=wish.solver or None,
-        output_type="pt",
-    )
+def _views(model: OpenModel, wish: Wish, options: dict[str, Any]) -> Iterator[View]:
+    begun = time.perf_counter()
+    steps = model.pipe.progressive(solver=wish.solver or None, **options)
     shown = begun
     for index, (_, images) in enumerate(steps, start=1):
         now = time.perf_counter()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ddpm_pipeline.app.drawing import View, check_limits, enlarged
+from ddpm_pipeline.app.drawing import Asked, View, enlarged
 from ddpm_pipeline.app.models import Models
-from ddpm_pipeline.common import check_choice, stream_generator
+from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 from ddpm_pipeline.pipelines import PosteriorMethod
 
@@ -25,28 +24,20 @@ _ITERATIONS = 5  # as `ddpm edit`: each is a product with the network's Jacobian
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EditWish:
-    """What somebody asks for.
+class EditWish(Asked):
+    """A picture to change.
 
     Arguments:
-        model: Its name on the page.
         task: "fill" or "vary".
         picture: What is changed; scaled to the model's size, and cut in the middle.
         hole: Of "fill": white where it is to be filled, of the size of the picture.
         strength: Of "vary": 0 leaves the picture as it is, 1 draws another.
-        num_images, seed, num_steps, class_label, guidance_scale: As for drawing.
     """
 
-    model: str
     task: str
     picture: Image.Image | None
     hole: Image.Image | None = None
     strength: float = 0.5
-    num_images: int = 4
-    seed: int = 0
-    num_steps: int = 0
-    class_label: str | int | None = None
-    guidance_scale: float = 1.0
 
 
 def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -> View:
@@ -64,20 +55,8 @@ def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -
     if wish.picture is None:
         raise ValueError("picture must be given: upload one, then paint the hole on it")
     model = models.open(wish.model)
-    num_steps = wish.num_steps or model.num_steps
-    check_limits(model, wish.num_images, num_steps, most_images, most_steps)
-    options: dict[str, Any] = {
-        "batch_size": wish.num_images,
-        "generator": [
-            stream_generator("samples", wish.seed, i, device=model.pipe.device)
-            for i in range(wish.num_images)
-        ],
-        "num_inference_steps": num_steps,
-        "class_labels": wish.class_label,
-        "guidance_scale": wish.guidance_scale,
-        "resize": True,
-        "output_type": "pt",
-    }
+    options = wish.options(model, most_images=most_images, most_steps=most_steps)
+    options["resize"] = True
     begun = time.perf_counter()
     if wish.task == "fill":
         if wish.hole is None:

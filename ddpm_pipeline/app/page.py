@@ -91,7 +91,7 @@ def _lay_out_drawing(
         for view in draw(models, wish, **limits):
             yield view.picture, view.said
 
-    inputs = [model, count, seed, steps, solver, kind, guidance]
+    inputs = [model, solver, count, seed, steps, kind, guidance]
     drawing = go.click(_in_words(shown), inputs, [picture, said], concurrency_id="network")
     stop.click(None, cancels=[drawing])
     _offer_classes(page, model, models, kind, guidance)
@@ -170,50 +170,43 @@ def _edit_wish(
     task: str,
     painted: dict[str, Any] | None,
     strength: float,
-    count: float,
-    seed: float | None,
-    steps: float,
-    kind: str | int | None,
-    guidance: float,
+    *asked: Any,  # noqa: ANN401
 ) -> EditWish:
     """Make a wish of what the tab's fields hold."""
     below = None if painted is None else painted["background"]
-    plain = _wish(model, count, seed, steps, _AS_SAVED, kind, guidance)
     return EditWish(
         task=task,
         picture=None if below is None else below.convert("RGB"),
         hole=None if below is None else hole_of(painted["layers"], below.size),
         strength=float(strength),
-        model=plain.model,
-        num_images=plain.num_images,
-        seed=plain.seed,
-        num_steps=plain.num_steps,
-        class_label=plain.class_label,
-        guidance_scale=plain.guidance_scale,
+        **_asked(model, *asked),
     )
 
 
-def _wish(
+def _wish(model: str, solver: str, *asked: Any) -> Wish:  # noqa: ANN401
+    """Make a wish of what the tab's fields hold."""
+    return Wish(solver="" if solver == _AS_SAVED else solver, **_asked(model, *asked))
+
+
+def _asked(
     model: str,
     count: float,
     seed: float | None,
     steps: float,
-    solver: str,
     kind: str | int | None,
     guidance: float,
-) -> Wish:
-    """Make a wish of what the page's fields hold."""
+) -> dict[str, Any]:
+    """Give what all wishes have, of what fields hold."""
     if seed is None:
         raise ValueError("seed must be a whole number of at least 0, got nothing")
-    return Wish(
-        model=model,
-        num_images=int(count),
-        seed=int(seed),
-        num_steps=int(steps),
-        solver="" if solver == _AS_SAVED else solver,
-        class_label=kind,
-        guidance_scale=float(guidance),
-    )
+    return {
+        "model": model,
+        "num_images": int(count),
+        "seed": int(seed),
+        "num_steps": int(steps),
+        "class_label": kind,
+        "guidance_scale": float(guidance),
+    }
 
 
 def _lay_out_numbers(page: gr.Blocks, model: gr.Dropdown) -> None:
