@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features, require_split
 from ddpm_pipeline.cli.printing import say
-from ddpm_pipeline.common import check_at_least, check_output_folder, expand_home
+from ddpm_pipeline.common import check_at_least, check_new_folder, expand_home
 from ddpm_pipeline.training import check_has_snapshots, gamma_of
 
 __all__ = ["AverageArguments", "run"]
@@ -113,12 +113,7 @@ def _check_places(arguments: AverageArguments) -> None:
     if not Path(arguments.run).is_dir():
         raise FileNotFoundError(f"run: there is no folder {arguments.run!r}")
     check_has_snapshots(arguments.run)
-    check_output_folder("output_dir", arguments.output_dir)
-    output = Path(arguments.output_dir)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(
-            f"output_dir {arguments.output_dir!r} is not empty; choose a new folder"
-        )
+    check_new_folder("output_dir", arguments.output_dir)
     if arguments.data is not None:
         on_hub = not_here(data=arguments.data)
         require_split(arguments.data, arguments.split)

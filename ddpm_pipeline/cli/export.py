@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.printing import say
-from ddpm_pipeline.common import check_integer, check_output_folder, printable
+from ddpm_pipeline.common import check_integer, check_new_folder, printable
 from ddpm_pipeline.training import check_has_checkpoint
 
 __all__ = ["ExportArguments", "run"]
@@ -50,7 +50,4 @@ def _check_places(arguments: ExportArguments) -> None:
     if not Path(arguments.run).is_dir():
         raise FileNotFoundError(f"run: there is no folder {arguments.run!r}")
     check_has_checkpoint(arguments.run, arguments.checkpoint)
-    check_output_folder("output", arguments.output)
-    output = Path(arguments.output)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"output {arguments.output!r} is not empty; choose a new folder")
+    check_new_folder("output", arguments.output)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         check_exists,
         check_has_folder,
         check_model,
+        check_new_folder,
         check_output_file,
         check_output_folder,
         check_saved_model,
@@ -93,7 +94,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "option_names": "as_typed names_option",
         "paths": (
             "MODEL_INDEX check_data check_exists check_has_folder check_model "
-            "check_output_file check_output_folder check_saved_model expand_home is_repo_id "
+            "check_new_folder check_output_file check_output_folder check_saved_model expand_home "
+            "is_repo_id "
             "no_empty_folder"
         ),
         "precision": "float32_arithmetic precise_dtype",

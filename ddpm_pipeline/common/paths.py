@@ -29,6 +29,7 @@ __all__ = [
     "check_exists",
     "check_has_folder",
     "check_model",
+    "check_new_folder",
     "check_output_file",
     "check_output_folder",
     "check_saved_model",
@@ -171,6 +172,19 @@ def check_output_folder(option: str, folder: str | os.PathLike) -> None:
         PermissionError: If this user may not write there.
     """
     _check_room(option, folder, Path(folder))
+
+
+def check_new_folder(option: str, folder: str | os.PathLike) -> None:
+    """Refuse a folder that can not be made or written to, or that holds something.
+
+    Raises:
+        FileExistsError: If there is anything in it.
+        NotADirectoryError, PermissionError: As ``check_output_folder``.
+    """
+    check_output_folder(option, folder)
+    path = Path(folder)
+    if path.exists() and any(path.iterdir()):
+        raise FileExistsError(f"{option} {str(folder)!r} is not empty; choose a new folder")
 
 
 @contextmanager

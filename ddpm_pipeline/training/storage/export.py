@@ -20,7 +20,7 @@ import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
-from ddpm_pipeline.common import check_output_folder, written_aside
+from ddpm_pipeline.common import check_new_folder, written_aside
 from ddpm_pipeline.networks import check_network_config, network_of_config, plain_weights
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
@@ -136,10 +136,8 @@ def export_checkpoint(
         FileExistsError: If there is anything in output.
         OSError, ValueError: As ``open_checkpoint``, or if it cannot be written.
     """
-    check_output_folder("output", output)
+    check_new_folder("output", output)
     output = Path(output)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"output {str(output)!r} is not empty; choose a new folder")
     found = open_checkpoint(folder, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import check_integer, check_output_folder, write_json, written_aside
+from ddpm_pipeline.common import check_integer, check_new_folder, write_json, written_aside
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.lengths import gamma_of
@@ -132,10 +132,8 @@ def save_average(
         FileExistsError: If there is anything in output.
         OSError, ValueError: As ``averaged_model``, or if it cannot be written.
     """
-    check_output_folder("output_dir", output)
+    check_new_folder("output_dir", output)
     output = Path(output)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"output_dir {str(output)!r} is not empty; choose a new folder")
     found = averaged_model(run, sigma_rel, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
