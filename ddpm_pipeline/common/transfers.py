@@ -18,6 +18,8 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     From ordinary memory the host would wait until all that the GPU was given before is done. The
     copy goes through pinned memory, which torch keeps until the GPU has read it.
     """
+    if tensor.device == device:
+        return tensor
     if tensor.device.type == "cpu" and torch.device(device).type not in _WITHOUT_PINNING:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
