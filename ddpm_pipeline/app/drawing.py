@@ -21,9 +21,9 @@ from ddpm_pipeline.app.models import Models, OpenModel
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 
-__all__ = ["Asked", "View", "Wish", "draw", "enlarged"]
+__all__ = ["VIEWS_A_SECOND", "Asked", "View", "Wish", "draw", "enlarged"]
 
-_VIEWS_A_SECOND = 8
+VIEWS_A_SECOND = 8
 _SMALLEST_SIDE = 384  # pixels of a picture on the page; those of images are enlarged whole
 
 
@@ -122,7 +122,7 @@ def _views(model: OpenModel, wish: Wish, options: dict[str, Any]) -> Iterator[Vi
     shown = begun
     for index, (_, images) in enumerate(steps, start=1):
         now = time.perf_counter()
-        if now - shown >= 1 / _VIEWS_A_SECOND:
+        if now - shown >= 1 / VIEWS_A_SECOND:
             shown = now
             yield View(_picture(images), f"step {index:,}, {now - begun:.1f} s", is_last=False)
     seconds = time.perf_counter() - begun

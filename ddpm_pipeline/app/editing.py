@@ -1,21 +1,26 @@
 """A given picture, changed by a model: a painted hole filled, or the whole of it varied.
 
-view = edit(models, EditWish(model="model", task="fill", picture=picture, hole=hole))
+for view in edit(models, EditWish(model="model", task="fill", picture=picture, hole=hole)):
+    view.picture, view.said
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from ddpm_pipeline.app.drawing import Asked, View, enlarged
+from ddpm_pipeline.app.drawing import VIEWS_A_SECOND, Asked, View, enlarged
 from ddpm_pipeline.app.models import Models
+from ddpm_pipeline.app.stepwise import Progress, Show, in_steps
 from ddpm_pipeline.common import check_choice
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
-from ddpm_pipeline.pipelines import PosteriorMethod
+from ddpm_pipeline.pipelines import DDPMPipeline, PosteriorMethod
 
 __all__ = ["TASKS", "EditWish", "edit", "hole_of"]
 
@@ -40,8 +45,8 @@ class EditWish(Asked):
     strength: float = 0.5
 
 
-def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -> View:
-    """Change a picture several times.
+def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -> Iterator[View]:
+    """Change a picture several times, and show the results on their way, a few times a second.
 
     Arguments:
         models: Those of the page.
@@ -54,20 +59,35 @@ def edit(models: Models, wish: EditWish, *, most_images: int, most_steps: int) -
     check_choice("task", wish.task, TASKS)
     if wish.picture is None:
         raise ValueError("picture must be given: upload one, then paint the hole on it")
+    if wish.task == "fill" and wish.hole is None:
+        raise ValueError("hole must be painted on the picture first")
     model = models.open(wish.model)
     options = wish.options(model, most_images=most_images, most_steps=most_steps)
     options["resize"] = True
-    begun = time.perf_counter()
-    if wish.task == "fill":
-        if wish.hole is None:
-            raise ValueError("hole must be painted on the picture first")
-        method = PosteriorMethod(iterations=_ITERATIONS)
-        images = model.pipe.inpaint(wish.picture, wish.hole, method=method, **options).images
-    else:
-        images = model.pipe.image_to_image(wish.picture, wish.strength, **options).images
-    seconds = time.perf_counter() - begun
-    picture = enlarged(image_grid(uint8_from_unit_range(images)))
-    return View(picture, f"{seconds:.1f} s", is_last=True)
+
+    def work(pipe: DDPMPipeline, show: Show) -> Tensor:
+        how = {**options, "callback_on_step_end": show}
+        if wish.task == "fill":
+            method = PosteriorMethod(iterations=_ITERATIONS)
+            return pipe.inpaint(wish.picture, wish.hole, method=method, **how).images
+        return pipe.image_to_image(wish.picture, wish.strength, **how).images
+
+    return _views(in_steps(model.pipe, work))
+
+
+def _views(steps: Iterator[Progress]) -> Iterator[View]:
+    begun = shown = time.perf_counter()
+    with closing(steps):
+        for step in steps:
+            now = time.perf_counter()
+            if step.result is not None:
+                grid = image_grid(uint8_from_unit_range(step.result))
+                yield View(enlarged(grid), f"{now - begun:.1f} s", is_last=True)
+            elif step.images is not None and now - shown >= 1 / VIEWS_A_SECOND:
+                shown = now
+                grid = image_grid(uint8_from_unit_range(step.images.clamp(-1, 1) / 2 + 0.5))
+                said = f"step {step.done:,} of {step.total:,}, {now - begun:.1f} s"
+                yield View(enlarged(grid), said, is_last=False)
 
 
 def hole_of(layers: list[Image.Image], size: tuple[int, int]) -> Image.Image | None:

@@ -134,7 +134,7 @@ def _lay_out_editing(
                 fixed_canvas=True,
                 elem_id="editor",
             )
-            task = gr.Radio(list(TASKS), value=TASKS[0], label="Task")
+            task = gr.Radio(list(TASKS), value=TASKS[0], label="Task", elem_id="task")
             strength = gr.Slider(0, 1, value=0.5, label="Strength of varying")
             count = gr.Slider(
                 1, config.most_images, value=min(4, config.most_images), step=1, label="Results"
@@ -143,7 +143,9 @@ def _lay_out_editing(
             steps = gr.Slider(0, config.most_steps, value=0, step=1, label="Steps (0: as saved)")
             kind = gr.Dropdown([], label="Class of the result", visible=False)
             guidance = gr.Slider(0, _MOST_GUIDANCE, value=1, label="Guidance", visible=False)
-            go = gr.Button("Change it", variant="primary", elem_id="change")
+            with gr.Row():
+                go = gr.Button("Change it", variant="primary", elem_id="change")
+                stop = gr.Button("Stop", variant="stop", elem_id="change-stop")
         with gr.Column():
             picture = gr.Image(
                 label="Results",
@@ -152,16 +154,17 @@ def _lay_out_editing(
                 buttons=["download", "fullscreen"],
                 elem_id="changed",
             )
-            said = gr.Textbox(label="Time", interactive=False, elem_id="change-said")
+            said = gr.Textbox(label="Progress", interactive=False, elem_id="change-said")
 
-    def changed(*values: Any) -> tuple[Any, str]:  # noqa: ANN401
+    def changed(*values: Any) -> Iterator[tuple]:  # noqa: ANN401
         wish = _edit_wish(*values)
         limits = {"most_images": config.most_images, "most_steps": config.most_steps}
-        view = edit(models, wish, **limits)
-        return view.picture, view.said
+        for view in edit(models, wish, **limits):
+            yield view.picture, view.said
 
     inputs = [model, task, editor, strength, count, seed, steps, kind, guidance]
-    go.click(_in_words_once(changed), inputs, [picture, said], concurrency_id="network")
+    changing = go.click(_in_words(changed), inputs, [picture, said], concurrency_id="network")
+    stop.click(None, cancels=[changing])
     _offer_classes(page, model, models, kind, guidance)
 
 

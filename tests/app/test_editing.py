@@ -47,7 +47,7 @@ def test_only_the_hole_is_filled(model: str) -> None:
         num_images=1,
         num_steps=3,
     )
-    view = edit(Models((model,)), wish, **LIMITS)
+    *_, view = edit(Models((model,)), wish, **LIMITS)
     times = view.picture.width // 10  # a border of one pixel around the image
     found = np.asarray(view.picture)[::times, ::times][1:9, 1:9]
     given = np.asarray(picture().convert("L"))
@@ -59,7 +59,8 @@ def test_strength_0_gives_the_picture_back(model: str) -> None:
     wish = EditWish(
         model=model, task="vary", picture=picture(), strength=0.0, num_images=1, num_steps=4
     )
-    found = edit(Models((model,)), wish, **LIMITS).picture
+    *_, view = edit(Models((model,)), wish, **LIMITS)
+    found = view.picture
     times = found.width // 10
     inner = np.asarray(found)[::times, ::times][1:9, 1:9]
     assert np.array_equal(inner, np.asarray(picture().convert("L")))
@@ -83,4 +84,4 @@ def test_what_is_not_allowed_is_refused(
     wish = {"model": model, "task": "fill", "picture": picture(), "num_images": 1, "num_steps": 2}
     wish["hole"] = Image.new("L", (8, 8), 255)
     with pytest.raises(ValueError, match=message):
-        edit(Models((model,)), EditWish(**{**wish, **options}), **LIMITS)
+        list(edit(Models((model,)), EditWish(**{**wish, **options}), **LIMITS))

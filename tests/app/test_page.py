@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import UNet2DModel
+from helpers.browsers import Page, asked_addresses, chromium, settled, until
 from helpers.pipelines import pipeline
 from helpers.unets import make_tiny_unet
 from PIL import Image
@@ -30,15 +32,6 @@ pytestmark = pytest.mark.filterwarnings(
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-def until(found: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for something to be there."""
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.1)
-    return value
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -75,54 +68,28 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver = shutil.which("chromedriver")
-    if driver is None or shutil.which("chromium") is None:
-        pytest.skip("chromium and its driver are not installed")
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def calls() -> Iterator[list[int]]:
+    """Count the calls of every network of this process, in which the page's server runs."""
+    found: list[int] = []
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        if isinstance(module, UNet2DModel):
+            found.append(1)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
     yield found
-    found.quit()
+    handle.remove()
 
 
-class Page:
-    """A tab of the browser with the page in it."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.browser = browser
-        browser.switch_to.new_window("tab")
-        browser.get(address)
-        self.handle = browser.current_window_handle
-        until(lambda: self.find("#draw"))
-
-    def find(self, selector: str) -> list[Any]:
-        self.browser.switch_to.window(self.handle)
-        return self.browser.find_elements("css selector", selector)
-
-    def click(self, selector: str) -> None:
-        self.find(selector)[0].click()
-
-    def said(self) -> str:
-        return self.find("#said textarea, #said input")[0].get_attribute("value")
-
-    def picture(self) -> str:
-        found = self.find("#picture img")
-        return found[0].get_attribute("src") if found else ""
-
-    def choose(self, label: str, text: str) -> None:
-        """Choose from a list that drops down, by the end of what is written there."""
-
-        def option() -> Any:
-            """Open the list again, which an answer of the page may have closed."""
-            if not self.find('ul[role="listbox"] li'):
-                self.find(f'input[aria-label="{label}"]')[0].click()
-            found = self.find('ul[role="listbox"] li')
-            return next((one for one in found if one.text.strip().endswith(text)), None)
-
-        until(option).click()
+def grey_picture(folder: Path) -> Path:
+    path = folder / "picture.png"
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(path)
+    return path
 
 
 @pytest.mark.browser
@@ -143,13 +110,12 @@ class TestInTheBrowser:
         page.choose("Model", "gone")
         until(lambda: any("gone" in e.text for e in page.find(".toast-body.error")))
 
-    def test_two_people_and_a_stop_in_the_middle(self, browser: Any, address: str) -> None:
+    def test_two_people_and_a_stop_in_the_middle(
+        self, browser: Any, address: str, calls: list[int]
+    ) -> None:
         first, second = Page(browser, address), Page(browser, address)
         first.choose("Model", "slow")
-        time.sleep(2)
-        steps = first.find('input[aria-label^="number input for Steps"]')[0]
-        steps.clear()
-        steps.send_keys("1000")
+        first.write("number input for Steps", "1000")
         first.click("#draw")
         until(lambda: first.said().startswith("step "))
         second.click("#draw")  # which waits for its turn
@@ -158,20 +124,36 @@ class TestInTheBrowser:
         left = first.said()
         assert left.startswith("step ")
         assert "ms for each image" not in left
-        time.sleep(2)
+        assert settled(lambda: len(calls)) < 1000
         assert first.said() == left
+
+    def test_a_stop_in_the_middle_of_an_edit(
+        self, browser: Any, address: str, calls: list[int], tmp_path: Path
+    ) -> None:
+        page = Page(browser, address)
+        page.choose("Model", "slow")
+        page.open_tab("Edit")
+        until(lambda: page.find("#editor canvas"))
+        time.sleep(2)
+        page.upload("#editor", grey_picture(tmp_path))
+        page.shown('#task input[value="vary"]').click()
+        page.write("number input for Strength", "1")
+        page.write("number input for Steps", "1000")
+        page.click("#change")
+        until(lambda: page.said("#change-said").startswith("step "))
+        page.click("#change-stop")
+        assert 0 < settled(lambda: len(calls)) < 1000
+        assert page.said("#change-said").startswith("step ")
 
     def test_a_painted_hole_is_filled(self, browser: Any, address: str, tmp_path: Path) -> None:
         from selenium.webdriver import ActionChains
 
         page = Page(browser, address)
-        picture = tmp_path / "picture.png"
-        Image.new("RGB", (64, 64), (90, 90, 90)).save(picture)
-        next(tab for tab in page.find('button[role="tab"]') if tab.text == "Edit").click()
+        page.open_tab("Edit")
         until(lambda: page.find("#editor canvas"))
         page.click("#change")
-        until(lambda: any("picture must be given" in e.text for e in page.find(".toast-body")))
-        until(lambda: page.find('#editor input[type="file"]'))[0].send_keys(str(picture))
+        until(lambda: page.told("picture must be given"))
+        page.upload("#editor", grey_picture(tmp_path))
         time.sleep(3)  # the brush is chosen when the picture is there
         canvas = page.find("#editor canvas")[0]
         ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(
@@ -179,21 +161,16 @@ class TestInTheBrowser:
         ).move_by_offset(-20, 20).release().perform()
         time.sleep(2)
         page.click("#change")
-        until(lambda: page.find("#changed img"))
+        until(lambda: page.said("#change-said").endswith(" s") and page.find("#changed img"))
+        until(lambda: not page.said("#change-said").startswith("step "))
 
     def test_no_request_leaves_the_machine(self, browser: Any, address: str) -> None:
-        browser.get_log("performance")
+        asked_addresses(browser)
         page = Page(browser, address)
+        until(lambda: page.find('input[aria-label="Class"]'))
         page.click("#draw")
         until(lambda: "ms for each image" in page.said())
-        sent = [
-            json.loads(entry["message"])["message"] for entry in browser.get_log("performance")
-        ]
-        answered = [
-            message["params"]["response"]["url"]
-            for message in sent
-            if message["method"] == "Network.responseReceived"
-        ]
-        assert answered
+        asked = asked_addresses(browser)
+        assert [url for url in asked if url.startswith(address)]
         here = (address, "data:", "blob:", "chrome:")
-        assert [url for url in answered if not url.startswith(here)] == []
+        assert [url for url in asked if not url.startswith(here)] == []
