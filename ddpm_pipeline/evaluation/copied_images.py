@@ -172,7 +172,7 @@ def measure_copying(
     queries = torch.cat([generated, held_out])
     found = nearest_of_many(queries, sets.train, extractor)
     count = len(generated)
-    to_train = NearestPairs(found.distances[:count], found.numbers[:count])
+    to_train = NearestPairs(*(values[:count] for values in found))
     nearest = NearestOfMany(generated)
     nearest.add(held_out, 0)
     to_held_out = nearest.pairs()
@@ -184,7 +184,7 @@ def measure_copying(
         seed=config.seed,
     )
     kept = _kept_numbers(len(sets.held_out), config.num_kept)
-    to_held_out = NearestPairs(to_held_out.distances, kept[to_held_out.numbers])
+    to_held_out = to_held_out._replace(numbers=kept[to_held_out.numbers])
     train, others = training_source(config), held_out_source(config)
     return {
         **test.to_dict(),

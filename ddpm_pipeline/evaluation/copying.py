@@ -5,16 +5,21 @@ r"""Does a model copy its training images? Two tests, from distances to the near
 
 n training images and m held-out ones were drawn alike, so a model that did not remember which of
 them it was trained on is drawn to neither. Of the :math:`N = n + m` images together, let
-:math:`w_z` be the number of the S samples that lie nearest to image z, half a sample each for two
-that are equally near. Then the labels "training" and "held out" are a random permutation, and
+:math:`w_z` be the sum, over the samples that lie nearest to image z, of
+:math:`(1 - d_1 / d_{10})^2` with a sample's distances to the nearest and the tenth nearest of the
+N: about 1 for a copy, little for a new image. Neither asks for labels. So for a model that does
+not copy the labels "training" and "held out" are a random permutation of the N images, and
 
 .. math::
-    A = \sum_{z\ \text{held out}} w_z, \qquad \mathbb E A = S\,\frac mN, \qquad
-    c = 1 - \frac{A}{\mathbb E A}, \qquad p = P(A_\pi \le A)
+    A = \sum_{z\ \text{held out}} w_z, \qquad p = P(A_\pi \le A)
 
-over permutations :math:`\pi`, exactly, whatever the model's images look like: c is the share of
-samples that are drawn to their training image beyond chance, 0 for a model that does not copy and
-1 for one that does nothing else.
+over permutations :math:`\pi` is exact, whatever the model's images look like: p is below any level
+with no more than that probability. Of 9,999 permutations and the labels themselves, it stays so.
+
+How much is copied is told by counts: c = 1 - (samples nearest to held-out images) N / (S m) is the
+share of S samples that are drawn to their training image beyond chance, 0 for a model that does
+not copy and 1 for one that does nothing else. A sample that is as near to a training image as to a
+held-out one is half a sample for each.
 
 The other test compares the distances themselves, those of samples and those of held-out images to
 their nearest training image, by the probability that the former is smaller (Mann and Whitney's
@@ -35,12 +40,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["LEVEL", "CopyTest", "NearestPairs", "copy_test", "nearer"]
+__all__ = ["AROUND", "LEVEL", "CopyTest", "NearestPairs", "copy_test", "nearer"]
 
 LEVEL = 0.05
 """A model is said to copy when the p-value is below this."""
 
+AROUND = 10
+"""A sample's distance to its nearest image is seen beside that to the one of this rank."""
+
 _PERMUTATIONS = 9_999
+_AT_ONCE = 2**22  # numbers that are permuted at a time
 _SAME = 1e-6  # relative difference of two distances that counts as none
 
 
@@ -50,10 +59,13 @@ class NearestPairs(NamedTuple):
     Arguments:
         distances: float64 (Q,).
         numbers: Which image of the set it is, int64 (Q,).
+        around: Distances to the AROUND nearest images of the set, ascending, float64 (Q, AROUND);
+            infinite where the set has fewer.
     """
 
     distances: Tensor
     numbers: Tensor
+    around: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +76,7 @@ class CopyTest:
     """Samples that are drawn to their training image beyond chance: 0 for none, 1 for all."""
     standard_error: float
     p_value: float
-    """Chance of so large a share, or a larger one, for a model that does not copy."""
+    """Chance of samples so close to training images, or closer, for a model that does not copy."""
     nearer: float
     """Probability that a sample lies nearer to the training images than a held-out image does."""
     nearer_standard_error: float
@@ -104,18 +116,21 @@ def copy_test(
         ValueError: If there are no samples, fewer than two held-out images or no training images.
     """
     num_samples, num_held_out = len(to_train.distances), len(held_out_to_train)
+    sizes = num_train, num_held_out
     if num_samples < 1 or num_held_out < 2 or num_train < 1:
         raise ValueError(
             "the test of copying needs a sample, two held-out images and a training image at "
             f"least, got {num_samples}, {num_held_out} and {num_train}"
         )
-    train, held_out = _weights(to_train, to_held_out, num_train, num_held_out)
+    side = _side(to_train.distances, to_held_out.distances)
+    counts = _weights(to_train, to_held_out, side, torch.ones_like(side), sizes)
+    close = _weights(to_train, to_held_out, side, _closeness(to_train, to_held_out, sizes), sizes)
     expected = num_samples * num_held_out / (num_train + num_held_out)
     value, error = nearer(to_train.distances, held_out_to_train)
     return CopyTest(
-        share=1 - held_out.sum().item() / expected,
-        standard_error=_error(train, held_out) / expected,
-        p_value=_permutation_p_value(train, held_out, seed),
+        share=1 - counts[1].sum().item() / expected,
+        standard_error=_error(*counts) / expected,
+        p_value=_permutation_p_value(*close, seed),
         nearer=value,
         nearer_standard_error=error,
         nearer_p_value=_rank_p_value(to_train.distances, held_out_to_train),
@@ -125,19 +140,36 @@ def copy_test(
     )
 
 
-def _weights(
-    to_train: NearestPairs, to_held_out: NearestPairs, num_train: int, num_held_out: int
-) -> tuple[Tensor, Tensor]:
-    """Count the samples nearest to each training image and each held-out one."""
-    difference = to_train.distances - to_held_out.distances
-    scale = to_train.distances + to_held_out.distances
-    # 1 where the training image is nearer, 0 where the held-out one is, else one half.
+def _side(to_train: Tensor, to_held_out: Tensor) -> Tensor:
+    """Give 1 where the training image is nearer, 0 where the held-out one is, else one half."""
+    difference, scale = to_train - to_held_out, to_train + to_held_out
     side = (1 - difference.sign()) / 2
-    side = torch.where(difference.abs() <= _SAME * scale, 0.5, side).double()
-    train = torch.zeros(num_train, dtype=torch.float64)
-    held_out = torch.zeros(num_held_out, dtype=torch.float64)
-    train.index_add_(0, to_train.numbers, side)
-    held_out.index_add_(0, to_held_out.numbers, 1 - side)
+    return torch.where(difference.abs() <= _SAME * scale, 0.5, side).double()
+
+
+def _closeness(
+    to_train: NearestPairs, to_held_out: NearestPairs, sizes: tuple[int, int]
+) -> Tensor:
+    """Give (1 - d_1 / d_10)² of each sample, among the images of both sets."""
+    together = torch.cat([to_train.around, to_held_out.around], 1)
+    tenth = together.topk(min(AROUND, sum(sizes)), largest=False).values.amax(1)
+    nearest = torch.minimum(to_train.distances, to_held_out.distances)
+    # A sample that is one of the images is a copy, however many are equal to it.
+    ratio = nearest / tenth.clamp_min(torch.finfo(torch.double).tiny)
+    return (1 - ratio.clamp(max=1)).square()
+
+
+def _weights(
+    to_train: NearestPairs,
+    to_held_out: NearestPairs,
+    side: Tensor,
+    of_samples: Tensor,
+    sizes: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Sum up, for each training image and each held-out one, the samples nearest to it."""
+    train, held_out = (torch.zeros(size, dtype=torch.float64) for size in sizes)
+    train.index_add_(0, to_train.numbers, side * of_samples)
+    held_out.index_add_(0, to_held_out.numbers, (1 - side) * of_samples)
     return train, held_out
 
 
@@ -157,16 +189,22 @@ def _variance_of_sum(weights: Tensor) -> float:
 
 
 def _permutation_p_value(train: Tensor, held_out: Tensor, seed: int) -> float:
-    """Count the permutations of the labels that leave so few samples to held-out images.
+    """Count the permutations of the labels that leave so little to held-out images.
 
-    Images of the same weight are alike: a permutation is how many of each weight are held out.
+    Only images with a weight change the sum: how many of them are held out is hypergeometric, and
+    which ones, a random choice.
     """
-    halves = torch.cat([train, held_out]).mul(2).round().long().numpy()
-    values, counts = np.unique(halves, return_counts=True)
-    drawn = np.random.default_rng(seed).multivariate_hypergeometric(
-        counts, len(held_out), size=_PERMUTATIONS
+    weights, draws = torch.cat([train, held_out]).numpy(), np.random.default_rng(seed)
+    some = weights[weights > 0]
+    counts = draws.hypergeometric(
+        len(some), len(weights) - len(some), len(held_out), size=_PERMUTATIONS
     )
-    at_most = (drawn @ values <= round(2 * held_out.sum().item())).sum()
+    most = held_out.sum().item() + 1e-9 * some.sum()  # equal sums of another order
+    at_most, rows = 0, max(1, _AT_ONCE // (len(some) + 1))
+    for part in np.split(counts, range(rows, len(counts), rows)):
+        order = draws.permuted(np.tile(some, (len(part), 1)), axis=1)
+        sums = np.pad(order.cumsum(1), ((0, 0), (1, 0)))
+        at_most += (sums[np.arange(len(part)), part] <= most).sum()
     return float(1 + at_most) / (1 + _PERMUTATIONS)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import process_state
 from ddpm_pipeline.data import ImageData
-from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test
+from ddpm_pipeline.evaluation.copying import AROUND, CopyTest, NearestPairs, copy_test
 from ddpm_pipeline.evaluation.features import FeatureExtractor
 from ddpm_pipeline.evaluation.metrics import nearest_neighbors
 
@@ -67,6 +67,7 @@ class NearestOfMany:
         self._scores = queries.new_full((len(queries),), torch.inf, dtype=torch.float64)
         self._members = torch.zeros_like(self._queries)
         self._numbers = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        self._around = self._scores[:, None].repeat(1, AROUND)
 
     def add(self, features: Tensor, offset: int) -> None:
         """Look at members offset … offset + B - 1 of the set, by their features (B, D)."""
@@ -81,12 +82,17 @@ class NearestOfMany:
             self._scores[improved] = best.values[closer]
             self._members[improved] = members[found]
             self._numbers[improved] = found + offset
+            nearest = scores.topk(min(AROUND, scores.shape[1]), largest=False).values
+            both = torch.cat([self._around[rows], nearest], 1)
+            self._around[rows] = both.topk(AROUND, largest=False).values
 
     def pairs(self) -> NearestPairs:
         """Give the nearest members so far, with distances that are exact for equal ones too."""
         distances = (self._queries - self._members).norm(dim=1)
         distances = distances.masked_fill(self._scores.isinf(), torch.inf)
-        return NearestPairs(distances.cpu(), self._numbers.cpu())
+        squares = self._around + self._queries.square().sum(1, keepdim=True)
+        around = torch.maximum(squares.clamp_min(0).sqrt(), distances[:, None])
+        return NearestPairs(distances.cpu(), self._numbers.cpu(), around.sort().values.cpu())
 
 
 def nearest_of_many(
@@ -111,7 +117,10 @@ def nearest_of_many(
     distances = torch.stack([part[0] for part in parts])
     closest = distances.min(0)
     numbers = torch.stack([part[1] for part in parts])
-    return NearestPairs(closest.values, numbers.gather(0, closest.indices[None])[0])
+    around = torch.cat([part[2] for part in parts], 1).topk(AROUND, largest=False).values
+    return NearestPairs(
+        closest.values, numbers.gather(0, closest.indices[None])[0], around.sort().values
+    )
 
 
 def copy_test_of_features(

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test, nearer
+from ddpm_pipeline.evaluation.copying import AROUND, CopyTest, NearestPairs, copy_test, nearer
 from ddpm_pipeline.evaluation.nearest import NearestOfMany
 
 DIM = 4
@@ -41,8 +41,10 @@ def test_ranks_are_those_of_mann_and_whitney_with_ties() -> None:
     first = torch.from_numpy(draws.integers(0, 12, 60).astype(float))
     second = torch.from_numpy(draws.integers(1, 14, 25).astype(float))
     expected = stats.mannwhitneyu(first, second, alternative="less", method="asymptotic")
-    pairs = NearestPairs(first, torch.zeros(60, dtype=torch.int64))
-    far = NearestPairs(first + 1, torch.zeros(60, dtype=torch.int64))
+    pairs = NearestPairs(
+        first, torch.zeros(60, dtype=torch.int64), first[:, None].expand(60, AROUND)
+    )
+    far = NearestPairs(first + 1, pairs.numbers, pairs.around + 1)
     found = copy_test(pairs, far, second, num_train=1)
     assert found.nearer_p_value == pytest.approx(expected.pvalue, rel=1e-9)
     assert found.nearer == pytest.approx(1 - expected.statistic / (60 * 25), rel=1e-12)
@@ -63,17 +65,40 @@ def test_the_error_of_the_probability_is_its_spread() -> None:
 
 
 def test_the_p_value_is_that_of_all_permutations() -> None:
-    """Brute force: every choice of the held-out images among six, with the weights as they are."""
-    train, held_out = normal(4, 0), normal(2, 1)
-    samples = normal(9, 2)
-    together = torch.cat([train, held_out])
-    weights = torch.cdist(samples, together).argmin(1).bincount(minlength=6)
-    observed = weights[4:].sum()
-    sums = [weights[list(chosen)].sum() for chosen in itertools.combinations(range(6), 2)]
+    """Brute force: every choice of the held-out images among twelve, and their weights."""
+    train, held_out, samples = normal(9, 0), normal(3, 1), normal(9, 2)
+    distances = torch.cdist(samples, torch.cat([train, held_out]))
+    nearest, tenth = distances.min(1), distances.sort(1).values[:, 9]
+    weights = torch.zeros(12, dtype=torch.float64)
+    for number, distance, other in zip(nearest.indices, nearest.values, tenth, strict=True):
+        weights[number] += (1 - distance / other) ** 2
+    observed = weights[9:].sum() + 1e-12
+    sums = [weights[list(chosen)].sum() for chosen in itertools.combinations(range(12), 3)]
     expected = np.mean([value <= observed for value in sums])
     found = found_in(samples, train, held_out)
     assert found.p_value == pytest.approx(expected, abs=0.02)
-    assert found.share == pytest.approx(1 - observed.item() / (9 * 2 / 6))
+    counts = nearest.indices.bincount(minlength=12)
+    assert found.share == pytest.approx(1 - counts[9:].sum().item() / (9 * 3 / 12))
+
+
+def test_few_copies_among_many_new_images_are_found() -> None:
+    """A twentieth of the samples is copies; their count alone tells one in four times or so."""
+    found = []
+    for i in range(10):
+        train, held_out = normal(140, 3 * i), normal(300, 3 * i + 1)
+        samples = normal(400, 1000 + i)
+        samples[:20] = train[:20] + normal(20, 2000 + i, 0.01)
+        found.append(found_in(samples, train, held_out))
+    assert np.mean([one.copies for one in found]) >= 0.9
+    assert np.mean([one.share > 1.64 * one.standard_error for one in found]) < 0.7
+
+
+def test_copies_of_an_image_that_is_there_many_times_are_copies() -> None:
+    train, held_out, samples = normal(140, 0), normal(100, 1), normal(200, 2)
+    train[:12] = train[0]
+    samples[:20] = train[0]
+    samples[20:40] = train[20:40]
+    assert found_in(samples, train, held_out).p_value < 0.001
 
 
 @pytest.mark.parametrize(
@@ -159,3 +184,5 @@ def test_nearest_of_many_is_brute_force() -> None:
     assert torch.equal(pairs.numbers, expected.indices)
     assert_close(pairs.distances, expected.values, rtol=1e-12, atol=1e-12)
     assert pairs.distances[3] == 0
+    around = torch.cdist(queries.double(), members.double()).sort(1).values[:, :AROUND]
+    assert_close(pairs.around, around, rtol=1e-6, atol=1e-6)
