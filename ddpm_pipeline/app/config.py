@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_pipeline.common import check_at_least
+from ddpm_pipeline.common import at_home, check_at_least
 
 __all__ = ["AppConfig"]
 
@@ -37,7 +37,7 @@ class AppConfig:
     def __post_init__(self) -> None:
         if isinstance(self.models, str):
             object.__setattr__(self, "models", (self.models,))  # the class is frozen
-        models = tuple(str(Path(model).expanduser()) for model in self.models)
+        models = tuple(str(Path(at_home("models", model))) for model in self.models)
         object.__setattr__(self, "models", models)
         if not models:
             raise ValueError("models must name at least one model to show, got none")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.printing import say
-from ddpm_pipeline.common import check_integer, check_new_folder, printable
+from ddpm_pipeline.common import check_integer, check_new_folder, expand_home, printable
 from ddpm_pipeline.training import check_has_checkpoint
 
 __all__ = ["ExportArguments", "run"]
@@ -29,6 +29,7 @@ class ExportArguments:
     """The number of updates after which the checkpoint was written; the newest unless given."""
 
     def __post_init__(self) -> None:
+        expand_home(self, "run", "output")
         if self.checkpoint is not None:
             check_integer("checkpoint", self.checkpoint, least=0)
 

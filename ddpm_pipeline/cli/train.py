@@ -14,7 +14,7 @@ from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import HubName, ask_hub, not_here, require_features
 from ddpm_pipeline.cli.mistakes import option_names, underscored
 from ddpm_pipeline.cli.printing import complain, say
-from ddpm_pipeline.common import as_typed, check_exists, is_repo_id, printable
+from ddpm_pipeline.common import as_typed, at_home, check_exists, is_repo_id, printable
 from ddpm_pipeline.training import (
     PRESETS,
     TrainingConfig,
@@ -126,11 +126,12 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
 
 def _config_of(path: str) -> TrainingConfig:
     """Read the options in a file, and name it where they are wrong."""
+    file = Path(at_home("--config", path))
     check_exists("--config", path)
-    if not Path(path).expanduser().is_file():
+    if not file.is_file():
         raise IsADirectoryError(f"--config={path!r} must be a file, but is a folder")
     try:
-        return TrainingConfig.from_json(Path(path).expanduser(), derived=False)
+        return TrainingConfig.from_json(file, derived=False)
     except ValueError as error:
         raise ValueError(f"--config={path!r}: {error}") from None
 

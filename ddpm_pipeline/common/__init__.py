@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.common.option_names import as_typed, names_option
     from ddpm_pipeline.common.paths import (
         MODEL_INDEX,
+        at_home,
         check_data,
         check_exists,
         check_has_folder,
@@ -93,10 +94,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "odd_names": "load_tensors utf8_alias",
         "option_names": "as_typed names_option",
         "paths": (
-            "MODEL_INDEX check_data check_exists check_has_folder check_model "
+            "MODEL_INDEX at_home check_data check_exists check_has_folder check_model "
             "check_new_folder check_output_file check_output_folder check_saved_model expand_home "
-            "is_repo_id "
-            "no_empty_folder"
+            "is_repo_id no_empty_folder"
         ),
         "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key stream_seed",

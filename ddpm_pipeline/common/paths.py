@@ -25,6 +25,7 @@ from pathlib import Path
 
 __all__ = [
     "MODEL_INDEX",
+    "at_home",
     "check_data",
     "check_exists",
     "check_has_folder",
@@ -53,11 +54,29 @@ def expand_home(options: object, *names: str) -> None:
     Arguments:
         options: An instance of a dataclass, frozen or not, which is changed.
         names: Its fields that hold paths, or names that are no path, or None.
+    Raises:
+        FileNotFoundError: If there is no such user.
     """
     for name in names:
         path = getattr(options, name)
         if path is not None and os.fspath(path).startswith("~"):
-            object.__setattr__(options, name, type(path)(os.path.expanduser(path)))  # noqa: PTH111
+            object.__setattr__(options, name, type(path)(at_home(name, path)))
+
+
+def at_home(option: str, path: str | os.PathLike) -> str:
+    """Give a path with the home folder in place of ~ or ~USER at its beginning.
+
+    Raises:
+        FileNotFoundError: If there is no such user.
+    """
+    found = os.path.expanduser(name := os.fspath(path))  # noqa: PTH111 (it leaves ./ and // alone)
+    if found.startswith("~"):
+        user = name[1:].partition(os.sep)[0]
+        raise FileNotFoundError(
+            f"{option}={name!r}: there is no user {user!r} on this machine; a folder here whose "
+            f"name begins with ~ is given as {'./' + name!r}"
+        )
+    return found
 
 
 def is_repo_id(name: str) -> bool:

@@ -156,7 +156,7 @@ def _known(source: Source, root: Path, quick: Path, verify: bool) -> Pixels | No
     except _UNREADABLE:
         logger.warning("image cache: %s is damaged; reading the images again", quick.name)
         return None
-    header = _open(root / fingerprint, verify)
+    header = _open(root / fingerprint, verify, warns=False)  # it is opened again to be built
     if header is None or not _believable(header, record, found):
         return None
     try:
@@ -206,7 +206,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _open(entry: Path, verify: bool = False) -> dict[str, Any] | None:
+def _open(entry: Path, verify: bool, *, warns: bool = True) -> dict[str, Any] | None:
     """Read the header of an entry that is whole; else give None, with a warning if it is damaged.
 
     Not used is an entry of an earlier version that left images out, since it says which of some
@@ -224,7 +224,8 @@ def _open(entry: Path, verify: bool = False) -> dict[str, Any] | None:
         check_length(values := _map_file(entry, header), header)
         _check_bytes(entry / _pixels(_type_of(header)), record.get("sums"), values, verify)
     except (OSError, *_UNREADABLE) as error:
-        logger.warning("image cache: %s is damaged (%s); building it again", entry.name, error)
+        level = logging.WARNING if warns else logging.DEBUG
+        logger.log(level, "image cache: %s is damaged (%s); building it again", entry.name, error)
         return None
     other_pillow = "undecodable" in header and header["pillow"] != pillow_version
     return None if header["dropped"] or other_pillow else header

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_pipeline.common import check_exists, check_output_folder, is_repo_id
-from ddpm_pipeline.data import is_shards
+from ddpm_pipeline.data import data_kind, is_shards
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.training.messages import naming_options
 
@@ -47,21 +47,26 @@ def check_sources(config: TrainingConfig) -> None:
             check_exists(name, path, "; data sets of the Hub go into dataset_name")
             _refuse_shards(name, path)
             _refuse_as_output(name, path, config.output_dir)
-    if config.streaming:
+    if config.streaming and config.train_data_dir is not None:
         _refuse_whole_files(config.train_data_dir)
+        _refuse_as_output("train_data_dir", config.train_data_dir, config.output_dir)
 
 
 def _refuse_as_output(option: str, source: str, output_dir: str) -> None:
     """Refuse to write sample grids to where the next start would read them as images.
 
     Raises:
-        ValueError: If both are one folder.
+        ValueError: If both are one folder, or output_dir is somewhere in a folder of images.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir() and folder.resolve() == Path(output_dir).expanduser().resolve():
+    folder, output = Path(source).expanduser(), Path(output_dir).expanduser().resolve()
+    if not folder.is_dir() or not output.is_relative_to(folder.resolve()):
+        return
+    same = output == folder.resolve()
+    if same or data_kind(folder) in {"images", "nothing"}:
         raise ValueError(
-            f"output_dir={output_dir!r} is the folder of the images, {option}, where its sample "
-            "grids would count as images; choose another folder"
+            f"output_dir={output_dir!r} is {'' if same else 'in '}the folder of the images, "
+            f"{option}={source!r}, where its sample grids would count as images; choose another "
+            "folder"
         )
 
 
@@ -85,13 +90,13 @@ def check_splits(config: TrainingConfig) -> None:
                 check_source(source, split)
 
 
-def _refuse_whole_files(path: str | None) -> None:
+def _refuse_whole_files(path: str) -> None:
     """Refuse to stream a file that is no shard.
 
     Raises:
         ValueError: If it is one.
     """
-    file = Path(path or "").expanduser()
+    file = Path(path).expanduser()
     if file.is_file() and file.suffix.lower() not in {".tar", ".parquet"}:
         raise ValueError(
             f"train_data_dir={path!r} is neither .tar nor .parquet shards, which are what "

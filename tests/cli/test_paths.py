@@ -202,6 +202,47 @@ def test_home_is_home_in_python(
         assert getattr(made, name) == str(tmp_path) + ("/x" if name != "model" else "")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train --train_data_dir={photos} --output_dir=~no-user/x",
+        "train --train_data_dir=~no-user/x --output_dir=run",
+        "train --config=~no-user/x --train_data_dir={photos} --output_dir=run",
+        "train --model_config_name_or_path=~no-user/x --train_data_dir={photos} --output_dir=run",
+        "sample {model} --output=~no-user/x",
+        "sample ~no-user/x",
+        "bound {model} --data={photos} --output_dir=~no-user/x",
+        "score {model} --data=~no-user/x",
+        "calibrate {model} --data={photos} --output_dir=~no-user/x",
+        "evaluate {model} --data={photos} --statistics_dir=~no-user/x",
+        "push ~no-user/x a/b",
+        "export ~no-user/x --output=e",
+        "export {model} --output=~no-user/x",
+        "average ~no-user/x --output_dir=e",
+        "edit ~no-user/x --task=vary --image={photos}/0.png --output=e",
+        "edit {model} --task=vary --image=~no-user/x --output=e",
+        "app ~no-user/x",
+    ],
+)
+def test_a_user_that_there_is_not_is_refused_in_one_line(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    call: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = call.format(model=inputs / "model", photos=inputs / "photos").split()
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = stop.code
+    lines = capsys.readouterr().err.splitlines()
+    assert (code, len(lines)) == (2, 1)
+    assert "='~no-user/x': there is no user 'no-user' on this machine; " in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_is_no_utf_8_is_printed_as_it_is(inputs: Path, tmp_path: Path) -> None:
     name = b"caf\xe9"
     command = [sys.executable, "-m", "ddpm_pipeline.cli", "sample", str(inputs / "model")]

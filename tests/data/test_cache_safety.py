@@ -39,7 +39,8 @@ def test_a_changed_byte_is_noticed_and_mended(
     pixels = next((folder.parent / "c").glob("*/pixels.u8"))
     pixels.write_bytes(bytes([255]) + pixels.read_bytes()[1:])
     assert levels(opened(folder)) == [0, 1, 2]
-    assert "is damaged (bytes 0 and on are not what was written); building it again" in caplog.text
+    message = "is damaged (bytes 0 and on are not what was written); building it again"
+    assert caplog.text.count(message) == 1
 
 
 def test_a_process_samples_once_and_verifies_all_when_asked(

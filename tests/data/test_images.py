@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 from ddpm_pipeline.common.randomness import seeded_generator
 from ddpm_pipeline.data.held_out import split_validation
 from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.data.streams import open_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,12 @@ def test_num_classes(labels: list, num_classes: int | None, expected: int) -> No
         ({"num_classes": 3}, "num_classes=3 needs labels=True"),
         ({"labels": [0]}, "labels missing: 1 labels for 2 images"),
         ({"labels": [0, None]}, "labels missing for 1 of 2 images"),
+        (
+            {"labels": np.zeros((2, 1), int)},
+            r"shape \(N,\), one per .* \(2, 1\); give labels\[:, 0",
+        ),
+        ({"labels": torch.eye(2)}, r"got \(2, 2\); if they are one-hot, give labels.argmax\(1\)"),
+        ({"labels": np.int64(3)}, r"labels must have shape \(N,\), one per image, got \(\)$"),
         ({"labels": True}, "labels=True has no meaning for an array"),
         ({"split": "train"}, "split='train' has no meaning for an array"),
         ({"image_column": "image"}, "image_column='image' has no meaning for an array"),
@@ -129,6 +136,11 @@ def test_options_that_do_not_fit(options: dict, message: str) -> None:
 def test_sources_that_are_none() -> None:
     with pytest.raises(TypeError, match=r"source must be a path, .* got int"):
         opened(3)
+    message = "source='~no-user/x': there is no user 'no-user' on this machine; a folder here"
+    with pytest.raises(FileNotFoundError, match=message):
+        opened("~no-user/x")
+    with pytest.raises(FileNotFoundError, match=message):
+        open_stream("~no-user/x", resolution=8, batch_size=1)
     with pytest.raises(FileNotFoundError, match="'/no/such/folder' does not exist"):
         opened("/no/such/folder")
     with pytest.raises(

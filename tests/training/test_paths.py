@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddpm_pipeline.training.config import TrainingConfig
@@ -94,12 +96,32 @@ def test_a_run_does_not_write_among_its_images(tmp_path: Path, option: str) -> N
     (tmp_path / "link").symlink_to(tmp_path / "data")
     (tmp_path / "other").mkdir()
     sources = {"train_data_dir": str(tmp_path / "other"), option: str(tmp_path / "data")}
-    check_sources(TrainingConfig(**sources, output_dir=str(tmp_path / "data" / "run")))
-    for output in (tmp_path / "data", tmp_path / "link", tmp_path / "other" / ".." / "data"):
+    data = tmp_path / "data"
+    for output in (data, tmp_path / "link", tmp_path / "other" / ".." / "data"):
         with pytest.raises(
-            ValueError, match=f"output_dir=.* is the folder of the images, {option}"
+            ValueError, match=f"output_dir=.* is the folder of the images, {option}="
         ):
             check_sources(TrainingConfig(**sources, output_dir=str(output)))
+    np.save(data / "x.npy", np.zeros(1))  # no images yet; a run's grids would be the first
+    (data / "a").mkdir()
+    (data / "a" / "0.png").touch()
+    streams = (
+        [{}]
+        if option == "validation_data_dir"
+        else [{}, {"streaming": True, "max_train_steps": 1}]
+    )
+    for output, more in product((data / "run", data / "a/b/c", tmp_path / "link/run"), streams):
+        with pytest.raises(ValueError, match=f"is in the folder of the images, {option}='.*', wh"):
+            check_sources(TrainingConfig(**sources, output_dir=str(output), **more))
+    check_sources(TrainingConfig(**sources, output_dir=str(tmp_path / "data-run")))
+
+
+def test_a_run_may_be_beside_arrays_and_rows_that_are_read_by_name(tmp_path: Path) -> None:
+    for name in ("idx/train-images-idx3-ubyte", "rows/train.parquet"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+        data = str((tmp_path / name).parent)
+        check_sources(TrainingConfig(train_data_dir=data, output_dir=f"{data}/run"))
 
 
 def test_splits_are_looked_for_by_the_options_that_name_them() -> None:

@@ -16,7 +16,7 @@ from ddpm_pipeline.data.sources.idx_files import later_idx
 from ddpm_pipeline.data.sources.kinds import IDX_PATTERN
 from ddpm_pipeline.data.sources.later import LaterArray
 from ddpm_pipeline.data.sources.numpy_files import NumpyArchive, map_npy
-from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.source import Source, check_label_shape, encode_labels, refuse
 
 __all__ = ["array_source", "check_suffix", "choose_idx", "file_source", "idx_folder_source"]
 
@@ -99,6 +99,7 @@ def array_source(
 
     classes = (None, None)
     if labels is not None:
+        check_label_shape(labels.shape)
         if labels.shape != array.shape[:1]:
             raise ValueError(
                 f"labels missing: {name} has {array.shape[0]} images and labels of shape "

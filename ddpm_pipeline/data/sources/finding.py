@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ddpm_pipeline.common import at_home
 from ddpm_pipeline.data.findings import Named, describe_named, printable
 from ddpm_pipeline.data.sources.arrays import array_source, file_source, idx_folder_source
 from ddpm_pipeline.data.sources.datasets import dataset_source, load_dataset
 from ddpm_pipeline.data.sources.folders import folder_source
 from ddpm_pipeline.data.sources.kinds import data_kind
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
-from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
+from ddpm_pipeline.data.sources.source import Source, check_label_shape, encode_labels, refuse
 
 __all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
 
@@ -57,7 +58,7 @@ def find_source(  # noqa: PLR0911 (one for each kind)
             "source must be a path, a data set's name, an array or a datasets.Dataset, "
             f"got {type(source).__name__}"
         )
-    path = Path(source).expanduser()
+    path = Path(at_home("source", source))
     kind = data_kind(path)
     if kind == "dataset":
         data = load_dataset(source, split)
@@ -74,7 +75,10 @@ def find_source(  # noqa: PLR0911 (one for each kind)
 
 def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:
     """Give a source the caller's labels."""
-    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if isinstance(labels, Tensor | np.ndarray | np.generic):
+        check_label_shape(labels.shape)
+        labels = labels.tolist()
+    values = list(labels)
     if len(values) != found.length:
         raise ValueError(f"labels missing: {len(values)} labels for {found.length} images")
     encoded, names = encode_labels(values, None)

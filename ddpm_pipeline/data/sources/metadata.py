@@ -26,6 +26,7 @@ __all__ = ["metadata_labels"]
 
 _FILE_NAME = "file_name"
 _NAMED = 3
+_BLANKS = {"nan", "na", "n/a", "<na>", "null", "none"}  # what is written for no value
 
 Row = dict[str, Any]
 
@@ -73,10 +74,16 @@ def _take(
     """Add the labels of a file to those found, by the images' own names.
 
     Raises:
-        ValueError: If an image has another label already.
+        ValueError: If an image has another label already, or a cell stands for no label.
     """
     folder = posixpath.dirname(file)
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if _is_missing(label := row.get(column), file):
+            hint = "; classes called so need metadata.jsonl" if isinstance(label, str) else ""
+            raise ValueError(
+                f"{printable(file)} has no label in row {number}, {printable(row[_FILE_NAME])}: "
+                f"its {column!r} is {label!r}{hint}"
+            )
         path = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
         name = own_names.get(path) or own_names.get(_composed(path), path)
         if found.setdefault(name, row.get(column)) != row.get(column):
@@ -84,6 +91,13 @@ def _take(
                 f"{printable(file)} has two labels of {printable(name)}: {found[name]!r} and "
                 f"{row.get(column)!r}"
             )
+
+
+def _is_missing(label: object, file: str) -> bool:
+    """Tell a value that stands for no label, which text of a CSV file cannot say otherwise."""
+    if isinstance(label, str):
+        return file.endswith(".csv") and label.strip().lower() in _BLANKS
+    return label != label  # noqa: PLR0124 (NaN)
 
 
 def _check_complete(found: dict[str, Any], names: Sequence[str], used: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpm_pipeline.common import at_home
 from ddpm_pipeline.data.sources.datasets import choose_split
 from ddpm_pipeline.data.sources.kinds import METADATA_NAMES, SHARD_SUFFIXES, walk
 from ddpm_pipeline.data.sources.library import (
@@ -49,6 +50,7 @@ def open_shards(
     """
     library = import_datasets()
     if isinstance(source, str | os.PathLike):
+        source = at_home("source", source)
         shards = shard_files(source, split)
         check_shards(shards)
         if not shards and is_folder(source):

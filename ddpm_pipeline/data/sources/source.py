@@ -8,6 +8,7 @@ Finding a source reads names, sizes and labels. Pixels are read only when `read`
 data set that is already in the cache costs nothing.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "RawImage",
     "Source",
     "check_distinct",
+    "check_label_shape",
     "encode_labels",
     "one_line",
     "refuse",
@@ -111,12 +113,14 @@ def encode_labels(
         The labels (N,), and the names of the classes or None.
 
     Raises:
-        ValueError: If a label is missing (None or negative), neither an integer nor a string, or
-            too large an integer; if two names of classes look the same.
+        ValueError: If a label is missing (None, NaN, blank or negative), neither an integer nor a
+            string, or too large an integer; if two names of classes look the same.
     """
-    missing = sum(v is None or (isinstance(v, int | np.integer) and v < 0) for v in values)
-    if missing:
-        raise ValueError(f"labels missing for {missing} of {len(values)} images")
+    if missing := [i for i, value in enumerate(values) if _is_missing(value)]:
+        raise ValueError(
+            f"labels missing for {len(missing)} of {len(values)} images; image {missing[0]} is "
+            "the first, counted from 0"
+        )
     if all(isinstance(v, str) for v in values):
         names = sorted(set(values))
         check_distinct(names)
@@ -135,6 +139,28 @@ def encode_labels(
         raise ValueError(f"labels must be below 2^63, got {largest}")
     check_distinct(class_names or ())
     return np.array(values, np.int64), None if class_names is None else tuple(class_names)
+
+
+def _is_missing(label: object) -> bool:
+    """Tell what stands for no label; NaN is what a column of integers with gaps becomes."""
+    if isinstance(label, str):
+        return not label.strip()
+    if isinstance(label, int | np.integer):
+        return label < 0
+    return label is None or (isinstance(label, float) and math.isnan(label))
+
+
+def check_label_shape(shape: tuple[int, ...]) -> None:
+    """Refuse labels that are no list of one per image.
+
+    Raises:
+        ValueError: If they have more axes than one, or none; says how to make a list of them.
+    """
+    if len(shape) == 1:
+        return
+    hints = {True: "; give labels[:, 0]", False: "; if they are one-hot, give labels.argmax(1)"}
+    hint = hints[shape[1] == 1] if len(shape) == 2 else ""
+    raise ValueError(f"labels must have shape (N,), one per image, got {tuple(shape)}{hint}")
 
 
 def check_distinct(class_names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ddpm_pipeline.common import check_at_least, check_choice, expand_home
+from ddpm_pipeline.common import at_home, check_at_least, check_choice, expand_home
 from ddpm_pipeline.diffusion import check_eta
 
 __all__ = ["EditConfig", "EditTask"]
@@ -87,7 +87,8 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, get_args(EditTask))
-        image = (self.image,) if isinstance(self.image, str) else tuple(self.image)
+        image = (self.image,) if isinstance(self.image, str) else self.image
+        image = tuple(at_home("image", path) for path in image)
         object.__setattr__(self, "image", image)  # the class is frozen
         expand_home(self, "model", "mask", "output")
         check_at_least(self, num_results=1, num_inference_steps=1, batch_size=1, iterations=1)

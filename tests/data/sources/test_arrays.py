@@ -105,6 +105,11 @@ def test_npz_without_images_or_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", images=noise(4, 8, 8), labels=np.arange(3))
     with pytest.raises(ValueError, match=r"labels missing: .* of shape \(3,\)"):
         file_source(tmp_path / "z.npz", labels=True)
+    for labels, hint in ((np.zeros((4, 1)), r"\[:, 0\]"), (np.eye(4), r"\.argmax\(1\)")):
+        np.savez(tmp_path / "n.npz", images=noise(4, 8, 8), labels=labels)
+        message = rf"must have shape \(N,\), one per image, got \(4, .\); .*give labels{hint}$"
+        with pytest.raises(ValueError, match=message):
+            file_source(tmp_path / "n.npz", labels=True)
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])

@@ -143,6 +143,19 @@ def test_labels_may_hold_any_characters(form: str, tmp_path: Path) -> None:
             {},
             "labels missing for 1 of 4 images, as 1.png",
         ),
+        *(
+            (
+                {"metadata.csv": table(["cat", blank, "cat", "dog"])},
+                {},
+                f"metadata.csv has no label in row 2, 1.png: its 'label' is {blank!r}; classes",
+            )
+            for blank in ("nan", "NaN", "N/A", "NA", "None", "null", "<NA>")
+        ),
+        (
+            {"metadata.jsonl": lines([0, 1, float("nan"), 1])},
+            {},
+            "metadata.jsonl has no label in row 3, 2.png: its 'label' is nan$",
+        ),
         (
             {"metadata.csv": table([0] * 5, names=[*IMAGES, "9.png"])},
             {},

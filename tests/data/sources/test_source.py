@@ -15,6 +15,9 @@ def test_labels_as_strings_integers_or_neither() -> None:
     assert (values.tolist(), values.dtype, names) == ([2, 0], np.int64, ("a", "b", "c"))
     with pytest.raises(ValueError, match="labels missing for 2 of 3 images"):
         encode_labels([None, 4, -1], None)
+    for gaps in ([0.0, float("nan")], [0, None], [0, -1], ["a", ""], ["a", " "]):
+        with pytest.raises(ValueError, match="labels missing for 1 of 2 images; image 1 is"):
+            encode_labels(gaps, None)
     with pytest.raises(ValueError, match=r"must be integers or strings, got 0\.5"):
         encode_labels([1, 0.5], None)
 
