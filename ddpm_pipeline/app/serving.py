@@ -13,32 +13,34 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ddpm_pipeline.app.config import AppConfig
+from ddpm_pipeline.app.config import AppConfig
 
-__all__ = ["serve"]
+__all__ = ["run_as_space", "serve"]
 
 _POLICY = (
     "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
-    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+    "form-action 'self'; base-uri 'self'; frame-ancestors "
 )
+_THE_HUB = "https://huggingface.co https://*.hf.space"  # which show a Space inside of their page
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
 
 
 class _AskNoOthers:
     """Middleware that tells browsers to ask nobody else."""
 
-    def __init__(self, app: Callable[..., Any]) -> None:
+    def __init__(self, app: Callable[..., Any], shown_by: str) -> None:
         self._app = app
+        self._policy = f"{_POLICY}{shown_by}".encode()
 
     async def __call__(self, scope: dict[str, Any], receive: object, send: Any) -> None:  # noqa: ANN401
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", _POLICY.encode())
+                policy = (b"content-security-policy", self._policy)
                 message["headers"] = [*message["headers"], policy]
             await send(message)
 
@@ -69,11 +71,25 @@ def _check_port(host: str, port: int) -> None:
         raise ValueError(f"port {port} of host {host!r} {reason}; choose another") from error
 
 
-def serve(config: AppConfig) -> Callable[[], None]:
+def run_as_space(repo_id: str) -> None:
+    """Show a model of the Hub in a Space there, until the process is ended.
+
+    Arguments:
+        repo_id: OWNER/NAME. A private one needs a token, the Space's secret HF_TOKEN.
+    Raises:
+        ValueError, ImportError: As ``serve``.
+    """
+    port = int(os.environ.get("GRADIO_SERVER_PORT", AppConfig.port))
+    serve(AppConfig(models=(repo_id,), host="0.0.0.0", port=port), shown_by=_THE_HUB)  # noqa: S104
+    threading.Event().wait()
+
+
+def serve(config: AppConfig, shown_by: str = "'none'") -> Callable[[], None]:
     """Show the page, by threads of this process.
 
     Arguments:
         config: The options.
+        shown_by: Whose pages may show this one inside of theirs, as of Content-Security-Policy.
     Returns:
         What ends it.
     Raises:
@@ -107,6 +123,6 @@ def serve(config: AppConfig) -> Callable[[], None]:
         enable_monitoring=False,
         max_file_size="20mb",
         theme=gradio.themes.Default(**_FONTS),
-        app_kwargs={"middleware": [Middleware(_AskNoOthers)]},
+        app_kwargs={"middleware": [Middleware(_AskNoOthers, shown_by=shown_by)]},
     )
     return page.close

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.common import check_saved_model, expand_home, printable
 from ddpm_pipeline.hub import check_license, check_repo_id
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.hub import PushResult
 
 __all__ = ["PushArguments", "run"]
 
@@ -37,6 +41,8 @@ class PushArguments:
     """What the Hub calls the model's licence, such as apache-2.0; as on the card unless given."""
     create_pr: bool = False
     """Open a pull request instead of committing to the branch."""
+    with_app: bool = False
+    """Make a Space beside the model, as private as it, with the page of `ddpm app`."""
     dry_run: bool = False
     """List what would be sent, and send nothing; asks neither the Hub nor for a token."""
 
@@ -46,6 +52,9 @@ class PushArguments:
             check_repo_id(self.repo_id, "repo_id")
         if self.license is not None:
             check_license(self.license, "license")
+        if self.with_app and (self.create_pr or self.revision not in (None, "main")):
+            given = "create_pr" if self.create_pr else f"revision={self.revision!r}"
+            raise ValueError(f"with_app shows the branch main of the model, got {given}")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -54,10 +63,12 @@ def run(argv: Sequence[str]) -> None:
         arguments = parse(PushArguments, argv, prog="ddpm push", positional=("model", "repo_id"))
         check_saved_model(arguments.model)
 
-        from ddpm_pipeline.hub import push_model
+        from ddpm_pipeline.hub import push_app, push_model
 
         if arguments.dry_run:
             _list_files(Path(arguments.model))
+            if arguments.with_app:
+                _list_app(arguments.repo_id)
             return
         result = push_model(
             arguments.model,
@@ -68,7 +79,13 @@ def run(argv: Sequence[str]) -> None:
             create_pr=arguments.create_pr,
             license=arguments.license,
         )
-        print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201
+        _say(result)
+        if arguments.with_app:
+            _say(push_app(result.repo_id))
+
+
+def _say(result: PushResult) -> None:
+    print(result.url if result.is_new else f"nothing has changed: {result.url}")  # noqa: T201
 
 
 def _list_files(folder: Path) -> None:
@@ -79,3 +96,12 @@ def _list_files(folder: Path) -> None:
     sizes = [(folder / name).stat().st_size for name in files]
     lines = [f"{size:14,d}  {printable(name)}" for name, size in zip(files, sizes, strict=True)]
     print(*lines, f"{'':14}  README.md, the card that is made of them", sep="\n")  # noqa: T201
+
+
+def _list_app(repo_id: str) -> None:
+    """Print the files of the Space that shows the model, with their sizes in bytes."""
+    from ddpm_pipeline.hub import space_files
+
+    files = space_files(repo_id)
+    print(f"{'':14}  and to the Space:")  # noqa: T201
+    print(*(f"{len(text):14,d}  {name}" for name, text in files.items()), sep="\n")  # noqa: T201

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         check_repo_id,
         parse_hub_checkpoint,
     )
+    from ddpm_pipeline.hub.present import PresentCard
     from ddpm_pipeline.hub.publishing import files_to_push, push_model
-    from ddpm_pipeline.hub.push import PresentCard, PushOptions, PushResult, push_folder
+    from ddpm_pipeline.hub.push import PushOptions, PushResult, push_folder
     from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
+    from ddpm_pipeline.hub.spaces import push_app, space_files
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -27,8 +29,10 @@ __getattr__, __dir__, __all__ = lazy_face(
         "loading": "load",
         "lookup": "check_on_hub",
         "names": "HubCheckpoint check_license check_repo_id parse_hub_checkpoint",
+        "present": "PresentCard",
         "publishing": "files_to_push push_model",
-        "push": "PresentCard PushOptions PushResult push_folder",
+        "push": "PushOptions PushResult push_folder",
         "requests": "REQUEST_TIMEOUT time_limit",
+        "spaces": "push_app space_files",
     },
 )

@@ -14,7 +14,8 @@ from pathlib import Path
 from ddpm_pipeline.cards import card_picture, renew_card
 from ddpm_pipeline.hub.files import checked_contents, model_files
 from ddpm_pipeline.hub.names import check_license
-from ddpm_pipeline.hub.push import PresentCard, PushResult, push_folder
+from ddpm_pipeline.hub.present import PresentCard
+from ddpm_pipeline.hub.push import PushResult, push_folder
 
 __all__ = ["files_to_push", "push_model"]
 

@@ -27,7 +27,6 @@ from huggingface_hub import (
     get_session,
 )
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ddpm_pipeline.hub.client import httpx, is_xet_available
@@ -39,21 +38,16 @@ from ddpm_pipeline.hub.errors import (
     is_transient,
 )
 from ddpm_pipeline.hub.files import (
-    RECORD_NAME,
-    Hashes,
     PushPlan,
     checked_contents,
     model_files,
     plan_push,
-    read_record,
 )
+from ddpm_pipeline.hub.present import CARD, Chosen, Present, PresentCard
 from ddpm_pipeline.hub.requests import PAUSES, REQUEST_TIMEOUT, patiently, time_limit
-from ddpm_pipeline.hub.target import Target, find_target
+from ddpm_pipeline.hub.target import Kind, Target, find_target
 
-__all__ = ["PresentCard", "PushOptions", "PushResult", "push_folder"]
-
-
-CARD = "README.md"
+__all__ = ["PushOptions", "PushResult", "push_contents", "push_folder"]
 
 
 @dataclass(frozen=True)
@@ -73,21 +67,6 @@ class PushResult:
     is_new: bool
     repo_id: str
     revision: str
-
-
-@dataclass(frozen=True)
-class PresentCard:
-    """The README.md that a push comes upon.
-
-    Arguments:
-        repo_id: The repository, with its owner.
-        text: None if there is none.
-        is_ours: Whether nobody changed it since we pushed it.
-    """
-
-    repo_id: str
-    text: str | None
-    is_ours: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,25 +138,62 @@ def push_folder(
     """
     asked = PushOptions.given_to("a push", options)
     contents = checked_contents(Path(folder), model_files(folder) if files is None else files)
+
+    def chosen(present: Present) -> Chosen:
+        if card is None:
+            return Chosen(contents)
+        found = present.card()
+        return Chosen(
+            contents | {CARD: card(found).encode()}, theirs=() if found.is_ours else (CARD,)
+        )
+
+    return push_contents(chosen, repo_id, asked, is_whole=is_whole)
+
+
+def push_contents(
+    choose: Callable[[Present], Chosen],
+    repo_id: str,
+    asked: PushOptions,
+    *,
+    kind: Kind = "model",
+    is_whole: bool = True,
+) -> PushResult:
+    """Push what is chosen when it is known what is there, in one commit or not at all.
+
+    Arguments:
+        choose: Chooses the files.
+        repo_id, is_whole: As for ``push_folder``.
+        asked: How.
+        kind: What the repository holds.
+    Raises:
+        HubError: As ``push_folder``.
+    """
     api = HfApi(token=asked.token)
     message = asked.commit_message or "Push with ddpm_pipeline"
     known = {"revision": asked.revision, "token": asked.token}
-    with explained("push to", repo_id, **known), time_limit(asked.timeout):
+    action = "push to" if kind == "model" else f"push to the {kind}"
+    with explained(action, repo_id, **known), time_limit(asked.timeout):
         target = find_target(
-            api, repo_id, asked.revision, private=asked.private, is_made=not asked.create_pr
+            api,
+            repo_id,
+            asked.revision,
+            private=asked.private,
+            is_made=not asked.create_pr,
+            kind=kind,
         )
-        head = target.head()
-        tree = target.tree(head)
-        record = _record(target, head) if RECORD_NAME in tree else {}
-        theirs = []
-        if card is not None:
-            present = _present_card(target, head, tree, record)
-            contents[CARD] = card(present).encode()
-            theirs = [] if present.is_ours else [CARD]
-        plan = plan_push(contents, tree, head, record, is_whole=is_whole, theirs=theirs)
+        present = Present.of(target)
+        chosen = choose(present)
+        plan = plan_push(
+            chosen.contents,
+            present.tree,
+            present.head,
+            present.record,
+            is_whole=is_whole,
+            theirs=chosen.theirs,
+        )
         if not plan.additions and not plan.deletions:
-            url = f"{api.endpoint}/{target.repo_id}/tree/{quote(target.revision)}"
-            return PushResult(url, head, False, target.repo_id, target.revision)
+            url = f"{target.url}/tree/{quote(target.revision)}"
+            return PushResult(url, plan.head, False, target.repo_id, target.revision)
         commit = _commit(target, plan, message, create_pr=asked.create_pr)
     return PushResult(
         commit.pr_url or commit.commit_url,
@@ -186,19 +202,6 @@ def push_folder(
         target.repo_id,
         commit.pr_revision or target.revision,
     )
-
-
-def _record(target: Target, head: str) -> dict[str, Hashes]:
-    return read_record(target.text(head, RECORD_NAME))
-
-
-def _present_card(
-    target: Target, head: str, tree: dict[str, RepoFile], record: dict[str, Hashes]
-) -> PresentCard:
-    if CARD not in tree:
-        return PresentCard(target.repo_id, None, True)
-    is_ours = CARD in record and record[CARD].are_of(tree[CARD])
-    return PresentCard(target.repo_id, target.text(head, CARD), is_ours)
 
 
 def _commit(target: Target, plan: PushPlan, message: str, *, create_pr: bool) -> CommitInfo:
@@ -216,6 +219,7 @@ def _commit(target: Target, plan: PushPlan, message: str, *, create_pr: bool) ->
                 revision=target.revision,
                 create_pr=create_pr,
                 parent_commit=plan.head,
+                repo_type=target.kind,
             )
         except SilenceError as error:
             raise HubTimeoutError(_unknown(target, create_pr=create_pr)) from error
@@ -246,6 +250,7 @@ def _upload(target: Target, additions: list[CommitOperationAdd], *, create_pr: b
             revision=target.revision,
             create_pr=create_pr,
             free_memory=False,
+            repo_type=target.kind,
         )
 
 
@@ -256,7 +261,7 @@ def _landed(target: Target, plan: PushPlan, message: str) -> CommitInfo | None:
     has_all = all(name in tree and h.are_of(tree[name]) for name, h in plan.files.items())
     if head == plan.head or not has_all or tree.keys() & set(plan.deletions):
         return None
-    url = f"{target.api.endpoint}/{target.repo_id}/commit/{head}"
+    url = f"{target.url}/commit/{head}"
     return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=head)
 
 

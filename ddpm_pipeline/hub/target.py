@@ -7,6 +7,7 @@ target.tree(target.head())         its files, by their paths
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -17,7 +18,9 @@ from ddpm_pipeline.hub.client import httpx
 from ddpm_pipeline.hub.errors import HubError
 from ddpm_pipeline.hub.requests import patiently
 
-__all__ = ["Target", "find_target"]
+__all__ = ["Kind", "Target", "find_target", "is_repo_private"]
+
+Kind = Literal["model", "space"]
 
 
 @dataclass(frozen=True)
@@ -28,28 +31,40 @@ class Target:
         api: How to reach it, with the token.
         repo_id: OWNER/NAME.
         revision: The branch, or a pull request.
+        kind: What the repository holds.
     """
 
     api: HfApi
     repo_id: str
     revision: str
+    kind: Kind = "model"
+
+    @property
+    def url(self) -> str:
+        """Its page on the Hub."""
+        folder = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{self.api.endpoint}/{folder}{self.repo_id}"
 
     def head(self) -> str:
         """Ask for the branch's newest commit."""
-        return patiently(lambda: self.api.model_info(self.repo_id, revision=self.revision)).sha
+        where = {"revision": self.revision, "repo_type": self.kind}
+        return patiently(lambda: self.api.repo_info(self.repo_id, **where)).sha
 
     def tree(self, head: str) -> dict[str, RepoFile]:
         """List the files of a commit."""
 
         def listed() -> dict[str, RepoFile]:
-            entries = self.api.list_repo_tree(self.repo_id, revision=head, recursive=True)
+            entries = self.api.list_repo_tree(
+                self.repo_id, revision=head, recursive=True, repo_type=self.kind
+            )
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
         return patiently(listed)
 
     def text(self, head: str, path: str) -> str:
         """Read a file at a commit, past the cache, where nobody would look for it again."""
-        url = hf_hub_url(self.repo_id, path, revision=head, endpoint=self.api.endpoint)
+        where = {"revision": head, "endpoint": self.api.endpoint, "repo_type": self.kind}
+        url = hf_hub_url(self.repo_id, path, **where)
         headers = build_hf_headers(token=self.api.token)
 
         def get() -> httpx.Response:
@@ -61,7 +76,13 @@ class Target:
 
 
 def find_target(
-    api: HfApi, repo_id: str, revision: str | None, *, private: bool | None, is_made: bool
+    api: HfApi,
+    repo_id: str,
+    revision: str | None,
+    *,
+    private: bool | None,
+    is_made: bool,
+    kind: Kind = "model",
 ) -> Target:
     """Find a repository and its branch; make them if they are missing.
 
@@ -71,30 +92,33 @@ def find_target(
         revision: The branch, "main" by default.
         private: Of a repository that is made.
         is_made: Whether to make what is missing.
+        kind: What the repository holds; a Space is made for Gradio.
     Raises:
         HubError: If the revision is a tag, or private is not what the repository is.
     """
     if "/" not in repo_id:
         repo_id = f"{patiently(api.whoami)['name']}/{repo_id}"
-    is_private = _is_private(api, repo_id)
+    is_private = is_repo_private(api, repo_id, kind)
     if is_private is None and is_made:
-        patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        sdk = {"space_sdk": "gradio"} if kind == "space" else {}
+        how = {"private": private, "exist_ok": True, "repo_type": kind, **sdk}
+        patiently(lambda: api.create_repo(repo_id, **how))
     elif None not in (is_private, private) and is_private != private:
         raise HubError(
             f"cannot push to {repo_id!r}: it is {'private' if is_private else 'public'}, and "
             f"private={private} is for a new repository; leave private out, or change the "
             "repository's settings"
         )
-    target = Target(api, repo_id, revision or "main")
+    target = Target(api, repo_id, revision or "main", kind)
     if revision is not None and not revision.startswith("refs/pr/"):
         _make_branch(target, is_made=is_made)
     return target
 
 
-def _is_private(api: HfApi, repo_id: str) -> bool | None:
+def is_repo_private(api: HfApi, repo_id: str, kind: Kind = "model") -> bool | None:
     """Tell whether a repository is private; None if there is none, or none that may be seen."""
     try:
-        return bool(patiently(lambda: api.model_info(repo_id)).private)
+        return bool(patiently(lambda: api.repo_info(repo_id, repo_type=kind)).private)
     except RepositoryNotFoundError:
         return None
 

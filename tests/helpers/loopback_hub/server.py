@@ -18,8 +18,9 @@ from helpers.loopback_hub.store import TOKENS, HubError, Store
 
 __all__ = ["Request", "serve"]
 
-NAME = r"([\w.-]+/[\w.-]+)"
-MODEL = f"/api/models/{NAME}"
+NAME = r"((?:spaces/)?[\w.-]+/[\w.-]+)"
+# The name of a Space begins with "spaces/" here.
+MODEL = f"/api/(?:models/|(?=spaces/)){NAME}"
 READ = ("GET", "HEAD")
 Route = tuple[tuple[str, ...], str, Callable[..., None]]
 ROUTES: list[Route] = [

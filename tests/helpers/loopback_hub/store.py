@@ -20,6 +20,7 @@ LFS_SUFFIXES += ["mlmodel", "model", "msgpack", "npy", "npz", "onnx", "ot", "par
 LFS_SUFFIXES += ["pickle", "pkl", "pt", "pth", "rar", "safetensors", "tar", "tflite", "tgz"]
 LFS_SUFFIXES += ["wasm", "xz", "zip", "zst"]
 GIT_ATTRIBUTES = "".join(f"*.{s} filter=lfs diff=lfs merge=lfs -text\n" for s in LFS_SUFFIXES)
+FIRST_README = "---\ntitle: Untitled\nsdk: {sdk}\napp_file: app.py\npinned: false\n---\n"
 
 
 class HubError(Exception):
@@ -133,10 +134,12 @@ class Store:
         """Where a large file's content is, or will be."""
         return self.folder / "lfs" / sha256
 
-    def create(self, name: str, user: str, *, private: bool) -> None:
-        """A new repository with its first commit."""
+    def create(self, name: str, user: str, *, private: bool, sdk: str | None = None) -> None:
+        """A new repository with its first commit; a Space's has a README.md for its sdk."""
         repo = Repo(private=private, created=now())
         tree = {".gitattributes": self.put_blob(GIT_ATTRIBUTES.encode())}
+        if sdk is not None:
+            tree["README.md"] = self.put_blob(FIRST_README.format(sdk=sdk).encode())
         repo.branches["main"] = repo.commit(None, tree, "initial commit", user)
         self.repos[name] = repo
 
@@ -158,7 +161,7 @@ class Store:
 
 def may_write(user: str | None, name: str) -> bool:
     """Whether a user may write to a repository, or below a namespace that ends in a slash."""
-    owner = name.partition("/")[0]
+    owner = name.removeprefix("spaces/").partition("/")[0]
     return user is not None and (user == owner or user in ORGANISATIONS.get(owner, []))
 
 

@@ -24,7 +24,8 @@ LFS_THRESHOLD = 10 * 1024 * 1024
 
 
 def repo_name(request: Request, body: dict[str, Any]) -> str:
-    return f"{body.get('organization') or request.user}/{body['name']}"
+    folder = "spaces/" if body.get("type") == "space" else ""
+    return f"{folder}{body.get('organization') or request.user}/{body['name']}"
 
 
 def is_private(body: dict[str, Any]) -> bool:
@@ -43,7 +44,10 @@ def create(request: Request) -> None:
     with request.store.lock:
         if name in request.store.repos:
             raise HubError(409, "You already created this model repo", url=url, id=name)
-        request.store.create(name, request.user, private=is_private(body))
+        if body.get("type") == "space" and body.get("sdk") not in {"gradio", "docker", "static"}:
+            raise HubError(400, '"sdk" must be one of [gradio, docker, static]')
+        sdk = body.get("sdk")
+        request.store.create(name, request.user, private=is_private(body), sdk=sdk)
     request.send(200, {"url": url, "name": name, "id": name, "private": is_private(body)})
 
 

@@ -1,0 +1,160 @@
+"""Spaces that show a model: what is in them, who sees them, and whose work they are not."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.hub_clients import Client, running_client
+from helpers.hubs import Hub, running_hub
+from helpers.paths import PACKAGE
+from helpers.pipelines import pipeline
+from helpers.unets import make_tiny_unet
+
+import ddpm_pipeline
+from ddpm_pipeline.cli.commands import main
+from ddpm_pipeline.hub import space_files
+
+FILES = {"README.md", "app.py", "requirements.txt"}
+WRITE = """
+import sys
+from huggingface_hub import CommitOperationAdd, HfApi
+
+name, path, text = sys.argv[1:]
+api = HfApi()
+api.create_repo(name, repo_type="space", space_sdk="static", exist_ok=True)
+operation = CommitOperationAdd(path, text.encode())
+api.create_commit(name, [operation], commit_message="by hand", repo_type="space")
+"""
+DELETE = """
+import sys
+from huggingface_hub import HfApi
+
+HfApi().delete_file(sys.argv[2], sys.argv[1], repo_type="space")
+"""
+
+
+@pytest.fixture(scope="module")
+def client_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Client]]:
+    root = tmp_path_factory.mktemp("hub")
+    with running_hub(root) as hub, running_client(hub.environment(), root) as client:
+        yield hub, client
+
+
+@pytest.fixture
+def hub(client_of: tuple[Hub, Client]) -> Hub:
+    return client_of[0]
+
+
+@pytest.fixture
+def client(client_of: tuple[Hub, Client]) -> Client:
+    return client_of[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    pipeline(make_tiny_unet(), num_train_timesteps=10).save_pretrained(folder)
+    (folder / "mine.txt").write_text("stays here")
+    return folder
+
+
+def metadata(readme: str) -> dict:
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", readme, re.DOTALL)[1])
+
+
+def test_the_hub_is_told_what_to_start() -> None:
+    files = {name: text.decode() for name, text in space_files("alice/digits").items()}
+    found = metadata(files["README.md"])
+    assert (found["sdk"], found["app_file"]) == ("gradio", "app.py")
+    assert found["models"] == ["alice/digits"]
+    assert files["requirements.txt"] == f"ddpm_pipeline[app]=={ddpm_pipeline.__version__}\n"
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    gradio = found["sdk_version"].removesuffix(".0")
+    assert f"gradio>={gradio},<7" in project["optional-dependencies"]["app"]
+    assert found["python_version"] == project["requires-python"].removeprefix(">=")
+    *_, call = ast.parse(files["app.py"]).body
+    assert ast.unparse(call) == "run_as_space('alice/digits')"
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_a_space_beside_the_model(hub: Hub, client: Client, model: Path, is_private: bool) -> None:
+    name = f"alice/beside-{is_private}".lower()
+    private = ["--private"] if is_private else []
+    first = client.run("push", str(model), name, "--with_app", *private)
+    assert first.code == 0
+    space = f"spaces/{name}"
+    assert hub.files(space).keys() == FILES | {".gitattributes", ".ddpm_pipeline.json"}
+    for path, text in space_files(name).items():
+        assert hub.content(space, path) == text
+    assert hub.repo(space)["private"] == hub.repo(name)["private"] == is_private
+    commit = hub.repo(space)["branches"]["main"]
+    assert first.log.splitlines()[-1] == f"{hub.url}/{space}/commit/{commit}"
+    assert "app.py" not in hub.files(name)
+    again = client.run("push", str(model), name, "--with_app")
+    said = ["nothing has changed"] * 2
+    assert [line.partition(":")[0] for line in again.log.splitlines()[-2:]] == said
+    assert hub.num_commits(space) == 2
+
+
+def test_one_of_the_users_own(hub: Hub, client: Client, model: Path) -> None:
+    assert client.run("push", str(model), "unowned", "--with_app").code == 0
+    assert hub.content("spaces/alice/unowned", "app.py") == space_files("alice/unowned")["app.py"]
+
+
+def test_what_was_changed_there_stays(hub: Hub, client: Client, model: Path) -> None:
+    name = "alice/changed"
+    assert client.run("push", str(model), name, "--with_app").code == 0
+    hub.python(WRITE, name, "app.py", "print('mine')")
+    for path in ("requirements.txt", "README.md"):
+        hub.python(DELETE, name, path)
+        outcome = client.run("push", str(model), name, "--with_app")
+        assert outcome.code == 0
+        assert f"app.py of the space '{name}' is kept as it was changed there" in outcome.log
+        assert hub.content(f"spaces/{name}", "app.py") == b"print('mine')"
+        assert hub.content(f"spaces/{name}", path) == space_files(name)[path]
+
+
+def test_somebodys_other_space_is_left_alone(hub: Hub, client: Client, model: Path) -> None:
+    name = "alice/other"
+    hub.python(WRITE, name, "app.py", "print('mine')")
+    before = hub.repo(f"spaces/{name}")
+    outcome = client.run("push", str(model), name, "--with_app")
+    assert outcome.code == 1
+    said = f"cannot push to the space '{name}': it has an app.py that is not of this package"
+    assert said in outcome.log.splitlines()[-1]
+    assert hub.repo(f"spaces/{name}") == before
+    assert "model_index.json" in hub.files(name)
+
+
+def test_a_dry_run_lists_the_files_of_the_space(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(model), "alice/listed", "--dry_run", "--with_app"]) == 0
+    model_part, space_part = capsys.readouterr().out.split("and to the Space:\n")
+    assert "model_index.json" in model_part
+    sizes = dict(reversed(line.split()) for line in space_part.splitlines())
+    assert sizes == {name: f"{len(t):,}" for name, t in space_files("alice/listed").items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--create_pr"], "--with_app shows the branch main of the model, got --create_pr"),
+        (["--revision", "old"], "--with_app shows the branch main of the model, got --revision"),
+    ],
+)
+def test_mistakes_are_one_line(
+    model: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["push", str(model), "alice/listed", "--with_app", *options])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
