@@ -23,12 +23,22 @@ project = "ddpm_pipeline"
 release = ddpm_pipeline.__version__
 project_copyright = "the ddpm_pipeline authors, Apache-2.0"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]  # links that leave docs/ work on the repository's site
 exclude_patterns = ["_build"]
 language = "en"
+
+# The notebooks run while building, in folders of their own; one that is as it was is not run again
+# until `make clean`.
+nb_execution_mode = "cache"
+nb_execution_cache_path = "_build/.jupyter_cache"
+nb_execution_in_temp = True
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # progress bars
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -94,8 +94,8 @@ def held_prediction_costs(schedule: NoiseSchedule, components: ComponentErrors) 
         schedule: Noise schedule with T steps.
         components: Of the data, and how they are predicted.
     Returns:
-        Float64, shape (T, T + 1): the step from t to s at [t, s + 1], s = -1 being the data;
-        entries with s >= t mean nothing.
+        The error of the step from t to s at [t, s + 1], s = -1 being the data, float64, shape
+        (T, T + 1); entries with s >= t mean nothing.
     Source: Derived here (docs/formulas.md, steps for solvers of high order).
     """
     snr = schedule.snr(torch.arange(len(schedule)))

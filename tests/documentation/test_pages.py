@@ -22,6 +22,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("notebooks/*.md")),
 ]
 THE_PATH = ["get_started", "train", "measure", "calibration", "edit", "hub", "api", "design"]
 
@@ -117,14 +118,16 @@ def test_the_sidebar_and_the_index_follow_the_path() -> None:
     trees = re.findall(r"```\{toctree\}\n(.*?)```", index, flags=re.DOTALL)
     assert all(":glob:" not in tree and ":hidden:" in tree for tree in trees)
     entries = [
-        re.sub(r".*<(\w+)>", r"\1", line)
+        re.sub(r".*<([\w/]+)>", r"\1", line)
         for tree in trees
         for line in tree.splitlines()
         if line and not line.startswith(":")
     ]
     assert entries[: len(THE_PATH)] == THE_PATH
     assert re.findall(r"^\d\. \[[^\]]+\]\((\w+)\.md\)", index, re.MULTILINE) == THE_PATH
-    assert sorted(entries) == sorted(p.stem for p in DOCS.glob("*.md") if p.stem != "index")
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("notebooks/*.md")]
+    names = [page.relative_to(DOCS).with_suffix("").as_posix() for page in pages]
+    assert sorted(entries) == sorted(set(names) - {"index"})
 
 
 def test_the_design_page_has_the_table_of_the_imports() -> None:
