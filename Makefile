@@ -11,10 +11,14 @@ GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),python3)
 PYTHON ?= $(firstword $(foreach python,python3.11 python3 python,\
 	$(if $(shell $(python) -c '$(IS_NEW)' 2>/dev/null && echo yes),$(python))))
 
-.PHONY: demo test test-oldest test-newest lint bench gpu gpu-prepare docs clean
+.PHONY: demo demo-colour test test-oldest test-newest lint bench gpu gpu-prepare docs clean
 
 demo: $(STAMP)
 	$(PY) examples/demo.py --output_dir $(RUNS)/demo
+
+# Its 74 MB of pictures come by `npm pack`, or from a folder: ARGS="--package FOLDER".
+demo-colour: $(STAMP)
+	$(PY) examples/demo_colour.py --output_dir $(RUNS)/demo-colour $(ARGS)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)

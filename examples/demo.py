@@ -34,17 +34,33 @@ def save_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, digits.target
 
 
-def draw_digits(model_dir: Path, num_inference_steps: int, guidance_scale: float) -> np.ndarray:
-    """COLUMNS samples of each class from the saved model, uint8 (10 * COLUMNS, 8, 8)."""
-    pipe = DDPMPipeline.from_pretrained(model_dir)
+def draw_classes(
+    pipe: DDPMPipeline, num_classes: int, columns: int, steps: int | None, guidance_scale: float
+) -> np.ndarray:
+    """Draw samples of each class in turn, uint8 (num_classes * columns, H, W) or (..., 3)."""
     samples = pipe(
-        batch_size=len(CLASSES) * COLUMNS,
+        batch_size=num_classes * columns,
         generator=torch.Generator().manual_seed(0),
-        num_inference_steps=num_inference_steps,
-        class_labels=torch.tensor(CLASSES).repeat_interleave(COLUMNS),
+        num_inference_steps=steps,
+        class_labels=torch.arange(num_classes).repeat_interleave(columns),
         guidance_scale=guidance_scale,
     )
     return np.stack([np.asarray(image) for image in samples.images])
+
+
+def in_rows(images: np.ndarray, num_rows: int, shade: int) -> np.ndarray:
+    """Put images (N, H, W) or (N, H, W, 3) into rows, each with a frame one pixel wide."""
+    width = [(0, 0), (1, 1), (1, 1)] + [(0, 0)] * (images.ndim - 3)
+    framed = np.pad(images, width, constant_values=shade)
+    rows = [np.concatenate(list(row), axis=1) for row in np.split(framed, num_rows)]
+    return np.concatenate(rows)
+
+
+def label_rows(axis: plt.Axes, names: list[str], side: float) -> None:
+    """Write a name beside each row of a picture, whose rows are ``side`` pixels high."""
+    axis.set(xticks=[], yticks=[side * (row + 0.5) for row in range(len(names))])
+    axis.set_yticklabels(names)
+    axis.tick_params(length=0)
 
 
 def save_figure(panels: dict[str, np.ndarray], path: Path) -> None:
@@ -52,15 +68,19 @@ def save_figure(panels: dict[str, np.ndarray], path: Path) -> None:
     mpl.use("Agg")
     figure, axes = plt.subplots(1, len(panels), figsize=(7.2, 3.75), layout="constrained")
     for axis, (title, images) in zip(axes, panels.items(), strict=True):
-        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=90)
-        rows = [np.concatenate(list(row), axis=1) for row in np.split(framed, len(CLASSES))]
-        axis.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255)
-        side = framed.shape[1]
-        axis.set(title=title, xticks=[], yticks=[side * (c + 0.5) for c in CLASSES])
-        axis.set_yticklabels([str(c) for c in CLASSES])
-        axis.tick_params(length=0)
+        axis.imshow(in_rows(images, len(CLASSES), 90), cmap="gray", vmin=0, vmax=255)
+        axis.set(title=title)
+        label_rows(axis, [str(c) for c in CLASSES], images.shape[1] + 2)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def print_written(folder: Path, figure_path: Path) -> None:
+    """Say what there is now, and where to look."""
+    print("Wrote")
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        print(f"  {path}")
+    print(f"Look at {figure_path}")
 
 
 def main() -> None:
@@ -88,16 +108,15 @@ def main() -> None:
     )
     if not result.finished:
         sys.exit("demo: stopped; the same command goes on from there")
-    samples = draw_digits(result.output_dir, options.num_inference_steps, options.guidance_scale)
+    pipe = DDPMPipeline.from_pretrained(result.output_dir)
+    samples = draw_classes(
+        pipe, len(CLASSES), COLUMNS, options.num_inference_steps, options.guidance_scale
+    )
     real = np.concatenate([images[labels == c][:COLUMNS] for c in CLASSES])
     figure_path = options.output_dir / "samples.png"
     steps = f"{result.global_step} updates, {options.num_inference_steps} steps"
     save_figure({"the data": real, f"samples ({steps})": samples}, figure_path)
-
-    print("Wrote")
-    for path in sorted(p for p in options.output_dir.rglob("*") if p.is_file()):
-        print(f"  {path}")
-    print(f"Look at {figure_path}")
+    print_written(options.output_dir, figure_path)
 
 
 if __name__ == "__main__":
