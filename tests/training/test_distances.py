@@ -112,7 +112,7 @@ def test_real_images_are_left_out_where_there_are_too_few(
     assert distances(alone)[12].keys() == {"step", "distance", "kid", "kid_standard_error"}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_measures_as_one_that_was_not(tmp_path: Path, processes: int) -> None:
     options = {"keep": "best", "best_by": "distance", "early_stop": 3}
     options["train_batch_size"] = 4 // processes

@@ -131,7 +131,7 @@ def test_early_stop_without_keep_best_leaves_the_last(tmp_path: Path) -> None:
     assert equal(model_of(run), weights_after(run, result.global_step))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_keeps_and_stops_as_one_that_was_not(tmp_path: Path, processes: int) -> None:
     options = {"early_stop": 2, "max_train_steps": 30, "checkpoints_total_limit": 2}
     options |= {"checkpointing_steps": 3, "train_batch_size": 4 // processes}

@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 _PREFIX, _ASIDE = "step-", ".aside"
 _NAME = re.compile(rf"{_PREFIX}[0-9]{{7,}}")
+_GROUPS = ("model", "optimizer", "timesteps", "average-[0-9]*", "post-hoc-[0-9]*", "best")
+_FILES = (*(f"{n}.safetensors" for n in _GROUPS), "metrics.jsonl", STATE_NAME, MANIFEST_NAME)
 
 
 @dataclass(frozen=True)
@@ -257,11 +259,9 @@ def check_whole(path: Path) -> None:
 def checkpoint_files(path: Path) -> list[Path]:
     """List the files that belong to a checkpoint, whole or not; other files in it do not."""
     try:
-        names = [*read_manifest(path), MANIFEST_NAME]
-    except ValueError:  # without one, what files of a checkpoint are called
-        known = (*path.glob("*.safetensors"), path / STATE_NAME, path / "metrics.jsonl")
-        return [*known, path / MANIFEST_NAME]
-    return [path / name for name in names]
+        return [path / name for name in (*read_manifest(path), MANIFEST_NAME)]
+    except ValueError:  # without one, what runs call the files of a checkpoint
+        return sorted(file for name in _FILES for file in path.glob(name))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

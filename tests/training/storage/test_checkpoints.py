@@ -64,6 +64,23 @@ def test_of_old_checkpoints_the_files_of_others_stay(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == newest
 
 
+@pytest.mark.parametrize("content", [None, "", "{}", '{"mine.safetensors": {}}'])
+def test_weights_of_others_stay_in_a_checkpoint_whose_manifest_is_damaged(
+    tmp_path: Path, content: str | None
+) -> None:
+    names = ("model", "optimizer", "timesteps", "average-0.999", "post-hoc-0.05", "best")
+    tensors = {name: {"x": torch.zeros(1)} for name in names}
+    older = write_checkpoint(tmp_path, Checkpoint(4, tensors, {}, {"metrics.jsonl": b""}))
+    others = {"mine.safetensors", "average-mine.safetensors", "model.safetensors.old"}
+    for name in others:
+        (older / name).write_text("mine")
+    (older / "manifest.json").unlink()
+    if content is not None:
+        (older / "manifest.json").write_text(content)
+    write_checkpoint(tmp_path, checkpoint(5), limit=1)
+    assert {path.name for path in older.iterdir()} == others
+
+
 def test_a_checkpoint_that_is_written_again_leaves_the_files_of_others(tmp_path: Path) -> None:
     older = write_checkpoint(tmp_path, checkpoint(4))
     (older / "notes.txt").write_text("mine")
