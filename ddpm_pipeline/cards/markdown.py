@@ -38,7 +38,10 @@ def code(text: object) -> str:
 def number(value: object, form: str = ",") -> str:
     """Format a number; show as text whatever else somebody wrote in its place."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return format(value, form) if is_number else plain(value)
+    try:
+        return format(value, form) if is_number else plain(value)
+    except OverflowError:  # an integer that no float holds, as a damaged report may
+        return plain(value)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

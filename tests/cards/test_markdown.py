@@ -36,6 +36,7 @@ def test_a_number_is_formatted_and_anything_else_is_text() -> None:
     assert (number(1234), number(0.5, ".2f")) == ("1,234", "0.50")
     assert number("<b>") == r"\<b\>"
     assert number(value=True) == "True"
+    assert number(10**400, ".2f") == str(10**400)  # which no float holds
 
 
 @pytest.mark.parametrize("block", ["x = 1", "```", "a ````` b\n`c`"])
