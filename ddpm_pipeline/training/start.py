@@ -172,10 +172,11 @@ class PretrainedStart(Start):
         return self._scheduler
 
     def state(self) -> dict[str, Any]:
-        """Give the scheduler's config, and the names of the weights that are new."""
+        """Give the scheduler's config, and the names of what is new and what was taken."""
         return {
             "start": {
                 "changed": sorted(self._fitted.changed),
+                "taken": list(self._taken),
                 "scheduler": _saved(self._scheduler),
             }
         }
@@ -218,7 +219,8 @@ class RestoredStart(Start):
     @property
     def taken(self) -> tuple[str, ...]:
         """The options that the model answered."""
-        return tuple(self._taken)
+        named = self._start.get("taken", self._taken)
+        return tuple(name for name in named if name in self._taken)
 
     def settled(self, config: TrainingConfig) -> TrainingConfig:
         """Give the options with those of the model, as far as nobody gave others."""
@@ -247,7 +249,7 @@ class RestoredStart(Start):
         return restored_scheduler(self._start)
 
     def state(self) -> dict[str, Any]:
-        """Give the scheduler's config, and the names of the weights that are new."""
+        """Give the scheduler's config, and the names of what is new and what was taken."""
         return {"start": self._start}
 
     def describe(self, config: TrainingConfig, data: TrainingData) -> dict[str, str]:  # noqa: ARG002

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,60 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.paths import EXAMPLES
+from helpers.killed_runs import children, command, kill_often, start
 from helpers.training_runs import assert_same, outcome, tiny_config
 
-from ddpm_pipeline.training.config import TrainingConfig
-
-EXAMPLE = EXAMPLES / "train.py"
 KILLS = 20
-
-
-def command(config: TrainingConfig, processes: int) -> list[str]:
-    defaults = TrainingConfig()
-    names = [
-        name
-        for name in TrainingConfig.__dataclass_fields__
-        if getattr(config, name) != getattr(defaults, name) and name != "random_flip"
-    ]
-    options = [word for name in names for word in (f"--{name}", str(getattr(config, name)))]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    start = [sys.executable, *(launcher if processes > 1 else [])]
-    return [*start, str(EXAMPLE), "--random_flip", *options]
-
-
-def start(config: TrainingConfig, processes: int) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(config, processes),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def children(pid: int) -> list[int]:
-    words = ["ps", "-o", "pid=", "--ppid", str(pid)]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    return list(map(int, found.stdout.split()))
-
-
-def kill(process: subprocess.Popen) -> None:
-    """SIGKILL the launcher and all that it started; torchrun gives each worker a session."""
-    for pid in [process.pid, *children(process.pid)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
-def half_written(run: Path) -> tuple[int, int] | None:
-    """Which checkpoint is being written, or was when its process was killed."""
-    try:
-        found = (run / "checkpoints" / ".aside").stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_ctime_ns
 
 
 @pytest.mark.slow
@@ -87,30 +36,10 @@ def test_twenty_kills_change_no_bit(tmp_path: Path, processes: int, optimizer: s
     whole, config = (tiny_config(tmp_path / name, **options) for name in ("whole", "killed"))
     assert start(whole, processes).wait() == 0
     expected = outcome(Path(whole.output_dir))
-    run, dice = Path(config.output_dir), random.Random(processes)
-    kills = while_writing = 0
-    while kills < KILLS:
-        left = half_written(run)
-        process = start(config, processes)
-        while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
-            time.sleep(0.01)
-        began = time.monotonic()
-        delay, at_checkpoint = dice.uniform(0, 9), dice.random() < 0.5
-        while process.poll() is None:
-            writing = half_written(run) not in {None, left}
-            if time.monotonic() - began > delay and (writing or not at_checkpoint):
-                kill(process)
-                kills += 1
-                while_writing += half_written(run) not in {None, left}
-                break
-        else:
-            assert process.returncode == 0
-            assert_same(outcome(run), expected)
-            subprocess.run(["rm", "-r", str(run)], check=True)
+    check = lambda run: assert_same(outcome(run), expected)  # noqa: E731
+    while_writing = kill_often(config, processes, check, kills=KILLS, within=9, seed=processes)
     assert while_writing >= 3
     sys.stdout.write(f"{KILLS} kills of {processes}, {while_writing} in a checkpoint's writing\n")
-    assert start(config, processes).wait() == 0
-    assert_same(outcome(run), expected)
 
 
 @pytest.mark.slow

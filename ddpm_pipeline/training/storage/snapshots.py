@@ -94,7 +94,7 @@ def write_snapshot(
     """
     tensors = {
         f"{sigma_rel}:{name}": tensor.detach().cpu().contiguous()
-        for sigma_rel, state in averages.items()
+        for sigma_rel, state in _apart(averages).items()
         for name, tensor in state.items()
     }
     header = {
@@ -105,6 +105,16 @@ def write_snapshot(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save(tensors, {_HEADER: json.dumps(header)}))
+
+
+def _apart(averages: Mapping[float, Mapping[str, Tensor]]) -> dict[float, dict[str, Tensor]]:
+    """Give weights that are not trained, one tensor for all averages, to each as its own."""
+    seen: set[int] = set()
+    own: dict[float, dict[str, Tensor]] = {}
+    for sigma_rel, state in averages.items():
+        own[sigma_rel] = {k: v.clone() if v.data_ptr() in seen else v for k, v in state.items()}
+        seen |= {tensor.data_ptr() for tensor in state.values()}
+    return own
 
 
 def read_snapshots(folder: Path) -> list[Snapshot]:

@@ -230,6 +230,17 @@ def test_snapshots_change_nothing_else_and_are_deleted_with_the_run(tmp_path: Pa
     assert names == ["mine.txt", "step-0000002.safetensors", "step-0000003.safetensors"]
 
 
+def test_what_is_not_trained_is_in_no_average_otherwise(run: Path, tmp_path: Path) -> None:
+    options = {"pretrained_model_name_or_path": str(run), "train_only": "decoder"}
+    config = config_of(tmp_path, max_train_steps=6, model_config_name_or_path=None, **options)
+    train(config)
+    found = averaged_model(tmp_path / "run", 0.2).pipeline.unet.state_dict()
+    before = DDPMPipeline.from_pretrained(run).unet.state_dict()
+    frozen = [name for name in found if name.startswith("down_blocks.")]
+    assert all(torch.equal(found[name], before[name]) for name in frozen)
+    assert not torch.equal(found["conv_out.weight"], before["conv_out.weight"])
+
+
 def test_a_run_without_averages_does_not_go_on_with_them(tmp_path: Path) -> None:
     config = config_of(tmp_path, post_hoc_steps=0)
     train(config, should_stop=lambda step: step == 4)
