@@ -1,7 +1,8 @@
 """``renew_card``: the README.md of a model on the Hub, made of what lies in the model's folder.
 
     folder/  unet/, scheduler/, model_index.json       what the model is
-             training_config.json, training_record.json how it was trained
+             training_config.json, training_record.json how it was trained, and from what
+             average.json                              which average its weights are
              evaluation.json, bound.json, calibration.json how good it is
              samples.png, or samples/step-0000500.png  how its samples look
 
@@ -25,6 +26,7 @@ from safetensors import SafetensorError
 
 from ddpm_pipeline.cards.index import renew_index
 from ddpm_pipeline.cards.markdown import plain
+from ddpm_pipeline.cards.origin import base_metadata
 from ddpm_pipeline.cards.results import TASK, ModelWeights, read_calibration, read_results
 from ddpm_pipeline.cards.text import HEADINGS, CardFacts, section_parts
 
@@ -102,6 +104,7 @@ def _renewed(
     ours = ModelCardData(
         library_name="diffusers", pipeline_tag=TASK, license=license_name, tags=[*_TAGS, *tags]
     ).to_dict()
+    ours |= base_metadata(facts.record)
     renewed = _renew_metadata(metadata, ours, index.entries, _hub_data(facts))
     if renewed != metadata:
         head = f"---\n{yaml_dump(renewed, sort_keys=False).strip()}\n---\n"
@@ -153,6 +156,7 @@ def _gather_facts(folder: Path, weights: ModelWeights, **known: Any) -> CardFact
         picture=card_picture(folder),
         training=_read_json(folder / "training_config.json"),
         record=_read_json(folder / "training_record.json"),
+        average=_read_json(folder / "average.json"),
         calibration=read_calibration(folder, weights),
         diffusers_version=index.get("_diffusers_version", "unknown"),
         **known,

@@ -22,6 +22,7 @@ from huggingface_hub import EvalResult
 
 from ddpm_pipeline.cards.markdown import code, fenced, number, plain
 from ddpm_pipeline.cards.measured import measured_lines
+from ddpm_pipeline.cards.origin import origin_lines
 from ddpm_pipeline.cards.tables import calibration_text, results_text
 from ddpm_pipeline.common import PRIVATE_KEY, __version__, check_integer
 
@@ -47,6 +48,7 @@ class CardFacts:
         picture: Path of the sample grid in the repository, or None.
         training: The fields of its ``TrainingConfig``, or None.
         record: Where and how long it was trained, as ``training_record.json`` has it, or None.
+        average: Which average the weights are, as ``average.json`` has it, or None.
         results: What was measured.
         calibration: The content of calibration.json, or None.
         data: What the training images are called, if not as the config says.
@@ -60,6 +62,7 @@ class CardFacts:
     picture: str | None
     training: dict[str, Any] | None
     record: dict[str, Any] | None
+    average: dict[str, Any] | None
     results: Sequence[EvalResult]
     calibration: dict[str, Any] | None
     data: str | None
@@ -278,6 +281,7 @@ def _training(facts: CardFacts) -> str | None:
     parts.append(note)
     if record:
         parts += [_record_line(config, record), *measured_lines(record)]
+    parts += origin_lines(record, facts.average)
     return "\n\n".join(parts)
 
 

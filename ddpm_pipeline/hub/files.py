@@ -37,6 +37,7 @@ _BESIDE_THE_MODEL = (
     "README.md",
     "training_config.json",
     "training_record.json",
+    "average.json",
     "training_images.safetensors",
     "samples.png",
     "evaluation.json",

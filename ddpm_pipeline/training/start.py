@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import FrozenDict
 
 from ddpm_pipeline.common import on_main, stream_generator
+from ddpm_pipeline.data import source_name
 from ddpm_pipeline.hub import parse_hub_checkpoint
 from ddpm_pipeline.networks import check_network_config, facts_of, set_facts
 from ddpm_pipeline.training.config import TrainingConfig
@@ -121,6 +123,7 @@ class PretrainedStart(Start):
 
     def __init__(self, found: Pretrained, given: TrainingConfig) -> None:
         self._found, self._taken = found, taken_options(found, given)
+        self._base = _base_of(given)
         self._plan: ClassPlan | None = None
         self._fitted: Fitted | None = None
         self._scheduler: DDPMScheduler | None = None
@@ -177,6 +180,7 @@ class PretrainedStart(Start):
             "start": {
                 "changed": sorted(self._fitted.changed),
                 "taken": list(self._taken),
+                "base": self._base,
                 "scheduler": _saved(self._scheduler),
             }
         }
@@ -255,6 +259,14 @@ class RestoredStart(Start):
     def describe(self, config: TrainingConfig, data: TrainingData) -> dict[str, str]:  # noqa: ARG002
         """Say what was taken, what was changed, and what is trained."""
         return {}
+
+
+def _base_of(config: TrainingConfig) -> dict[str, Any]:
+    """Give what a card says of the model, which was found here or else on the Hub."""
+    name = config.pretrained_model_name_or_path
+    is_on_hub = not Path(name).expanduser().exists()
+    base = {"name": source_name(name), "hub": is_on_hub, "revision": config.pretrained_revision}
+    return {key: value for key, value in base.items() if value is not None}
 
 
 def _saved(scheduler: DDPMScheduler) -> dict[str, Any]:

@@ -10,6 +10,7 @@ that is saved says in average.json what it is.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,12 @@ logger = logging.getLogger(__name__)
 
 
 AVERAGE_NAME = "average.json"
-_OPTIONS = "training_config.json"
+_OPTIONS, _RECORD = "training_config.json", "training_record.json"
+_OF_OTHER_WEIGHTS = (
+    "kept",
+    "distances",
+    "samples_step",
+)  # in the record, of the model that the run saved
 _FAR = 0.05  # of the wanted profile's norm, which is said
 
 
@@ -138,8 +144,19 @@ def save_average(
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
         found.config.save_json(aside / _OPTIONS, derived=derived_in(Path(run)))
+        if (record := _record_of(Path(run))) is not None:
+            write_json(aside / _RECORD, record)
         write_json(aside / AVERAGE_NAME, {**found.to_dict(), **(more or {})})
     return found
+
+
+def _record_of(run: Path) -> dict[str, Any] | None:
+    """Read how the run was, for the card; None where it has saved no model yet."""
+    path = run / _RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_bytes())
+    return {name: value for name, value in record.items() if name not in _OF_OTHER_WEIGHTS}
 
 
 def _checked_step(step: int | None, last: Snapshot) -> int:

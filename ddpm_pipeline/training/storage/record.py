@@ -51,6 +51,7 @@ def training_record(
     num_images: int | None,
     facts: ModelFacts,
     measured: dict[str, Any] | None = None,
+    base: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a run, as JSON values.
 
@@ -62,6 +63,7 @@ def training_record(
         num_images: Training images; None for a stream.
         facts: The classes, by name, and the training images of each.
         measured: Of its samples, and which of its weights were kept.
+        base: The model that it started from, if there was one.
     """
     device = accelerator.device
     record = {
@@ -81,7 +83,7 @@ def training_record(
         "class_names": facts.class_names,
         "class_counts": facts.class_counts,
     }
-    record |= measured or {}
+    record |= (measured or {}) | ({} if base is None else {"base": base})
     record |= {name: list(known) for name, known in classes.items() if known is not None}
     return record | ({"num_threads": torch.get_num_threads()} if device.type == "cpu" else {})
 

@@ -264,6 +264,7 @@ class RunSaver:
             num_images=self._num_images,
             facts=facts_of(self._learner.unet),
             measured=self._monitor.measured,
+            base=self._start.get("start", {}).get("base"),
         )
         unet = self._learner.unet
         if isinstance(unet, OwnNetwork):

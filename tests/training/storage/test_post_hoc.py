@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm_pipeline import DDPMPipeline
+from ddpm_pipeline.cards import renew_card
 from ddpm_pipeline.training import averaged_model, save_average
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.forecast import DryRun
@@ -125,6 +126,10 @@ def test_a_saved_average_is_a_model_like_the_runs(run: Path, tmp_path: Path) -> 
         "profile_error": pytest.approx(found.error),
         "num_snapshots": 7,
     }
+    record = json.loads((tmp_path / "model/training_record.json").read_text())
+    assert (record["steps"], record.keys() & {"kept", "distances"}) == (STEPS, set())
+    card = renew_card(tmp_path / "model", repo_id="alice/average")
+    assert "the average of σ\\_rel = 0.15 at update 20" in card
     with pytest.raises(FileExistsError, match=r"output_dir .* is not empty; choose a new folder"):
         save_average(run, tmp_path / "model", 0.15)
 
