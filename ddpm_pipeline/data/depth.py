@@ -190,7 +190,7 @@ def _grey_palette(image: Image.Image) -> bool | None:
     else:
         return None
     grey = (colors[:, :3] == colors[:, :1]).all()
-    return True if grey and len(form) >= 3 else None
+    return True if grey else None
 
 
 def _repair_transparency(image: Image.Image) -> bool:

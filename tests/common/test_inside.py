@@ -56,6 +56,9 @@ def test_links_into_the_hubs_cache_are_followed(
     (snapshot / "config.json").symlink_to("../../blobs/abc")
     check_inside(snapshot, "config.json")
     (tmp_path / "hub" / "token").write_text("secret")
-    (snapshot / "token.json").symlink_to("../../../token")
-    with pytest.raises(ValueError, match="outside the folder"):
-        check_inside(snapshot, "token.json")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    for name, target in {"token.json": "../../../token", "main.json": "../../refs/main"}.items():
+        (snapshot / name).symlink_to(target)
+        with pytest.raises(ValueError, match="outside the folder"):
+            check_inside(snapshot, name)

@@ -64,6 +64,8 @@ def test_the_class_that_is_meant(
         (PETS, "", "class_labels must be among cat, dog, eel, got ''"),
         (PETS, "-1", "class_labels must be among cat, dog, eel, got '-1'"),
         (PETS, "9", r"class_labels must lie in \[0, 3\], got 9"),
+        (PETS, "4", r"class_labels must lie in \[0, 3\], got 4$"),
+        (None, "4", r"class_labels must lie in \[0, 3\], got 4$"),
         (PETS, 4, r"lie in \[0, 3\], got 4, and their names are cat, dog, eel"),
         (PETS, -1, r"lie in \[0, 3\], got -1"),
         (PETS, 1.0, r"must be names \(cat, dog, eel\) or integers from 0 to 3, got 1.0"),

@@ -63,6 +63,13 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     assert classes_of(data) == "4: a 1, b 0, c 2, d 0 (no images of 'b', 'd')"
 
 
+@pytest.mark.parametrize(("count", "end"), [(12, "11 1"), (13, "11 1, … 1 more")])
+def test_of_many_classes_twelve_are_named(tmp_path: Path, count: int, end: str) -> None:
+    data = data_from_images(tiny_config(tmp_path), image_data(count, labels=list(range(count))))
+    assert classes_of(data).startswith(f"{count}: 0 1, 1 1, ")
+    assert classes_of(data).endswith(f", {end}")
+
+
 def test_it_is_said_before_the_first_update(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from ddpm_pipeline.cli.train import parse_arguments
 from ddpm_pipeline.training.config import PRESETS, TrainingConfig
-from ddpm_pipeline.training.given import derived_options, idle_options
+from ddpm_pipeline.training.given import derived_options, idle_options, in_place_of
 from ddpm_pipeline.training.resolving import resolve
 
 CPU = torch.device("cpu")
@@ -142,3 +142,10 @@ def test_options_that_do_nothing_are_named() -> None:
         "snr_gamma has no effect without loss_weighting min_snr",
         "label_dropout has no effect without class_conditional",
     ]
+
+
+def test_both_options_of_a_pair_stay_where_both_were_given() -> None:
+    both = {"save_images_steps": 100, "save_images_epochs": 5}
+    assert in_place_of(both) == both
+    with pytest.raises(ValueError, match="give either save_images_epochs or save_images_steps"):
+        TrainingConfig(train_data_dir="x").replace(**both)

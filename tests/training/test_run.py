@@ -150,7 +150,11 @@ def test_mistakes_are_named(
 def test_a_resolution_that_costs_much_is_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dry_run(tiny_config(tmp_path).replace(resolution=33, model_config_name_or_path=None))
+    dry_run(
+        tiny_config(tmp_path, train_batch_size=1).replace(
+            resolution=33, model_config_name_or_path=None
+        )
+    )
     assert "attends at 33 x 33 places" in caplog.text
 
 

@@ -68,6 +68,12 @@ def test_slow_updates_are_not_timed_often() -> None:
     assert machine.seconds[2] == [12.0, 10.0, 9.0, 16.0]  # two were made
 
 
+def test_still_fewer_threads_are_tried_until_they_are_twice_as_slow_as_the_best() -> None:
+    machine = Machine({8: [4.0] * 4, 4: [3.0] * 4, 2: [7.0] * 4, 1: [0.5] * 4})
+    assert machine.choose(busy=True).threads == 8
+    assert machine.tried == {8, 4, 2}
+
+
 def test_all_threads_are_kept_unless_the_gain_is_large() -> None:
     machine = Machine({2: [1.0] * 4, 1: [0.8] * 4})
     assert (machine.choose(busy=True).threads, machine.threads) == (2, 2)
