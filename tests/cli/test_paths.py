@@ -108,8 +108,8 @@ def run_all(name: str, parts: Iterable[str] = tuple(CALLS)) -> None:
         assert main(words) == 0, words
 
 
-def check_written(folder: Path) -> None:
-    assert [name for name in WRITTEN if not (folder / name).exists()] == []
+def check_written(folder: Path, names: Iterable[str] = WRITTEN) -> None:
+    assert [name for name in names if not (folder / name).exists()] == []
     rows = (folder / "s" / "scores.csv").read_text(errors="surrogateescape").splitlines()
     assert len(rows) == 9
     assert "0 [x].png" in rows[1]
@@ -166,8 +166,10 @@ def test_home_is_home_in_every_option(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DDPM_PIPELINE_CACHE", "~/images")
     shutil.copytree(inputs, tmp_path / "home")
-    run_all("~")
-    check_written(tmp_path / "home")
+    archives = {"npz", "tar", "evaluate a.npz", "evaluate shards"}  # by the options of the others
+    run_all("~", [part for part in CALLS if part not in archives])
+    written = [name for name in WRITTEN if not name.startswith(("a.npz", "shards"))]
+    check_written(tmp_path / "home", written)
     assert list((tmp_path / "work").iterdir()) == []
     assert (tmp_path / "home" / "images").is_dir()
 
