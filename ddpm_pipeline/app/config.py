@@ -46,3 +46,8 @@ class AppConfig:
         check_at_least(self, port=1, most_images=1, most_steps=1, most_waiting=1)
         if self.port > _HIGHEST_PORT:
             raise ValueError(f"port must be at most {_HIGHEST_PORT}, got {self.port}")
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Give the most that one person may ask for, as the page's work takes it."""
+        return {"most_images": self.most_images, "most_steps": self.most_steps}

@@ -90,14 +90,18 @@ class View:
     """What is to be seen after a step.
 
     Arguments:
-        picture: All images, as far as they can be told.
+        picture: All images, as far as they can be told; None for what was shown before.
         said: The step and the time, in words.
         is_last: Whether these are the images.
+        images: They themselves at the end, (N, C, H, W) in [0, 1], where somebody needs them.
+        frames: Each of them as a picture, where somebody needs them.
     """
 
-    picture: Image.Image
+    picture: Image.Image | None
     said: str
     is_last: bool
+    images: Tensor | None = None
+    frames: tuple[Image.Image, ...] = ()
 
 
 def draw(models: Models, wish: Wish, *, most_images: int, most_steps: int) -> Iterator[View]:
@@ -136,7 +140,7 @@ def _picture(images: Tensor) -> Image.Image:
     return enlarged(image_grid(uint8_from_unit_range(images)))
 
 
-def enlarged(grid: Image.Image) -> Image.Image:
+def enlarged(grid: Image.Image, smallest: int = _SMALLEST_SIDE) -> Image.Image:
     """Make a small picture large enough to see, each of its pixels a square."""
-    times = max(1, _SMALLEST_SIDE // max(grid.size))
+    times = max(1, smallest // max(grid.size))
     return grid.resize((grid.width * times, grid.height * times), Image.Resampling.NEAREST)

@@ -4,23 +4,27 @@
         progress.done, progress.total, progress.images
 
 The task is done by a thread of its own, by a copy of the pipeline that tells of its steps. Leaving
-the iterator, or closing it, ends the task at its next step.
+the iterator, or closing it, ends the task at its next step. ``views_of`` makes of it what is seen.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, Self
 
+from PIL import Image
 from torch import Tensor
 
+from ddpm_pipeline.app.drawing import VIEWS_A_SECOND, View
 from ddpm_pipeline.pipelines import DDPMPipeline
 
-__all__ = ["Progress", "Show", "in_steps"]
+__all__ = ["Progress", "Show", "in_steps", "views_of"]
 
 Show = Callable[..., dict[str, Tensor]]
 
@@ -119,3 +123,34 @@ def in_steps(pipe: DDPMPipeline, work: Callable[[DDPMPipeline, Show], Any]) -> I
                 return
     finally:
         teller.left.set()
+
+
+def views_of(
+    steps: Iterator[Progress],
+    picture: Callable[[Tensor], Image.Image],
+    last: Callable[[Any], tuple[Tensor, str]],
+    walks: Sequence[str] = ("",),
+) -> Iterator[View]:
+    """Show how far a task is, a few times a second, and what it gave.
+
+    Arguments:
+        steps: Of ``in_steps``.
+        picture: Makes a picture of images in [0, 1], (N, C, H, W).
+        last: Gives such images, and words, of the task's result.
+        walks: What its walks along the chain are for, in words.
+    """
+    begun = shown = time.perf_counter()
+    with closing(steps):
+        for step in steps:
+            now = time.perf_counter()
+            seconds = f"{now - begun:.1f} s"
+            if step.result is not None:
+                images, words = last(step.result)
+                said = f"{seconds}: {words}" if words else seconds
+                yield View(picture(images), said, is_last=True, images=images)
+            elif now - shown >= 1 / VIEWS_A_SECOND:
+                shown = now
+                images = step.images
+                seen = None if images is None else picture(images.clamp(-1, 1) / 2 + 0.5)
+                said = f"{walks[step.stage]}step {step.done:,} of {step.total:,}, {seconds}"
+                yield View(seen, said, is_last=False)

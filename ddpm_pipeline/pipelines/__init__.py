@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
     from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
     from ddpm_pipeline.pipelines.tasks.editing import edit_images
-    from ddpm_pipeline.pipelines.tasks.operators import LinearOperator
+    from ddpm_pipeline.pipelines.tasks.given import given_images, image_size
+    from ddpm_pipeline.pipelines.tasks.interpolation import shares_of_way, spherical
+    from ddpm_pipeline.pipelines.tasks.operators import OPERATORS, LinearOperator, named_operator
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
@@ -36,6 +38,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "tasks.conditioned": "PosteriorMethod",
         "tasks.edit_options": "EditConfig",
         "tasks.editing": "edit_images",
-        "tasks.operators": "LinearOperator",
+        "tasks.given": "given_images image_size",
+        "tasks.interpolation": "shares_of_way spherical",
+        "tasks.operators": "OPERATORS LinearOperator named_operator",
     },
 )

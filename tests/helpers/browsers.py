@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from PIL import Image
 
 
 def until(found: Callable[[], Any], seconds: float = 60) -> Any:
@@ -83,14 +86,28 @@ class Page:
         """Show one of the page's tabs."""
         next(tab for tab in self.find('button[role="tab"]') if tab.text == name).click()
 
-    def said(self, field: str = "#said") -> str:
+    def said(self, field: str = "#draw-said") -> str:
         """Read a field of text."""
         return self.find(f"{field} textarea, {field} input")[0].get_attribute("value")
 
-    def picture(self, field: str = "#picture") -> str:
+    def picture(self, field: str = "#draw-picture") -> str:
         """Give the address of the picture in a field; "" if it has none."""
         found = self.find(f"{field} img")
         return found[0].get_attribute("src") if found else ""
+
+    def pixels(self, field: str) -> Image.Image:
+        """Fetch the picture in a field, as the server has it."""
+        with urlopen(self.picture(field)) as answer:
+            return Image.open(io.BytesIO(answer.read()))
+
+    def paint(self, field: str) -> None:
+        """Paint a stroke from the middle of a field."""
+        from selenium.webdriver import ActionChains
+
+        stroke = ActionChains(self.browser).move_to_element(self.shown(f"{field} canvas"))
+        stroke = stroke.click_and_hold().move_by_offset(60, 30).move_by_offset(-20, 20)
+        stroke.release().perform()
+        time.sleep(1)  # it is read back from the canvas then
 
     def told(self, words: str) -> bool:
         """Tell whether the page complains with such words."""
