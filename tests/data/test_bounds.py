@@ -16,7 +16,7 @@ from helpers.raw_images import png, tiff
 from PIL import Image
 
 from ddpm_pipeline.data import decoding
-from ddpm_pipeline.data.bounds import Allowance, decoding_bytes
+from ddpm_pipeline.data.bounds import Allowance, check_scaled, decoding_bytes
 from ddpm_pipeline.data.decoding import Preparation, decode
 from ddpm_pipeline.data.depth import open_image
 from ddpm_pipeline.data.images import open_images
@@ -151,3 +151,9 @@ def test_what_is_larger_than_the_allowance_is_held_alone() -> None:
 def test_deep_images_are_counted_with_their_arithmetic() -> None:
     image = open_image(png(np.zeros((10, 20, 3), int), 16, "rgb"))
     assert decoding_bytes(image, 3, is_deep=True) == 10 * 20 * 3 * 32
+
+
+def test_an_image_that_is_large_already_may_be_scaled_down() -> None:
+    check_scaled((100, 100), (90, 110), 50)
+    with pytest.raises(ValueError, match="100x100 would be scaled to 91x110, more than 50 pixels"):
+        check_scaled((100, 100), (91, 110), 50)

@@ -10,7 +10,7 @@ import torch
 
 from ddpm_pipeline.cli.train import parse_arguments
 from ddpm_pipeline.training.config import PRESETS, TrainingConfig
-from ddpm_pipeline.training.given import derived_options, idle_options, in_place_of
+from ddpm_pipeline.training.given import derived_options, giving_way, idle_options, in_place_of
 from ddpm_pipeline.training.resolving import resolve
 
 CPU = torch.device("cpu")
@@ -149,3 +149,19 @@ def test_both_options_of_a_pair_stay_where_both_were_given() -> None:
     assert in_place_of(both) == both
     with pytest.raises(ValueError, match="give either save_images_epochs or save_images_steps"):
         TrainingConfig(train_data_dir="x").replace(**both)
+
+
+@pytest.mark.parametrize(
+    ("given", "defaults"),
+    [
+        ("ddpm_num_steps", {"ddpm_num_inference_steps": 500}),
+        ("class_conditional", {"class_conditional": True, "num_classes": 10}),
+        ("streaming", {"num_epochs": 3, "save_images_epochs": 2}),
+    ],
+)
+def test_defaults_of_another_choice_are_free_again(given: str, defaults: dict[str, Any]) -> None:
+    plain, config = TrainingConfig(), TrainingConfig(**defaults)
+    changed = giving_way(config, {given})
+    for name in defaults.keys() - {given}:
+        assert getattr(changed, name) == getattr(plain, name) != getattr(config, name)
+    assert giving_way(config, {"seed"}) == config
