@@ -165,3 +165,9 @@ def test_defaults_of_another_choice_are_free_again(given: str, defaults: dict[st
     for name in defaults.keys() - {given}:
         assert getattr(changed, name) == getattr(plain, name) != getattr(config, name)
     assert giving_way(config, {"seed"}) == config
+
+
+def test_what_nobody_settled_is_not_derived() -> None:
+    given = TrainingConfig()
+    assert derived_options(given, given) == ()
+    assert derived_options(given, given.replace(max_train_steps=7)) == ("max_train_steps",)
