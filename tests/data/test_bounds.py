@@ -157,3 +157,16 @@ def test_an_image_that_is_large_already_may_be_scaled_down() -> None:
     check_scaled((100, 100), (90, 110), 50)
     with pytest.raises(ValueError, match="100x100 would be scaled to 91x110, more than 50 pixels"):
         check_scaled((100, 100), (91, 110), 50)
+
+
+def test_who_asks_for_more_than_is_left_waits() -> None:
+    allowance = Allowance(10)
+    allowance.take(6)
+    other = threading.Thread(target=allowance.take, args=(5,), daemon=True)
+    other.start()
+    other.join(0.1)
+    assert other.is_alive()
+    allowance.give_back(6)
+    other.join(20)
+    assert not other.is_alive()
+    assert allowance.most == 6
