@@ -29,7 +29,7 @@ from ddpm_pipeline.diffusion import (
     prior_cost,
     split_output,
 )
-from ddpm_pipeline.networks import Denoiser, evaluating, run_denoiser
+from ddpm_pipeline.networks import Denoiser, Told, evaluating, run_denoiser
 from ddpm_pipeline.schedulers import Calibration, chain_costs
 
 __all__ = ["RateDistortion", "progressive_reconstructions", "rate_distortion"]
@@ -89,7 +89,7 @@ def progressive_reconstructions(
     *,
     prediction_type: PredictionType = "epsilon",
     variance_type: VarianceType = "fixed_small",
-    class_labels: Tensor | None = None,
+    class_labels: Told = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Predict images from ever more of their code: x_0_hat(x_t) down a chain.

@@ -29,7 +29,14 @@ from ddpm_pipeline.calibration.value_decoder import ValueSums, has_value_classes
 from ddpm_pipeline.common import StateFile, float32_arithmetic, moved
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import NoiseSchedule, PredictionType, VarianceType, split_output
-from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
+from ddpm_pipeline.networks import (
+    Denoiser,
+    Told,
+    device_of,
+    evaluating,
+    image_channels,
+    run_denoiser,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,7 +76,7 @@ class NumberedBatch(NamedTuple):
     start: int
     turn: int
     x_0: Tensor
-    labels: Tensor | None
+    labels: Told
 
     @property
     def stop(self) -> int:
@@ -267,9 +274,10 @@ def _check_levels(x_0: Tensor) -> None:
 def _check_resolution(model: Denoiser, shape: torch.Size) -> None:
     """Refuse images of another shape than a diffusers model says that it is for."""
     config = getattr(model, "config", None)
-    size, channels = getattr(config, "sample_size", None), getattr(config, "in_channels", None)
-    if size is None or channels is None or len(shape) != 3:
+    size = getattr(config, "sample_size", None)
+    if size is None or getattr(config, "in_channels", None) is None or len(shape) != 3:
         return
+    channels = image_channels(model)
     expected = (channels, *((size, size) if isinstance(size, int) else size))
     if tuple(shape) != expected:
         raise ValueError(f"x_0_batches must hold images of shape {expected}, got {(*shape,)}")

@@ -280,6 +280,8 @@ def _distances(
     elif labels is None:
         labels = trained_classes(pipe.unet)
 
+    told = None if data.given is None else data.given.of(torch.arange(len(data)), None)
+
     def distance(sampler: str, spacing: str, K: int) -> float:
         variance_type, eta, solver, order = SAMPLERS[sampler]
         own = scheduler.with_calibration(
@@ -297,7 +299,9 @@ def _distances(
             batch_size=_rows(config, pipe, data),
         )
         drawn = sample_statistics(
-            ImageSampler(DDPMPipeline(pipe.unet, own), options, own), extractor, config.num_images
+            ImageSampler(DDPMPipeline(pipe.unet, own), options, own, condition=told),
+            extractor,
+            config.num_images,
         )
         found = frechet_distance(drawn.moments, real.moments)
         logger.info("%s %s, K = %d: Fréchet distance %.4g", sampler, spacing, K, found)

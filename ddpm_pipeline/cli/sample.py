@@ -17,6 +17,7 @@ from ddpm_pipeline.pipelines import (
     SampleConfig,
     check_not_foreign,
     check_saved_classes,
+    check_saved_condition,
     check_saved_steps,
     npz_manifest,
 )
@@ -105,6 +106,7 @@ def _check_model(arguments: SampleArguments) -> None:
     """Refuse steps and classes that the model has not, as far as its configs are here."""
     check_saved_steps(arguments.model, arguments.num_inference_steps)
     check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
+    check_saved_condition(arguments.model, arguments.condition, arguments.condition_vector)
 
 
 def _draw_grid(arguments: SampleArguments) -> Path:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.augmentation import augmentation_size, augmented, draw_augmentation
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
+    from ddpm_pipeline.data.conditions import DataConditions, conditioning_of, with_conditioning
     from ddpm_pipeline.data.findings import facts_of_reading, printable
     from ddpm_pipeline.data.held_out import split_validation
     from ddpm_pipeline.data.images import Batch, ImageData, open_images
@@ -64,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "augmentation": "augmentation_size augmented draw_augmentation",
         "batches": "Batches between_levels checked_batch split_batch",
         "classes": "class_counts with_classes without_gaps",
+        "conditions": "DataConditions conditioning_of with_conditioning",
         "findings": "facts_of_reading printable",
         "held_out": "split_validation",
         "images": "Batch ImageData open_images",

@@ -23,11 +23,13 @@ from torch import Tensor
 
 from ddpm_pipeline.common import Resolution, key_of, sides_of
 from ddpm_pipeline.data.cache import prepare
+from ddpm_pipeline.data.conditions import DataConditions
 from ddpm_pipeline.data.decoding import Crop, Depth, Fit, Preparation
 from ddpm_pipeline.data.findings import Found, described, summarized
 from ddpm_pipeline.data.moments import ValueMoments
 from ddpm_pipeline.data.pixels import model_values, pictured_values
 from ddpm_pipeline.data.prepared import Pixels
+from ddpm_pipeline.data.reading_conditions import asked_conditions, with_conditions
 from ddpm_pipeline.data.sources.finding import (
     count_classes,
     find_source,
@@ -36,7 +38,7 @@ from ddpm_pipeline.data.sources.finding import (
 )
 from ddpm_pipeline.data.sources.source import Source
 from ddpm_pipeline.data.value_range import OutsideRange, measured
-from ddpm_pipeline.networks import ValueScale
+from ddpm_pipeline.networks import Told, ValueScale
 
 __all__ = ["Batch", "ImageData", "open_images"]
 
@@ -45,10 +47,10 @@ _MOST_COUNTED = 10_000  # classes without names that are counted whether they ha
 
 
 class Batch(NamedTuple):
-    """Images (B, C, H, W), bytes unless kept deeper, and class labels, int64 (B,), or None."""
+    """Images (B, C, H, W), bytes unless kept deeper, and classes, int64 (B,), or conditions."""
 
     images: Tensor
-    labels: Tensor | None
+    labels: Told
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,7 @@ class ImageData:
         name_of: Says which file each of the M images is, or None.
         scale: What a model's unit is in that of these values, where they are no bytes.
         moments: Of all M images, where they have a scale.
+        given: What these N are conditioned on beside classes, or None.
     """
 
     values: Tensor
@@ -92,6 +95,7 @@ class ImageData:
     name_of: Callable[[int], str] | None = None
     scale: ValueScale | None = None
     moments: ValueMoments | None = None
+    given: DataConditions | None = None
 
     def __len__(self) -> int:
         if self.members is not None:
@@ -167,6 +171,7 @@ class ImageData:
         if indices.min() < 0 or indices.max() >= len(self):
             raise IndexError(f"indices must be in 0 ... {len(self) - 1}")
         labels = None if self.labels is None else self.labels.index_select(0, indices)
+        labels = labels if self.given is None else self.given.of(indices, labels)
         if self.members is not None:
             indices = self.members.index_select(0, indices)
         if self.windows is not None:
@@ -205,6 +210,7 @@ class ImageData:
             self,
             members=members,
             labels=None if self.labels is None else self.labels.index_select(0, indices),
+            given=None if self.given is None else self.given.subset(indices),
             fingerprint=key_of(self.fingerprint, indices.tolist()),
         )
 
@@ -231,6 +237,8 @@ def open_images(
     num_threads: int | None = None,
     progress: bool = True,
     verify_cache: bool = False,
+    condition_on: str | os.PathLike | None = None,
+    condition_vector: Sequence[str] | None = None,
 ) -> ImageData:
     """Open any data set of images, decoded once and kept as bytes in a memory-mapped cache.
 
@@ -272,6 +280,8 @@ def open_images(
         progress: Whether to show progress while decoding.
         verify_cache: Whether to hold all that is in the cache against its checksums, rather than a
             sample; what was changed is decoded again.
+        condition_on: Pictures that go with the images: a source as above, or a column.
+        condition_vector: Columns of numbers that go with them; of metadata, a data set or .npz.
 
     Raises:
         FileNotFoundError: If the path does not exist and is no data set on the Hub either.
@@ -287,17 +297,18 @@ def open_images(
         found = with_labels(found, labels)
     count = count_classes(found, num_classes)
     report_unread(found.unread, strict)
-    pixels = prepare(
-        found,
-        settings,
-        cache_dir=cache_dir,
-        strict=strict,
-        num_threads=num_threads,
-        progress=progress,
-        verify=verify_cache,
-    )
+    how = {"cache_dir": cache_dir, "num_threads": num_threads, "progress": progress}
+    pixels = prepare(found, settings, strict=strict, verify=verify_cache, **how)
     data = _image_data(pixels, found, settings.resolution, count)
-    return measured(data, pixels.moments, pixels.step, value_range, outside_range)
+    data = measured(data, pixels.moments, pixels.step, value_range, outside_range)
+
+    def read(pictures: Source, own: Preparation) -> ImageData:
+        pixels = prepare(pictures, own, strict=True, verify=verify_cache, **how)
+        opened = _image_data(pixels, pictures, own.resolution, None)
+        return measured(opened, pixels.moments, pixels.step, None, outside_range)
+
+    asked = asked_conditions(source, condition_on, condition_vector, found.split, settings)
+    return data if asked is None else with_conditions(data, found, pixels.dropped, asked, read)
 
 
 def _image_data(

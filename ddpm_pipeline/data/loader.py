@@ -199,7 +199,7 @@ class Prefetcher:
             try:
                 batch = next(self.loader)
                 if self.device.type == "cuda":
-                    batch = self._move(batch, torch.Tensor.pin_memory)
+                    batch = self._move(batch, lambda part: part.pin_memory())
                 self._put((batch, self.loader.state_dict()))
             except BaseException as error:  # noqa: BLE001 (it is raised again where it is awaited)
                 self._put((error, None))
@@ -214,5 +214,5 @@ class Prefetcher:
             return
 
     @staticmethod
-    def _move(batch: Batch, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def _move(batch: Batch, move: Callable[[Any], Any]) -> Batch:
         return Batch(*(None if part is None else move(part) for part in batch))

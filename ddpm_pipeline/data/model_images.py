@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import as_resolution, described_sides
 from ddpm_pipeline.data.classes import with_classes
+from ddpm_pipeline.data.conditions import with_conditioning
 from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
@@ -35,7 +36,14 @@ from ddpm_pipeline.data.sources.shards import load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
 from ddpm_pipeline.data.training_images import open_split
 from ddpm_pipeline.data.value_range import with_scale
-from ddpm_pipeline.networks import ModelFacts, facts_of
+from ddpm_pipeline.networks import (
+    Condition,
+    Conditioning,
+    ModelFacts,
+    Told,
+    facts_of,
+    image_channels,
+)
 
 __all__ = [
     "ModelBatches",
@@ -130,13 +138,15 @@ def open_model_images(
     """
     config = getattr(unet, "config", unet)
     resolution = as_resolution(config.sample_size, "sample_size of the model")
-    channels = config.in_channels
+    channels = image_channels(config)
     facts, reading = facts_of(unet), ReadingOptions() if reading is None else reading
     given = ReadingOptions.of(reading)
     _check_given(given, channels)
     remembered = ReadingOptions.from_dict(facts.reading or {})
     wanted = given.over(remembered)
     fit = fit or wanted.fit or default_fit
+    conditioning = None if labels is False else facts.conditioned_on
+    wanted = _with_conditions(wanted, given, facts.conditioned_on, needed=conditioning is not None)
     data = _open(
         _whole(source, split, dataset_config_name),
         given,
@@ -158,7 +168,32 @@ def open_model_images(
         check_unchanged_size(data, f"{name}={source!r}", "; fit='resize' scales and crops them")
     named = f"{name}={str(source)!r}"
     data = with_scale(data, facts.scale, named, wanted.outside_range or "refuse")
+    if conditioning is not None:
+        data = with_conditioning(data, conditioning, named)
     return _with_model_classes(data, facts, config.num_class_embeds, named)
+
+
+def _with_conditions(
+    wanted: ReadingOptions, given: ReadingOptions, own: Conditioning | None, *, needed: bool
+) -> ReadingOptions:
+    """Give options with those conditions that the model has, if they are needed at all.
+
+    Raises:
+        ValueError: If some are given for a model that has none.
+    """
+    for name in ("condition_on", "condition_vector"):
+        if own is None and getattr(given, name) is not None:
+            raise ValueError(
+                f"{name}={getattr(given, name)!r} has no meaning for a model that is not "
+                "conditioned on any"
+            )
+    has_pictures = needed and own.channels > 0
+    has_vector = needed and bool(own.columns)
+    return replace(
+        wanted,
+        condition_on=wanted.condition_on if has_pictures else None,
+        condition_vector=wanted.condition_vector if has_vector else None,
+    )
 
 
 def _check_given(given: ReadingOptions, channels: int) -> None:
@@ -198,6 +233,8 @@ def _open(
         "max_pixels": options.max_pixels,
         "depth": options.depth,
         "outside_range": options.outside_range,
+        "condition_on": options.condition_on,
+        "condition_vector": options.condition_vector,
     }
     known = {key: value for key, value in values.items() if value is not None}
     try:
@@ -277,15 +314,19 @@ class ModelBatches:
     Arguments:
         data: The images.
         batch_size: How many are read at a time; the last batch may be smaller.
+        conditioned: Whether what the images are conditioned on is told, or left out.
     """
 
     data: ImageData
     batch_size: int = 1024
+    conditioned: bool = True
 
     def __len__(self) -> int:
         return math.ceil(len(self.data) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Told]]:
         for numbers in torch.arange(len(self.data)).split(self.batch_size):
             images, labels = self.data.batch(numbers)
+            if isinstance(labels, Condition) and not self.conditioned:
+                labels = labels.without(torch.ones(len(labels), dtype=torch.bool))
             yield self.data.model_values(images), labels

@@ -45,6 +45,10 @@ class ReadingOptions:
     """Column of the class labels in a data set; as in training, or found by its type."""
     strict_data: bool | None = None
     """Refuse images that cannot be read, rather than skip them; as in training."""
+    condition_on: str | None = None
+    """Images that go with these, as in training: a folder, a file or a column."""
+    condition_vector: tuple[str, ...] | None = None
+    """Columns of numbers that go with the images; as in training."""
 
     def __post_init__(self) -> None:
         if self.channels is not None and not (is_integer(self.channels) and self.channels >= 1):

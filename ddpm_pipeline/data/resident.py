@@ -71,7 +71,7 @@ def _fits(loader: BatchSource, device: torch.device) -> bool:
     """Tell whether a loader's images are of one size, and few enough."""
     if device.type != "cuda" or not isinstance(loader, ImageLoader):
         return False
-    if loader.data.windows is not None:
+    if loader.data.windows is not None or loader.data.given is not None:
         return False
     images = len(loader.data) * loader.data.values[0].numel()
     free, _ = torch.cuda.mem_get_info(device)

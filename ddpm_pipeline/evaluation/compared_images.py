@@ -47,7 +47,9 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     Raises:
         ValueError: If they do not fit the model's images, or are fewer than that.
     """
-    data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=False)
+    is_told = sampler.is_conditioned and config.samples is None
+    labels = None if is_told else False
+    data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=labels)
     return random_subset(data, config.num_reference, "num_reference")
 
 

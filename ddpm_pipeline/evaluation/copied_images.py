@@ -112,7 +112,7 @@ def _open(
     The reference is open already, but without the classes that a bound may need.
     """
     own = source == config.data
-    needs_classes = config.bound_images != 0 and _has_classes(sampler)
+    needs_classes = config.bound_images != 0 and (_has_classes(sampler) or sampler.is_conditioned)
     is_whole = config.num_reference is None and not needs_classes
     if is_whole and (source, split) == (config.data, config.split):
         return data
@@ -122,7 +122,7 @@ def _open(
         source=source,
         split=split,
         default_fit="exact",
-        labels=needs_classes,
+        labels=None if needs_classes else False,
         dataset_config_name=config.dataset_config_name if own else None,
         name="data" if own else option,
     )

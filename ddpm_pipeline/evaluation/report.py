@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ddpm_pipeline.evaluation.class_frequencies import AS_OFTEN
+from ddpm_pipeline.evaluation.pairs import pairs_text
 
 __all__ = ["EvaluationReport"]
 
@@ -52,6 +53,8 @@ class EvaluationReport:
     """Images drawn of each class, by name or number; None if the options or nobody chose them."""
     nearest: list[dict[str, Any]]
     """For some images, the reference images nearest in the features, and their distances."""
+    pairs: dict[str, Any] | None = None
+    """PSNR and SSIM of samples and the images of their conditions; None without such."""
     copying: dict[str, Any] | None = None
     """Whether samples are copies of training images, with the worst pairs and the gap between
     the bounds; why it was "not_tested", if so."""
@@ -74,6 +77,8 @@ class EvaluationReport:
         }
         if self.bound is not None:
             rows["bits/dim"] = _bound_text(self.bound)
+        if self.pairs is not None:
+            rows |= pairs_text(self.pairs)
         if self.copying is not None:
             rows |= _copying_rows(self.copying)
         if self.seconds_per_image is not None:

@@ -48,6 +48,7 @@ from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
 from ddpm_pipeline.evaluation.held_out_bound import measure_bound, open_held_out
 from ddpm_pipeline.evaluation.metrics import check_count, frechet_distance, kid, precision_recall
 from ddpm_pipeline.evaluation.nearest import nearest_images
+from ddpm_pipeline.evaluation.pairs import measure_pairs, paired
 from ddpm_pipeline.evaluation.report import EvaluationReport
 from ddpm_pipeline.evaluation.statistics import (
     ImageStatistics,
@@ -89,7 +90,9 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     _check_numbers(config, min(count, len(data), config.num_kept), count)
     check_count(min(count, len(data)), extractor(data.pictures(range(1))).shape[1])
     chosen = None if drawn is not None else choose_classes(config, sampler)
+    pairs = None
     if drawn is None:
+        sampler, pairs = paired(sampler, data, config.num_images, config.seed)
         sampler = _try_sampler(sampler, chosen)
     draw = _drawing(sampler, drawn)
     bound = None if held_out is None else measure_bound(config, sampler, held_out)
@@ -98,6 +101,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     )
     generated = _generated_statistics(config, sampler, drawn, extractor)
     nearest = _show_nearest(config, draw, data, extractor)
+    near_truth = measure_pairs(draw, data, pairs)
     copying = (
         {"not_tested": copy_sets}
         if isinstance(copy_sets, str)
@@ -111,6 +115,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
             class_counts=None if chosen is None else chosen.counts,
             bound=bound,
             nearest=nearest,
+            pairs=near_truth,
             copying=copying,
         )
         write_json(_output(config) / _REPORT_NAME, found.to_dict())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddpm_pipeline.data import Batches, between_levels, checked_batch, split_batch
 from ddpm_pipeline.diffusion import Levels
+from ddpm_pipeline.networks import Told
 
 __all__ = ["Block", "BoundData"]
 
@@ -22,7 +23,7 @@ class Block(NamedTuple):
 
     first: int
     x_0: Tensor
-    class_labels: Tensor | None
+    class_labels: Told
 
     def off_grid(self, levels: Levels | None = None) -> Tensor:
         """Give 1 for each example with values between the levels, of bytes unless given."""
@@ -44,9 +45,7 @@ class BoundData:
         TypeError: If x_0 is neither, or not floating point.
     """
 
-    def __init__(
-        self, x_0: Tensor | Batches, class_labels: Tensor | None, *, in_range: bool
-    ) -> None:
+    def __init__(self, x_0: Tensor | Batches, class_labels: Told, *, in_range: bool) -> None:
         self._in_range = in_range
         batches = _as_batches(x_0, class_labels)
         first = next(batches, None)
@@ -68,8 +67,8 @@ class BoundData:
             index += len(x_0)
 
     def _checked(
-        self, x_0: object, labels: Tensor | None, *, shape: torch.Size | None, index: int
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x_0: object, labels: Told, *, shape: torch.Size | None, index: int
+    ) -> tuple[Tensor, Told]:
         """Check the batch that starts with image ``index``; give it in float32 or float64."""
         x_0, labels = checked_batch("x_0", x_0, labels, shape=shape)
         self._check_values(x_0, index)
@@ -90,7 +89,7 @@ class BoundData:
 
 
 def _as_batches(
-    x_0: Tensor | Batches, class_labels: Tensor | None
+    x_0: Tensor | Batches, class_labels: Told
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     if isinstance(x_0, Tensor):
         return iter([(x_0, class_labels)])

@@ -50,7 +50,7 @@ from ddpm_pipeline.likelihood.state import SavedBound
 from ddpm_pipeline.likelihood.totals import BoundTotals
 from ddpm_pipeline.likelihood.transitions import make_transition_sampler
 from ddpm_pipeline.likelihood.units import check_units, unit_settings
-from ddpm_pipeline.networks import Denoiser, device_of, evaluating, rows_per_call
+from ddpm_pipeline.networks import Denoiser, Told, device_of, evaluating, rows_per_call
 from ddpm_pipeline.schedulers import DDPMScheduler, needed_spectrum
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def variational_bound(
     decoder: Decoder = "discretized",
     decoder_variance: Literal["model", "best"] | float | None = None,
     clip_x_0: float | None = None,
-    class_labels: Tensor | None = None,
+    class_labels: Told = None,
     x_0_variance: Tensor | None = None,
     levels: Levels | None = None,
     log_unit: float | None = None,

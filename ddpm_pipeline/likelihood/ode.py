@@ -55,7 +55,7 @@ from ddpm_pipeline.diffusion import (
 from ddpm_pipeline.likelihood.blocks import Block, BoundData
 from ddpm_pipeline.likelihood.bound import calibrated_variances
 from ddpm_pipeline.likelihood.ode_report import OdeParts, OdeReport, OdeSettings, summarize
-from ddpm_pipeline.networks import Denoiser, device_of, evaluating, run_denoiser
+from ddpm_pipeline.networks import Denoiser, Told, device_of, evaluating, run_denoiser
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["SOLVERS", "Angles", "check_solver", "ode_likelihood"]
@@ -100,7 +100,7 @@ def ode_likelihood(
     scheduler: DDPMScheduler,
     x_0: Tensor | Batches,
     *,
-    class_labels: Tensor | None = None,
+    class_labels: Told = None,
     num_probes: int | None = 2,
     decoder: str = "discretized",
     dequantize: bool = False,
@@ -241,9 +241,7 @@ class _Flow:
             **calibrated_variances(scheduler, None, decoder, shape, self.device),
         )
 
-    def _followed(
-        self, x: Tensor, labels: Tensor | None, index: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
+    def _followed(self, x: Tensor, labels: Told, index: Tensor) -> tuple[Tensor, Tensor, int]:
         """Follow the flow from t = 0 to T - 1.
 
         Returns:
@@ -274,7 +272,7 @@ class _Flow:
         angles: Angles,
         angle: float,
         x: Tensor,
-        labels: Tensor | None,
+        labels: Told,
         probes: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Give v, and the estimates of its trace by probe, (B, probes), or their sum if exact."""

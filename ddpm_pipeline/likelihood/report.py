@@ -93,6 +93,9 @@ class BoundReport:
         last_variance: Variance of the last move where it is one number for all data, else None.
         settings: What was measured.
         warnings: What to know before comparing the number with others.
+        without_condition: Of a model that was also trained without its condition, the bound of
+            the same examples without, in bits per dimension; None where it was not measured.
+        without_condition_error: Its standard error.
     """
 
     bits_per_dim: float
@@ -111,6 +114,8 @@ class BoundReport:
     last_variance: float | None
     settings: BoundSettings
     warnings: tuple[str, ...] = ()
+    without_condition: float | None = None
+    without_condition_error: float | None = None
 
     @property
     def nats(self) -> float:
@@ -144,6 +149,8 @@ class BoundReport:
             per_example: Whether to include the four lists of N numbers.
         """
         names = [f.name for f in fields(self) if f.name != "settings"]
+        if self.without_condition is None:
+            names = [name for name in names if not name.startswith("without_condition")]
         names += ["nats", "num_images", "forwards", "rate"]
         values = {name: _plain(getattr(self, name)) for name in names}
         if not per_example:
@@ -166,12 +173,20 @@ class BoundReport:
             write_text(Path(path), text)
         return text
 
+    def _without(self) -> list[tuple[str, str]]:
+        """Give the row of the table that says the bound without the condition, if there is one."""
+        if self.without_condition is None:
+            return []
+        bound, error = self.without_condition, self.without_condition_error
+        return [("without condition", f"{bound:.4f} ± {error:.4f}")]
+
     def __str__(self) -> str:
         rows = [
             ("bits/dim", f"{self.bits_per_dim:.4f} ± {self.standard_error:.4f}"),
             ("  prior", f"{self.prior:.4f}"),
             ("  transitions", f"{self.transitions.sum().item():.4f}"),
             ("  decoder", f"{self.decoder:.4f}"),
+            *self._without(),
             ("error from images", f"± {self.standard_error_images:.4f}"),
             ("error from timesteps", f"± {self.standard_error_timesteps:.4f}"),
             ("nats per image", f"{self.nats:.2f}"),

@@ -34,6 +34,7 @@ from ddpm_pipeline.likelihood.config import BoundConfig, MeasureConfig
 from ddpm_pipeline.likelihood.figures import figure_class, save_figure
 from ddpm_pipeline.likelihood.report import BoundReport
 from ddpm_pipeline.likelihood.units import units_of
+from ddpm_pipeline.networks import Conditioning, facts_of
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.schedulers import DDPMScheduler
 
@@ -68,6 +69,21 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
         shuffled=True,
         target_standard_error=config.target_standard_error,
     )
+
+    if is_also_measured_without(measured):
+        without = bound_on_images(
+            config,
+            name="bound-without-condition",
+            shuffled=True,
+            target_standard_error=config.target_standard_error,
+            conditioned=False,
+        ).report
+        both = replace(
+            measured.report,
+            without_condition=without.bits_per_dim,
+            without_condition_error=without.standard_error,
+        )
+        measured = measured._replace(report=both)
 
     def write() -> None:
         folder = output_folder(config)
@@ -109,11 +125,18 @@ def check_results(config: MeasureConfig, *names: str) -> None:
 
 
 class MeasuredBound(NamedTuple):
-    """A report, the images in its order, and the hash of the model's weights."""
+    """A report, the images in its order, the hash of the model's weights, and its condition."""
 
     report: BoundReport
     data: ImageData
     weights: str
+    conditioned_on: Conditioning | None = None
+
+
+def is_also_measured_without(measured: MeasuredBound) -> bool:
+    """Tell whether a model has a condition and was also trained without it."""
+    conditioning = measured.conditioned_on
+    return conditioning is not None and conditioning.trains_null
 
 
 def bound_on_images(
@@ -122,6 +145,7 @@ def bound_on_images(
     name: str,
     shuffled: bool,
     target_standard_error: float | None = None,
+    conditioned: bool = True,
 ) -> MeasuredBound:
     """Measure the bound of a saved model on images, without writing a report.
 
@@ -130,6 +154,7 @@ def bound_on_images(
         name: Of the file in the output folder that keeps the sums of a run that is stopped.
         shuffled: Whether the images are put in random order.
         target_standard_error: As for ``variational_bound``.
+        conditioned: Whether the model is told what the images are conditioned on, if it has such.
     """
     state = process_state()
     accelerator = shared_accelerator()
@@ -139,7 +164,7 @@ def bound_on_images(
     report = variational_bound(
         pipeline.unet,
         scheduler,
-        ModelBatches(data),
+        ModelBatches(data, conditioned=conditioned),
         timesteps=chain,
         num_timestep_samples=config.num_timestep_samples or None,
         generator=stream_generator("measured_noise", config.seed),
@@ -155,7 +180,8 @@ def bound_on_images(
     )
     warnings = described_changes(data) + described_overlap(config.model, data)
     report = replace(report, warnings=report.warnings + warnings)
-    return MeasuredBound(report, data, weights_hash(pipeline.unet))
+    weights = weights_hash(pipeline.unet)
+    return MeasuredBound(report, data, weights, facts_of(pipeline.unet).conditioned_on)
 
 
 def _scheduler_and_chain(

@@ -15,6 +15,25 @@ if TYPE_CHECKING:
         trained_classes,
     )
     from ddpm_pipeline.networks.compiling import CompiledNetwork, compiles_for_cuda
+    from ddpm_pipeline.networks.condition import (
+        Condition,
+        Told,
+        blank_inputs,
+        embedding_width,
+        image_channels,
+        input_options,
+        joined_rows,
+        network_inputs,
+        ready_for,
+        told_of,
+        told_tensors,
+        unconditional,
+    )
+    from ddpm_pipeline.networks.conditioned_on import (
+        Conditioning,
+        Upsampling,
+        check_asked_condition,
+    )
     from ddpm_pipeline.networks.conditioning import (
         condition_on,
         conditions,
@@ -59,6 +78,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "capturing": "capture_on_cuda",
         "classes": "check_asked_classes check_trained class_numbers listed trained_classes",
         "compiling": "CompiledNetwork compiles_for_cuda",
+        "condition": "Condition Told blank_inputs embedding_width image_channels input_options "
+        "joined_rows network_inputs ready_for told_of told_tensors unconditional",
+        "conditioned_on": "Conditioning Upsampling check_asked_condition",
         "conditioning": "condition_on conditions plain_weights unconditioned",
         "config_limits": "MAX_CLASSES check_network_config",
         "cpu_layers": "keep_freed_memory use_float32_attention use_matrix_products",

@@ -98,14 +98,20 @@ def check_asked_classes(unet: Any, class_labels: object, guidance_scale: float) 
     Raises:
         ValueError: If they are refused; says what there is to choose from.
     """
+    conditioning = facts_of(unet).conditioned_on
     if unet.config.num_class_embeds is not None:
         if class_labels is None:
             raise ValueError(_missing_labels(unet))
-    elif class_labels is not None or guidance_scale != 1:
+    elif class_labels is not None or (guidance_scale != 1 and conditioning is None):
         raise ValueError(
             "class_labels and guidance_scale need a class-conditional model, got "
             f"class_labels={class_labels!r} and guidance_scale={guidance_scale} for a U-Net "
             "without num_class_embeds"
+        )
+    if guidance_scale != 1 and conditioning is not None and not conditioning.trains_null:
+        raise ValueError(
+            f"guidance_scale={guidance_scale} needs a model that was also trained without its "
+            "condition: condition_dropout was 0"
         )
 
 

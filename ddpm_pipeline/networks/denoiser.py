@@ -2,7 +2,7 @@ r"""Any network :math:`y_\theta(x_t, t)` behind one signature.
 
 A denoiser may be a plain function, a ``torch.nn.Module`` or a diffusers model that answers with an
 object. What differs between them is settled here once: where it lives, in which precision it
-computes, whether it takes class labels, and that dropout is off while it is measured.
+computes, what it is told beside t, and that dropout is off while it is measured.
 """
 
 import inspect
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from ddpm_pipeline.networks.condition import Told, network_inputs
 
 __all__ = ["Denoiser", "device_of", "dtype_of", "evaluating", "run_denoiser"]
 
@@ -37,9 +39,7 @@ def _parameter(model: Denoiser) -> Tensor | None:
     return next(model.parameters(), None) if isinstance(model, nn.Module) else None
 
 
-def run_denoiser(
-    model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None = None
-) -> Tensor:
+def run_denoiser(model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Told = None) -> Tensor:
     """Compute the model's output at x_t, in the dtype of x_t.
 
     Arguments:
@@ -47,19 +47,20 @@ def run_denoiser(
             object with one as ``sample``.
         x_t: Noisy data, shape (B, C, *).
         t: Timesteps, int64, shape (B,).
-        class_labels: int64, shape (B,), or None.
+        class_labels: int64, shape (B,), or what a ``Condition`` says; None without either.
     Returns:
         Shape (B, C', *): the channels are for the caller to check.
     Raises:
         TypeError: If the model cannot be called so, or the output is not a tensor.
         ValueError: If its shape differs from that of x_t in more than the channels, or a model
-            with classes is given none.
+            with classes or a condition is given none.
     """
     config = getattr(getattr(model, "module", model), "config", None)  # also of a wrapped one
     if class_labels is None and getattr(config, "num_class_embeds", None) is not None:
         raise ValueError("class_labels must be given, one for each image: the model has classes")
+    x, class_labels = network_inputs(model, x_t, class_labels)
     labels = {} if class_labels is None else {"class_labels": class_labels}
-    inputs = x_t.to(dtype_of(model, x_t.dtype)), t
+    inputs = x.to(dtype_of(model, x_t.dtype)), t
     try:
         output = model(*inputs, **labels)
     except TypeError:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import PRIVATE_KEY
+from ddpm_pipeline.networks.conditioned_on import Conditioning
 from ddpm_pipeline.networks.value_scale import ValueScale
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ModelFacts:
         reading: The options by which the training images were read, as JSON values.
         picture_bands: The channels that a picture shows, one or three.
         values: The ``ValueScale`` of images that are no bytes, as JSON values.
+        conditioning: The ``Conditioning`` of a model that has one, as JSON values.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -40,6 +42,7 @@ class ModelFacts:
     reading: dict[str, Any] | None = None
     picture_bands: tuple[int, ...] | None = None
     values: dict[str, Any] | None = None
+    conditioning: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give what is known as JSON values."""
@@ -60,6 +63,15 @@ class ModelFacts:
             ValueError: If it is damaged.
         """
         return None if self.values is None else ValueScale.from_dict(self.values)
+
+    @property
+    def conditioned_on(self) -> Conditioning | None:
+        """Give what the model is conditioned on beside classes; None without.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        return None if self.conditioning is None else Conditioning.from_dict(self.conditioning)
 
     @property
     def num_classes(self) -> int | None:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ddpm_pipeline.networks.condition import blank_inputs
 from ddpm_pipeline.networks.denoiser import dtype_of
 
 if TYPE_CHECKING:
@@ -83,15 +84,14 @@ def bytes_per_row(network: Denoiser, shape: Sequence[int]) -> float | None:
     tensors = [*network.named_parameters(), *network.named_buffers()]
     weights = {name: tensor.detach().to(_META) for name, tensor in tensors}
     dtype = dtype_of(network, torch.float32)
-    x_t = torch.empty(_TRIAL_ROWS, *shape, dtype=dtype, device=_META)
+    x_t, labels = blank_inputs(network, torch.empty(_TRIAL_ROWS, *shape, device=_META))
+    x_t = x_t.to(dtype)
     t = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=_META)
-    config = getattr(network, "config", None)
-    has_classes = getattr(config, "num_class_embeds", None) is not None
-    labels = {"class_labels": t} if has_classes else {}
+    named = {} if labels is None else {"class_labels": labels}
     peak = _PeakBytes(known=[x_t, t, *weights.values()])
     try:
         with torch.no_grad(), peak:
-            functional_call(network, weights, (x_t, t), labels)
+            functional_call(network, weights, (x_t, t), named)
     except Exception:  # noqa: BLE001 (of any kind: it may need labels, data or another device)
         return None  # whether the network works is for its first call to say
     return peak.most / _TRIAL_ROWS

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.model_folder import load_checked_unet
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
     from ddpm_pipeline.pipelines.sampling import ImageSampler, load_image_sampler, sample_images
-    from ddpm_pipeline.pipelines.saved_options import check_saved_classes, check_saved_steps
+    from ddpm_pipeline.pipelines.saved_options import (
+        check_saved_classes,
+        check_saved_condition,
+        check_saved_steps,
+    )
     from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
     from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
     from ddpm_pipeline.pipelines.tasks.editing import edit_images
@@ -34,7 +38,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "model_folder": "load_checked_unet",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
-        "saved_options": "check_saved_classes check_saved_steps",
+        "saved_options": "check_saved_classes check_saved_condition check_saved_steps",
         "tasks.conditioned": "PosteriorMethod",
         "tasks.edit_options": "EditConfig",
         "tasks.editing": "edit_images",

@@ -26,7 +26,8 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
 from ddpm_pipeline.common import moved
-from ddpm_pipeline.networks import FastForward
+from ddpm_pipeline.networks import FastForward, Told, image_channels
+from ddpm_pipeline.pipelines.conditions import GivenCondition, given_condition, told_rows
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
 from ddpm_pipeline.pipelines.guidance import GuidedNetwork, ModelGuidedNetwork, in_turn
 from ddpm_pipeline.pipelines.guides import Guide, GuideStep, check_interval, guide_steps
@@ -69,6 +70,7 @@ class Request:
     eta: float | None
     noise: Tensor | None
     solver: str | Solver | None
+    condition: GivenCondition = None
     max_batch_size: int | None = None
     guidance_model: GuidanceModel = None
     guidance_interval: Sequence[int] | None = None
@@ -103,12 +105,16 @@ class Call:
         self._request, self._unet = request, unet
         self._forward, self._device = forward, device
         self._generator = list(generator) if isinstance(generator, tuple) else generator
-        self._size = check_noise(noise, unet, request.batch_size)
+        condition = given_condition(unet, request.condition)
+        rows = len(condition) if condition is not None and noise is None else None
+        asked = rows if request.batch_size is None else request.batch_size
+        self._size = check_noise(noise, unet, asked)
         check_call(request.output_type, self._generator, self._size)
         check_fit(unet, scheduler)
         check_interval(request.guidance_interval, scheduler.config.num_train_timesteps)
         null_scale = request.guidance_scale if guide is None else 1.0
         labels = label_tensor(unet, request.class_labels, null_scale, self._size)
+        labels = told_rows(unet, labels, condition, self._size)
         self._labels = None if labels is None else moved(labels, device)
         self._scheduler = own_scheduler(scheduler)
         if request.solver is not None:
@@ -124,7 +130,7 @@ class Call:
         )
         self._plan = self._guided_steps(labels)
 
-    def _guided_steps(self, labels: Tensor | None) -> list[GuideStep | None]:
+    def _guided_steps(self, labels: Told) -> list[GuideStep | None]:
         """Say how a guide is asked at each timestep; None at those that nothing guides."""
         request, guide = self._request, self._guide
         timesteps = self._scheduler.timesteps.tolist()
@@ -149,7 +155,7 @@ class Call:
         config, noise = self._unet.config, self._request.noise
         side = config.sample_size
         sides = (side, side) if isinstance(side, int) else tuple(side or ())
-        shape = (config.in_channels, *sides) if noise is None else tuple(noise.shape[1:])
+        shape = (image_channels(self._unet), *sides) if noise is None else tuple(noise.shape[1:])
         self._scheduler.check_steps(shape, eta=self._request.eta)
 
     @property

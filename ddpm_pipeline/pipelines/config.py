@@ -120,13 +120,17 @@ class SampleConfig(SamplingOptions):
     """Images per shard: what is held in memory, and what a killed run loses at most, unless a
     model call has more rows."""
 
+    condition: str | None = None
+    """Images that the images are conditioned on in turn: a folder, or a file of them."""
+    condition_vector: tuple[float, ...] | None = None
+    """Numbers that all images are conditioned on, as many as the model was trained with."""
     picture_bands: tuple[int, ...] | None = None
     """Channels that pictures show, one or three, counted from 0; unless given those that the model
     was trained with, or all of up to four."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expand_home(self, "output")
+        expand_home(self, "output", "condition")
         check_at_least(self, num_images=1, shard_size=1)
         if (Path(self.output).suffix == ".npz") != (self.resolved_format == "npz"):
             raise ValueError(

@@ -1,7 +1,7 @@
-r"""The U-Net as sampling calls it: guided by classes, in float32, in calls of one size.
+r"""The U-Net as sampling calls it: guided by what it is told, in float32, in calls of one size.
 
 Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598) with weight w uses the last class
-embedding as the empty label:
+embedding as the empty label, and zeros in the place of a condition:
 
 .. math:: \tilde f = f(x_t, t, \varnothing) + w\,(f(x_t, t, c) - f(x_t, t, \varnothing))
 
@@ -19,7 +19,14 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from ddpm_pipeline.networks import FastForward, dtype_of
+from ddpm_pipeline.networks import (
+    FastForward,
+    Told,
+    dtype_of,
+    joined_rows,
+    network_inputs,
+    unconditional,
+)
 from ddpm_pipeline.pipelines.guides import GuideStep
 
 __all__ = ["GuidedNetwork", "ModelGuidedNetwork", "in_turn"]
@@ -34,7 +41,7 @@ class GuidedNetwork:
     Arguments:
         unet: The network.
         forward: How it is called.
-        labels: Classes, int64, shape (B,); None for a model without classes.
+        labels: Classes, int64, shape (B,), or a condition that is ready; None without either.
         guidance_scale: w; 1 is no guidance. Other weights take the output with the labels and
             without: in one call where there is room for both, else in two.
         call_rows: Rows of every call, since kernels for other numbers round differently: smaller
@@ -44,7 +51,7 @@ class GuidedNetwork:
 
     unet: UNet2DModel
     forward: FastForward
-    labels: Tensor | None = None
+    labels: Told = None
     guidance_scale: float = 1.0
     call_rows: int | None = None
     most_rows: int | None = None
@@ -54,14 +61,14 @@ class GuidedNetwork:
         image = image.to(dtype_of(self.unet, image.dtype))
         if self.labels is None or self.guidance_scale == 1:
             return self._output(image, t, self.labels)
-        empty = torch.full_like(self.labels, self.unet.config.num_class_embeds - 1)
+        empty = unconditional(self.unet, self.labels)
         if self._calls_once(image):
-            both = self._output(torch.cat([image, image]), t, torch.cat([self.labels, empty]))
-            conditional, unconditional = both.chunk(2)
+            both = self._output(torch.cat([image, image]), t, joined_rows([self.labels, empty]))
+            guided, unguided = both.chunk(2)
         else:
-            conditional = self._output(image, t, self.labels)
-            unconditional = self._output(image, t, empty)
-        return unconditional + self.guidance_scale * (conditional - unconditional)
+            guided = self._output(image, t, self.labels)
+            unguided = self._output(image, t, empty)
+        return unguided + self.guidance_scale * (guided - unguided)
 
     def _calls_once(self, image: Tensor) -> bool:
         """Tell whether both labels share a call: where that changes no bit, or on a GPU."""
@@ -70,12 +77,13 @@ class GuidedNetwork:
         fits = self.most_rows is None or 2 * len(image) <= self.most_rows
         return fits and image.device.type != "cpu"
 
-    def _output(self, image: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def _output(self, image: Tensor, t: Tensor, told: Told) -> Tensor:
         rows = len(image)
+        x, labels = network_inputs(self.unet, image, told)
         if self.call_rows is not None and rows < self.call_rows:
-            image = _filled_up(image, self.call_rows)
+            x = _filled_up(x, self.call_rows)
             labels = None if labels is None else _filled_up(labels, self.call_rows)
-        return self.forward(image, t, labels)[:rows].float()
+        return self.forward(x, t, labels)[:rows].float()
 
 
 @dataclass(frozen=True, eq=False)

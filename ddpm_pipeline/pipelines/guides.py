@@ -18,7 +18,7 @@ signal and the other at next to none. Another prediction type is converted exact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,16 @@ from torch import Tensor
 
 from ddpm_pipeline.common import is_integer
 from ddpm_pipeline.diffusion import conversion_weights
-from ddpm_pipeline.networks import FastForward, check_trained, device_of, facts_of, listed
+from ddpm_pipeline.networks import (
+    Condition,
+    FastForward,
+    Told,
+    check_trained,
+    device_of,
+    facts_of,
+    image_channels,
+    listed,
+)
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["Guide", "GuideStep", "check_interval", "guide_steps"]
@@ -75,35 +84,51 @@ class Guide:
                 "by its null class where no guidance_model is given"
             )
         own, other = unet.config, self.unet.config
-        for name in ("in_channels", "sample_size"):
-            mine, its = _sides(own, name), _sides(other, name)
+        channels = image_channels(unet)
+        pairs = {
+            "in_channels": (channels, image_channels(self.unet)),
+            "sample_size": (_sides(own), _sides(other)),
+        }
+        for name, (mine, its) in pairs.items():
             if mine != its and None not in (mine, its):
                 raise ValueError(
                     f"guidance_model must be of the model's images, with {name} {mine}, got {its}"
                 )
-        if other.out_channels not in (own.in_channels, 2 * own.in_channels):
+        if other.out_channels not in (channels, 2 * channels):
             raise ValueError(
-                f"guidance_model must have {own.in_channels} or {2 * own.in_channels} output "
-                f"channels, got {other.out_channels}"
+                f"guidance_model must have {channels} or {2 * channels} output channels, got "
+                f"{other.out_channels}"
             )
         its_device = device_of(self.unet, device)
         if its_device.type != device.type or (its_device.index or 0) != (device.index or 0):
             raise ValueError(f"guidance_model must be on the device {device}, got {its_device}")
 
-    def labels(self, unet: UNet2DModel, labels: Tensor | None, count: int) -> Tensor | None:
+    def labels(self, unet: UNet2DModel, labels: Told, count: int) -> Told:
         """Give the labels that a guide is called with where the model has these.
 
         Classes are matched by name where both models know names. A guide with classes for a model
-        without is asked with its null class.
+        without is asked with its null class. A condition must be that of the guide too, if this
+        has any.
 
         Arguments:
             unet: The model's network.
-            labels: Its classes, (B,), or None.
+            labels: Its classes, (B,), or its condition, or None.
             count: B.
         Raises:
-            ValueError: If the guide has not these classes, or was not trained on one.
+            ValueError: If the guide has not these classes, or was not trained on one, or is
+                conditioned on something else.
         """
-        classes = self.unet.config.num_class_embeds
+        classes, its = self.unet.config.num_class_embeds, facts_of(self.unet).conditioned_on
+        if its is not None:
+            own = facts_of(unet).conditioned_on
+            if own is None or replace(own, trains_null=its.trains_null) != its:
+                raise ValueError(
+                    f"guidance_model is conditioned on {its}, and the model on {own or 'nothing'}"
+                )
+            return labels
+        labels = labels.labels if isinstance(labels, Condition) else labels
+        if labels is not None and labels.is_floating_point():
+            return None
         if classes is None:
             return None
         if labels is None:
@@ -136,10 +161,10 @@ class Guide:
         return list(range(count))
 
 
-def _sides(config: object, name: str) -> object:
-    """Give a config's value, with the one side of a square as two."""
-    value = getattr(config, name)
-    return (value, value) if name == "sample_size" and isinstance(value, int) else value
+def _sides(config: object) -> object:
+    """Give a config's sample_size, with the one side of a square as two."""
+    value = config.sample_size
+    return (value, value) if isinstance(value, int) else value
 
 
 def guide_steps(

@@ -23,7 +23,13 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer, moved
 from ddpm_pipeline.diffusion import check_num_steps
-from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
+from ddpm_pipeline.networks import (
+    Told,
+    check_asked_classes,
+    check_trained,
+    class_numbers,
+    image_channels,
+)
 from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
 from ddpm_pipeline.pipelines.outputs import OUTPUT_TYPES
 from ddpm_pipeline.pipelines.room import filled_rows
@@ -59,7 +65,7 @@ class Share:
     Arguments:
         size: How many.
         generator: Source of their noise.
-        labels: Their classes, shape (size,), or None.
+        labels: Their classes, shape (size,), or their condition, or None.
         call_rows: Rows of every model call; None for ``size``.
         noise: What they start from, (size, C, H, W); None draws it.
         most_rows: Of a model call, where call_rows is None; None for any number.
@@ -68,7 +74,7 @@ class Share:
 
     size: int
     generator: Generators
-    labels: Tensor | None
+    labels: Told
     call_rows: int | None = None
     noise: Tensor | None = None
     most_rows: int | None = None
@@ -81,7 +87,7 @@ def check_fit(unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
     Raises:
         ValueError: If they do not fit.
     """
-    channels, outputs = unet.config.in_channels, unet.config.out_channels
+    channels, outputs = image_channels(unet), unet.config.out_channels
     allowed = (2 * channels,) if takes_variance(scheduler) else (channels,)
     if not isinstance(scheduler, DDPM_SCHEDULERS):
         allowed = (channels, 2 * channels)  # no learned variance: its half is dropped
@@ -138,7 +144,7 @@ def check_noise(noise: Tensor | None, unet: UNet2DModel, batch_size: int | None)
         raise ValueError(f"noise must be a float32 tensor, got {found}")
     sides = (size, size) if isinstance(size, int) else size
     rows = "N" if batch_size is None else check_integer("batch_size", batch_size)
-    wanted = (rows, unet.config.in_channels, *(sides or ("H", "W")))
+    wanted = (rows, image_channels(unet), *(sides or ("H", "W")))
     fits = [w == n or isinstance(w, str) for w, n in zip(wanted, noise.shape, strict=False)]
     if noise.ndim != len(wanted) or not all(fits) or 0 in noise.shape:
         shape = ", ".join(map(str, wanted))
@@ -260,7 +266,7 @@ def _label_numbers(unet: UNet2DModel, class_labels: ClassLabels) -> Tensor:
 def split_request(
     batch_size: int,
     generator: Generators,
-    labels: Tensor | None,
+    labels: Told,
     max_batch_size: int | None,
     noise: Tensor | None = None,
     device: torch.device = _CPU,
@@ -300,6 +306,6 @@ def starting_noise(
         return moved(share.noise.to(torch.float32), device) * scheduler.init_noise_sigma
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    shape = (share.size, unet.config.in_channels, height, width)
+    shape = (share.size, image_channels(unet), height, width)
     noise = standard_normal(shape, share.generator, device, torch.float32)
     return noise * scheduler.init_noise_sigma

@@ -21,7 +21,7 @@ from ddpm_pipeline.data import (
     uint8_from_unit_range,
     unit_range,
 )
-from ddpm_pipeline.networks import facts_of
+from ddpm_pipeline.networks import facts_of, image_channels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def bands_of(network: object, asked: Sequence[int] | None) -> tuple[int, ...] | 
         ValueError: If the model's images have no such channels.
     """
     named = facts_of(network).picture_bands if asked is None else asked
-    return named_bands(network.config.in_channels, named)
+    return named_bands(image_channels(network), named)
 
 
 def check_format_of_bands(name: str, channels: int, bands: Sequence[int] | None) -> None:

@@ -35,6 +35,7 @@ from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, GuidanceModel, OutputType, Request, asked_image
+from ddpm_pipeline.pipelines.conditions import GivenCondition
 from ddpm_pipeline.pipelines.denoising import Generators, known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
 from ddpm_pipeline.pipelines.guide_models import open_guide
@@ -133,6 +134,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         timesteps: Sequence[int] | None = None,
         max_batch_size: int | None = None,
         class_labels: ClassLabels = None,
+        condition: GivenCondition = None,
         guidance_scale: float = 1.0,
         guidance_model: GuidanceModel = None,
         guidance_interval: tuple[int, int] | None = None,
@@ -152,14 +154,14 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
                 whatever else is drawn with it: every model call then has exactly max_batch_size
                 rows (256 on CPUs, 16,384 on GPUs, for far fewer images); kernels round by size.
             num_inference_steps: K; by default what the scheduler's solver names, or all T.
-            output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt"
-                (the same as (N, C, H, W), on the model's device).
+            output_type: "pil", "np" (float32 in [0, 1], (N, H, W, C)) or "pt" (N, C, H, W).
             return_dict: Whether to return an object with ``images`` rather than a tuple.
             timesteps: The chain itself, strictly decreasing, instead of K.
             max_batch_size: Rows of one model call, which bounds the memory; larger requests are
                 split. 256 by default, 16 with a list of generators.
             class_labels: Class of all images or of each, for models with class embeddings: its
                 name, as in "cat", or the number of its embedding.
+            condition: Of a model that has one, for all images or each: see ``given_condition``.
             guidance_scale: w; 1 is no guidance. The null class guides, or else guidance_model.
             guidance_model: A weaker model: a pipeline, a network for the same scheduler, or a
                 saved one, which each call loads; others' schedules are converted: see ``guides``.
@@ -185,6 +187,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             timesteps=timesteps,
             max_batch_size=max_batch_size,
             class_labels=class_labels,
+            condition=condition,
             guidance_scale=guidance_scale,
             guidance_model=guidance_model,
             guidance_interval=guidance_interval,
@@ -214,6 +217,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
         *,
         timesteps: Sequence[int] | None = None,
         class_labels: ClassLabels = None,
+        condition: GivenCondition = None,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[int, int] | None = None,
         guidance_model: GuidanceModel = None,
@@ -238,6 +242,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             solver=solver,
             eta=eta,
             class_labels=class_labels,
+            condition=condition,
             guidance_scale=guidance_scale,
             guidance_model=guidance_model,
             guidance_interval=guidance_interval,

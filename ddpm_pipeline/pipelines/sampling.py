@@ -18,11 +18,7 @@ that are missing.
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +32,12 @@ from ddpm_pipeline.common import (
     discard_unfinished,
     on_main,
     process_state,
-    sides_of,
-    stream_generator,
-    weights_hash,
     write_json,
 )
-from ddpm_pipeline.data import uint8_from_unit_range
 from ddpm_pipeline.diffusion import check_num_steps
-from ddpm_pipeline.networks import check_asked_classes, class_numbers, rows_per_call
-from ddpm_pipeline.pipelines.calls import OutputType
+from ddpm_pipeline.pipelines.condition_files import opened_condition
 from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
-from ddpm_pipeline.pipelines.guide_models import config_hash, described_guidance
+from ddpm_pipeline.pipelines.image_sampler import ImageSampler
 from ddpm_pipeline.pipelines.inputs import label_tensor
 from ddpm_pipeline.pipelines.manifest import (
     SAMPLES_MANIFEST,
@@ -54,7 +45,7 @@ from ddpm_pipeline.pipelines.manifest import (
     check_not_foreign,
     npz_manifest,
 )
-from ddpm_pipeline.pipelines.outputs import bands_of, check_format_of_bands
+from ddpm_pipeline.pipelines.outputs import check_format_of_bands
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.writing import FORMATS, ShardFormat, grouped, join_parts, split
 from ddpm_pipeline.schedulers import DDPMScheduler, Solver
@@ -62,143 +53,7 @@ from ddpm_pipeline.schedulers import DDPMScheduler, Solver
 __all__ = ["ImageSampler", "load_image_sampler", "sample_images"]
 
 
-# Rows of a call on a CPU, and of small sets; elements of a call on a GPU.
-_ROWS, _ELEMENTS_ON_GPUS = 16, 2**20
 _SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
-_STEPS = 50
-
-
-# Drawing.
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSampler:
-    """A pipeline that draws image i from (seed, i), whatever else is drawn with it.
-
-    Arguments:
-        pipe: The pipeline.
-        options: The options that determine image i.
-        saved_scheduler: The scheduler that the model was saved with.
-        guide: The model of guidance_model.
-    """
-
-    pipe: DDPMPipeline
-    options: SamplingOptions
-    saved_scheduler: SchedulerMixin
-    guide: DDPMPipeline | None = None
-
-    def __call__(self, indices: Sequence[int]) -> np.ndarray:
-        """Draw the images of these numbers, uint8 (N, H, W, C)."""
-        return uint8_from_unit_range(self._drawn(indices, "pt"))
-
-    def values(self, indices: Sequence[int]) -> np.ndarray:
-        """Draw them in the type and unit of the training images, (N, H, W, C)."""
-        return self._drawn(indices, "array")
-
-    def _drawn(self, indices: Sequence[int], output_type: OutputType) -> Any:  # noqa: ANN401
-        options, at = self.options, self.pipe.device
-        extra = {} if options.eta is None else {"eta": options.eta}
-        return self.pipe(
-            batch_size=len(indices),
-            generator=[stream_generator("samples", options.seed, i, device=at) for i in indices],
-            num_inference_steps=self.num_steps,
-            max_batch_size=self.sized(len(indices)).options.batch_size,
-            class_labels=None if self.classes is None else torch.tensor(self.labels(indices)),
-            guidance_scale=options.guidance_scale,
-            guidance_model=self.guide,
-            guidance_interval=options.guidance_interval,
-            output_type=output_type,
-            **extra,
-        ).images
-
-    def sized(self, count: int) -> ImageSampler:
-        """Settle the rows of a call, if the options leave them open, for a set of images.
-
-        On a GPU they are as many as pay (see ``rows_per_call``), or fewer for fewer images, which
-        would be filled up for nothing. Draw all images of a set with the same sampler.
-
-        Arguments:
-            count: How many images there are in all.
-        """
-        if self.options.batch_size is not None:
-            return self
-        enough = max(_ROWS, 2 ** math.ceil(math.log2(max(1, count))))
-        height, width, channels = self.image_shape
-        shape = (channels, height, width)
-        most = rows_per_call(
-            self.pipe.unet, shape, self.pipe.device, on_cpu=_ROWS, elements=_ELEMENTS_ON_GPUS
-        )
-        return replace(self, options=replace(self.options, batch_size=min(enough, most)))
-
-    @cached_property
-    def classes(self) -> list[int] | None:
-        """The numbers of the classes that are drawn in turn; None without classes.
-
-        Raises:
-            ValueError: If the model has no such class.
-        """
-        labels, unet = self.options.class_labels, self.pipe.unet
-        if labels is None:
-            return None
-        check_asked_classes(unet, labels, self.options.null_guidance)
-        return class_numbers(unet, labels)
-
-    def labels(self, indices: Sequence[int]) -> list[int] | None:
-        """Give the classes of the images of these numbers; None without classes."""
-        labels = self.classes
-        return None if labels is None else [labels[i % len(labels)] for i in indices]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Give the shape of an image, (H, W, C).
-
-        Raises:
-            ValueError: If the U-Net does not say.
-        """
-        config = self.pipe.unet.config
-        if config.sample_size is None:
-            raise ValueError(
-                "the model has no sample_size that says how large its images are; "
-                "pipe.unet.register_to_config(sample_size=...) gives it one, to be saved"
-            )
-        return (*sides_of(config.sample_size), config.in_channels)
-
-    @property
-    def picture_bands(self) -> tuple[int, ...] | None:
-        """Give the channels that pictures show, where these options or the model name them."""
-        return bands_of(self.pipe.unet, getattr(self.options, "picture_bands", None))
-
-    @property
-    def num_steps(self) -> int:
-        """K."""
-        steps, scheduler = self.options.num_inference_steps, self.pipe.scheduler
-        if steps is not None:
-            return steps
-        own = getattr(scheduler, "solver", Solver()).num_inference_steps
-        return own or min(_STEPS, scheduler.config.num_train_timesteps)
-
-    def _solver(self) -> dict[str, str]:
-        """Name the solver of our scheduler, where it is not that of DDPM or asked for by eta."""
-        solver = getattr(self.pipe.scheduler, "solver", Solver())
-        is_ddpm = solver.name == "ddpm" or self.options.eta is not None
-        return {} if is_ddpm else {"solver": solver.name}
-
-    def describe(self) -> dict[str, Any]:
-        """Describe what determines the images, as JSON values without a path or a host."""
-        options = self.options
-        return {
-            "weights": weights_hash(self.pipe.unet),
-            "scheduler": type(self.pipe.scheduler).__name__,
-            "scheduler_config": config_hash(self.pipe.scheduler),
-            "num_inference_steps": self.num_steps,
-            "eta": options.eta,
-            **self._solver(),
-            "class_labels": self.classes,
-            "guidance_scale": options.guidance_scale,
-            **described_guidance(self.guide, options.guidance_interval),
-            "precision": options.precision,
-            "seed": options.seed,
-        }
 
 
 def load_image_sampler(
@@ -218,7 +73,10 @@ def load_image_sampler(
     pipe = DDPMPipeline(pipe.unet, _chosen_scheduler(options, saved))
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.eval()
-    sampler = ImageSampler(pipe.to(device), options, saved, _guide(options, device))
+    condition, told = opened_condition(options, pipe.unet)
+    sampler = ImageSampler(
+        pipe.to(device), options, saved, _guide(options, device), condition, told
+    )
     sampler.image_shape  # noqa: B018 (refuses a model that does not tell it)
     check_num_steps(sampler.num_steps, sampler.pipe.scheduler.config.num_train_timesteps)
     _check_classes(sampler)

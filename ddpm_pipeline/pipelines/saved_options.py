@@ -2,6 +2,7 @@
 
     check_saved_steps("model", 50)                     more steps than the model's T
     check_saved_classes("model", ("cat",), 1.0)        a class that it does not know
+    check_saved_condition("model", None, (0.3, 1.2))   numbers that it does not take
 
 They read the two configs in the model's folder; of a model of the Hub they say nothing, and
 whatever draws from the model checks the same by the same functions.
@@ -16,9 +17,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from ddpm_pipeline.diffusion import check_num_steps
-from ddpm_pipeline.networks import check_asked_classes, check_trained, class_numbers
+from ddpm_pipeline.networks import (
+    check_asked_classes,
+    check_asked_condition,
+    check_trained,
+    class_numbers,
+    facts_of,
+)
 
-__all__ = ["check_saved_classes", "check_saved_steps"]
+__all__ = ["check_saved_classes", "check_saved_condition", "check_saved_steps"]
 
 
 class _Config(dict):
@@ -61,6 +68,23 @@ def check_saved_classes(
     check_asked_classes(unet, class_labels, guidance_scale)
     if class_labels is not None:
         check_trained(unet, class_numbers(unet, class_labels), guided=guidance_scale != 1)
+
+
+def check_saved_condition(
+    model: str, condition: str | None, condition_vector: tuple[float, ...] | None
+) -> None:
+    """Refuse conditions that a saved model has not, and to leave out those that it has.
+
+    Arguments:
+        model: A folder, or a name of the Hub.
+        condition, condition_vector: As in ``SampleConfig``.
+    Raises:
+        ValueError: Says what the model is conditioned on.
+    """
+    config = _config(model, "unet/config.json")
+    if config:
+        facts = facts_of(SimpleNamespace(config=config))
+        check_asked_condition(facts.conditioned_on, condition, condition_vector)
 
 
 def _config(model: str, part: str) -> _Config:

@@ -27,6 +27,7 @@ from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
 from ddpm_pipeline.training.conflicts import (
+    CONDITIONS,
     FEW_IMAGES,
     PREVIEWS,
     Conflict,
@@ -140,6 +141,7 @@ _NO_CHECKPOINT = {"latest", "none"}  # what resume_from_checkpoint may be that n
 
 _CONFLICTS: dict[str, list[Conflict]] = {
     "few images": FEW_IMAGES,
+    "conditions": CONDITIONS,
     "data": [
         Conflict(
             lambda c: c.train_data_dir is not None and c.dataset_name is not None,

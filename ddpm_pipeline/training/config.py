@@ -303,6 +303,7 @@ SOURCES = (
     "train_data_dir",
     "dataset_name",
     "validation_data_dir",
+    "condition_on",
     "model_config_name_or_path",
     "pretrained_model_name_or_path",
     "validate_fid_features",

@@ -13,7 +13,14 @@ from ddpm_pipeline.training.few_images import is_chosen
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["FEW_IMAGES", "PREVIEWS", "Conflict", "is_the_models", "validation_sources"]
+__all__ = [
+    "CONDITIONS",
+    "FEW_IMAGES",
+    "PREVIEWS",
+    "Conflict",
+    "is_the_models",
+    "validation_sources",
+]
 
 
 class Conflict(NamedTuple):
@@ -33,6 +40,28 @@ def validation_sources(config: TrainingConfig) -> int:
     given = (config.validation_data_dir, config.validation_split, config.validation_size)
     return sum(map(bool, given))
 
+
+CONDITIONS: list[Conflict] = [
+    Conflict(
+        lambda c: bool(c.condition_vector) and c.class_conditional,
+        "give either condition_vector or class_conditional: a UNet2DModel has one embedding; give "
+        "classes as columns of numbers",
+    ),
+    *(
+        Conflict(
+            lambda c, given=given, other=other: (
+                bool(getattr(c, given)) and bool(getattr(c, other))
+            ),
+            f"{given} does not work with {other}",
+        )
+        for given in ("condition_on", "condition_vector")
+        for other in ("streaming", "augment", "pretrained_model_name_or_path")
+    ),
+    Conflict(
+        lambda c: c.condition_on is not None and not c.center_crop,
+        "condition_on needs center_crop: a place drawn anew would not be that of the condition",
+    ),
+]
 
 FEW_IMAGES: list[Conflict] = [
     Conflict(

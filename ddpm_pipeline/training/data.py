@@ -11,30 +11,33 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import key_of, process_state
 from ddpm_pipeline.data import (
     BatchSource,
+    DataConditions,
     ImageData,
     ImageLoader,
     KnownImages,
-    LoadedDataset,
     ReadingOptions,
     class_counts,
-    files_of_source,
+    conditioning_of,
     named_bands,
     open_images,
     open_stream,
     split_validation,
     with_classes,
+    with_conditioning,
     with_scale,
     without_gaps,
 )
-from ddpm_pipeline.networks import ModelFacts, ValueScale, listed
+from ddpm_pipeline.networks import Conditioning, ModelFacts, ValueScale, listed
 from ddpm_pipeline.training.counts import check_batch, check_held_out, held_out_size
 from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
+from ddpm_pipeline.training.sources import crop_of, newer_options, source_of, source_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +82,7 @@ class TrainingData:
 
     def facts(self, config: TrainingConfig) -> ModelFacts:
         """Give what a model that is trained on these images is to remember of them."""
-        conditional = self.num_classes is not None
+        conditional, conditioning = self.num_classes is not None, self.conditioning(config)
         return ModelFacts(
             class_names=self.class_names,
             class_counts=self.class_counts,
@@ -87,6 +90,23 @@ class TrainingData:
             reading=None if self.reading is None else self.reading.to_dict(),
             picture_bands=named_bands(self.channels, config.picture_bands),
             values=None if self.scale is None else self.scale.to_dict(),
+            conditioning=None if conditioning is None else conditioning.to_dict(),
+        )
+
+    @property
+    def given(self) -> DataConditions | None:
+        """Give what the training images are conditioned on beside classes; None of nothing."""
+        return None if self.train is None else self.train.given
+
+    @property
+    def shown(self) -> ImageData | None:
+        """Give the images whose conditions sample grids show: held-out ones if there are any."""
+        return self.train if self.validation is None else self.validation
+
+    def conditioning(self, config: TrainingConfig) -> Conditioning | None:
+        """Give what a model that is trained on these images is conditioned on beside classes."""
+        return conditioning_of(
+            self.given, config.condition_upsampling, trains_null=config.condition_dropout > 0
         )
 
     @property
@@ -135,13 +155,17 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     """
     check_sources(config)
     opened = _open_stream(config) if config.streaming else _open_images(config)
-    return replace(opened, reading=ReadingOptions.of(config))
+    reading = ReadingOptions.of(config)
+    on = config.condition_on
+    if on is not None and Path(on).exists():  # which is the user's own
+        reading = replace(reading, condition_on=None)
+    return replace(opened, reading=reading)
 
 
 def _open_images(config: TrainingConfig) -> TrainingData:
     """Open images that are kept whole, and the held-out images among or beside them."""
-    with naming_options(_source_option(config), "train_split"):
-        train = _numbered(config, _open(config, _source(config), config.train_split))
+    with naming_options(source_option(config), "train_split"):
+        train = _numbered(config, _open(config, source_of(config), config.train_split))
     if config.validation_size:
         check_held_out(config, len(train))
         size = held_out_size(config)
@@ -164,6 +188,9 @@ def data_from_images(
         validation = _with_classes(config, validation, train.class_names, train.num_classes)
         name = _validation_option(config)
         validation = with_scale(validation, train.scale, name, config.outside_range)
+        if train.given is not None:
+            wanted = conditioning_of(train.given, config.condition_upsampling, trains_null=True)
+            validation = with_conditioning(validation, wanted, name)
 
     def loader(rank: int, world_size: int) -> ImageLoader:
         check_batch(config, len(train), world_size)
@@ -225,14 +252,14 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     channels = config.channels or 3
 
     def loader(rank: int, world_size: int) -> BatchSource:
-        with naming_options(_source_option(config), "train_split"):
+        with naming_options(source_option(config), "train_split"):
             return open_stream(
-                _source(config),
+                source_of(config),
                 resolution=config.resolution,
                 batch_size=config.train_batch_size,
                 channels=channels,
                 fit=config.fit,
-                crop=_crop(config),
+                crop=crop_of(config),
                 split=config.train_split,
                 seed=config.seed,
                 rank=rank,
@@ -243,7 +270,7 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
                 image_column=config.image_column,
                 label_column=config.label_column,
                 strict=config.strict_data,
-                **_newer_options(config),
+                **newer_options(config),
             )
 
     # Opened once to find the classes; each process then opens its own share.
@@ -263,49 +290,15 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     )
 
 
-def _crop(config: TrainingConfig) -> str:
-    return "center" if config.center_crop else "random"
-
-
-def _newer_options(config: TrainingConfig) -> dict[str, Any]:
-    """Give those options of reading that have no value of their own unless given."""
-    names = ("background", "max_pixels")
-    return {n: getattr(config, n) for n in names if getattr(config, n) is not None}
-
-
-def _source_option(config: TrainingConfig) -> str:
-    """Name the option that names the training images."""
-    return "dataset_name" if config.train_data_dir is None else "train_data_dir"
-
-
-def _source(config: TrainingConfig) -> Any:  # noqa: ANN401
-    """Give what the images are opened from: a path, a name of the Hub, or a data set."""
-    if config.train_data_dir is not None:
-        return config.train_data_dir
-    if config.dataset_config_name is None:
-        return config.dataset_name
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
-    data = load_dataset(
-        config.dataset_name,
-        config.dataset_config_name,
-        split=(config.train_split or "train") if config.streaming else None,
-        streaming=config.streaming,
-    )
-    return LoadedDataset(data, files_of_source(config.dataset_name))
-
-
 def _open_validation(config: TrainingConfig, channels: int) -> ImageData | None:
     """Open the held-out images that have a place of their own, if there are any."""
     if config.validation_data_dir is not None:
         with naming_options("validation_data_dir", "validation_split"):
             return _open(config, config.validation_data_dir, None, channels)
     if config.validation_split is not None:
-        source = _source(config.replace(streaming=False, max_train_steps=1))
+        found = source_of(config.replace(streaming=False, max_train_steps=1))
         with naming_options("validation_split", "validation_split"):
-            return _open(config, source, config.validation_split, channels)
+            return _open(config, found, config.validation_split, channels)
     return None
 
 
@@ -322,7 +315,7 @@ def _open(
         resolution=config.resolution,
         channels=channels or config.channels,
         fit=config.fit,
-        crop="center" if validating else _crop(config),
+        crop="center" if validating else crop_of(config),
         value_range=config.value_range,
         split=split,
         labels=config.class_conditional,
@@ -334,5 +327,7 @@ def _open(
         verify_cache=config.verify_cache,
         depth=config.depth,
         outside_range=config.outside_range,
-        **_newer_options(config),
+        condition_on=config.condition_on,
+        condition_vector=config.condition_vector,
+        **newer_options(config),
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ddpm_pipeline.networks import Upsampling
+
 __all__ = ["DataOptions"]
 
 
@@ -33,6 +35,13 @@ class DataOptions:
     """Column of the images in a data set; found by its type unless given."""
     label_column: str | None = None
     """Column of the class labels in a data set; found by its type unless given."""
+    condition_on: str | None = None
+    """Images that the model is given beside the noise, one for each image: a folder with files of
+    the same names, a file of as many images, or a column of the data."""
+    condition_upsampling: Upsampling = "bicubic"
+    """How images of condition_on are scaled up that are smaller than the images."""
+    condition_vector: tuple[str, ...] | None = None
+    """Columns of numbers that the model is told: of metadata.csv or .jsonl, a data set or .npz."""
     value_range: tuple[float, float] | None = None
     """The values that become black and white, for arrays that are not bytes; with depth exact -1
     and 1, which unless given the mean and two standard deviations of each channel say."""

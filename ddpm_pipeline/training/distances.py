@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.data import ImageData
     from ddpm_pipeline.evaluation import ImageStatistics
+    from ddpm_pipeline.networks import Condition
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
     from ddpm_pipeline.training.data import TrainingData
@@ -201,7 +202,12 @@ class DistanceMeter:
             numbers = [i % count for i in range(first, first + size)]
             with autocast():
                 images = draw_images(
-                    pipeline, numbers, self._config, self._labels(unet, numbers), "distances"
+                    pipeline,
+                    numbers,
+                    self._config,
+                    self._labels(unet, numbers),
+                    "distances",
+                    **self._conditions(numbers),
                 )
             features = self._extractor(torch.from_numpy(images).permute(0, 3, 1, 2))
             parts.append((first, features[: max(0, count - first)].cpu()))
@@ -212,9 +218,18 @@ class DistanceMeter:
         """Choose the classes of samples, as often as the reference has them."""
         if unet.config.num_class_embeds is None:
             return None
-        labels = _reference(self._data).labels
-        order = torch.randperm(len(labels), generator=stream_generator("distances", 0, 1))
-        return [int(labels[order[i % len(order)]]) for i in numbers]
+        return _reference(self._data).labels[self._chosen(numbers)].tolist()
+
+    def _conditions(self, numbers: list[int]) -> dict[str, Condition]:
+        """Choose what samples are conditioned on, as the reference is; {} for nothing."""
+        given = _reference(self._data).given
+        return {} if given is None else {"condition": given.of(self._chosen(numbers), None)}
+
+    def _chosen(self, numbers: list[int]) -> Tensor:
+        """Choose the real images that samples take their classes and conditions from."""
+        count = len(_reference(self._data))
+        order = torch.randperm(count, generator=stream_generator("distances", 0, 1))
+        return order[torch.tensor(numbers) % count]
 
 
 def _moments(features: Tensor) -> Moments:

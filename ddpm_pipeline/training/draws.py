@@ -7,6 +7,7 @@ times in every update; they go to the device as rows of one tensor.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import moved, sides_of, stream_generator
 from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, model_values
-from ddpm_pipeline.networks import conditions, facts_of
+from ddpm_pipeline.networks import Condition, Told, conditions, facts_of, ready_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,12 +35,14 @@ class MicroDraws(NamedTuple):
         mirrored: Which images are mirrored, bool (B,); None if none may be.
         dropped: Which labels become the null class, bool (B,); None if none may.
         augmentation: How images are augmented, float32 (B, A); None if none are.
+        without: Which images are told no condition, bool (B,); None if all are.
     """
 
     chosen: ChosenTimesteps
     mirrored: Tensor | None
     dropped: Tensor | None
     augmentation: Tensor | None = None
+    without: Tensor | None = None
 
 
 def draw_update(
@@ -65,6 +68,7 @@ def draw_update(
     if drops:
         draws = [torch.rand(size, generator=stream_generator("labels", *p)) for p in places]
         rows.append((torch.stack(draws) < config.label_dropout).long())
+    without = _draw_without(config, size, places, objective.device)
     augmentation = _draw_augmentation(config, size, places, objective.device)
     there = list(moved(torch.stack(rows), objective.device).unbind())
     t = there.pop(0)
@@ -75,6 +79,7 @@ def draw_update(
             there[0][i].bool() if config.random_flip else None,
             there[-1][i].bool() if drops else None,
             None if augmentation is None else augmentation[i],
+            None if without is None else without[i],
         )
         for i, split in enumerate(splits)
     ]
@@ -91,9 +96,19 @@ def _draw_augmentation(
     return moved(torch.stack(draws), device)
 
 
+def _draw_without(
+    config: TrainingConfig, size: int, places: list[tuple[int, ...]], device: torch.device
+) -> Tensor | None:
+    """Draw which images of each micro-step are told no condition, (micro-steps, B)."""
+    if not (config.condition_on or config.condition_vector) or config.condition_dropout == 0:
+        return None
+    draws = [torch.rand(size, generator=stream_generator("conditions", *p)) for p in places]
+    return moved(torch.stack(draws) < config.condition_dropout, device)
+
+
 def inputs_of(
     batch: Batch, drawn: MicroDraws, config: TrainingConfig, network: Mapping[str, Any]
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Told]:
     """Change a batch as was drawn.
 
     Arguments:
@@ -103,9 +118,12 @@ def inputs_of(
         network: The network's config: the last of its class embeddings takes the place of dropped
             labels, and it remembers the scale of the images' values.
     Returns:
-        x_0, and what the network is told beside the timesteps: labels, augmentations, or both.
+        x_0, and what the network is told beside the timesteps: labels, augmentations, or both; or
+        a condition that is ready.
     """
     images, labels = batch
+    if isinstance(labels, Condition):
+        return _conditioned(images, labels, drawn, network)
     if drawn.mirrored is not None:
         images = mirrored(images, drawn.mirrored)
     if labels is not None and drawn.dropped is not None:
@@ -115,3 +133,20 @@ def inputs_of(
         return x_0, labels
     x_0 = augmented(x_0, config.augment, drawn.augmentation)
     return x_0, conditions(labels, drawn.augmentation)
+
+
+def _conditioned(
+    images: Tensor, told: Condition, drawn: MicroDraws, network: Mapping[str, Any]
+) -> tuple[Tensor, Condition]:
+    """Change a batch with conditions, which are mirrored and dropped as was drawn."""
+    if drawn.mirrored is not None:
+        images = mirrored(images, drawn.mirrored)
+        if told.picture is not None:
+            told = replace(told, picture=mirrored(told.picture, drawn.mirrored))
+    if told.labels is not None and drawn.dropped is not None:
+        null_class = network["num_class_embeds"] - 1
+        told = replace(told, labels=told.labels.masked_fill(drawn.dropped, null_class))
+    if drawn.without is not None:
+        told = told.without(drawn.without)
+    x_0 = model_values(images, facts_of(network).scale)
+    return x_0, ready_for(network, told, tuple(x_0.shape[2:]))

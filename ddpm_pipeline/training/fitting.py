@@ -170,7 +170,9 @@ def _network_problems(
             f"channels={config.channels} cannot be made of its {unet.in_channels}: there are "
             "rules for 1 and 3 alone"
         )
-    if unet.class_embed_type is not None:
+    if (conditioned := facts_of(found.unet).conditioned_on) is not None:
+        problems.append(f"it is conditioned on {conditioned}, and such are not trained further")
+    elif unet.class_embed_type is not None:
         problems.append(f"its class_embed_type={unet.class_embed_type!r} takes no class labels")
     elif (
         unet.num_class_embeds is not None

@@ -27,6 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_pipeline.common import sides_of
+from ddpm_pipeline.networks import blank_inputs, set_facts
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData
 from ddpm_pipeline.training.description import classes_of
@@ -161,7 +162,10 @@ def describe_run(
     """
     with torch.device("meta"):
         if network is None:
-            unet = make_unet(config, data.channels, data.num_classes).train()
+            conditioning = data.conditioning(config)
+            unet = make_unet(config, data.channels, data.num_classes, conditioning)
+            set_facts(unet, data.facts(config))
+            unet.train()
         else:
             unet = _without_weights(network).train()
     recompute, size = config.gradient_checkpointing, 4 if config.mixed_precision == "no" else 2
@@ -221,8 +225,8 @@ def _without_weights(network: UNet2DModel) -> UNet2DModel:
 def _output(unet: UNet2DModel, x_t: Tensor) -> Tensor:
     """Call the network at t = 0."""
     t = torch.zeros(1, dtype=torch.int64, device="meta")
-    labels = None if unet.config.num_class_embeds is None else t
-    return unet(x_t, t, labels, return_dict=False)[0]
+    x, labels = blank_inputs(unet, x_t)
+    return unet(x, t, labels, return_dict=False)[0]
 
 
 def _flops_per_image(unet: UNet2DModel, x_t: Tensor) -> int:

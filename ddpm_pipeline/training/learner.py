@@ -30,8 +30,11 @@ from ddpm_pipeline.networks import (
     joined,
     keep_freed_memory,
     like,
+    network_inputs,
     own_part,
     shard,
+    told_of,
+    told_tensors,
     unconditioned,
     use_float32_attention,
     use_matrix_products,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.data import Batch
     from ddpm_pipeline.diffusion import ChosenTimesteps, NoiseSchedule
+    from ddpm_pipeline.networks import Told
     from ddpm_pipeline.training.config import TrainingConfig
     from ddpm_pipeline.training.draws import MicroDraws
 
@@ -170,7 +174,7 @@ class Learner:
     def losses(
         self,
         x_0: Tensor,
-        labels: Tensor | None,
+        labels: Told,
         eps: Tensor,
         t: Tensor,
         network: Callable[..., Any] | None = None,
@@ -179,7 +183,7 @@ class Learner:
 
         Arguments:
             x_0: Clean images in [-1, 1], shape (B, C, H, W).
-            labels: Classes, int64, shape (B,), or None.
+            labels: Classes, int64, shape (B,), or a condition, or None.
             eps: The noise, of the shape of x_0.
             t: Timesteps, int64, shape (B,), on the CPU.
             network: What is called; the bare, uncompiled UNet unless given.
@@ -192,14 +196,15 @@ class Learner:
         self,
         chosen: ChosenTimesteps,
         x_0: Tensor,
-        labels: Tensor | None,
+        labels: Told,
         eps: Tensor,
         network: Callable[..., Any],
     ) -> Tensor:
         x_t = chosen.noisy(x_0, eps).contiguous(memory_format=self._layout)
         x_t.requires_grad_(self._is_frozen)  # torch 2.13 crashes on CPUs where frozen layers begin
+        x, labels = network_inputs(self.unet, x_t, labels)
         with self.autocast():
-            output = network(x_t, chosen.t, labels, return_dict=False)[0]
+            output = network(x, chosen.t, labels, return_dict=False)[0]
         return self.objective.losses(chosen, output, x_0, eps, x_t)
 
     def update(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
@@ -224,9 +229,7 @@ class Learner:
         for micro, drawn in enumerate(draws):
             x_0, labels, eps = self._micro_inputs(step, micro, next(batches), drawn)
             if self._captured is not None:
-                loss += self._captured(
-                    x_0, eps, drawn.chosen.t, *([] if labels is None else [labels])
-                )
+                loss += self._captured(x_0, eps, drawn.chosen.t, *told_tensors(labels))
                 continue
             with self._sync(last=micro == micro_steps - 1):
                 losses = self._losses_at(drawn.chosen, x_0, labels, eps, self.forward)
@@ -248,11 +251,7 @@ class Learner:
         return draw_update(self.config, self.objective, t, step, self.accelerator.process_index)
 
     def rehearse(self, batch: Batch) -> None:
-        """Compute what an update of one batch computes, and change nothing.
-
-        Arguments:
-            batch: Any images of the run's shape.
-        """
+        """Compute what an update of a batch of the run's shape computes, and change nothing."""
         t = torch.zeros(1, len(batch.images), dtype=torch.int64)
         drawn = self._draws(0, t)[0]
         x_0, labels, eps = self._micro_inputs(0, 0, batch, drawn)
@@ -267,7 +266,7 @@ class Learner:
 
     def _micro_inputs(
         self, step: int, micro: int, batch: Batch, drawn: MicroDraws
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Told, Tensor]:
         """Give x_0, the labels and the noise of one micro-step, and seed its dropout."""
         config, place = self.config, (step, micro, self.accelerator.process_index)
         x_0, labels = inputs_of(batch, drawn, config, self.unet.config)
@@ -280,7 +279,8 @@ class Learner:
     def _mean_loss(self, x_0: Tensor, eps: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         """Compute the mean loss from tensors on the device alone, as a graph can."""
         chosen = self.objective.choose(t, None)
-        return self._losses_at(chosen, x_0, *(labels or (None,)), eps, self.forward).mean()
+        told = told_of(labels, self.unet)
+        return self._losses_at(chosen, x_0, told, eps, self.forward).mean()
 
     def _remember(self, t: Tensor, seen: list[Tensor]) -> None:
         """Tell the timestep sampler the losses of the global batch, if it wants them."""

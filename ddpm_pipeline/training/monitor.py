@@ -71,7 +71,7 @@ class Monitor:
         self._config, self._data, self._scheduler = config, data, scheduler
         self._learner, self._folder = learner, folder
         self._accelerator = learner.accelerator
-        self._guide = open_guide_of_previews(learner.unet, scheduler, config)
+        self._guide = open_guide_of_previews(learner.unet, scheduler, config, data.shown)
         self._losses = DeviceLosses(
             config.logging_steps,
             self._accelerator,
@@ -224,7 +224,12 @@ class Monitor:
         learner, self._grid_step = self._learner, step
         with learner.evaluating(self.best_decay), learner.autocast():
             images = draw_samples(
-                learner.unet, self._scheduler, self._config, self._accelerator, self._guide
+                learner.unet,
+                self._scheduler,
+                self._config,
+                self._accelerator,
+                self._guide,
+                self._data.shown,
             )
         if images is not None:
             classes = drawn_classes(learner.unet)

@@ -42,3 +42,6 @@ class NetworkOptions:
     """How many classes there must be; counted in the data unless given."""
     label_dropout: float = 0.1
     """Share of labels replaced by the null class, which guidance needs."""
+    condition_dropout: float = 0.1
+    """Share of images that are trained on without condition_on, condition_vector and class, which
+    guidance needs; 0 trains on all with theirs."""

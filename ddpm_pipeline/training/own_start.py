@@ -55,6 +55,10 @@ class OwnStart(Start):
 
     def unet(self, config: TrainingConfig, data: TrainingData) -> Any:  # noqa: ANN401
         """Give the network, if it is for such images."""
+        if data.given is not None:
+            raise ValueError(
+                "condition_on and condition_vector do not work with an unet of one's own"
+            )
         learned = config.variance_type in LEARNED_VARIANCES
         wanted = {
             "sample_size": config.resolution,

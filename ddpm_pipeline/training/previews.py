@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
 
 from ddpm_pipeline.common import stream_generator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
     from PIL import Image
 
+    from ddpm_pipeline.data import ImageData
+    from ddpm_pipeline.networks import Condition
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
@@ -44,6 +47,7 @@ def draw_samples(
     config: TrainingConfig,
     accelerator: Accelerator,
     guide: DDPMPipeline | None = None,
+    data: ImageData | None = None,
 ) -> np.ndarray | None:
     """Draw a grid's samples, each process its share.
 
@@ -55,6 +59,7 @@ def draw_samples(
         config: Resolved; says how many images, how, and in how many steps.
         accelerator: The processes.
         guide: The model of preview_guidance_model.
+        data: Images whose conditions the samples have, spread evenly; None without conditions.
     Returns:
         The images, uint8 (N, H, W, C), on the main process; None on others.
     """
@@ -65,6 +70,7 @@ def draw_samples(
     count = math.ceil(config.eval_batch_size / world)
     share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
     labels, guidance = _labels(unet, share), _guidance(config, guide)
+    guidance |= _conditions(data, share, config.eval_batch_size)
     images = draw_images(pipeline, share, config, labels, "previews", **guidance)
     drawn = dict(gather_object(list(zip(share, images, strict=True))))
     if not accelerator.is_main_process:
@@ -99,7 +105,10 @@ def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:
 
 
 def open_guide_of_previews(
-    unet: UNet2DModel, scheduler: DDPMScheduler, config: TrainingConfig
+    unet: UNet2DModel,
+    scheduler: DDPMScheduler,
+    config: TrainingConfig,
+    data: ImageData | None = None,
 ) -> DDPMPipeline | None:
     """Load the model that guides sample grids, and check that it can; None without.
 
@@ -116,7 +125,8 @@ def open_guide_of_previews(
             guide.to(pipeline.unet.device)
         asked = _asked(pipeline, numbers, config, _labels(unet, numbers), "previews")
         # Which checks all of it before it draws anything.
-        pipeline.progressive(**asked, **_guidance(config, guide))
+        told = _conditions(data, numbers, config.eval_batch_size)
+        pipeline.progressive(**asked, **_guidance(config, guide), **told)
     except (OSError, ValueError) as error:
         name = "preview_guidance_model" if guide is None else "preview_guidance_model does not fit"
         raise ValueError(f"{name}: {error}") from error
@@ -139,7 +149,7 @@ def draw_images(
         config: Resolved; says how, and in how many steps.
         labels: The class of each; None without classes.
         stream: Of the noise.
-        guidance: Options of guidance; none guides.
+        guidance: Options of guidance, and conditions; none guides.
     """
     images = pipeline(**_asked(pipeline, numbers, config, labels, stream), **guidance).images
     return (images * 255).round().astype(np.uint8)
@@ -162,6 +172,16 @@ def _asked(
         "solver": config.preview_scheduler,
         "class_labels": labels,
     }
+
+
+def _conditions(
+    data: ImageData | None, numbers: Sequence[int], count: int
+) -> dict[str, Condition]:
+    """Give what a grid's images of these numbers, of so many, are conditioned on; {} without."""
+    if data is None or data.given is None:
+        return {}
+    rows = torch.tensor([number * len(data) // count % len(data) for number in numbers])
+    return {"condition": data.given.of(rows, None)}
 
 
 def _labels(unet: UNet2DModel, numbers: Sequence[int]) -> list[str | int] | None:

@@ -90,6 +90,11 @@ RANGES: dict[str, Range] = {
     "augment_probability": Range(lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "dropout": _SHARE,
     "label_dropout": _SHARE,
+    "condition_dropout": _SHARE,
+    "condition_vector": Range(
+        lambda v: 0 < len(v) == len(set(v)) and all(isinstance(name, str) for name in v),
+        "one or several different columns",
+    ),
     "vlb_weight": _POSITIVE,
     "snr_gamma": _POSITIVE,
     "p2_gamma": _NOT_NEGATIVE,

@@ -69,6 +69,8 @@ def try_threads(config: TrainingConfig, learner: Learner, data: TrainingData) ->
     labels = torch.zeros(shape[0], dtype=torch.int64) if has_labels else None
     dtype = torch.uint8 if data.scale is None else getattr(torch, data.scale.dtype)
     batch = Batch(torch.zeros(shape, dtype=dtype), labels)
+    if data.given is not None:
+        batch = data.train.batch(torch.arange(shape[0]) % len(data.train))
 
     def time_update() -> float:
         began = time.perf_counter()

@@ -23,8 +23,10 @@ from ddpm_pipeline.likelihood import units_of
 from ddpm_pipeline.networks import (
     check_halvings,
     check_network_config,
+    embedding_width,
     facts_of,
     fresh_unet,
+    input_options,
     unet_config,
 )
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
     from ddpm_pipeline.diffusion import NoiseSchedule
-    from ddpm_pipeline.networks import ValueScale
+    from ddpm_pipeline.networks import Conditioning, ValueScale
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.config import TrainingConfig
 
@@ -49,30 +51,41 @@ __all__ = [
 ]
 
 
-def make_unet(config: TrainingConfig, channels: int, num_classes: int | None) -> UNet2DModel:
+def make_unet(
+    config: TrainingConfig,
+    channels: int,
+    num_classes: int | None,
+    conditioning: Conditioning | None = None,
+) -> UNet2DModel:
     """Make a fresh UNet, drawn from torch's global generator.
 
     Arguments:
         config: Of the run.
         channels: Of the images.
         num_classes: How many classes there are, or None without labels.
+        conditioning: What it is conditioned on beside classes, or None.
     Raises:
         ValueError: If a given UNet config does not fit the images or the classes.
         OSError: If it cannot be read.
     """
     from diffusers import UNet2DModel
 
-    return fresh_unet(_fitting_config(UNet2DModel, config, channels, num_classes))
+    return fresh_unet(_fitting_config(UNet2DModel, config, channels, num_classes, conditioning))
 
 
 def _fitting_config(
-    model: type[UNet2DModel], config: TrainingConfig, channels: int, num_classes: int | None
+    model: type[UNet2DModel],
+    config: TrainingConfig,
+    channels: int,
+    num_classes: int | None,
+    conditioning: Conditioning | None,
 ) -> dict[str, Any]:
     """Make the UNet's config for the images, or read the given one and check that it fits."""
     learned = config.variance_type in LEARNED_VARIANCES
     out_channels = 2 * channels if learned else channels
+    told = input_options(channels, conditioning)
     if config.model_config_name_or_path is None:
-        return unet_config(
+        made = unet_config(
             config.model_size,
             resolution=config.resolution,
             channels=channels,
@@ -80,14 +93,15 @@ def _fitting_config(
             num_classes=num_classes,
             dropout=config.dropout,
         )
+        return _wide_enough(made | told, conditioning)
     given = _read_config(model, config.model_config_name_or_path)
     check_network_config(given)
     given.pop(PRIVATE_KEY, None)  # facts of another model
     wanted = {
         "sample_size": config.resolution,
-        "in_channels": channels,
         "out_channels": out_channels,
         "num_class_embeds": None if num_classes is None else num_classes + 1,
+        **input_options(channels, conditioning),
     }
     if isinstance(given.get("sample_size"), list):  # a square may be written as a pair
         given["sample_size"] = as_resolution(given["sample_size"], "sample_size")
@@ -99,7 +113,18 @@ def _fitting_config(
     if levels := given.get("block_out_channels"):
         what = "the UNet of model_config_name_or_path"
         check_halvings(config.resolution, len(levels) - 1, what)
-    return given
+    return _wide_enough(given, conditioning)
+
+
+def _wide_enough(unet: dict[str, Any], conditioning: Conditioning | None) -> dict[str, Any]:
+    """Give a config whose embeddings have place for all numbers of the vector."""
+    count = 0 if conditioning is None else len(conditioning.columns)
+    if 2 * count > (width := embedding_width(unet)):
+        raise ValueError(
+            f"condition_vector must have at most {width // 2} numbers for this UNet, whose "
+            f"embeddings have {width}, got {count}"
+        )
+    return unet
 
 
 def _read_config(model: type[UNet2DModel], name_or_path: str) -> dict[str, Any]:

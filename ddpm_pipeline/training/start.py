@@ -84,7 +84,7 @@ class Start:
     def unet(self, config: TrainingConfig, data: TrainingData) -> UNet2DModel:
         """Make the network to train; what is drawn follows from the seed."""
         _seed(config)
-        unet = make_unet(config, data.channels, data.num_classes)
+        unet = make_unet(config, data.channels, data.num_classes, data.conditioning(config))
         set_facts(unet, data.facts(config))
         return unet
 

@@ -28,6 +28,7 @@ PINNED = {
     "validation": (380394350, 1980307262),
     "bound": (2769190326, 15946046),
     "augmentation": (1159140701, 396267982),
+    "conditions": (4100327849, 1018524428),
     "distances": (2175659559, 1758586896),
     "validation_split": (1, 2115815794),
     "order": (2, 581688730),
@@ -41,13 +42,14 @@ PINNED = {
     "evaluated_subset": (23, 2081241303),
     "evaluated_bound": (24, 1498947190),
     "evaluated_classes": (25, 1108450406),
+    "evaluated_pairs": (26, 375997073),
     "measured_order": (31, 797944309),
     "measured_noise": (32, 893581225),
     "calibration_order": (41, 1284813505),
     "calibration_noise": (42, 853308489),
     "calibration_strip": (43, 1694386780),
 }
-OF_TRAINING = list(PINNED)[:11]
+OF_TRAINING = list(PINNED)[:12]
 
 
 def test_every_stream_is_pinned_and_has_its_own_number() -> None:

@@ -6,6 +6,8 @@ Files are read or mapped into memory when the first image is asked for; finding 
 and labels only.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +75,22 @@ def _npz_source(path: Path, split: str | None, labels: bool, channels: int | Non
             if (found := next((n for n in wanted if n in names), None)) is None:
                 raise ValueError(f"labels missing: {str(path)!r} holds {names}, none of {wanted}")
             values = archive.later(found)
-    return array_source(later, path.name, stat_key([path], images), values, channels)
+    found = array_source(later, path.name, stat_key([path], images), values, channels)
+    return replace(found, column=partial(_array, path), pictures=partial(_pictures, path))
+
+
+def _array(path: Path, name: str, option: str) -> np.ndarray:
+    """Read another array of a .npz file."""
+    with NumpyArchive(path) as archive:
+        if name not in archive.names:
+            raise ValueError(f"{option}={name!r} must be one of {archive.names}")
+        return archive.later(name)[:]
+
+
+def _pictures(path: Path, name: str) -> Source:
+    """Find other images of a .npz file."""
+    array = _array(path, name, "condition_on")
+    return array_source(array, f"{path.name}, {name}", stat_key([path], name))
 
 
 def array_source(

@@ -10,6 +10,7 @@ How columns are read is in columns.py.
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,16 @@ def dataset_source(
         dtype=kind.dtype,
         split=str(data.split) if data.split is not None else None,
         labels_from=f"column {name!r}" if labels else None,
+        column=partial(_column, data),
+        pictures=lambda name: dataset_source(data, image_column=name, files=files),
     )
+
+
+def _column(data: "datasets.Dataset", name: str, option: str) -> list[Any]:
+    """Give the values of a column."""
+    if name not in data.features:
+        raise ValueError(f"{option}={name!r} must be one of {list(data.features)}")
+    return data.with_format(None)[name][:]
 
 
 def _outside(images: "datasets.Dataset", column: str, files: RowFiles) -> str | None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +89,24 @@ def folder_source(
         other_files=found.others,
         labels_from=labels_from,
         size_of=lambda i: max(0, found.images[i][1]),
+        has_names=True,
+        column=partial(_metadata_column, root, found, names),
     )
+
+
+def _metadata_column(
+    root: Path, found: _Listing, names: Sequence[str], column: str, option: str
+) -> list[Any]:
+    """Read a value of each image from the metadata files."""
+    if not found.metadata:
+        raise ValueError(
+            f"{option}={column!r} has no meaning for {printable(str(root))!r}, which holds none "
+            f"of {', '.join(METADATA_NAMES)}"
+        )
+    values, _ = metadata_labels(
+        root, found.metadata, names, column, option=option, what=f"values of {column!r}"
+    )
+    return values
 
 
 def check_folder(root: Path, split: str | None = None) -> Mapping[str, Named]:

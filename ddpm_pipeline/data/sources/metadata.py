@@ -32,7 +32,13 @@ Row = dict[str, Any]
 
 
 def metadata_labels(
-    root: Path, files: Sequence[str], names: Sequence[str], column: str | None
+    root: Path,
+    files: Sequence[str],
+    names: Sequence[str],
+    column: str | None,
+    *,
+    option: str = "label_column",
+    what: str = "labels",
 ) -> tuple[list[Any], str] | None:
     """Read the label of each image from the metadata of a folder.
 
@@ -41,6 +47,7 @@ def metadata_labels(
         files: The metadata files below it, by their names there.
         names: The images below it.
         column: The column of labels; the one that is called like labels unless given.
+        option, what: What names the column, and what it holds, for messages.
     Returns:
         One label per image, an integer or a string, and where they came from; None if there is no
         such column and none was named.
@@ -58,18 +65,23 @@ def metadata_labels(
         if (chosen := _find_column(rows, column, file)) is None:
             continue
         used.append(f"{file}, column {chosen!r}")
-        _take(found, rows, chosen, file, own_names)
+        _take(found, rows, chosen, file, own_names, what)
     if not used:
         if column is not None:
             known, where = sorted(columns - {_FILE_NAME}), printable(", ".join(files))
-            raise ValueError(f"label_column={column!r} must be one of {known} in {where}")
+            raise ValueError(f"{option}={column!r} must be one of {known} in {where}")
         return None
-    _check_complete(found, names, used)
+    _check_complete(found, names, used, what)
     return _typed([found[name] for name in names]), "; ".join(used)
 
 
 def _take(
-    found: dict[str, Any], rows: Iterable[Row], column: str, file: str, own_names: dict[str, str]
+    found: dict[str, Any],
+    rows: Iterable[Row],
+    column: str,
+    file: str,
+    own_names: dict[str, str],
+    what: str,
 ) -> None:
     """Add the labels of a file to those found, by the images' own names.
 
@@ -79,16 +91,18 @@ def _take(
     folder = posixpath.dirname(file)
     for number, row in enumerate(rows, 1):
         if _is_missing(label := row.get(column), file):
-            hint = "; classes called so need metadata.jsonl" if isinstance(label, str) else ""
+            are_labels = what == "labels"
+            is_name = are_labels and isinstance(label, str)
+            hint = "; classes called so need metadata.jsonl" if is_name else ""
             raise ValueError(
-                f"{printable(file)} has no label in row {number}, {printable(row[_FILE_NAME])}: "
+                f"{printable(file)} has no {'label' if are_labels else 'value'} in row {number}, {printable(row[_FILE_NAME])}: "
                 f"its {column!r} is {label!r}{hint}"
             )
         path = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
         name = own_names.get(path) or own_names.get(_composed(path), path)
         if found.setdefault(name, row.get(column)) != row.get(column):
             raise ValueError(
-                f"{printable(file)} has two labels of {printable(name)}: {found[name]!r} and "
+                f"{printable(file)} has two {what} of {printable(name)}: {found[name]!r} and "
                 f"{row.get(column)!r}"
             )
 
@@ -100,17 +114,19 @@ def _is_missing(label: object, file: str) -> bool:
     return label != label  # noqa: PLR0124 (NaN)
 
 
-def _check_complete(found: dict[str, Any], names: Sequence[str], used: Iterable[str]) -> None:
+def _check_complete(
+    found: dict[str, Any], names: Sequence[str], used: Iterable[str], what: str
+) -> None:
     """Refuse metadata that leave out an image, or name one that is not there."""
     where = printable("; ".join(used))
     if missing := [name for name in names if found.get(name) is None or found[name] == ""]:
         raise ValueError(
-            f"labels missing for {len(missing)} of {len(names)} images, as {_first(missing)}: "
+            f"{what} missing for {len(missing)} of {len(names)} images, as {_first(missing)}: "
             f"not in {where}"
         )
     if absent := sorted(set(found) - set(names)):
         raise ValueError(
-            f"{where} has labels of {len(absent)} images that are not there, as {_first(absent)}"
+            f"{where} has {what} of {len(absent)} images that are not there, as {_first(absent)}"
         )
 
 

@@ -71,6 +71,9 @@ class Source:
         other_files: How many files are no images.
         labels_from: Where the labels came from, or None.
         size_of: `size_of(i)` gives the bytes of raw image i, where that is known beforehand.
+        has_names: Whether names are those of files, by which two sources are matched.
+        column: `column(name, option)` gives a value of each image, where there are such.
+        pictures: `pictures(column)` gives other images of the same rows.
     """
 
     length: int
@@ -85,6 +88,9 @@ class Source:
     other_files: int = 0
     labels_from: str | None = None
     size_of: Callable[[int], int] | None = None
+    has_names: bool = False
+    column: Callable[[str, str], Sequence[Any]] | None = None
+    pictures: Callable[[str], "Source"] | None = None
 
 
 def refuse(kind: str, **options: object) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import process_state, stream_generator, write_aside, write_picture
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
+from ddpm_pipeline.networks import image_channels
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
 from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
@@ -56,7 +57,7 @@ def edit_images(config: EditConfig) -> Path:
     pipe = DDPMPipeline.from_pretrained(config.model).to(process_state().device)
     pipe.unet.eval()
     check_bytes(pipe.unet)
-    channels = pipe.unet.config.in_channels
+    channels = image_channels(pipe.unet)
     if channels not in (1, 3, 4):
         raise ValueError(f"the model's images must be grey, RGB or RGBA, got {channels} channels")
     results, noise, rows = _TASKS[config.task](_Edit(pipe, config), pictures, mask)
@@ -118,7 +119,7 @@ class _Edit:
     def images(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Give pictures at the model's size, in [0, 1]."""
         unet, resize = self.pipe.unet, self.config.resize
-        found = [unit_images(picture, "image", unet.config.in_channels) for picture in pictures]
+        found = [unit_images(picture, "image", image_channels(unet)) for picture in pictures]
         return torch.cat([fitted(x, image_size(unet), "image", resize=resize) for x in found])
 
     def hole(self, mask: Image.Image, picture: Image.Image) -> Tensor:
@@ -154,7 +155,7 @@ def _restore(edit: _Edit, pictures: Sequence[Image.Image], mask: Image.Image | N
     unet, config = edit.pipe.unet, edit.config
     many, noise_std = config.num_results or _RESULTS, config.noise_std or 0.0
     size = image_size(unet)
-    y = torch.cat([given_measurement(p, unet.config.in_channels, noise_std) for p in pictures])
+    y = torch.cat([given_measurement(p, image_channels(unet), noise_std) for p in pictures])
     operator = config.operator or "blur"
     repeated, hole = y.repeat_interleave(many, 0), None
     if config.resize:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from ddpm_pipeline.networks import facts_of
+from ddpm_pipeline.networks import facts_of, image_channels
 
 __all__ = [
     "GivenImages",
@@ -74,7 +74,7 @@ def given_images(unet: UNet2DModel, image: GivenImages, name: str, *, resize: bo
             one of bytes.
     """
     check_bytes(unet)
-    images = unit_images(image, name, unet.config.in_channels)
+    images = unit_images(image, name, image_channels(unet))
     return fitted(images, image_size(unet), name, resize=resize) * 2 - 1
 
 

@@ -18,7 +18,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from ddpm_pipeline.common import moved
-from ddpm_pipeline.networks import device_of
+from ddpm_pipeline.networks import device_of, image_channels
 from ddpm_pipeline.pipelines.tasks.given import (
     GivenImages,
     check_bytes,
@@ -81,7 +81,7 @@ class Known:
             raise ValueError(f"noise_std must be a number of at least 0, got {noise_std!r}")
         if not 0 <= noise_std < math.inf:
             raise ValueError(f"noise_std must be at least 0, got {noise_std}")
-        channels = unet.config.in_channels
+        channels = image_channels(unet)
         is_missing = operator == "missing"
         y = given_measurement(y, channels, noise_std, size, mask if is_missing else None)
         if isinstance(operator, str):

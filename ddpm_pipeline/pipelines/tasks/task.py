@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_integer, moved
 from ddpm_pipeline.data import concatenated
+from ddpm_pipeline.networks import image_channels
 from ddpm_pipeline.pipelines.calls import Call, OutputType, Request, asked_image
+from ddpm_pipeline.pipelines.conditions import GivenCondition
 from ddpm_pipeline.pipelines.denoising import Generators, Step
 from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
 from ddpm_pipeline.pipelines.outputs import output_of
@@ -47,7 +49,7 @@ class TaskOptions(TypedDict, total=False):
     Arguments:
         batch_size: How many results of one image that is given; one of each image by default.
         generator, num_inference_steps, output_type, return_dict, timesteps, max_batch_size,
-        class_labels, guidance_scale, eta, solver, callback_on_step_end: As in a call.
+        class_labels, condition, guidance_scale, eta, solver, callback_on_step_end: As in a call.
         resize: Scale images of another size than the model's and keep the middle; they are
             refused unless it is True.
     """
@@ -60,6 +62,7 @@ class TaskOptions(TypedDict, total=False):
     timesteps: Sequence[int] | None
     max_batch_size: int | None
     class_labels: ClassLabels
+    condition: GivenCondition
     guidance_scale: float
     eta: float | None
     solver: str | Solver | None
@@ -74,6 +77,7 @@ _OF_A_CALL: dict[str, Any] = {
     "timesteps": None,
     "max_batch_size": None,
     "class_labels": None,
+    "condition": None,
     "guidance_scale": 1.0,
     "eta": None,
     "solver": None,
@@ -136,7 +140,7 @@ class Task:
         """
         unet, resize = self._pipe.unet, self._given["resize"]
         check_bytes(unet)
-        found = unit_images(image, "image", unet.config.in_channels)
+        found = unit_images(image, "image", image_channels(unet))
         hole = given_hole(mask, tuple(found.shape[2:]), len(found))
         images = fitted(found, image_size(unet), "image", resize=resize) * 2 - 1
         if resize:

@@ -1,0 +1,59 @@
+"""The conditions that ``ddpm sample`` is given: images of a folder or a file, or numbers.
+
+condition, key = opened_condition(SampleConfig(model="model", condition="small/"), unet)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.common import described_sides
+from ddpm_pipeline.data import check_unchanged_size, open_images, with_scale
+from ddpm_pipeline.networks import Condition, check_asked_condition, facts_of
+from ddpm_pipeline.pipelines.conditions import alike, checked_vector
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+    from torch import Tensor
+
+    from ddpm_pipeline.data import ImageData
+    from ddpm_pipeline.networks import Conditioning
+    from ddpm_pipeline.pipelines.config import SamplingOptions
+
+__all__ = ["opened_condition"]
+
+
+def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condition | None, Any]:
+    """Open what images are to be conditioned on; give also what tells it from others.
+
+    Arguments:
+        options: With ``condition`` and ``condition_vector``, if they have these.
+        unet: The model's network.
+    Raises:
+        ValueError: If it is not what the model is conditioned on.
+    """
+    if not hasattr(options, "condition"):
+        return None, None
+    wanted = facts_of(unet).conditioned_on
+    check_asked_condition(wanted, options.condition, options.condition_vector)
+    if wanted is None:
+        return None, None
+    parts: dict[str, Tensor] = {}
+    key: dict[str, Any] = {}
+    if options.condition_vector is not None:
+        parts["vector"] = checked_vector(wanted, options.condition_vector)
+        key["vector"] = list(options.condition_vector)
+    if options.condition is not None:
+        data = _opened(options.condition, wanted)
+        parts["picture"] = data.batch(range(len(data))).images
+        key["images"] = data.fingerprint
+    return Condition(**alike(parts)), key
+
+
+def _opened(source: str, wanted: Conditioning) -> ImageData:
+    """Open pictures of the size, the channels and the type that a model is conditioned on."""
+    option = f"condition={source!r}"
+    depth = "bytes" if wanted.scale is None else "exact"
+    data = open_images(source, resolution=wanted.sides, channels=wanted.channels, depth=depth)
+    check_unchanged_size(data, option, f"; they must be {described_sides(wanted.sides)}")
+    return with_scale(data, wanted.scale, option, "clip")

@@ -1,0 +1,50 @@
+"""Where the images of a run come from, by its options.
+
+open_images(source_of(config), crop=crop_of(config), **newer_options(config))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddpm_pipeline.data import LoadedDataset, files_of_source
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.training.config import TrainingConfig
+
+__all__ = ["crop_of", "newer_options", "source_of", "source_option"]
+
+
+def crop_of(config: TrainingConfig) -> str:
+    """Say how the longer side is cut, as ``open_images`` calls it."""
+    return "center" if config.center_crop else "random"
+
+
+def newer_options(config: TrainingConfig) -> dict[str, Any]:
+    """Give those options of reading that have no value of their own unless given."""
+    names = ("background", "max_pixels")
+    return {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+
+
+def source_option(config: TrainingConfig) -> str:
+    """Name the option that names the training images."""
+    return "dataset_name" if config.train_data_dir is None else "train_data_dir"
+
+
+def source_of(config: TrainingConfig) -> Any:  # noqa: ANN401
+    """Give what the images are opened from: a path, a name of the Hub, or a data set."""
+    if config.train_data_dir is not None:
+        return config.train_data_dir
+    if config.dataset_config_name is None:
+        return config.dataset_name
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ImportError("data sets need `pip install ddpm_pipeline[train]`") from None
+    data = load_dataset(
+        config.dataset_name,
+        config.dataset_config_name,
+        split=(config.train_split or "train") if config.streaming else None,
+        streaming=config.streaming,
+    )
+    return LoadedDataset(data, files_of_source(config.dataset_name))
