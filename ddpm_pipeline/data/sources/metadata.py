@@ -94,9 +94,10 @@ def _take(
             are_labels = what == "labels"
             is_name = are_labels and isinstance(label, str)
             hint = "; classes called so need metadata.jsonl" if is_name else ""
+            missing = "label" if are_labels else "value"
             raise ValueError(
-                f"{printable(file)} has no {'label' if are_labels else 'value'} in row {number}, {printable(row[_FILE_NAME])}: "
-                f"its {column!r} is {label!r}{hint}"
+                f"{printable(file)} has no {missing} in row {number}, "
+                f"{printable(row[_FILE_NAME])}: its {column!r} is {label!r}{hint}"
             )
         path = posixpath.normpath(posixpath.join(folder, row[_FILE_NAME]))
         name = own_names.get(path) or own_names.get(_composed(path), path)
