@@ -3,7 +3,7 @@
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUNS ?= runs
-EXTRAS ?= train,eval,demo,dev,docs
+EXTRAS ?= train,eval,demo,app,dev,docs
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 IS_NEW := import sys, venv; raise SystemExit(sys.version_info < (3, 11))

@@ -24,7 +24,7 @@ from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 __all__ = ["VIEWS_A_SECOND", "Asked", "View", "Wish", "draw", "enlarged"]
 
 VIEWS_A_SECOND = 8
-_SMALLEST_SIDE = 384  # pixels of a picture on the page; those of images are enlarged whole
+_SMALLEST_SIDE = 512  # pixels of a picture on the page; those of images are enlarged whole
 
 
 @dataclass(frozen=True, kw_only=True)

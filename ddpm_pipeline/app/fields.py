@@ -127,8 +127,8 @@ class Results:
         """Show a button that begins the work, and one that ends it."""
         with gr.Row():
             return (
-                gr.Button(go, variant="primary", elem_id=name),
-                gr.Button("Stop", variant="stop", elem_id=f"{name}-stop"),
+                gr.Button(go, variant="primary", min_width=80, elem_id=name),
+                gr.Button("Stop", variant="stop", min_width=80, elem_id=f"{name}-stop"),
             )
 
     @classmethod

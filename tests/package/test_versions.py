@@ -15,7 +15,6 @@ from packaging.version import Version
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-_APART = {"app"}  # holds Pillow below that of the usual set, and is tested beside it
 
 
 def requirements(*extras: str) -> list[Requirement]:
@@ -43,7 +42,7 @@ def test_lower_bounds_are_the_oldest_set(requirement: Requirement) -> None:
     assert tested == bound or (requirement.name in tools and tested > bound)
 
 
-@pytest.mark.parametrize("requirement", requirements(*sorted(EXTRAS.keys() - _APART)), ids=str)
+@pytest.mark.parametrize("requirement", requirements(*EXTRAS), ids=str)
 def test_the_usual_set_is_within_the_bounds(requirement: Requirement) -> None:
     usual = pinned("constraints.txt")[canonicalize_name(requirement.name)]
     assert usual in requirement.specifier
