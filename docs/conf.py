@@ -7,6 +7,7 @@ JavaScript, and a formula that does not parse fails the build.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docutils.nodes import SkipNode
@@ -33,7 +34,7 @@ language = "en"
 # The notebooks run while building, in folders of their own; one that is as it was is not run again
 # until `make clean`.
 nb_execution_mode = "cache"
-nb_execution_cache_path = "_build/.jupyter_cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
 nb_execution_in_temp = True
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True

@@ -128,7 +128,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--package", type=Path, help=f"{PACKAGE}: its folder, or its .tgz file")
     parser.add_argument("--background", default="white", help="below transparent pixels")
     parser.add_argument("--skin_tones", action="store_true", help="1,875 variants more")
-    parser.add_argument("--max_train_steps", type=int, default=600)
+    parser.add_argument("--max_train_steps", type=int, default=700)
     parser.add_argument("--num_threads", type=int, help="of training; chosen unless given")
     parser.add_argument("--num_inference_steps", type=int, help="as calibrated unless given")
     parser.add_argument("--guidance_scale", type=float, default=1.0)

@@ -1,7 +1,6 @@
 """In which unit, and of which levels, the bound of a model's data is.
 
-    units = units_of(scale, decoder=None)
-    report = variational_bound(unet, scheduler, batches, **units)
+    ``variational_bound(unet, scheduler, batches, **units_of(scale, decoder=None))``
 
 Bytes and other integers have levels, and the decoder gives each a probability; floating-point
 values have a density, which is that of the data's own unit: p(v) = p(x) / u.

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import inspect
-import re
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.paths import DOCS
-
-from ddpm_pipeline import DDPMPipeline
-from ddpm_pipeline.pipelines.tasks.task import TaskOptions
+from helpers.snippets import cells, imported, unknown_keywords
 
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.md"))
 # What takes the place of each notebook's own parameters.
@@ -33,14 +27,6 @@ LEFT = {
 
 def name_of(path: Path) -> str:
     return path.stem
-
-
-def cells(notebook: Path) -> list[tuple[bool, str]]:
-    """The cells of code, and whether each holds the parameters."""
-    text = notebook.read_text(encoding="utf-8")
-    found = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(found) == text.count("{code-cell}")
-    return [(":tags: [parameters]" in cell, re.sub(r"\A:tags:.*\n", "", cell)) for cell in found]
 
 
 def run(notebook: Path) -> dict[str, Any]:
@@ -70,40 +56,14 @@ def test_a_notebook_is_one_for_myst_with_one_cell_of_parameters(notebook: Path) 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
 def test_a_notebook_names_only_what_is_there(notebook: Path) -> None:
-    tree = ast.parse("\n".join(code for _, code in cells(notebook)))
-    own: dict[str, Any] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("ddpm_pipeline"):
-            module = importlib.import_module(node.module)
-            own |= {alias.name: getattr(module, alias.name) for alias in node.names}
+    trees = [ast.parse(code) for _, code in cells(notebook)]
+    own = imported(trees)
     assert len(own) >= 3
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert {k for call in calls for k in unknown_keywords(call, own)} == set()
-
-
-def unknown_keywords(call: ast.Call, own: dict[str, Any]) -> set[str]:
-    """The keywords of a call of the package's own that it does not have."""
-    called = call.func
-    if isinstance(called, ast.Name) and called.id in own:
-        function = own[called.id]
-    elif isinstance(called, ast.Name) and called.id == "pipe":
-        function = DDPMPipeline.__call__
-    elif isinstance(called, ast.Attribute) and ast.unparse(called.value) == "pipe":
-        function = getattr(DDPMPipeline, called.attr)
-    else:
-        return set()
-    if is_dataclass(function):
-        known = {field.name for field in fields(function)}
-    else:
-        known = set(inspect.signature(function).parameters)
-        if "options" in known:  # of a task
-            known |= TaskOptions.__annotations__.keys()
-        elif any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
-            return set()
-    return {word.arg for word in call.keywords if word.arg is not None} - known
+    assert unknown_keywords(trees, own) == set()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("IPython", reason="comes with the extra docs")
