@@ -44,6 +44,10 @@ _NO_HELD_OUT = (
     "it takes images that the model was not trained on: give them by bound_split or bound_data, "
     "or those that it was trained on by training_split or training_data"
 )
+_CONDITIONED = (
+    "the model is conditioned on more than classes, and a sample lies near the real image whose "
+    "condition it has, whether the model copies or not"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,8 @@ def open_copy_sets(
     Raises:
         ValueError: If the images do not fit the model's.
     """
+    if sampler.is_conditioned:
+        return _CONDITIONED
     source, held_out_place = training_source(config), held_out_source(config)
     if source == held_out_place:
         return _NO_HELD_OUT
@@ -112,7 +118,7 @@ def _open(
     The reference is open already, but without the classes that a bound may need.
     """
     own = source == config.data
-    needs_classes = config.bound_images != 0 and (_has_classes(sampler) or sampler.is_conditioned)
+    needs_classes = config.bound_images != 0 and _has_classes(sampler)
     is_whole = config.num_reference is None and not needs_classes
     if is_whole and (source, split) == (config.data, config.split):
         return data

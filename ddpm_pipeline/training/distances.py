@@ -72,14 +72,19 @@ def check_distances(config: TrainingConfig, data: TrainingData) -> list[str]:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     held_out = 0 if data.validation is None else len(data.validation)
+    notices = []
     if data.train is None or held_out < config.validate_fid_images:
-        notice = (
+        notices.append(
             f"the distance of {config.validate_fid_images:,} samples is biased upwards, and there "
             f"are {held_out:,} held-out images: the distance of as many real images, by which to "
             "judge it, is left out; KID is unbiased"
         )
-        return [notice]
-    return []
+    if data.given is not None and data.validation is not None:
+        notices.append(
+            "the test of copying is left out: samples have the conditions of training images, and "
+            "lie near them whether the model copies or not"
+        )
+    return notices
 
 
 def _reference(data: TrainingData) -> ImageData:
@@ -126,7 +131,7 @@ class DistanceMeter:
             autocast: Gives a context for the network's precision, not for that of the features.
         Returns:
             The distance, KID and its error; where there are held-out images beside training ones,
-            the test of copying; the same on every process.
+            and no conditions, the test of copying; the same on every process.
         """
         drawn = self._features(unet, scheduler, autocast)
         values = {"distance": frechet_distance(_moments(drawn), self._real.moments)}
@@ -142,9 +147,14 @@ class DistanceMeter:
         return values | self._copying(drawn)
 
     def _copying(self, drawn: Tensor) -> dict[str, float]:
-        """Test for copies; give nothing without held-out images beside training images."""
+        """Test for copies; give nothing without held-out images beside training images.
+
+        Nor of samples that have the conditions of real images, near which they lie in any case.
+        """
         held_out = self._held_out
         if held_out is None or self._data.train is None or len(held_out.features) < 2:
+            return {}
+        if self._data.given is not None:
             return {}
         found = copy_test_of_features(drawn, self._real.features, held_out.features)
         return {

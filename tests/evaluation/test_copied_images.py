@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.conditioned_models import save_conditioned, write_conditioned
 from helpers.processes import exit_codes, fork_ranks
 from PIL import Image
 from scipy import stats
@@ -145,6 +146,23 @@ def known(setting: dict[str, object], *splits: str) -> None:
     images = np.concatenate([arrays[name] for name in splits])
     data = open_images(images, resolution=4, progress=False)
     KnownImages.of_training(data).save(Path(setting["model"], TRAINING_IMAGES_NAME))
+
+
+def test_samples_with_the_conditions_of_real_images_are_not_tested(
+    setting: dict[str, object], tmp_path: Path
+) -> None:
+    """They lie near these whatever the model is."""
+    del setting["samples"]
+    save_conditioned(tmp_path)
+    for i, name in enumerate(("data.npz", "other.npz")):
+        write_conditioned(tmp_path / name, 30, seed=i)
+    options = setting | {"num_images": 20, "num_inference_steps": 2}
+    report = evaluate(EvaluateConfig(**options, bound_data=str(tmp_path / "other.npz")))
+    assert report.copying.keys() == {"not_tested"}
+    assert report.pairs["num_images"] == 20
+    table = report.table()
+    assert "not tested: the model is conditioned on more than classes, and a sample lies" in table
+    assert not (tmp_path / "report" / "copies.png").exists()
 
 
 def test_hashes_tell_whether_the_sets_are_what_they_should_be(

@@ -147,6 +147,22 @@ def test_classes_are_drawn_as_often_as_there_are_images_of_them(tmp_path: Path) 
     assert np.isfinite(distances(run)[5]["distance"])
 
 
+def test_samples_with_the_conditions_of_real_images_are_not_tested_for_copies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = blobs()
+    np.savez(tmp_path / "x.npz", images=images, low=images[:, ::2, ::2])
+    config = config_of(
+        tmp_path, train_data_dir=str(tmp_path / "x.npz"), condition_on="low", max_train_steps=5
+    )
+    unet = json.loads((tmp_path / "unet.json").read_text())
+    (tmp_path / "unet.json").write_text(json.dumps(unet | {"in_channels": 2}))
+    found = distances(train(config).output_dir)[5]
+    assert np.isfinite(found["distance_of_real"])
+    assert not [name for name in found if name.startswith("copied")]
+    assert "the test of copying is left out: samples have the conditions of" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
