@@ -84,11 +84,9 @@ def open_copy_sets(
     Raises:
         ValueError: If the images do not fit the model's.
     """
-    if sampler.is_conditioned:
-        return _CONDITIONED
     source, held_out_place = training_source(config), held_out_source(config)
-    if source == held_out_place:
-        return _NO_HELD_OUT
+    if sampler.is_conditioned or source == held_out_place:
+        return _CONDITIONED if sampler.is_conditioned else _NO_HELD_OUT
     train = _open(config, sampler, data, *source, "training_data")
     if source == (config.data, config.split):
         train = random_subset(train, config.num_reference, "num_reference")
