@@ -33,7 +33,7 @@ class AskedFields:
         count, steps, kind, guidance: As in ``Asked``.
     """
 
-    count: gr.Slider
+    count: gr.Slider | gr.Number
     steps: gr.Slider
     kind: gr.Dropdown
     guidance: gr.Slider
@@ -48,11 +48,10 @@ class AskedFields:
             config: The limits.
             counted: What there can be several of.
             usual: How many, to begin with.
-            least: As few as this.
+            least: As few as this; no more than the limit.
         """
-        most = max(least, config.most_images)
         return cls(
-            count=gr.Slider(least, most, value=min(usual, most), step=1, label=counted),
+            count=_count_field(counted, usual, least, config.most_images),
             steps=gr.Slider(0, config.most_steps, value=0, step=1, label="Steps (0: as saved)"),
             kind=gr.Dropdown([], label="Class", visible=False),
             guidance=gr.Slider(0, _MOST_GUIDANCE, value=1, label="Guidance", visible=False),
@@ -75,6 +74,12 @@ class AskedFields:
             "class_label": kind,
             "guidance_scale": float(guidance),
         }
+
+
+def _count_field(counted: str, usual: int, least: int, most: int) -> gr.Slider | gr.Number:
+    if least == most:  # which Gradio's sliders do not allow
+        return gr.Number(most, label=counted, precision=0, interactive=False)
+    return gr.Slider(least, most, value=min(usual, most), step=1, label=counted)
 
 
 def whole_number(name: str, value: float | None) -> int:

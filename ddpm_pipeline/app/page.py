@@ -19,6 +19,7 @@ from ddpm_pipeline.app.fields import in_words_once, offer_classes
 from ddpm_pipeline.app.figures import card_of, losses_of, pictures_of
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.walk_tab import lay_out_walking
+from ddpm_pipeline.app.walking import LEAST_OF_A_WAY
 
 if TYPE_CHECKING:
     from ddpm_pipeline.app.config import AppConfig
@@ -44,9 +45,11 @@ def make_page(config: AppConfig) -> gr.Blocks:
             drawn = lay_out_drawing(model, models, config)
         with gr.Tab("Edit"):
             edited = lay_out_editing(model, models, config)
-        with gr.Tab("Walk"):
-            walked = lay_out_walking(model, models, config)
-        offer_classes(page, model, models, [drawn, edited, walked])
+        fields = [drawn, edited]
+        if config.most_images >= LEAST_OF_A_WAY:
+            with gr.Tab("Walk"):
+                fields.append(lay_out_walking(model, models, config))
+        offer_classes(page, model, models, fields)
         with gr.Tab("Numbers"):
             _lay_out_numbers(page, model)
         with gr.Tab("Training"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpm_pipeline.app.fields import AskedFields, Results, whole_number
 from ddpm_pipeline.app.models import Models
-from ddpm_pipeline.app.walking import WalkWish, walk, write_animation
+from ddpm_pipeline.app.walking import LEAST_OF_A_WAY, WalkWish, walk, write_animation
 
 if TYPE_CHECKING:
     from ddpm_pipeline.app.config import AppConfig
@@ -29,7 +29,9 @@ def lay_out_walking(model: gr.Dropdown, models: Models, config: AppConfig) -> As
     with gr.Row():
         with gr.Column(scale=1):
             of_ends = _lay_out_ends()
-            fields = AskedFields.lay_out(config, "Images on the way", usual=8, least=2)
+            fields = AskedFields.lay_out(
+                config, "Images on the way", usual=8, least=LEAST_OF_A_WAY
+            )
             shapes = [_SIDE_BY_SIDE, _ANIMATION]
             shape = gr.Radio(shapes, value=shapes[0], label="Shown", elem_id="shape")
             buttons = Results.buttons("Walk", "walk")

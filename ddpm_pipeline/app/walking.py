@@ -22,8 +22,9 @@ from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 from ddpm_pipeline.pipelines import DDPMPipeline, image_size, shares_of_way, spherical
 from ddpm_pipeline.schedulers import standard_normal
 
-__all__ = ["WalkWish", "walk", "write_animation"]
+__all__ = ["LEAST_OF_A_WAY", "WalkWish", "walk", "write_animation"]
 
+LEAST_OF_A_WAY = 2  # its ends
 _WIDTH = 960  # pixels of a walk that is shown side by side
 _FRAME = 150  # milliseconds
 _WALKS = ("finding the noise of both, ", "drawing, ")
@@ -54,8 +55,10 @@ def walk(models: Models, wish: WalkWish, *, most_images: int, most_steps: int) -
         ValueError: If something of it is not allowed.
         OSError: If the model cannot be loaded.
     """
-    if wish.num_images < 2:
-        raise ValueError(f"images must be at least 2 on a way, got {wish.num_images}")
+    if wish.num_images < LEAST_OF_A_WAY:
+        raise ValueError(
+            f"images must be at least {LEAST_OF_A_WAY} on a way, got {wish.num_images}"
+        )
     if wish.pictures is not None and None in wish.pictures:
         raise ValueError("pictures must be two: upload the first and the last")
     model = models.open(wish.model)

@@ -48,6 +48,20 @@ def test_a_host_that_is_not_this_machine_is_named() -> None:
         serve(AppConfig(models=("model",), host="192.0.2.1", port=free_port()))
 
 
+@pytest.mark.usefixtures("address")  # which collects what the pages leave
+@pytest.mark.parametrize(("most_images", "has_walks"), [(1, False), (2, True)])
+def test_a_way_is_offered_where_two_images_are_allowed(most_images: int, has_walks: bool) -> None:
+    gradio = pytest.importorskip("gradio", reason="Gradio is not installed")
+    from ddpm_pipeline.app.page import make_page  # which needs Gradio
+
+    page = make_page(AppConfig(models=("model",), most_images=most_images))
+    parts = page.blocks.values()
+    assert ("Walk" in [part.label for part in parts if isinstance(part, gradio.Tab)]) is has_walks
+    asked = [part for part in parts if isinstance(part, gradio.Slider | gradio.Number)]
+    counts = [part.value for part in asked if re.match("Images|Results", part.label)]
+    assert counts == [most_images] * (2 + has_walks)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page with a model of two classes, a slow one and one that is gone."""
