@@ -91,6 +91,11 @@ def _opened(name: str) -> OpenModel:
 def _loaded(name: str, folder: str, source: str) -> OpenModel:
     options = SamplingOptions(model=folder, scheduler="as_saved")
     sampler = load_image_sampler(options, process_state().device)
+    if sampler.is_conditioned:
+        raise ValueError(
+            f"the page does not draw from {name!r}, which is conditioned on more than classes; "
+            "`ddpm sample` does"
+        )
     return OpenModel(name, sampler.pipe, sampler.num_steps, _classes(sampler.pipe.unet), source)
 
 

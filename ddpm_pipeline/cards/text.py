@@ -8,7 +8,6 @@ from data or files go through ``plain`` or a shell's quotes, so that they cannot
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -20,10 +19,12 @@ from urllib.parse import quote
 
 from huggingface_hub import EvalResult
 
+from ddpm_pipeline.cards.conditions import ToldCondition, conditioning_in
 from ddpm_pipeline.cards.markdown import code, fenced, number, plain
 from ddpm_pipeline.cards.measured import measured_lines
 from ddpm_pipeline.cards.origin import origin_lines
 from ddpm_pipeline.cards.tables import calibration_text, results_text
+from ddpm_pipeline.cards.usage import usage_text
 from ddpm_pipeline.common import PRIVATE_KEY, __version__, check_integer
 
 __all__ = ["HEADINGS", "CardFacts", "section_parts"]
@@ -31,9 +32,7 @@ __all__ = ["HEADINGS", "CardFacts", "section_parts"]
 
 HEADINGS = ("", "Samples", "Use", "Results", "Fewer steps", "Training")
 _COLORS = {1: "grey", 3: "RGB", 4: "RGBA"}
-_SHOWN_STEPS = (50, 40, 25, 20, 10)
 _SHOWN_CLASSES = 100
-_DDPM_SCHEDULER = "DDPMScheduler"
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,16 @@ class CardFacts:
         return names if isinstance(names, list) and len(names) == self.num_classes else None
 
     @property
+    def told(self) -> ToldCondition | None:
+        """Give what the model is conditioned on beside classes; None of nothing."""
+        return conditioning_in(self.unet)
+
+    @property
+    def channels(self) -> int:
+        """Count the channels of its images."""
+        return self.unet["in_channels"] - (0 if self.told is None else self.told.channels)
+
+    @property
     def own_options(self) -> dict[str, dict[str, str]]:
         """Give the scheduler's options that stock diffusers does not know, with substitutes."""
         return self.scheduler.get(PRIVATE_KEY, {}).get("options", {})
@@ -107,7 +116,7 @@ def section_parts(facts: CardFacts) -> dict[str, str]:
     texts = (
         _description(facts),
         _samples(facts),
-        _usage(facts),
+        usage_text(facts),
         results_text(facts.results),
         calibration_text(facts.calibration, facts.results),
         _training(facts),
@@ -121,12 +130,13 @@ def section_parts(facts: CardFacts) -> dict[str, str]:
 
 def _description(facts: CardFacts) -> str:
     height, width = facts.image_size
-    channels = facts.unet["in_channels"]
+    channels, told = facts.channels, facts.told
     color = _COLORS.get(channels, f"{channels}-channel")
     count = facts.num_classes
     classes = "" if count is None else f" of {count} classes"
     predicted = facts.scheduler.get("prediction_type", "epsilon")
     names = "" if facts.class_names is None else f" {_named_classes(facts.class_names)}"
+    names += "" if told is None else f" {told.sentence}"
     return (
         f"A denoising diffusion model (DDPM) of {height}×{width} {color} images{classes}: a "
         f"{code(facts.unet['_class_name'])} of {facts.num_parameters:,} parameters that predicts "
@@ -178,92 +188,6 @@ def _caption_of_classes(num_classes: int | None, count: int) -> str:
 def _step_in(picture: str) -> int | None:
     found = re.fullmatch(r"step-(\d+)", PurePath(picture).stem)
     return None if found is None else int(found[1])
-
-
-# How to use it.
-
-
-def _usage(facts: CardFacts) -> str:
-    count = 4 if facts.num_classes is None else min(facts.num_classes, 4)
-    T = facts.num_train_timesteps
-    steps = next((K for K in _SHOWN_STEPS if T % K == 0), T)
-    parts = [
-        "With `ddpm_pipeline`:",
-        fenced(_own_snippet(facts, count, steps), "python"),
-        "With stock diffusers, without `ddpm_pipeline`:",
-        fenced(_stock_snippet(facts, count, steps), "python"),
-        *_differences(facts),
-    ]
-    return "\n\n".join(parts)
-
-
-def _own_snippet(facts: CardFacts, count: int, steps: int) -> str:
-    arguments = f"batch_size={count}, num_inference_steps={steps}"
-    if facts.num_classes is not None:
-        arguments += f", class_labels={list(range(count))}"
-    if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
-        arguments += ", eta=0.0"
-    return "\n".join(
-        [
-            "from ddpm_pipeline import DDPMPipeline",
-            "",
-            f"pipe = DDPMPipeline.from_pretrained({json.dumps(facts.repo_id)})",
-            f"images = pipe({arguments}).images",
-            'images[0].save("sample.png")',
-        ]
-    )
-
-
-def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
-    load = f"pipe = DiffusionPipeline.from_pretrained({json.dumps(facts.repo_id)})"
-    if facts.num_classes is None:
-        lines = [
-            "from diffusers import DiffusionPipeline",
-            "",
-            load,
-            f"images = pipe(batch_size={count}, num_inference_steps={steps}).images",
-            'images[0].save("sample.png")',
-        ]
-        return "\n".join(lines)
-    height, width = facts.image_size
-    shape = (count, facts.unet["in_channels"], height, width)
-    return "\n".join(
-        [
-            "import torch",
-            "from diffusers import DiffusionPipeline",
-            "",
-            load,
-            f"class_labels = torch.tensor({list(range(count))})",
-            f"x_t = torch.randn{shape}",
-            f"pipe.scheduler.set_timesteps({steps})",
-            "with torch.no_grad():",
-            "    for t in pipe.scheduler.timesteps:",
-            "        output = pipe.unet(x_t, t, class_labels).sample",
-            "        x_t = pipe.scheduler.step(output, t, x_t).prev_sample",
-            "images = pipe.numpy_to_pil((x_t / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())",
-            'images[0].save("sample.png")',
-        ]
-    )
-
-
-def _differences(facts: CardFacts) -> list[str]:
-    """Say what stock diffusers does otherwise with this model."""
-    notes = []
-    if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
-        notes.append(
-            "The first takes steps of DDIM (`eta=0.0`; without it, of DDPM), stock takes steps of "
-            "DDPM, which need a larger `num_inference_steps` for the same quality."
-        )
-    if facts.num_classes is not None:
-        notes.append(
-            "Stock's pipeline passes no class labels, so that calling it fails; hence the loop."
-        )
-    notes += [
-        f"The model's {code(name)} is {code(option['value'])}, which stock diffusers does not "
-        f"know: it samples with {code(option['stock'])} in its place."
-        for name, option in facts.own_options.items()
-    ]
-    return [" ".join(notes)] if notes else []
 
 
 # How it was trained.

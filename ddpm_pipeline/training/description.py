@@ -39,6 +39,8 @@ def describe_data(config: TrainingConfig, data: TrainingData) -> str:
         lines["held out"] = f"{len(data.validation):,} ({_held_out(config, data)})"
     if data.num_classes is not None:
         lines["classes"] = classes_of(data) + _labels_from(data)
+    if (told := data.conditioning(config)) is not None:
+        lines["conditions"] = str(told)
     if data.train is not None:
         lines |= facts_of_reading(data.train)
     return "\n".join(f"{heading:11} {text}" for heading, text in lines.items())

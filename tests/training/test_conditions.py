@@ -10,17 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.cards import REPO, run_code, snippets
 from helpers.command_lines import error_of
 from helpers.training_runs import TINY_UNET
 from PIL import Image
 from safetensors.torch import load_file
 
+from ddpm_pipeline.app.models import Models
+from ddpm_pipeline.cards.card import renew_card
 from ddpm_pipeline.cli.commands import main
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.networks.denoiser import run_denoiser
 from ddpm_pipeline.networks.model_facts import facts_of
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.data import open_training_data
+from ddpm_pipeline.training.description import describe_data
 from ddpm_pipeline.training.run import dry_run, train
 from tests.training.test_shapes import tiny_config
 
@@ -295,3 +300,28 @@ def test_a_vector_needs_an_embedding_as_wide(tmp_path: Path) -> None:
     config = run_config(tmp_path, "vector", condition_vector=("v",))
     with pytest.raises(ValueError, match=r"at most 8 numbers .* got 9"):
         train(config)
+
+
+def test_the_code_on_the_card_runs(folder: Path, kind: str, tmp_path: Path) -> None:
+    card = renew_card(folder / "model", repo_id=REPO)
+    assert ("is told x (" in card) == (kind != "picture")
+    assert ("is given an image of 4×4 and 1 channel" in card) == (kind != "vector")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "small.png")
+    own, stock = snippets(card, folder / "model")
+    run_code(own, tmp_path)
+    run_code(stock, tmp_path, stock_only=True)
+
+
+def test_a_line_says_what_the_model_is_told(folder: Path, kind: str) -> None:
+    config = run_config(folder, kind)
+    lines = describe_data(config, open_training_data(config)).splitlines()
+    (said,) = [line for line in lines if line.startswith("conditions")]
+    assert ("x 0." in said) == (kind != "picture")
+    assert ("images 4×4, 1 channel" in said) == (kind != "vector")
+
+
+def test_the_page_refuses_a_model_that_it_cannot_tell_anything(folder: Path, kind: str) -> None:
+    name = str(folder / "model")
+    with pytest.raises(ValueError, match="conditioned on more than classes; `ddpm sample` does"):
+        Models([name]).open(name)
+    assert kind
