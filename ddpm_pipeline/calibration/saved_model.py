@@ -45,14 +45,16 @@ from ddpm_pipeline.data import (
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_num_steps
 from ddpm_pipeline.evaluation import (
     FeatureExtractor,
+    check_classes_of_conditions,
     check_count,
     classes_as_often,
+    classes_of_images,
     frechet_distance,
     load_features,
     reference_statistics,
     sample_statistics,
 )
-from ddpm_pipeline.networks import rows_per_call, trained_classes
+from ddpm_pipeline.networks import Condition, facts_of, rows_per_call, trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, ImageSampler, SamplingOptions
 from ddpm_pipeline.schedulers import (
     CALIBRATED_VARIANCES,
@@ -88,6 +90,8 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     pipe.set_progress_bar_config(disable=True)
     scheduler = _analytic_scheduler(pipe)
     _check_features(config, scheduler)
+    if facts_of(pipe.unet).conditioned_on is not None:
+        check_classes_of_conditions(pipe.unet, config.class_labels)
     steps = _steps(config, len(scheduler))
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
@@ -272,15 +276,7 @@ def _distances(
         return {}
     real = reference_statistics(data, extractor)
     check_count(min(config.num_images, len(data)), real.moments.dim)
-    labels = config.class_labels
-    if labels is None and data.labels is not None:
-        labels = classes_as_often(
-            data, pipe.unet.config, config.num_images, seed=config.seed
-        ).labels
-    elif labels is None:
-        labels = trained_classes(pipe.unet)
-
-    told = None if data.given is None else data.given.of(torch.arange(len(data)), None)
+    told, labels = _told(config, pipe, data)
 
     def distance(sampler: str, spacing: str, K: int) -> float:
         variance_type, eta, solver, order = SAMPLERS[sampler]
@@ -309,6 +305,24 @@ def _distances(
 
     rows = measured_samplers(config.samplers, scheduler.calibration)
     return distance_table(distance, rows, config.spacings, steps, len(scheduler))
+
+
+def _told(
+    config: CalibrateConfig, pipe: DDPMPipeline, data: ImageData
+) -> tuple[Condition | None, Sequence[int | str] | None]:
+    """Give what images to draw are conditioned on, and their classes; of one image both."""
+    config_of_unet, count = pipe.unet.config, config.num_images
+    told = None
+    if data.given is not None:
+        rows = torch.arange(min(count, len(data)))  # of images in random order
+        told = data.given.of(rows, None)
+        if data.labels is not None:
+            return told, classes_of_images(data, config_of_unet, rows, count).labels
+    if config.class_labels is not None:
+        return told, config.class_labels
+    if data.labels is None:
+        return told, trained_classes(pipe.unet)
+    return told, classes_as_often(data, config_of_unet, count, seed=config.seed).labels
 
 
 def _write(

@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.evaluation.class_frequencies import classes_as_often
+    from ddpm_pipeline.evaluation.class_frequencies import (
+        check_classes_of_conditions,
+        classes_as_often,
+        classes_of_images,
+    )
     from ddpm_pipeline.evaluation.config import EvaluateConfig
     from ddpm_pipeline.evaluation.copying import CopyTest, NearestPairs, copy_test
     from ddpm_pipeline.evaluation.features import FeatureExtractor, load_features
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "class_frequencies": "classes_as_often",
+        "class_frequencies": "check_classes_of_conditions classes_as_often classes_of_images",
         "config": "EvaluateConfig",
         "copying": "CopyTest NearestPairs copy_test",
         "features": "FeatureExtractor load_features",

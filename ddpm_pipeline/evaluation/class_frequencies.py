@@ -13,14 +13,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ddpm_pipeline.common import PRIVATE_KEY, stream_generator
 from ddpm_pipeline.data import ImageData
 
-__all__ = ["AS_OFTEN", "ChosenClasses", "classes_as_often"]
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+__all__ = [
+    "AS_OFTEN",
+    "ChosenClasses",
+    "check_classes_of_conditions",
+    "classes_as_often",
+    "classes_of_images",
+]
 
 AS_OFTEN = "as often as in the data"
 """What a report says of the classes in place of their numbers."""
@@ -71,7 +81,39 @@ def classes_as_often(
     place = (start + torch.arange(count, dtype=torch.float64) * _GOLDEN) % 1
     numbers = torch.searchsorted(shares.cumsum(0), place, right=True)
     # Rounding may leave a little beyond the sum of all shares.
-    numbers = numbers.clamp(max=int(data.labels.max())).tolist()
+    return _chosen(numbers.clamp(max=int(data.labels.max())), data, unet_config)
+
+
+def classes_of_images(
+    data: ImageData, unet_config: Mapping[str, Any], rows: Tensor, count: int
+) -> ChosenClasses:
+    """Take the classes of the images whose conditions are drawn with, which belong together.
+
+    Arguments:
+        data: Images with classes.
+        unet_config: The config of the network that draws.
+        rows: The image of data whose condition drawn image i has, i mod the rows, int64 (R,).
+        count: How many images are drawn.
+    """
+    return _chosen(data.labels[rows[torch.arange(count) % len(rows)]], data, unet_config)
+
+
+def check_classes_of_conditions(
+    unet: UNet2DModel, class_labels: Sequence[int | str] | None
+) -> None:
+    """Refuse classes for images that have the conditions, and so the classes, of others.
+
+    Raises:
+        ValueError: If the model has both, and classes are given.
+    """
+    if class_labels is not None and unet.config.num_class_embeds is not None:
+        raise ValueError(
+            "class_labels must be left out, for each image is drawn with the class of the image "
+            f"whose condition it has; got {', '.join(map(str, class_labels))}"
+        )
+
+
+def _chosen(numbers: Tensor, data: ImageData, unet_config: Mapping[str, Any]) -> ChosenClasses:
     known = unet_config.get(PRIVATE_KEY) or {}
     named = known.get("class_names") is not None
-    return ChosenClasses(tuple(numbers), data.class_names, named)
+    return ChosenClasses(tuple(numbers.tolist()), data.class_names, named)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ddpm_pipeline.common import check_integer, stream_generator, utf8_alias
 from ddpm_pipeline.data import (
@@ -25,7 +26,12 @@ from ddpm_pipeline.data import (
     open_measured,
     with_scale,
 )
-from ddpm_pipeline.evaluation.class_frequencies import ChosenClasses, classes_as_often
+from ddpm_pipeline.evaluation.class_frequencies import (
+    ChosenClasses,
+    check_classes_of_conditions,
+    classes_as_often,
+    classes_of_images,
+)
 from ddpm_pipeline.evaluation.config import EvaluateConfig
 from ddpm_pipeline.pipelines import SAMPLES_MANIFEST, ImageSampler, npz_manifest
 
@@ -45,17 +51,27 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
     """Open the reference images, or as many of them at random as are asked for.
 
     Raises:
-        ValueError: If they do not fit the model's images, or are fewer than that.
+        ValueError: If they do not fit the model's images, or are fewer than that; if classes are
+            given that would not be those of the conditions.
     """
     is_told = sampler.is_conditioned and config.samples is None
+    if is_told:
+        check_classes_of_conditions(sampler.pipe.unet, config.class_labels)
     labels = None if is_told else False
     data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=labels)
     return random_subset(data, config.num_reference, "num_reference")
 
 
-def choose_classes(config: EvaluateConfig, sampler: ImageSampler) -> ChosenClasses | None:
+def choose_classes(
+    config: EvaluateConfig, sampler: ImageSampler, data: ImageData, rows: Tensor | None
+) -> ChosenClasses | None:
     """Choose the classes of the images to draw: as often as the reference images have them.
 
+    Arguments:
+        config: All options.
+        sampler: Of the model.
+        data: The reference images.
+        rows: Which of them the conditions are of, as ``paired`` gave; None without conditions.
     Returns:
         A class for each image; None for a model without classes, or if the options choose them.
     Raises:
@@ -63,6 +79,8 @@ def choose_classes(config: EvaluateConfig, sampler: ImageSampler) -> ChosenClass
     """
     if config.class_labels is not None or sampler.pipe.unet.config.num_class_embeds is None:
         return None
+    if rows is not None:
+        return classes_of_images(data, sampler.pipe.unet.config, rows, config.num_images)
     try:
         data = open_measured(config, sampler.pipe.unet, default_fit="exact", labels=True)
     except ValueError as error:

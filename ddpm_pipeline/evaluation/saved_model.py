@@ -89,10 +89,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     count = config.num_images if drawn is None else len(drawn)
     _check_numbers(config, min(count, len(data), config.num_kept), count)
     check_count(min(count, len(data)), extractor(data.pictures(range(1))).shape[1])
-    chosen = None if drawn is not None else choose_classes(config, sampler)
-    pairs = None
+    chosen, pairs = None, None
     if drawn is None:
         sampler, pairs = paired(sampler, data, config.num_images, config.seed)
+        chosen = choose_classes(config, sampler, data, pairs)
         sampler = _try_sampler(sampler, chosen)
     draw = _drawing(sampler, drawn)
     bound = None if held_out is None else measure_bound(config, sampler, held_out)

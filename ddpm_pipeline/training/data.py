@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddpm_pipeline.common import key_of, process_state
 from ddpm_pipeline.data import (
     BatchSource,
@@ -100,8 +102,15 @@ class TrainingData:
 
     @property
     def shown(self) -> ImageData | None:
-        """Give the images whose conditions sample grids show: held-out ones if there are any."""
-        return self.train if self.validation is None else self.validation
+        """Give the images whose conditions sample grids show: held-out ones if there are any.
+
+        Those of classes without training images are left out, which cannot be drawn.
+        """
+        found = self.validation
+        if found is None or found.labels is None or self.class_counts is None:
+            return self.train if found is None else found
+        known = torch.tensor(self.class_counts)[found.labels] > 0
+        return found.subset(known.nonzero().flatten()) if known.any() else self.train
 
     def conditioning(self, config: TrainingConfig) -> Conditioning | None:
         """Give what a model that is trained on these images is conditioned on beside classes."""

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid
-from ddpm_pipeline.networks import trained_classes
+from ddpm_pipeline.networks import facts_of, trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def draw_samples(
 ) -> np.ndarray | None:
     """Draw a grid's samples, each process its share.
 
-    Image i is of class i mod C in a class-conditional model, of the C that have training images.
+    Image i is of class i mod C in a class-conditional model, of the C that have training images;
+    or of the class of the image whose condition it has.
 
     Arguments:
         unet: The network, in eval mode.
@@ -59,7 +60,8 @@ def draw_samples(
         config: Resolved; says how many images, how, and in how many steps.
         accelerator: The processes.
         guide: The model of preview_guidance_model.
-        data: Images whose conditions the samples have, spread evenly; None without conditions.
+        data: Images whose conditions and classes the samples have, spread evenly; None without
+            conditions.
     Returns:
         The images, uint8 (N, H, W, C), on the main process; None on others.
     """
@@ -69,8 +71,9 @@ def draw_samples(
     # As many on every process, for a sharded network computes on all of them or none.
     count = math.ceil(config.eval_batch_size / world)
     share = [(rank + world * i) % config.eval_batch_size for i in range(count)]
-    labels, guidance = _labels(unet, share), _guidance(config, guide)
-    guidance |= _conditions(data, share, config.eval_batch_size)
+    rows = _rows(data, share, config.eval_batch_size)
+    labels, guidance = _labels(unet, data, rows, share), _guidance(config, guide)
+    guidance |= _conditions(data, rows)
     images = draw_images(pipeline, share, config, labels, "previews", **guidance)
     drawn = dict(gather_object(list(zip(share, images, strict=True))))
     if not accelerator.is_main_process:
@@ -99,9 +102,14 @@ def sample_grid(
 
 
 def drawn_classes(unet: UNet2DModel) -> Sequence[str | int] | None:
-    """Give the classes that a grid shows in turn: those with training images; None without any."""
+    """Give the classes that a grid shows in turn: those with training images.
+
+    None for a model without any, and where classes come with the conditions.
+    """
     embeddings = unet.config.num_class_embeds
-    return None if embeddings is None else trained_classes(unet) or range(embeddings - 1)
+    if embeddings is None or facts_of(unet).conditioned_on is not None:
+        return None
+    return trained_classes(unet) or range(embeddings - 1)
 
 
 def open_guide_of_previews(
@@ -123,10 +131,11 @@ def open_guide_of_previews(
         if config.preview_guidance_model is not None:
             guide = DDPMPipeline.from_pretrained(config.preview_guidance_model)
             guide.to(pipeline.unet.device)
-        asked = _asked(pipeline, numbers, config, _labels(unet, numbers), "previews")
+        rows = _rows(data, numbers, config.eval_batch_size)
+        labels = _labels(unet, data, rows, numbers)
+        asked = _asked(pipeline, numbers, config, labels, "previews")
         # Which checks all of it before it draws anything.
-        told = _conditions(data, numbers, config.eval_batch_size)
-        pipeline.progressive(**asked, **_guidance(config, guide), **told)
+        pipeline.progressive(**asked, **_guidance(config, guide), **_conditions(data, rows))
     except (OSError, ValueError) as error:
         name = "preview_guidance_model" if guide is None else "preview_guidance_model does not fit"
         raise ValueError(f"{name}: {error}") from error
@@ -174,18 +183,24 @@ def _asked(
     }
 
 
-def _conditions(
-    data: ImageData | None, numbers: Sequence[int], count: int
-) -> dict[str, Condition]:
-    """Give what a grid's images of these numbers, of so many, are conditioned on; {} without."""
+def _rows(data: ImageData | None, numbers: Sequence[int], count: int) -> torch.Tensor | None:
+    """Say whose conditions a grid's images of these numbers, of so many, have; None without."""
     if data is None or data.given is None:
-        return {}
-    rows = torch.tensor([number * len(data) // count % len(data) for number in numbers])
-    return {"condition": data.given.of(rows, None)}
+        return None
+    return torch.tensor([number * len(data) // count % len(data) for number in numbers])
 
 
-def _labels(unet: UNet2DModel, numbers: Sequence[int]) -> list[str | int] | None:
-    """Give the classes of a grid's images in turn; None without classes."""
+def _conditions(data: ImageData | None, rows: torch.Tensor | None) -> dict[str, Condition]:
+    """Give what a grid's images are conditioned on; {} without."""
+    return {} if rows is None else {"condition": data.given.of(rows, None)}
+
+
+def _labels(
+    unet: UNet2DModel, data: ImageData | None, rows: torch.Tensor | None, numbers: Sequence[int]
+) -> list[str | int] | None:
+    """Give the classes of a grid's images, those of their conditions or else in turn."""
+    if rows is not None and unet.config.num_class_embeds is not None:
+        return data.labels[rows].tolist()
     classes = drawn_classes(unet)
     return None if classes is None else [classes[i % len(classes)] for i in numbers]
 

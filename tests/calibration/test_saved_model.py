@@ -11,6 +11,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from helpers.conditioned_models import (
+    CLASSES,
+    record_told,
+    save_conditioned,
+    write_conditioned,
+)
 from PIL import Image
 
 from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConfig
@@ -18,6 +24,7 @@ from ddpm_pipeline.calibration import saved_model
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
 from ddpm_pipeline.cli.calibrate import run
+from ddpm_pipeline.data.conditions import DataConditions
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
 from ddpm_pipeline.schedulers.optimal import chain_bits_per_dim
 from ddpm_pipeline.training.resolving import resolve
@@ -286,3 +293,30 @@ def test_a_class_conditional_model_sees_its_labels(
 def test_mistakes_are_named(saved: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrate_saved_model(config(saved, **options))
+
+
+def test_the_class_and_the_condition_of_a_sample_are_of_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_conditioned(tmp_path, classes=True)
+    write_conditioned(tmp_path / "images.npz", 30)
+    told, read = record_told(monkeypatch), []
+    of = DataConditions.of
+
+    def recording(self: DataConditions, rows: torch.Tensor, labels: object) -> object:
+        read.append(len(rows))
+        return of(self, rows, labels)
+
+    monkeypatch.setattr(DataConditions, "of", recording)
+    options = {
+        "features": str(tmp_path / "pixels.py"),
+        "num_images": 20,
+        "samplers": ("fixed_small",),
+        "spacings": ("linspace",),
+    }
+    calibrate_saved_model(config(tmp_path, **options))
+    assert {label for label, _ in told} == set(range(CLASSES))
+    assert all(label == shown for label, shown in told)
+    assert 20 in read  # no more pictures are held than are drawn from
+    with pytest.raises(ValueError, match="class_labels must be left out, for each image is drawn"):
+        calibrate_saved_model(config(tmp_path, **options, class_labels=(1,)))

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from helpers.conditioned_models import (
+    CLASSES,
+    record_told,
+    save_conditioned,
+    write_conditioned,
+)
 from helpers.processes import exit_codes, fork_ranks
 from PIL import Image
 from torch.testing import assert_close
@@ -335,3 +341,22 @@ def test_samples_of_another_shape_are_refused(setting: dict[str, object], tmp_pa
     np.savez(tmp_path / "rgb.npz", images=np.zeros((30, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"images of 3 channel\(s\), the reference of 1"):
         evaluate(EvaluateConfig(**setting, samples=str(tmp_path / "rgb.npz")))
+
+
+def test_the_class_and_the_condition_of_a_sample_are_of_one_image(
+    setting: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_conditioned(tmp_path, classes=True)
+    write_conditioned(tmp_path / "data.npz", 30)
+    options = setting | {"features": str(tmp_path / "pixels.py")}
+    told = record_told(monkeypatch)
+    report = evaluate(EvaluateConfig(**options))
+    assert len(told) > options["num_images"]
+    assert {label for label, _ in told} == set(range(CLASSES))
+    assert all(label == shown for label, shown in told)
+    counts = np.bincount(np.load(tmp_path / "data.npz")["labels"])
+    assert sum(report.class_counts.values()) == 40
+    for label, count in enumerate(counts):  # 40 of 30 images: each once, and ten of them again
+        assert count <= report.class_counts[str(label)] <= count + 10
+    with pytest.raises(ValueError, match=r"class_labels must be left out, .*; got 1, 2$"):
+        evaluate(EvaluateConfig(**options, class_labels=(1, 2)))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.conditioned_models import CLASSES, record_told, write_conditioned
 from helpers.training_runs import tiny_config
 from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.common import stream_generator
+from ddpm_pipeline.training.data import open_training_data
 from ddpm_pipeline.training.previews import sample_grid
 from ddpm_pipeline.training.run import train
 
@@ -91,3 +95,30 @@ def test_guides_of_grids_that_cannot_be_are_refused_before_an_update(
     with pytest.raises(ValueError, match=message):
         train(tiny_config(tmp_path, **options))
     assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_the_class_and_the_condition_of_a_sample_are_of_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes without training images cannot be drawn, though some are held out."""
+    write_conditioned(tmp_path / "x.npz", 30)
+    config = tiny_config(
+        tmp_path,
+        class_conditional=True,
+        embeddings=CLASSES + 1,
+        train_data_dir=str(tmp_path / "x.npz"),
+        resolution=4,
+        condition_on="low",
+        eval_batch_size=8,
+        max_train_steps=1,
+    )
+    unet = json.loads((tmp_path / "unet.json").read_text())
+    (tmp_path / "unet.json").write_text(json.dumps(unet | {"in_channels": 2, "sample_size": 4}))
+    told = record_told(monkeypatch)
+    train(config)
+    assert {label for label, _ in told} == set(range(CLASSES))
+    assert all(label == shown for label, shown in told)
+    data = open_training_data(config)
+    counts = (0, *data.class_counts[1:])
+    shown = replace(data, validation=data.train, class_counts=counts).shown
+    assert set(shown.labels.tolist()) == {1, 2}
