@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Quality of few steps": ("few_steps", "calibrated_distance", "calibrated_bound"),
     "Tasks on given images": ("posterior", "inversion"),
+    "Conditions": ("condition_vector", "super_resolution"),
     "Speed": (
         "scheduler_step",
         "training_speed",
