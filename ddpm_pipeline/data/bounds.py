@@ -13,12 +13,21 @@ from threading import Condition
 
 from PIL import Image, ImageFile
 
-__all__ = ["DECODING", "READING", "Allowance", "check_bounds", "check_scaled", "decoding_bytes"]
+__all__ = [
+    "DECODING",
+    "DEEP_BYTES",
+    "READING",
+    "Allowance",
+    "check_bounds",
+    "check_scaled",
+    "check_values",
+    "decoding_bytes",
+]
 
 _LONGEST_SIDE = 2**17
 _MOST_ASPECT = 1000
 _BITS = {"1": 1, "F": 32, "I": 32, "I;16": 16}
-_DEEP_BYTES = 32
+DEEP_BYTES = 32
 """For a value deeper than 8 bits: float64, and three steps of arithmetic in between."""
 
 
@@ -82,6 +91,23 @@ def check_scaled(size: tuple[int, int], scaled: tuple[int, int], max_pixels: int
         )
 
 
+def check_values(width: int, height: int, channels: int, max_pixels: int | None) -> None:
+    """Refuse bands by their header that hold too many numbers together, or are too long.
+
+    Raises:
+        ValueError: Names the option that allows more.
+    """
+    most = max_pixels
+    if most is None:
+        _check_sides(width, height)
+        most = 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else None
+    if most is not None and width * height * channels > most:
+        raise ValueError(
+            f"{width}x{height} in {channels} bands are more than {most:,} values; max_pixels "
+            "allows more"
+        )
+
+
 def decoding_bytes(image: Image.Image, channels: int, *, is_deep: bool) -> int:
     """Estimate what decoding an opened image takes: its pixels, and as converted to 8 bits.
 
@@ -92,7 +118,7 @@ def decoding_bytes(image: Image.Image, channels: int, *, is_deep: bool) -> int:
     pixels = image.width * image.height
     bands = len(image.getbands())
     if is_deep:
-        return pixels * bands * _DEEP_BYTES
+        return pixels * bands * DEEP_BYTES
     # Pillow keeps 4 bytes for a pixel of more than one band, and of one its own width.
     own = 4 if bands > 1 else max(1, _BITS.get(image.mode, 8) // 8)
     return pixels * (own + (1 if channels == 1 else 4))

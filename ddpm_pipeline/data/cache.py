@@ -138,7 +138,7 @@ def _cached(preparer: Preparer, root: Path, verify: bool) -> Pixels:
 
 def _quick_key(preparer: Preparer) -> str:
     """Hash everything that the findings in a source follow from."""
-    settings = preparer.settings.identity()
+    settings = preparer.settings.identity() | {"tiff_bands": preparer.settings.tiff_bands}
     if preparer.settings.max_pixels is not None:
         settings["max_pixels"] = preparer.settings.max_pixels
     return key_of(preparer.source.quick_key, settings, CACHE_VERSION)

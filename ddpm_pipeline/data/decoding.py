@@ -23,11 +23,12 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
-from ddpm_pipeline.data.depth import Layout, exact_image, layout_of, open_image
-from ddpm_pipeline.data.exact import decode_exact
+from ddpm_pipeline.data.depth import Layout, check_depth, exact_image, layout_of, open_image
+from ddpm_pipeline.data.exact import decode_exact, exact_type
 from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
+from ddpm_pipeline.data.tiff_bands import BandStack, TiffBands, band_stack
 
 __all__ = [
     "Crop",
@@ -54,7 +55,7 @@ class Preparation:
     Arguments:
         resolution: The side of squares, or (height, width).
         channels: Of the result; None is 1 if every image is grey, else 3 (arrays keep their own).
-            Between 1, 3 and 4 they are converted; other numbers are those of arrays.
+            Between 1, 3 and 4 they are converted; other numbers are of arrays and TIFF bands.
         fit: "resize" scales to the smallest size that covers `resolution` (bicubic, antialiased,
             a no-op where it is that already); "pad" puts `background` around smaller images and
             refuses larger ones.
@@ -67,6 +68,9 @@ class Preparation:
         max_pixels: How many pixels a file may have; None keeps Pillow's limit.
         depth: "bytes" rounds deeper values to 256 levels, "exact" keeps them as they are; a range
             is then that of the model, and not of what is kept.
+        tiff_bands: Of TIFF files with several pages, or with more bands than a picture has: "all"
+            bands of all pages become channels, or the "picture" of the first page is taken; None
+            refuses what could be either.
     """
 
     resolution: Resolution
@@ -77,6 +81,7 @@ class Preparation:
     background: tuple[int, int, int] | None = None
     max_pixels: int | None = None
     depth: Depth = "bytes"
+    tiff_bands: TiffBands | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolution", as_resolution(self.resolution))
@@ -88,6 +93,8 @@ class Preparation:
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("crop", self.crop, get_args(Crop))
         check_choice("depth", self.depth, get_args(Depth))
+        if self.tiff_bands is not None:
+            check_choice("tiff_bands", self.tiff_bands, get_args(TiffBands))
         if self.value_range is not None:
             object.__setattr__(self, "value_range", _checked_range(self.value_range))
         if self.background is not None:
@@ -161,19 +168,9 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
         Exception: Of many types, from Pillow's decoders, if the file is broken.
     """
     if isinstance(raw, np.ndarray):
-        if settings.is_exact and raw.dtype not in {np.dtype(bool), np.dtype(np.uint8)}:
-            return decode_exact(raw, settings)
-        values, changes = _to_bytes(raw, None if settings.is_exact else settings.value_range)
-        if values.ndim == 2:
-            values = values[:, :, None]
-        if values.shape[:2] == settings.sides and values.shape[2] == settings.channels:
-            return values.transpose(2, 0, 1), changes
-        if not {values.shape[2], settings.channels} <= PICTURE_CHANNELS:
-            fitted, fitting = fitted_bands(values, settings)
-            return fitted, changes + fitting
-        image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
-        image, converted = _convert(image, image.mode, settings)
-        return _fitted(image, changes + converted, settings)
+        return _decoded_array(raw, settings)
+    if (stack := band_stack(raw, settings.tiff_bands, settings.max_pixels)) is not None:
+        return _decoded_bands(stack, settings)
     image = open_image(raw, settings.max_pixels)
     if settings.channels not in {None, *PICTURE_CHANNELS}:
         raise RefusedImageError(
@@ -187,6 +184,38 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
         image, converted = _decoded(raw, image, layout, settings)
         return _fitted(image, converted, settings)
+
+
+def _decoded_array(raw: np.ndarray, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Bring an array (H, W) or (H, W, C) to values (C, H, W)."""
+    if settings.is_exact and raw.dtype not in {np.dtype(bool), np.dtype(np.uint8)}:
+        return decode_exact(raw, settings)
+    values, changes = _to_bytes(raw, None if settings.is_exact else settings.value_range)
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.shape[:2] == settings.sides and values.shape[2] == settings.channels:
+        return values.transpose(2, 0, 1), changes
+    if not {values.shape[2], settings.channels} <= PICTURE_CHANNELS:
+        fitted, fitting = fitted_bands(values, settings)
+        return fitted, changes + fitting
+    image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
+    image, converted = _convert(image, image.mode, settings)
+    return _fitted(image, changes + converted, settings)
+
+
+def _decoded_bands(stack: BandStack, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode the bands of a TIFF, each by itself, as values (C, H, W)."""
+    layout, changes = stack.layout, ()
+    with DECODING.hold(stack.decoding_bytes):
+        values = stack.read()
+        if settings.is_exact:
+            return decode_exact(values.astype(exact_type(layout)), settings)
+        if layout.exact:
+            check_depth(layout, settings.value_range)
+            values, changes = _to_bytes(values, settings.value_range or layout.white)
+            changes = changes if settings.value_range else ("requantized",)
+        fitted, fitting = fitted_bands(values, settings)
+        return fitted, changes + fitting
 
 
 def _fitted(

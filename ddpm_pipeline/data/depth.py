@@ -21,11 +21,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ddpm_pipeline.data.bounds import check_bounds
+from ddpm_pipeline.data.byte_order import unswap
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.kinds import image_formats
 from ddpm_pipeline.data.sources.source import one_line
 
 __all__ = [
+    "TIFF_MAGIC",
     "Layout",
     "check_depth",
     "deep_values",
@@ -38,7 +40,7 @@ __all__ = [
 _GREY = {"1", "L", "LA", "La", "F"}
 _TIFF_BITS, _TIFF_POLARITY, _TIFF_FORMAT = 258, 262, 339
 _UNSIGNED, _SIGNED = 1, 2
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Rawmodes by which the bytes that Pillow leaves out of 16 bits are read; ";16N" is this machine's.
 _LOWER_BYTES = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -96,7 +98,7 @@ def open_image(raw: bytes, max_pixels: int | None = None) -> Image.Image:
         with _pillow_limit(max_pixels):
             image = Image.open(io.BytesIO(raw), formats=formats)
     except UnidentifiedImageError as error:
-        if raw[:4] in _TIFF_MAGIC:
+        if raw[:4] in TIFF_MAGIC:
             raise ValueError("a TIFF file of a kind that Pillow cannot read") from error
         raise
     check_bounds(image, raw, max_pixels)
@@ -292,6 +294,7 @@ def deep_values(
         if values.shape[2] == 4:
             return values[..., :3], values[..., 3:] / 65535, premultiplied
         return values, _opacity(values, transparent), False
+    unswap(image)
     image.load()
     values = np.asarray(image)[..., None]
     if layout.name == "L signed":

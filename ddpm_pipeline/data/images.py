@@ -37,6 +37,7 @@ from ddpm_pipeline.data.sources.finding import (
     with_labels,
 )
 from ddpm_pipeline.data.sources.source import Source
+from ddpm_pipeline.data.tiff_bands import TiffBands
 from ddpm_pipeline.data.value_range import OutsideRange, measured
 from ddpm_pipeline.networks import Told, ValueScale
 
@@ -231,6 +232,7 @@ def open_images(
     background: str | tuple[int, int, int] | None = None,
     max_pixels: int | None = None,
     depth: Depth = "bytes",
+    tiff_bands: TiffBands | None = None,
     outside_range: OutsideRange = "refuse",
     strict: bool = False,
     cache_dir: str | os.PathLike | None = None,
@@ -247,8 +249,8 @@ def open_images(
             file, or folder of them; a folder made by `save_to_disk`; the name of a data set on the
             Hub; an array, tensor or `datasets.Dataset`.
         resolution: The side of squares, or (height, width).
-        channels: 1, 3 or 4 for pictures, any number for arrays; None is 1 if every image that can
-            be read is grey, else 3 (arrays keep their own).
+        channels: 1, 3 or 4 for pictures, any number for arrays and TIFF bands; None is 1 if
+            every image that can be read is grey, else 3 (arrays keep their own).
         fit: "resize" scales images to the smallest size that covers `resolution`, "pad" puts
             `background` around smaller ones and refuses larger ones.
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
@@ -269,6 +271,8 @@ def open_images(
         max_pixels: How many pixels an image file may have; None keeps Pillow's limit.
         depth: "bytes" rounds what is deeper to 256 levels; "exact" keeps uint8, uint16, int16,
             float16 and float32 as they are, with a `scale` for models.
+        tiff_bands: Of TIFF files that are more than a picture, "all" bands of all pages as
+            channels, or the "picture" of the first page; None refuses what could be either.
         outside_range: With depth "exact", whether values outside `value_range` are refused, or
             cut for the model; both count and name them.
         strict: Refuse images that cannot be read, and files that may be images but have a suffix
@@ -289,7 +293,7 @@ def open_images(
         TypeError: If `source` is of another type.
     """
     settings = Preparation(
-        resolution, channels, fit, crop, value_range, background, max_pixels, depth
+        resolution, channels, fit, crop, value_range, background, max_pixels, depth, tiff_bands
     )
     reads_labels = labels is True
     found = find_source(source, split, reads_labels, image_column, label_column, channels)

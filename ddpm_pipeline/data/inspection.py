@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ddpm_pipeline.data.byte_order import is_swapped
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
 from ddpm_pipeline.data.exact import exact_type
 from ddpm_pipeline.data.fitting import excess_ratio
 from ddpm_pipeline.data.sources.source import RawImage, one_line
+from ddpm_pipeline.data.tiff_bands import BandStack, band_stack
 
 __all__ = [
     "Inspected",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 _COMMON = 6
-_READ_EXACTLY = b"read exactly"
+_READ_EXACTLY, _UNSWAPPED, _ALL_BANDS = b"read exactly", b", unswapped", b"all bands"
 
 
 class Inspected(NamedTuple):
@@ -124,6 +126,8 @@ def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
         kept = values.dtype.name if settings.is_exact and values.dtype != bool else "uint8"
         size = f"{width}×{height}"
         return Inspected(digest.digest(), channels, str(values.dtype), size, kept)
+    if (stack := band_stack(raw, settings.tiff_bands, settings.max_pixels)) is not None:
+        return _inspected_bands(raw, stack, settings)
     with open_image(raw, settings.max_pixels) as image:
         layout = layout_of(image)
         dtype = "uint8"
@@ -132,11 +136,24 @@ def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
         else:
             check_depth(layout, settings.value_range)
         channels = _channels(image, layout, settings)
-        size = f"{image.width}×{image.height}"
+        size, swapped = f"{image.width}×{image.height}", is_swapped(image)
     digest = hashlib.sha256(raw).digest()
     if not layout.as_before or (layout.exact and settings.value_range is not None):
-        digest += _READ_EXACTLY
+        digest += _READ_EXACTLY + (_UNSWAPPED if swapped else b"")
     return Inspected(digest, channels, layout.name, size, dtype)
+
+
+def _inspected_bands(raw: bytes, stack: BandStack, settings: Preparation) -> Inspected:
+    """Tell of the bands of a TIFF what their header tells."""
+    dtype, layout = "uint8", stack.layout
+    if settings.is_exact:
+        dtype = exact_type(layout)
+    else:
+        check_depth(layout, settings.value_range)
+    digest = hashlib.sha256(raw).digest() + _ALL_BANDS
+    mode = f"{stack.channels} bands of {layout.name}"
+    width, height = stack.size
+    return Inspected(digest, stack.channels, mode, f"{width}×{height}", dtype)
 
 
 def _channels(image: Image.Image, layout: Layout, settings: Preparation) -> int | None:

@@ -231,6 +231,7 @@ def _open(
         "strict": options.strict_data,
         "background": options.background,
         "max_pixels": options.max_pixels,
+        "tiff_bands": options.tiff_bands,
         "depth": options.depth,
         "outside_range": options.outside_range,
         "condition_on": options.condition_on,

@@ -39,6 +39,8 @@ class ReadingOptions:
     """Colour that transparency and padding are filled with; as in training."""
     max_pixels: int | None = None
     """Refuse images of more pixels than this; as in training."""
+    tiff_bands: Literal["all", "picture"] | None = None
+    """What to read of TIFF files of several pages or more bands; as in training."""
     image_column: str | None = None
     """Column of the images in a data set; as in training, or found by its type."""
     label_column: str | None = None

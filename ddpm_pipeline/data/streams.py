@@ -49,6 +49,7 @@ from ddpm_pipeline.data.sources.library import share_of_rows
 from ddpm_pipeline.data.sources.row_files import files_of_source
 from ddpm_pipeline.data.sources.shards import is_folder, open_shards
 from ddpm_pipeline.data.sources.source import check_distinct
+from ddpm_pipeline.data.tiff_bands import TiffBands
 
 if TYPE_CHECKING:
     import datasets
@@ -81,6 +82,7 @@ def open_stream(
     value_range: tuple[float, float] | None = None,
     background: str | tuple[int, int, int] | None = None,
     max_pixels: int | None = None,
+    tiff_bands: TiffBands | None = None,
     strict: bool = False,
     num_threads: int | None = None,
 ) -> "ImageStream":
@@ -94,8 +96,8 @@ def open_stream(
         source: A folder of .tar (webdataset) or .parquet shards, nested or not, or of images;
             shards by name, as in "part-{0000..0127}.tar" or ``part-*.parquet``;
             the name of a data set on the Hub; or a `datasets.IterableDataset`.
-        resolution, channels, fit, crop, value_range, background, max_pixels: As for `open_images`,
-            but `channels` is not found out.
+        resolution, channels, fit, crop, value_range, background, max_pixels, tiff_bands: As for
+            `open_images`, but `channels` is not found out.
         batch_size: How many images this process takes at a time.
         split: Which part; "train" unless given. For a folder, the shards whose names say so, or
             the images in a folder in it, as for `open_images`.
@@ -119,7 +121,9 @@ def open_stream(
     """
     check_share(batch_size, rank, world_size)
     check_integer("shuffle_buffer", shuffle_buffer, least=0)
-    settings = Preparation(resolution, channels, fit, crop, value_range, background, max_pixels)
+    settings = Preparation(
+        resolution, channels, fit, crop, value_range, background, max_pixels, tiff_bands=tiff_bands
+    )
     dataset, shards = open_shards(source, split)
     if not shards and is_folder(source):
         report_unread(check_folder(Path(source).expanduser(), split), strict)
@@ -127,9 +131,7 @@ def open_stream(
     files = files_of_source(source, shards)
     kind = image_kind(dataset.features, column, files, channels)
     check_range(kind.dtype, value_range)
-    classes = None
-    if labels:
-        classes = _find_classes(dataset, label_column, class_names, num_classes)
+    classes = _find_classes(dataset, label_column, class_names, num_classes) if labels else None
     columns = [kind.column] if classes is None else [kind.column, classes.column]
     rows = ShuffledRows(
         share_of_rows(select_encoded(dataset, columns, kind), rank, world_size),

@@ -63,7 +63,7 @@ class DataOptions:
     resolution: int | tuple[int, int] = 64
     """Side of the images, or two numbers: their height and width."""
     channels: int | None = None
-    """1, 3 or 4 for pictures, any number for arrays; found in the images unless given."""
+    """1, 3 or 4 for pictures, any number for arrays, bands; found in the images unless given."""
     picture_bands: tuple[int, ...] | None = None
     """Channels that pictures of samples show, one or three, counted from 0; unless given all of up
     to four, and of more the first three."""
@@ -75,5 +75,8 @@ class DataOptions:
     """Colour below transparent pixels and around padded images, such as "white" or "#80c0ff"."""
     max_pixels: int | None = None
     """Largest image that is read, in pixels; Pillow's limit unless given."""
+    tiff_bands: Literal["all", "picture"] | None = None
+    """Of TIFF files with several pages, or more bands than pictures have: make all bands of all
+    pages channels, or take the picture of the first page; unless given they are refused."""
     random_flip: bool = False
     """Mirror each image left to right with probability one half."""

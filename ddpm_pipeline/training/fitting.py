@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "check_fit", "fitted_scheduler", "fitted_unet", "taken_options"]
 
 
-_READING = ("fit", "center_crop", "value_range", "background")
+_READING = ("fit", "center_crop", "value_range", "background", "tiff_bands")
 _SCHEDULE = ("ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr")
 # What a variance type is that training does not know: the same, or what it was measured on.
 _TRAINED_VARIANCES = {

@@ -22,7 +22,7 @@ def crop_of(config: TrainingConfig) -> str:
 
 def newer_options(config: TrainingConfig) -> dict[str, Any]:
     """Give those options of reading that have no value of their own unless given."""
-    names = ("background", "max_pixels")
+    names = ("background", "max_pixels", "tiff_bands")
     return {n: getattr(config, n) for n in names if getattr(config, n) is not None}
 
 

@@ -49,7 +49,15 @@ if TYPE_CHECKING:
 __all__ = ["PretrainedStart", "RestoredStart", "Start", "open_start"]
 
 
-_READING = ("fit", "center_crop", "value_range", "background", "depth", "outside_range")
+_READING = (
+    "fit",
+    "center_crop",
+    "value_range",
+    "background",
+    "depth",
+    "outside_range",
+    "tiff_bands",
+)
 _ANSWERED = (
     *_READING,
     "channels",

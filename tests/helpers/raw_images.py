@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["packed", "png", "pnm", "tiff"]
+__all__ = ["band_tiff", "packed", "png", "pnm", "tiff"]
 
 _COLOR_TYPES = {"grey": 0, "rgb": 2, "palette": 3, "grey+alpha": 4, "rgb+alpha": 6}
 
@@ -98,17 +98,108 @@ def tiff(
     }
     if extra is not None:
         tags[338] = [extra]
-    directory, beyond = 8 + len(data), b""
-    after = directory + 2 + 12 * len(tags) + 4
-    entries = []
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + len(data))
+    return head + data + _directory(tags, order, 8 + len(data), "H", last=True)
+
+
+def _directory(
+    tags: dict[int, list[int]], order: str, place: int, letter: str, *, last: bool
+) -> bytes:
+    """Make the header of a page, which begins at a place of the file, of numbers H or I."""
+    beyond, entries = b"", []
+    after = place + 2 + 12 * len(tags) + 4
+    kind, each = {"H": (3, 2), "I": (4, 4)}[letter]
+    size = sum(each * len(n) for n in tags.values() if each * len(n) > 4)
     for tag, numbers in sorted(tags.items()):
-        body = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        body = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
         if len(body) > 4:
             beyond, body = beyond + body, struct.pack(order + "I", after + len(beyond))
-        entries.append(struct.pack(order + "HHI", tag, 3, len(numbers)) + body.ljust(4, b"\0"))
-    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, directory)
-    count = struct.pack(order + "H", len(tags))
-    return head + data + count + b"".join(entries) + bytes(4) + beyond
+        entries.append(struct.pack(order + "HHI", tag, kind, len(numbers)) + body.ljust(4, b"\0"))
+    following = struct.pack(order + "I", 0 if last else after + size)
+    return struct.pack(order + "H", len(tags)) + b"".join(entries) + following + beyond
+
+
+def band_tiff(
+    *pages: np.ndarray,
+    order: str = "<",
+    colours: int = 1,
+    extras: Sequence[int] | None = None,
+    deflate: bool = False,
+    planar: bool = False,
+    differences: bool = False,
+    tile: int | None = None,
+    kinds: Sequence[int] = (),
+    more: dict[int, list[int]] | None = None,
+) -> bytes:
+    """Make a TIFF of pages (H, W, C) of any type of numbers, in strips of three rows, or in tiles.
+
+    Arguments:
+        order: Of the bytes.
+        colours: PhotometricInterpretation.
+        extras: What the samples are beside the colours.
+        deflate: Whether the parts are compressed.
+        planar: Whether the bands lie one after the other, rather than interleaved.
+        differences: Whether each value is stored as its difference to that of the pixel before.
+        tile: Side of the tiles.
+        kinds: NewSubfileType of each page.
+        more: Other tags.
+    """
+    data, directories = b"", b""
+    bodies = [_parts(page, order, deflate, planar, differences, tile) for page in pages]
+    place = 8 + sum(len(part) for parts in bodies for part in parts)
+    for k, (page, parts) in enumerate(zip(pages, bodies, strict=True)):
+        height, width, channels = page.shape
+        starts = [8 + len(data) + sum(map(len, parts[:i])) for i in range(len(parts))]
+        data += b"".join(parts)
+        where = (324, 325) if tile else (273, 279)
+        tags = {
+            256: [width],
+            257: [height],
+            258: [8 * page.dtype.itemsize] * channels,
+            259: [8 if deflate else 1],
+            262: [colours],
+            277: [channels],
+            284: [2 if planar else 1],
+            339: [{"u": 1, "i": 2, "f": 3}[page.dtype.kind]] * channels,
+            where[0]: starts,
+            where[1]: [len(part) for part in parts],
+        }
+        tags |= {322: [tile], 323: [tile]} if tile else {278: [3]}
+        tags |= {317: [2]} if differences else {}
+        tags |= {338: list(extras)} if extras is not None else {}
+        tags |= {254: [kinds[k]]} if kinds else {}
+        last = k == len(pages) - 1
+        tags |= more or {}
+        directories += _directory(tags, order, place + len(directories), "I", last=last)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, place)
+    return head + data + directories
+
+
+def _parts(
+    page: np.ndarray,
+    order: str,
+    deflate: bool,
+    planar: bool,
+    differences: bool,
+    tile: int | None,
+) -> list[bytes]:
+    """Cut a page into its strips or tiles, band after band if they do not interleave."""
+    height, width, channels = page.shape
+    down, across = (tile, tile) if tile else (3, width)
+    bands = [page[..., c : c + 1] for c in range(channels)] if planar else [page]
+    parts = []
+    for band in bands:
+        for y in range(0, height, down):
+            for x in range(0, width, across):
+                part = band[y : y + down, x : x + across]
+                if tile:
+                    short = ((0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0))
+                    part = np.pad(part, short)
+                if differences:
+                    part = np.concatenate([part[:, :1], part[:, 1:] - part[:, :-1]], axis=1)
+                raw = part.astype(part.dtype.newbyteorder(order)).tobytes()
+                parts.append(zlib.compress(raw) if deflate else raw)
+    return parts
 
 
 def pnm(values: np.ndarray, maxval: int, *, plain: bool = False) -> bytes:

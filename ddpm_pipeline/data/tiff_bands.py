@@ -1,0 +1,229 @@
+"""TIFF files that are more than a picture: several pages, or bands that no picture has.
+
+    stack = band_stack(raw, "all")           from the headers alone; None if it is a picture
+    stack.channels, stack.layout, stack.size
+    values = stack.read()                    (H, W, C), the numbers as they are stored
+
+Pillow reads every band: of each page a grey file is made, with a header of its own and the bytes
+of the page.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ddpm_pipeline.data.bounds import DEEP_BYTES, check_values
+from ddpm_pipeline.data.depth import TIFF_MAGIC, Layout, deep_values, layout_of, open_image
+from ddpm_pipeline.data.levels import RefusedImageError
+from ddpm_pipeline.data.tiff_pages import (
+    BIT_ORDER,
+    BITS,
+    COLOURS,
+    FORMAT,
+    HEIGHT,
+    ORIENTATION,
+    PACKING,
+    PREDICTOR,
+    WIDTH,
+    Page,
+    check_parts,
+    grey_files,
+    pages_of,
+)
+
+__all__ = ["BandStack", "TiffBands", "band_stack"]
+
+TiffBands = Literal["all", "picture"]
+
+_GREY, _NUMBERS = {0, 1}, {1, 2, 5}
+_PACKINGS = {1, 5, 8, 32773, 32946, 34925, 50000}
+"""None, LZW, deflate, PackBits, deflate, LZMA, Zstandard: any bytes, whatever they mean."""
+_PREDICTED = _PACKINGS - {1, 32773}
+_LOOKED_AT = (
+    BITS,
+    COLOURS,
+    PACKING,
+    BIT_ORDER,
+    ORIENTATION,
+    PREDICTOR,
+    FORMAT,
+)
+_HOW = (
+    "save its bands as an array (H, W, C): numpy.save('x.npy', tifffile.imread('x.tif')), with "
+    "moveaxis if the bands come first"
+)
+
+
+@dataclass(frozen=True)
+class BandStack:
+    """The bands of a TIFF file: those of its first page, then those of its second, and so on.
+
+    Arguments:
+        raw: The file.
+        pages: Its pages, of one size and kind.
+        layout: How one band holds its values.
+    """
+
+    raw: bytes
+    pages: tuple[Page, ...]
+    layout: Layout
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Give width and height."""
+        return self.pages[0].size
+
+    @property
+    def channels(self) -> int:
+        """Count the bands of all pages."""
+        return sum(page.samples for page in self.pages)
+
+    @property
+    def values(self) -> int:
+        """Count the numbers of all bands."""
+        return math.prod(self.size) * self.channels
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Estimate what decoding them takes."""
+        return self.values * (DEEP_BYTES if self.layout.exact else 4)
+
+    def read(self) -> np.ndarray:
+        """Decode all bands.
+
+        Returns:
+            Numbers (H, W, C), of the type that Pillow gives.
+        Raises:
+            Exception: Of many types, if the file is damaged.
+        """
+        return np.concatenate([_read_page(self.raw, page) for page in self.pages], axis=2)
+
+
+def band_stack(
+    raw: bytes, wanted: TiffBands | None = None, max_pixels: int | None = None
+) -> BandStack | None:
+    """Find out whether an image file has to be read band by band.
+
+    A grey TIFF of one page with three bands or more is no picture, and all of its bands are read.
+
+    Arguments:
+        raw: A file of any format.
+        wanted: What to take of a TIFF of several pages, or of a picture with more bands: "all"
+            bands of all pages, or the "picture" of the first page alone; None refuses those.
+        max_pixels: How many numbers all bands may have together; None is Pillow's limit.
+    Returns:
+        Its bands; None if it is read as a picture.
+    Raises:
+        RefusedImageError: If the file can be taken in two ways and neither is wanted, or its bands
+            are none that can be read.
+        ValueError: If it is damaged, or too large.
+    """
+    if raw[:4] not in TIFF_MAGIC or wanted == "picture":
+        return None
+    listed = list(pages_of(raw))
+    pages = tuple(page for page in listed if not page.is_aside)
+    if not pages or (len(pages) == 1 and pages[0] is listed[0] and pages[0].is_picture):
+        return None
+    first = pages[0]
+    is_grey = first.one(COLOURS, 1) in _GREY and first.samples > 2
+    if wanted is None and (len(pages) > 1 or not is_grey):
+        raise RefusedImageError(_ambiguous(listed, pages))
+    for number, page in enumerate(pages, 1):
+        _check_page(raw, page, first, number)
+    channels = sum(page.samples for page in pages)
+    check_values(*first.size, channels, max_pixels)
+    with _open(next(grey_files(raw, first))) as image:
+        return BandStack(raw, pages, layout_of(image))
+
+
+def _ambiguous(listed: list[Page], pages: tuple[Page, ...]) -> str:
+    """Say what a file holds that could be taken in two ways."""
+    bands = " + ".join(dict.fromkeys(str(page.samples) for page in pages))
+    held = f"{len(pages)} pages" if len(pages) > 1 else f"{bands} bands"
+    if len(pages) == 1 and pages[0].is_picture:
+        held = f"a smaller copy or a mask before its page, {len(listed)} pages in all"
+    count = sum(page.samples for page in pages)
+    return (
+        f"it holds {held}: tiff_bands='all' makes a channel of each of its {count} bands, "
+        "tiff_bands='picture' takes the picture of its first page and leaves out the rest"
+    )
+
+
+def _check_page(raw: bytes, page: Page, first: Page, number: int) -> None:
+    """Refuse a page whose bands cannot be read, or are not like those of the first."""
+    alike = (WIDTH, HEIGHT, BITS, FORMAT)
+    of_first = [first.one(tag, 1) for tag in alike]
+    if [page.one(tag, 1) for tag in alike] != of_first:
+        raise RefusedImageError(
+            f"its pages are not alike: page 1 has {_described(first)}, page {number} "
+            f"{_described(page)}; tiff_bands='picture' takes the first alone"
+        )
+    if (reason := _unreadable(page)) is not None:
+        raise RefusedImageError(f"its bands cannot be read for {reason}; {_HOW}")
+    check_parts(raw, page)
+
+
+def _unreadable(page: Page) -> str | None:
+    """Say what of a page is none of those things that are read; None if all is."""
+    bits, colours, packing, order, orientation, predictor, kind = (
+        page.one(tag, 1) for tag in _LOOKED_AT
+    )
+    is_mixed = len(set(page.all(BITS))) > 1 or len(set(page.all(FORMAT))) > 1
+    summed = page.is_flat or predictor == 1 or (predictor == 2 and kind != 3)
+    found = (
+        (is_mixed, "values of several kinds"),
+        (bits < 8, f"values of {bits} bits"),
+        (colours not in _NUMBERS, "colours that are not its numbers"),
+        (packing not in _PACKINGS, f"compression {packing}"),
+        (order != 1, "bits in reverse order"),
+        (orientation != 1, f"orientation {orientation}"),
+        (not summed, f"predictor {predictor}"),
+    )
+    return next((what for is_so, what in found if is_so), None)
+
+
+def _described(page: Page) -> str:
+    return f"{page.one(WIDTH, 0)}x{page.one(HEIGHT, 0)} of {page.one(BITS, 1)} bits"
+
+
+def _open(grey: bytes) -> Image.Image:
+    """Open a grey file, however wide, whose number of values was checked before."""
+    try:
+        return open_image(grey, 2**62)
+    except ValueError as error:
+        if "kind that Pillow cannot read" in str(error):
+            reason = f"its bands are of a kind that cannot be read; {_HOW}"
+            raise RefusedImageError(reason) from error
+        raise
+
+
+def _read_page(raw: bytes, page: Page) -> np.ndarray:
+    """Decode a page, (H, W, C)."""
+    width, height = page.size
+    bands = []
+    for grey in grey_files(raw, page):
+        with _open(grey) as image:
+            values, _, _ = deep_values(grey, image, layout_of(image))
+            bands.append(values.reshape(height, width, -1))
+    values = bands[0] if len(bands) == 1 else np.concatenate(bands, axis=2)
+    are_differences = page.one(PREDICTOR, 1) == 2 and not page.is_flat
+    if are_differences and page.one(PACKING, 1) in _PREDICTED:
+        return _summed(values, page)
+    return values
+
+
+def _summed(values: np.ndarray, page: Page) -> np.ndarray:
+    """Undo the differences between neighbours in a row of a strip or tile."""
+    bits = page.one(BITS, 1)
+    across, kept = page.part_size[0], values.dtype
+    held = values.astype(np.int64) % 2**bits
+    for x in range(0, values.shape[1], across):
+        held[:, x : x + across] = held[:, x : x + across].cumsum(axis=1) % 2**bits
+    if page.one(FORMAT, 1) == 2:
+        held -= (held >= 2 ** (bits - 1)) * 2**bits
+    return held.astype(kept)
