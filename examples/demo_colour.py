@@ -34,6 +34,7 @@ IMAGES = Path("img", "google", "64")
 LEFT_OUT = "Component"  # five swatches of skin tones, which are no emoji of their own
 COLUMNS = 12
 LEAST_SIDE = 512  # of the picture
+STEPS = 50  # where the calibration names no number
 
 
 def fetch_package(folder: Path) -> Path:
@@ -164,7 +165,11 @@ def train_on(data_dir: Path, options: argparse.Namespace) -> tuple[Path, int]:
     if not (model_dir / "calibration.json").exists():
         calibrate_saved_model(
             CalibrateConfig(
-                model=str(model_dir), data=str(data_dir), split="validation", **reading
+                model=str(model_dir),
+                data=str(data_dir),
+                split="validation",
+                num_forwards=5000,
+                **reading,
             )
         )
     return model_dir, result.global_step
@@ -174,18 +179,17 @@ def main() -> None:
     """Fetch, train, calibrate, draw, and say what was written."""
     options = parse_options()
     data_dir = options.output_dir / "data"
-    if not data_dir.exists():
-        save_emoji(
-            options.package or fetch_package(options.output_dir), data_dir, options.skin_tones
-        )
+    if data_dir.exists():
+        print(f"The pictures in {data_dir} are taken as they are")
+    else:
+        package = options.package or fetch_package(options.output_dir)
+        save_emoji(package, data_dir, options.skin_tones)
     model_dir, num_updates = train_on(data_dir, options)
     pipe = DDPMPipeline.from_pretrained(model_dir)
     names = list(facts_of(pipe.unet).class_names)
-    samples = draw_classes(
-        pipe, len(names), COLUMNS, options.num_inference_steps, options.guidance_scale
-    )
+    steps = options.num_inference_steps or pipe.scheduler.solver.num_inference_steps or STEPS
+    samples = draw_classes(pipe, len(names), COLUMNS, steps, options.guidance_scale)
     figure_path = options.output_dir / "samples.png"
-    steps = options.num_inference_steps or pipe.scheduler.solver.num_inference_steps
     title = f"{num_updates} updates, {steps} steps, the first {COLUMNS} of each class"
     save_picture(samples, names, title, figure_path)
     print_written(options.output_dir / "model", figure_path)
