@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from helpers.unets import make_tiny_unet
 from PIL import Image
 
 from ddpm_pipeline.app import AppConfig
+from ddpm_pipeline.app.drawing import Wish, draw
+from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.serving import serve
 from ddpm_pipeline.networks import ModelFacts, set_facts
 
@@ -63,18 +66,40 @@ def test_a_way_is_offered_where_two_images_are_allowed(most_images: int, has_wal
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page with a model of two classes, a slow one and one that is gone."""
-    pytest.importorskip("gradio", reason="Gradio is not installed")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """A model of two classes, a slow one and one that is gone."""
     folder = tmp_path_factory.mktemp("models")
     unet = make_tiny_unet(num_class_embeds=3)
     set_facts(unet, ModelFacts(class_names=("cat", "dog"), class_counts=(5, 5)))
     pipeline(unet, num_train_timesteps=10).save_pretrained(folder / "pets")
     pipeline(make_tiny_unet(), num_train_timesteps=1000).save_pretrained(folder / "slow")
     (folder / "pets" / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 0.5}))
-    names = tuple(str(folder / name) for name in ("pets", "slow", "gone"))
+    return tuple(str(folder / name) for name in ("pets", "slow", "gone"))
+
+
+@pytest.fixture(scope="module")
+def asked_hosts() -> Iterator[set[str]]:
+    """Note the hosts that this process, in which the page's server runs, looks up or calls."""
+    found: set[str] = set()
+    is_on = True
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if is_on and event == "socket.connect" and isinstance(arguments[1], tuple):
+            found.add(str(arguments[1][0]))
+        elif is_on and event == "socket.getaddrinfo":
+            found.add(str(arguments[0]))
+
+    sys.addaudithook(note)  # which stays for as long as the process
+    yield found
+    is_on = False
+
+
+@pytest.fixture(scope="module")
+def address(models: tuple[str, ...], asked_hosts: set[str]) -> Iterator[str]:
+    """The page with these models."""
+    pytest.importorskip("gradio", reason="Gradio is not installed")
     port = free_port()
-    end = serve(AppConfig(models=names, port=port))
+    end = serve(AppConfig(models=models, port=port))
     yield f"http://127.0.0.1:{port}/"
     end()
     with warnings.catch_warnings():  # of its loops and sockets
@@ -102,6 +127,14 @@ def calls() -> Iterator[list[int]]:
     handle.remove()
 
 
+def assert_drawn(page: Page, models: tuple[str, ...], kind: str) -> None:
+    """The page shows what is drawn without it."""
+    wish = Wish(model=models[0], num_images=4, class_label=kind)
+    *_, expected = draw(Models(models), wish, most_images=4, most_steps=10)
+    found = np.asarray(page.pixels("#draw-picture").convert("RGB"))
+    assert np.array_equal(found, np.asarray(expected.picture.convert("RGB")))
+
+
 def grey_picture(folder: Path) -> Path:
     path = folder / "picture.png"
     Image.new("RGB", (64, 64), (90, 90, 90)).save(path)
@@ -111,15 +144,32 @@ def grey_picture(folder: Path) -> Path:
 @pytest.mark.browser
 @pytest.mark.timeout(300)
 class TestInTheBrowser:
-    def test_images_come_out_and_classes_change_them(self, browser: Any, address: str) -> None:
+    def test_images_come_out_and_classes_change_them(
+        self, browser: Any, address: str, models: tuple[str, ...]
+    ) -> None:
         page = Page(browser, address)
         until(lambda: page.find('input[aria-label="Class"]'))
         page.click("#draw")
         until(lambda: "ms for each image" in page.said())
-        cat = until(page.picture)
+        assert_drawn(page, models, "cat")
         page.choose("Class", "dog")
+        cat = until(page.picture)
         page.click("#draw")
         until(lambda: page.picture() != cat and "ms for each image" in page.said())
+        assert_drawn(page, models, "dog")
+
+    def test_two_people_get_what_each_has_asked_for(
+        self, browser: Any, address: str, models: tuple[str, ...]
+    ) -> None:
+        people = {kind: Page(browser, address) for kind in ("cat", "dog")}
+        for kind, page in people.items():
+            until(lambda page=page: page.find('input[aria-label="Class"]'))
+            page.choose("Class", kind)
+        for page in people.values():
+            page.click("#draw")
+        for kind, page in people.items():
+            until(lambda page=page: "ms for each image" in page.said())
+            assert_drawn(page, models, kind)
 
     def test_a_model_that_is_gone_is_a_sentence(self, browser: Any, address: str) -> None:
         page = Page(browser, address)
@@ -130,7 +180,8 @@ class TestInTheBrowser:
         self, browser: Any, address: str, calls: list[int]
     ) -> None:
         first, second = Page(browser, address), Page(browser, address)
-        first.choose("Model", "slow")
+        until(lambda: second.find('input[aria-label="Class"]'))
+        first.choose_model("slow", has_classes=False)
         first.write("number input for Steps", "1000")
         first.click("#draw")
         until(lambda: first.said().startswith("step "))
@@ -147,7 +198,7 @@ class TestInTheBrowser:
         self, browser: Any, address: str, calls: list[int], tmp_path: Path
     ) -> None:
         page = Page(browser, address)
-        page.choose("Model", "slow")
+        page.choose_model("slow", has_classes=False)
         page.open_tab("Edit")
         page.upload("#given", grey_picture(tmp_path))
         page.shown('#task input[value="vary"]').click()
@@ -184,13 +235,20 @@ class TestInTheBrowser:
         until(lambda: re.match(r"\d+\.\d s$", page.said("#walk-said")))
         assert page.pixels("#walk-picture").n_frames == 4  # there and back
 
-    def test_no_request_leaves_the_machine(self, browser: Any, address: str) -> None:
+    def test_no_request_leaves_the_machine(
+        self, browser: Any, address: str, asked_hosts: set[str]
+    ) -> None:
         asked_addresses(browser)
         page = Page(browser, address)
         until(lambda: page.find('input[aria-label="Class"]'))
+        for tab in ("Edit", "Walk", "Numbers", "Training", "Draw"):
+            page.open_tab(tab)
+            time.sleep(1)  # what it loads is asked for
         page.click("#draw")
         until(lambda: "ms for each image" in page.said())
         asked = asked_addresses(browser)
         assert [url for url in asked if url.startswith(address)]
         here = (address, "data:", "blob:", "chrome:")
         assert [url for url in asked if not url.startswith(here)] == []
+        assert asked_hosts <= {"127.0.0.1", "::1", "localhost"}
+        assert "127.0.0.1" in asked_hosts

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 
-def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+def until(found: Callable[[], Any], seconds: float = 100) -> Any:
     """Wait for something to be there."""
     deadline = time.monotonic() + seconds
     while not (value := found()):
@@ -124,6 +124,15 @@ class Page:
             return next((one for one in found if one.text.strip().endswith(text)), None)
 
         until(option).click()
+
+    def choose_model(self, name: str, *, has_classes: bool) -> None:
+        """Choose a model, and wait until the page offers its classes, or none."""
+        self.choose("Model", name)
+        is_seen = (
+            "return [...document.querySelectorAll('input[aria-label=Class]')]"
+            ".some(one => one.offsetParent !== null)"
+        )
+        until(lambda: self.browser.execute_script(is_seen) == has_classes)
 
     def shown(self, selector: str) -> Any:
         """Give the first of what a selector means that is to be seen."""
