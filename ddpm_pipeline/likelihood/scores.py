@@ -35,7 +35,8 @@ def scores_of_saved_model(config: ScoreConfig) -> BoundReport:
         OSError: If the model cannot be loaded.
     """
     check_results(config, "scores.csv", "scores.png")
-    report, data, _ = bound_on_images(config, name="scores", shuffled=False)
+    measured = bound_on_images(config, name="scores", shuffled=False)
+    report, data = measured.report, measured.data
 
     def write() -> None:
         folder = output_folder(config)
