@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
+from ddpm_pipeline.cli.guiding import guide_not_here, guided_by_saved
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_exists, check_output_folder
@@ -25,18 +26,20 @@ def run(argv: Sequence[str]) -> None:
     with naming_options(EditArguments):
         arguments = parse(EditArguments, argv, prog="ddpm edit", positional=("model",))
         on_hub = not_here(model=arguments.model)
+        on_hub += guide_not_here(arguments.guidance_model)
         for path in arguments.image:
             check_exists("image", path)
         if arguments.mask is not None:
             check_exists("mask", arguments.mask)
         _check_output(arguments)
         check_saved_steps(arguments.model, arguments.num_inference_steps)
-        check_saved_classes(arguments.model, arguments.class_labels, arguments.guidance_scale)
+        check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
         ask_hub(on_hub)
 
         from ddpm_pipeline.pipelines import edit_images
 
-        say(edit_images(arguments))
+        with guided_by_saved(arguments) as ready:
+            say(edit_images(ready))
 
 
 def _check_output(arguments: EditArguments) -> None:

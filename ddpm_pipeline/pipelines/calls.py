@@ -29,7 +29,13 @@ from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import FastForward, Told, image_channels
 from ddpm_pipeline.pipelines.conditions import GivenCondition, given_condition, told_rows
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
-from ddpm_pipeline.pipelines.guidance import GuidedNetwork, ModelGuidedNetwork, in_turn
+from ddpm_pipeline.pipelines.guidance import (
+    GuidedNetwork,
+    ModelGuidedNetwork,
+    Network,
+    by_timestep,
+    in_turn,
+)
 from ddpm_pipeline.pipelines.guides import Guide, GuideStep, check_interval, guide_steps
 from ddpm_pipeline.pipelines.inputs import (
     ClassLabels,
@@ -210,7 +216,7 @@ class Call:
         self, share: Share, edit: Callable[[Step], Tensor | None] | None = None
     ) -> Iterator[Step]:
         """Draw the noise of a share, and take it down the chain step by step."""
-        _, scheduler = self.parts(share)
+        scheduler = own_scheduler(self._scheduler)
         return denoise(
             in_turn(self._networks(share)),
             scheduler,
@@ -221,8 +227,15 @@ class Call:
             edit=edit,
         )
 
-    def parts(self, share: Share) -> tuple[GuidedNetwork, SchedulerMixin]:
-        """Give a share's network, at any timestep, and a scheduler whose chain is chosen."""
+    def parts(self, share: Share) -> tuple[Network, SchedulerMixin]:
+        """Give a share's network, at any timestep, and a scheduler whose chain is chosen.
+
+        With a guidance_model or a guidance_interval, at any timestep of the chain.
+        """
+        if self._guide is not None or self._request.guidance_interval is not None:
+            timesteps = self._scheduler.timesteps.tolist()
+            networks = dict(zip(timesteps, self._networks(share), strict=True))
+            return by_timestep(networks), own_scheduler(self._scheduler)
         network = GuidedNetwork(
             self._unet,
             self._forward,

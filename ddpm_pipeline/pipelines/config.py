@@ -16,12 +16,39 @@ from ddpm_pipeline.common import check_at_least, check_choice, expand_home
 from ddpm_pipeline.diffusion import check_eta
 from ddpm_pipeline.schedulers import SOLVERS, SolverName
 
-__all__ = ["Format", "NumberType", "SampleConfig", "SamplingOptions", "SchedulerName"]
+__all__ = [
+    "Format",
+    "NumberType",
+    "SampleConfig",
+    "SamplingOptions",
+    "SchedulerName",
+    "check_guidance",
+]
 
 
 Format = Literal["png", "npz", "webdataset"]
 NumberType = Literal["float32", "bfloat16", "float16"]
 SchedulerName = Literal["as_saved", "ddpm", "ddim"]
+
+
+def check_guidance(scale: float, model: str | None, interval: tuple[int, int] | None) -> None:
+    """Refuse options of guidance that do nothing, or mean nothing.
+
+    Arguments:
+        scale, model, interval: The guidance_scale, guidance_model and guidance_interval.
+    Raises:
+        ValueError: If one is not allowed; names it.
+    """
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance_scale must be finite, got {scale}")
+    for name, value in (("guidance_model", model), ("guidance_interval", interval)):
+        if value is not None and scale == 1:
+            raise ValueError(f"{name} needs a guidance_scale other than 1, which is none")
+    low, high = interval or (0, 0)
+    if not 0 <= low <= high:
+        raise ValueError(
+            f"guidance_interval must be two timesteps from 0 on, the lower first, got {interval}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +93,7 @@ class SamplingOptions:
         check_at_least(self, seed=0, batch_size=1, num_inference_steps=1)
         if self.eta is not None:
             check_eta(self.eta)
-        if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
-        self._check_guidance()
+        check_guidance(self.guidance_scale, self.guidance_model, self.guidance_interval)
         self._check_solver()
         if isinstance(self.class_labels, str | int):
             object.__setattr__(self, "class_labels", (self.class_labels,))  # the class is frozen
@@ -79,17 +104,6 @@ class SamplingOptions:
     def null_guidance(self) -> float:
         """Give the weight of guidance by the null class: none where another model guides."""
         return self.guidance_scale if self.guidance_model is None else 1.0
-
-    def _check_guidance(self) -> None:
-        for name in ("guidance_model", "guidance_interval"):
-            if getattr(self, name) is not None and self.guidance_scale == 1:
-                raise ValueError(f"{name} needs a guidance_scale other than 1, which is none")
-        low, high = self.guidance_interval or (0, 0)
-        if not 0 <= low <= high:
-            raise ValueError(
-                "guidance_interval must be two timesteps from 0 on, the lower first, "
-                f"got {self.guidance_interval}"
-            )
 
     def _check_solver(self) -> None:
         if self.solver is None:

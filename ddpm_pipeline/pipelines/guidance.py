@@ -12,7 +12,7 @@ autoguidance (Karras et al. 2024, arXiv:2406.02507). Either may be left out of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ from ddpm_pipeline.networks import (
 )
 from ddpm_pipeline.pipelines.guides import GuideStep
 
-__all__ = ["GuidedNetwork", "ModelGuidedNetwork", "in_turn"]
+__all__ = ["GuidedNetwork", "ModelGuidedNetwork", "Network", "by_timestep", "in_turn"]
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,6 +122,15 @@ def in_turn(networks: Iterable[Network]) -> Network:
     def call(image: Tensor, t: Tensor) -> Tensor:
         network = next(left)
         return network(image, t)
+
+    return call
+
+
+def by_timestep(networks: Mapping[int, Network]) -> Network:
+    """Give what calls at each timestep the network of that timestep, in any order."""
+
+    def call(image: Tensor, t: Tensor) -> Tensor:
+        return networks[int(t)](image, t)
 
     return call
 

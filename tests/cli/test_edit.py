@@ -141,3 +141,20 @@ def test_a_model_of_exact_values_is_refused_before_anything_is_drawn(
     assert main(["edit", "exact", "--task", "vary", "--image", "a.png", *STEPS]) == 2
     assert "this one is of exact uint16" in capsys.readouterr().err.splitlines()[-1]
     assert not (places / "edited").exists()
+
+
+def test_another_model_guides(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    DDPMPipeline(make_tiny_unet(seed=1), DDPMScheduler(100)).save_pretrained("weak")
+    begin = ["edit", "model", "--task", "vary", "--image", "a.png", *STEPS]
+    guided = ["--guidance_model", "weak", "--guidance_scale", "3"]
+    assert main([*begin, "--output", "plain"]) == 0
+    assert main([*begin, "--output", "guided", *guided]) == 0
+    found = [pixels_of(Path(name, "000000.png")) for name in ("plain", "guided")]
+    assert not np.array_equal(*found)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main([*begin, "--output", "no", "--guidance_model", "weak"])
+    assert "--guidance_model needs a --guidance_scale other than 1" in capsys.readouterr().err
+    assert main([*begin, "--output", "no", *guided[2:], "--guidance_model", "gone"]) == 2
+    assert "guidance_model" in capsys.readouterr().err
+    assert not Path("no").exists()

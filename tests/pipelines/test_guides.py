@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from helpers.coloured_noise import SHAPE, ColouredNoise, coloured_scheduler
 from helpers.training_runs import tiny_config
 from helpers.unets import make_tiny_unet
 from PIL import Image
@@ -106,6 +107,34 @@ def test_a_guided_image_is_that_of_the_combined_network(
     )
     *_, (_, last) = steps
     np.testing.assert_allclose(last, expected, atol=1e-5)
+
+
+class Filter(nn.Module):
+    """The best network for coloured noise of some steepness."""
+
+    def __init__(self, data: ColouredNoise) -> None:
+        super().__init__()
+        self.data, self.config = data, make_tiny_unet(3, sample_size=SHAPE[1:]).config
+
+    def forward(
+        self, x: Tensor, t: Tensor, class_labels: None = None
+    ) -> diffusers.models.unets.unet_2d.UNet2DOutput:
+        assert class_labels is None
+        return diffusers.models.unets.unet_2d.UNet2DOutput(self.data(x, t.expand(len(x))))
+
+
+@pytest.mark.parametrize("options", [{"solver": "spectral"}, {"solver": "ddpm"}])
+def test_steps_by_frequency_take_what_is_guided(options: dict) -> None:
+    """The semi-linear solver, and steps of DDPM with a variance for each frequency."""
+    scheduler, data = coloured_scheduler()
+    f, g = Filter(data), Filter(ColouredNoise(data.schedule, steepness=1.0))
+    pipes = [DDPMPipeline(network, scheduler) for network in (f, Combined(f, g, 1.5))]
+    for pipe in pipes:
+        pipe.set_progress_bar_config(disable=True)
+    assert scheduler.variance_type == "spectral"
+    guided = draw(pipes[0], guidance_model=g, guidance_scale=1.5, **options)
+    assert np.array_equal(guided, draw(pipes[1], **options))
+    assert np.abs(guided - draw(pipes[0], **options)).max() > 0.01
 
 
 def test_images_in_shares_have_their_own_labels() -> None:

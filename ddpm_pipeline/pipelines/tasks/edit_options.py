@@ -7,12 +7,12 @@ They are checked when they are made, as far as that needs neither the model nor 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ddpm_pipeline.common import at_home, check_at_least, check_choice, expand_home
 from ddpm_pipeline.diffusion import check_eta
+from ddpm_pipeline.pipelines.config import check_guidance
 
 __all__ = ["EditConfig", "EditTask"]
 
@@ -79,7 +79,11 @@ class EditConfig:
     class_labels: tuple[str | int, ...] | None = None
     """Classes of the results, by name or number, in turn."""
     guidance_scale: float = 1.0
-    """Classifier-free guidance; 1 is none."""
+    """Weight of guidance, by the null class or by guidance_model; 1 is none."""
+    guidance_model: str | None = None
+    """A weaker model that guides: a model directory or one of the Hub, such as an earlier one."""
+    guidance_interval: tuple[int, int] | None = None
+    """The lowest and the highest timestep that is guided; all unless given."""
     batch_size: int | None = None
     """Rows of one model call; 16 unless given."""
     seed: int = 0
@@ -90,17 +94,21 @@ class EditConfig:
         image = (self.image,) if isinstance(self.image, str) else self.image
         image = tuple(at_home("image", path) for path in image)
         object.__setattr__(self, "image", image)  # the class is frozen
-        expand_home(self, "model", "mask", "output")
+        expand_home(self, "model", "mask", "output", "guidance_model")
         check_at_least(self, num_results=1, num_inference_steps=1, batch_size=1, iterations=1)
         check_at_least(self, seed=0, noise_std=0)
-        if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
+        check_guidance(self.guidance_scale, self.guidance_model, self.guidance_interval)
         if self.eta is not None:
             check_eta(self.eta)
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {self.strength}")
         self._check_uses()
         self._check_images()
+
+    @property
+    def null_guidance(self) -> float:
+        """Give the weight of guidance by the null class: none where another model guides."""
+        return self.guidance_scale if self.guidance_model is None else 1.0
 
     def _check_uses(self) -> None:
         for name, tasks in _USES.items():

@@ -93,6 +93,10 @@ class _Edit:
         self.pipe, self.config = pipe, config
         T = pipe.scheduler.config.num_train_timesteps
         self.steps = config.num_inference_steps or min(_STEPS, T)
+        guide = config.guidance_model
+        if guide is not None:
+            guide = DDPMPipeline.from_pretrained(guide).to(pipe.device)
+        self.guide = guide
 
     def options(self, count: int) -> dict[str, Any]:
         """Give what every task is called with for so many results."""
@@ -102,6 +106,8 @@ class _Edit:
             "generator": [stream_generator("edits", config.seed, i) for i in seeded],
             "num_inference_steps": self.steps,
             "guidance_scale": config.guidance_scale,
+            "guidance_model": self.guide,
+            "guidance_interval": config.guidance_interval,
             "max_batch_size": config.batch_size or _ROWS,
             "class_labels": labels and [labels[i % len(labels)] for i in seeded],
         }

@@ -17,7 +17,7 @@ from torch import Tensor
 from ddpm_pipeline.common import check_integer, moved
 from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.networks import image_channels
-from ddpm_pipeline.pipelines.calls import Call, OutputType, Request, asked_image
+from ddpm_pipeline.pipelines.calls import Call, GuidanceModel, OutputType, Request, asked_image
 from ddpm_pipeline.pipelines.conditions import GivenCondition
 from ddpm_pipeline.pipelines.denoising import Generators, Step
 from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
@@ -49,7 +49,8 @@ class TaskOptions(TypedDict, total=False):
     Arguments:
         batch_size: How many results of one image that is given; one of each image by default.
         generator, num_inference_steps, output_type, return_dict, timesteps, max_batch_size,
-        class_labels, condition, guidance_scale, eta, solver, callback_on_step_end: As in a call.
+        class_labels, condition, guidance_scale, guidance_model, guidance_interval, eta, solver,
+        callback_on_step_end: As in a call.
         resize: Scale images of another size than the model's and keep the middle; they are
             refused unless it is True.
     """
@@ -64,6 +65,8 @@ class TaskOptions(TypedDict, total=False):
     class_labels: ClassLabels
     condition: GivenCondition
     guidance_scale: float
+    guidance_model: GuidanceModel
+    guidance_interval: tuple[int, int] | None
     eta: float | None
     solver: str | Solver | None
     callback_on_step_end: Callable[..., dict[str, Tensor] | None] | None
@@ -79,6 +82,8 @@ _OF_A_CALL: dict[str, Any] = {
     "class_labels": None,
     "condition": None,
     "guidance_scale": 1.0,
+    "guidance_model": None,
+    "guidance_interval": None,
     "eta": None,
     "solver": None,
 }
