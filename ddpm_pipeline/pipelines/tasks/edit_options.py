@@ -79,15 +79,15 @@ class EditConfig:
     class_labels: tuple[str | int, ...] | None = None
     """Classes of the results, by name or number, in turn."""
     guidance_scale: float = 1.0
-    """Weight of guidance, by the null class or by guidance_model; 1 is none."""
-    guidance_model: str | None = None
-    """A weaker model that guides: a model directory or one of the Hub, such as an earlier one."""
-    guidance_interval: tuple[int, int] | None = None
-    """The lowest and the highest timestep that is guided; all unless given."""
+    """Weight of guidance, by the null class or another model; 1 is none."""
     batch_size: int | None = None
     """Rows of one model call; 16 unless given."""
     seed: int = 0
     """Result i depends on (seed, i) alone."""
+    guidance_model: str | None = None
+    """A weaker model that guides: a model directory, or a model of the Hub."""
+    guidance_interval: tuple[int, int] | None = None
+    """Guide from the first of two timesteps to the second; everywhere unless given."""
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, get_args(EditTask))
