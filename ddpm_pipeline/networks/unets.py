@@ -6,9 +6,11 @@ size       the shorter side is halved until it is at most 8; widths at each leve
 ``small``  32, 64, 64, 128, 128, ... with one block each; 1.1 M parameters at 28 … 32
 ``base``   64, 128, 128, 256, 256, ... with two blocks each; 6.5 M at 28 … 32
 ``ddpm``   the UNets of Ho et al. 2020: 35.7 M up to 32 pixels, 113.7 M above
+``adm``    like those of Dhariwal and Nichol 2021: 276 M up to 64 pixels, 285 M up to 128, 282 M above
 =========  ==========================================================================
 
-``small`` and ``base`` attend at the last level only. With C classes the network has C + 1 class
+``small`` and ``base`` attend at the last level only, ``adm`` at the last three, which are 32, 16 and
+8 pixels wide at 64, 128 and 256. With C classes the network has C + 1 class
 embeddings, the last being the null class that label dropout puts in and guidance asks for.
 
 The last layer of every residual branch, and of the network, starts at zero, so that branches grow
@@ -48,7 +50,7 @@ def unet_config(
     """Choose the arguments of ``UNet2DModel`` for images (C, H, W).
 
     Arguments:
-        size: small, base or ddpm.
+        size: small, base, ddpm or adm.
         resolution: Side of the images, or their height and width.
         channels: C.
         out_channels: Of the output; C unless given, 2C for learned variances.
@@ -185,6 +187,29 @@ def _ddpm(sides: tuple[int, int]) -> dict[str, Any]:
     )
 
 
+def _adm(sides: tuple[int, int]) -> dict[str, Any]:
+    """Lay out UNets like those of Dhariwal and Nichol 2021, of stock's blocks.
+
+    From there: 192 channels, the multiples of them at each level, heads of 64 channels, attention
+    at 32, 16 and 8 pixels, and the time as scale and shift of the norms. Otherwise than there,
+    sides are halved and doubled by plain convolutions, and at 128 pixels there are three blocks.
+    Source: Dhariwal and Nichol 2021, section 3 and appendix I; Nichol and Dhariwal 2021, section 4.
+    """
+    multiples, layers = _ADM[min((most for most in _ADM if max(sides) <= most), default=256)]
+    levels = len(multiples)
+    return _unet(
+        tuple(192 * multiple for multiple in multiples),
+        layers,
+        attention={levels - 3, levels - 2, levels - 1},
+        attention_head_dim=64,
+        resnet_time_scale_shift="scale_shift",
+    )
+
+
+_ADM = {64: ((1, 2, 3, 4), 3), 128: ((1, 1, 2, 3, 4), 3), 256: ((1, 1, 2, 2, 4, 4), 2)}
+"""The multiples of channels at each level, and the blocks there, up to so many pixels."""
+
+
 def _unet(
     widths: tuple[int, ...], layers: int, attention: set[int], **more: object
 ) -> dict[str, Any]:
@@ -202,4 +227,5 @@ _SIZES = {
     "small": lambda sides: _small_or_base(sides, 32, 1),
     "base": lambda sides: _small_or_base(sides, 64, 2),
     "ddpm": _ddpm,
+    "adm": _adm,
 }

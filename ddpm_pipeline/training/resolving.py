@@ -135,6 +135,6 @@ def notices(config: TrainingConfig) -> list[str]:
 def costly_resolution(config: TrainingConfig) -> str | None:
     """Warn of a resolution whose UNet will attend at a large image; None if it does not."""
     named = (config.pretrained_model_name_or_path, config.model_config_name_or_path)
-    if any(name is not None for name in named) or config.model_size == "ddpm":
+    if any(name is not None for name in named) or config.model_size in {"ddpm", "adm"}:
         return None
     return attention_warning(config.resolution)

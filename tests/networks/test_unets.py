@@ -33,6 +33,9 @@ def parameters(size: str, resolution: int, channels: int) -> float:
         ("base", 32, 3, 6.47),
         ("ddpm", 32, 3, 35.7),  # Ho et al. 2020, appendix B
         ("ddpm", 256, 3, 114),
+        ("adm", 64, 3, 276.4),
+        ("adm", 128, 3, 285.4),
+        ("adm", 256, 3, 282.0),
     ],
 )
 def test_sizes(size: str, resolution: int, channels: int, millions: float) -> None:
@@ -98,6 +101,31 @@ def test_classes_have_a_null_class_beside_them() -> None:
     unet = make_unet(TrainingConfig(resolution=8, dropout=0.2), 3, 10)
     assert unet.config.num_class_embeds == 11
     assert unet.config.dropout == 0.2
+
+
+@pytest.mark.parametrize(("resolution", "largest"), [(64, 32), (128, 32), (256, 32), (32, 16)])
+def test_adm_attends_at_three_levels_with_heads_of_64(resolution: int, largest: int) -> None:
+    sides, heads = [], []
+
+    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sides.append(inputs[0].shape[-1])
+        heads.append(module.to_q.out_features // module.heads)
+
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config("adm", resolution=resolution, channels=3))
+        for module in unet.modules():
+            if type(module).__name__ == "Attention":
+                module.register_forward_pre_hook(look)
+        x = torch.empty(1, 3, resolution, resolution)
+        assert unet(x, torch.empty(1)).sample.shape == x.shape
+    assert sorted(set(sides)) == [largest // 4, largest // 2, largest]
+    assert set(heads) == {64}
+
+
+def test_sides_that_adm_cannot_halve_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 16 for model_size 'adm', got 100"):
+        unet_config("adm", resolution=100, channels=3)
+    assert len(unet_config("adm", resolution=(48, 80), channels=7)["block_out_channels"]) == 5
 
 
 @pytest.mark.parametrize("size", ["small", "base"])

@@ -11,6 +11,7 @@ from diffusers import UNet2DModel
 from helpers.paths import DOCS
 from helpers.training_runs import TINY_UNET, image_data, tiny_config
 
+from ddpm_pipeline.networks.unets import unet_config
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData, data_from_images
 from ddpm_pipeline.training.forecast import describe_run
@@ -28,7 +29,7 @@ def rows_of_the_page() -> list[list[str]]:
     """Cells of the table: size, resolution, parameters, MiB, GFLOPs, A in float32 and in bf16."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     rows = [[cell.strip().replace(",", "") for cell in line.split("|")[1:-1]] for line in lines]
-    return [row for row in rows if row[0] in {"small", "base", "ddpm"} and len(row) == 7]
+    return [row for row in rows if row[0] in {"small", "base", "ddpm", "adm"} and len(row) == 7]
 
 
 @pytest.mark.parametrize("row", rows_of_the_page(), ids=lambda row: "-".join(row[:2]))
@@ -58,7 +59,34 @@ def test_the_page_of_scaling_has_the_numbers_of_dry_runs(row: list[str]) -> None
 
 
 def test_the_page_has_every_size_at_every_resolution() -> None:
-    assert len(rows_of_the_page()) == 9
+    assert len(rows_of_the_page()) == 12
+
+
+@pytest.mark.parametrize("resolution", [64, 128])
+def test_the_operations_of_adm_are_those_of_its_layers(resolution: int) -> None:
+    """Counted layer by layer: a backward pass takes twice what the forward pass does."""
+    config = TrainingConfig(model_size="adm", resolution=resolution, max_train_steps=1)
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config("adm", resolution=resolution, channels=3))
+        operations = []
+
+        def note(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            if isinstance(module, torch.nn.Conv2d):
+                operations.append(2 * module.weight.numel() * output[0, 0].numel())
+            elif isinstance(module, torch.nn.Linear):
+                places = output.numel() // module.out_features
+                operations.append(2 * module.weight.numel() * places)
+            else:  # queries with keys, and weights with values
+                channels, places = inputs[0].shape[1], inputs[0][0, 0].numel()
+                operations.append(4 * channels * places**2)
+
+        for module in unet.modules():
+            is_attention = type(module).__name__ == "Attention"
+            if is_attention or isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.register_forward_hook(note)
+        unet(torch.empty(1, 3, resolution, resolution), torch.zeros(1))
+    counted = describe_run(config, colour_data(), 1).flops_per_image
+    assert counted == pytest.approx(3 * sum(operations), rel=0.01)
 
 
 def test_a_dry_run_knows_that_muon_has_one_average(tmp_path: Path) -> None:
