@@ -6,12 +6,12 @@ size       the shorter side is halved until it is at most 8; widths at each leve
 ``small``  32, 64, 64, 128, 128, ... with one block each; 1.1 M parameters at 28 … 32
 ``base``   64, 128, 128, 256, 256, ... with two blocks each; 6.5 M at 28 … 32
 ``ddpm``   the UNets of Ho et al. 2020: 35.7 M up to 32 pixels, 113.7 M above
-``adm``    like those of Dhariwal and Nichol 2021: 276 M up to 64 pixels, 285 M up to 128, 282 M above
+``adm``    like those of Dhariwal and Nichol 2021: 276 M up to 64 pixels, 282 to 285 M above
 =========  ==========================================================================
 
-``small`` and ``base`` attend at the last level only, ``adm`` at the last three, which are 32, 16 and
-8 pixels wide at 64, 128 and 256. With C classes the network has C + 1 class
-embeddings, the last being the null class that label dropout puts in and guidance asks for.
+``small`` and ``base`` attend at the last level only, ``adm`` at the last three, which are 32, 16
+and 8 pixels wide at 64, 128 and 256. With C classes the network has C + 1 class embeddings, the
+last being the null class that label dropout puts in and guidance asks for.
 
 The last layer of every residual branch, and of the network, starts at zero, so that branches grow
 from nothing; in the code of Ho et al. 2020 their variance is 1e-10. Diffusers draws them like all
@@ -190,10 +190,11 @@ def _ddpm(sides: tuple[int, int]) -> dict[str, Any]:
 def _adm(sides: tuple[int, int]) -> dict[str, Any]:
     """Lay out UNets like those of Dhariwal and Nichol 2021, of stock's blocks.
 
-    From there: 192 channels, the multiples of them at each level, heads of 64 channels, attention
-    at 32, 16 and 8 pixels, and the time as scale and shift of the norms. Otherwise than there,
-    sides are halved and doubled by plain convolutions, and at 128 pixels there are three blocks.
-    Source: Dhariwal and Nichol 2021, section 3 and appendix I; Nichol and Dhariwal 2021, section 4.
+    From there: the multiples of channels at each level, heads of 64 channels, attention at 32, 16
+    and 8 pixels, and the time as scale and shift of the norms. Otherwise than there: sides are
+    halved and doubled by plain convolutions; above 64 pixels there are 192 channels in place of
+    256, and up to 128 three blocks at each level in place of two.
+    Source: Dhariwal and Nichol 2021, section 3 and appendix I.
     """
     multiples, layers = _ADM[min((most for most in _ADM if max(sides) <= most), default=256)]
     levels = len(multiples)

@@ -33,8 +33,8 @@ class NetworkOptions:
     """A UNet2DModel's config.json, a folder or Hub model with one; else model_size chooses. The
     weights are drawn afresh."""
     model_size: ModelSize = "small"
-    """The UNet made for the resolution: "small", "base", "ddpm", that of the 2020 paper, or "adm", of
-    280 million parameters, for images of 64 to 256 pixels."""
+    """The UNet made for the resolution: "small", "base", "ddpm", that of the 2020 paper, or "adm",
+    of 280 million parameters, for images of 64 to 256 pixels."""
     dropout: float = 0.0
     """Dropout probability inside the UNet."""
     class_conditional: bool = False
