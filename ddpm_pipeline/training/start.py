@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import UNet2DModel
 
+    from ddpm_pipeline.networks import ValueScale
     from ddpm_pipeline.schedulers import DDPMScheduler
     from ddpm_pipeline.training.data import TrainingData
 
@@ -131,7 +132,7 @@ class PretrainedStart(Start):
 
     def __init__(self, found: Pretrained, given: TrainingConfig) -> None:
         self._found, self._taken = found, taken_options(found, given)
-        self._base = _base_of(given)
+        self._base, self._scale = _base_of(given), facts_of(found.unet).scale
         self._plan: ClassPlan | None = None
         self._fitted: Fitted | None = None
         self._scheduler: DDPMScheduler | None = None
@@ -206,6 +207,8 @@ class PretrainedStart(Start):
         notes = [*self._fitted.notes, *self._notes]
         if self._plan is not None:
             notes.append(f"classes: {self._plan.describe(data)}")
+        if data.scale is not None and self._scale is None:
+            notes.append(f"values: bytes → {data.scale}, {_ends_of(data.scale)}")
         lines = {"start": self._found.origin, "takes": ", ".join([taken, *read])}
         lines["changes"] = "; ".join(notes) or "nothing"
         if config.train_only != "all":
@@ -267,6 +270,12 @@ class RestoredStart(Start):
     def describe(self, config: TrainingConfig, data: TrainingData) -> dict[str, str]:  # noqa: ARG002
         """Say what was taken, what was changed, and what is trained."""
         return {}
+
+
+def _ends_of(scale: ValueScale) -> str:
+    """Say which values the model sees as -1 and 1, of the channels that differ."""
+    pairs = zip(scale.center, scale.unit, strict=True)
+    return ", ".join(dict.fromkeys(f"-1 is {c - u:g} and 1 is {c + u:g}" for c, u in pairs))
 
 
 def _base_of(config: TrainingConfig) -> dict[str, Any]:

@@ -73,6 +73,15 @@ def half_written(run: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_ctime_ns
 
 
+def log_of(run: Path) -> tuple[int, int] | None:
+    """Tell which file of metrics a run has: it is another one each time the run goes on."""
+    try:
+        found = (run / "metrics.jsonl").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
 def kill_often(
     config: TrainingConfig,
     processes: int,
@@ -89,8 +98,9 @@ def kill_often(
         processes: How many train together.
         check: Is called with the folder of each run that ended, the last one too.
         kills: How many.
-        within: Seconds from the first checkpoint on in which a kill comes; half of them wait then
-            until a checkpoint is being written.
+        within: Seconds in which a kill comes, from when the run begins or goes on, or one time in
+            ten from when the process starts; half of them wait then until a checkpoint is being
+            written.
         seed: Of the moments.
     Returns:
         How many came while a checkpoint was being written.
@@ -98,13 +108,15 @@ def kill_often(
     run, dice = Path(config.output_dir), random.Random(seed)
     done = while_writing = 0
     while done < kills:
-        left = half_written(run)
+        left, before = half_written(run), log_of(run)
         process = start(config, processes)
-        while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
+        delay, at_checkpoint = dice.uniform(0, within), dice.random() < 0.5
+        waits = dice.random() < 0.9
+        while waits and log_of(run) == before and process.poll() is None:
             time.sleep(0.01)
         began = time.monotonic()
-        delay, at_checkpoint = dice.uniform(0, within), dice.random() < 0.5
         while process.poll() is None:
+            time.sleep(0.001)
             writing = half_written(run) not in {None, left}
             if time.monotonic() - began > delay and (writing or not at_checkpoint):
                 kill(process)

@@ -140,5 +140,6 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path, seed: int)
     expected = everything(Path(whole.output_dir))
     assert len(expected["metrics.jsonl"]) > 20
     check = lambda run: assert_same_to_the_bit(run, expected)  # noqa: E731
-    while_writing = kill_often(config, 1, check, kills=5, within=20, seed=seed)
+    length = json.loads((Path(whole.output_dir) / "training_record.json").read_text())["seconds"]
+    while_writing = kill_often(config, 1, check, kills=5, within=length / 2, seed=seed)
     sys.stdout.write(f"5 kills, {while_writing} in a checkpoint's writing\n")

@@ -169,6 +169,18 @@ def test_it_says_what_it_took_and_what_it_changed(
     assert "weights that are drawn afresh" in caplog.text
 
 
+def test_the_unit_of_exact_values_is_said_where_the_model_is_one_of_bytes(
+    base: TrainingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "deep.npy", blobs().astype(np.uint16) * 200)
+    options = {"train_data_dir": str(tmp_path / "deep.npy"), "class_conditional": False}
+    with caplog.at_level(logging.INFO):
+        dry_run(going_on(base, tmp_path, depth="exact", **options), measure=False)
+    (changes,) = [line for line in caplog.text.splitlines() if line.startswith("changes")]
+    assert "values: bytes → uint16 of" in changes
+    assert " and 1 is " in changes
+
+
 def test_classes_go_on_by_name(base: TrainingConfig, tmp_path: Path) -> None:
     data = str(labelled(tmp_path, "ant", "cat"))
     train(going_on(base, tmp_path, train_data_dir=data, label_dropout=0.0))
