@@ -63,14 +63,17 @@ def open_reference(config: EvaluateConfig, sampler: ImageSampler) -> ImageData:
 
 
 def choose_classes(
-    config: EvaluateConfig, sampler: ImageSampler, data: ImageData, rows: Tensor | None
+    config: EvaluateConfig,
+    sampler: ImageSampler,
+    data: ImageData | None = None,
+    rows: Tensor | None = None,
 ) -> ChosenClasses | None:
     """Choose the classes of the images to draw: as often as the reference images have them.
 
     Arguments:
         config: All options.
         sampler: Of the model.
-        data: The reference images.
+        data: The reference images; they count with rows alone.
         rows: Which of them the conditions are of, as ``paired`` gave; None without conditions.
     Returns:
         A class for each image; None for a model without classes, or if the options choose them.

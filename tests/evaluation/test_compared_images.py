@@ -79,7 +79,8 @@ def test_the_reference_is_what_the_config_names(
         num_reference=num_reference,
         num_nearest=0,
     )
-    sampler = SimpleNamespace(pipe=SimpleNamespace(unet=tiny_unet(num_class_embeds=2)))
+    unet = tiny_unet(num_class_embeds=2)
+    sampler = SimpleNamespace(pipe=SimpleNamespace(unet=unet), is_conditioned=False)
     data = open_reference(config, sampler)
     assert len(data) == (num_reference or 10)
     assert set(levels(data)) <= {10 * p + i for p in range(2) for i in range(5)}
