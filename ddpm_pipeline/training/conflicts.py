@@ -132,9 +132,11 @@ PREVIEWS: list[Conflict] = [
                 (c.class_conditional or is_the_models(c, "class_conditional"))
                 and c.label_dropout > 0
             )
+            and not ((c.condition_on or c.condition_vector) and c.condition_dropout > 0)
         ),
         "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
-        "or class_conditional with a label_dropout above 0: the null class guides then",
+        "or class_conditional with a label_dropout above 0: the null class guides then; or "
+        "conditions with a condition_dropout above 0",
     ),
     Conflict(
         lambda c: (

@@ -88,7 +88,7 @@ class TrainingData:
         return ModelFacts(
             class_names=self.class_names,
             class_counts=self.class_counts,
-            trains_null_class=config.label_dropout > 0 if conditional else None,
+            trains_null_class=_trains_null_class(config) if conditional else None,
             reading=None if self.reading is None else self.reading.to_dict(),
             picture_bands=named_bands(self.channels, config.picture_bands),
             values=None if self.scale is None else self.scale.to_dict(),
@@ -153,6 +153,12 @@ class TrainingData:
         if self.train is None:
             return None
         return KnownImages.of_training(self.train, self.validation, self.held_out)
+
+
+def _trains_null_class(config: TrainingConfig) -> bool:
+    """Tell whether images are told no class; one without its condition is not told its class."""
+    has_conditions = bool(config.condition_on or config.condition_vector)
+    return config.label_dropout > 0 or (has_conditions and config.condition_dropout > 0)
 
 
 def open_training_data(config: TrainingConfig) -> TrainingData:

@@ -216,12 +216,20 @@ def test_other_conditions_are_another_run(tmp_path: Path) -> None:
 
 
 def test_one_model_of_classes_and_pictures(random_last_layers: None, tmp_path: Path) -> None:
+    """The null class is trained with images that are told no condition."""
     content = {"images": np.zeros((12, 8, 8), np.uint8), "labels": np.arange(12) % 3}
     content["images"] += np.arange(12, dtype=np.uint8)[:, None, None]
     np.savez(tmp_path / "x.npz", low=content["images"], **content)
     unet = tiny_config(tmp_path, "classes.json", in_channels=2, num_class_embeds=4)
-    options = {"class_conditional": True, "model_config_name_or_path": str(unet)}
-    train(run_config(tmp_path, "picture", **options))
+    options = {
+        "class_conditional": True,
+        "model_config_name_or_path": str(unet),
+        "label_dropout": 0.0,
+    }
+    config = run_config(tmp_path, "picture", **options, preview_guidance_scale=2.0)
+    train(config)
+    without = run_config(tmp_path, "picture", **options, condition_dropout=0.0)
+    assert open_training_data(without).facts(without).trains_null_class is False
     pipe = DDPMPipeline.from_pretrained(tmp_path / "model")
     how = {"num_inference_steps": 2, "guidance_scale": 2.0, "condition": content["images"][:2]}
     assert len(pipe(class_labels=[0, 2], **how).images) == 2
