@@ -89,11 +89,11 @@ def stock_lines(
         middle = [round((low + high) / 2, 6) for _, low, high in told.ranges]
         before += [
             f'facts = pipe.unet.config["{PRIVATE_KEY}"]["conditioning"]',
-            'low, high = torch.tensor(facts["low"]), torch.tensor(facts["high"])',
+            'low, high = torch.tensor([facts["low"], facts["high"]], dtype=torch.float64)',
             "width = 4 * pipe.unet.config.block_out_channels[0]",
             "waves = math.pi / 2 * 32 ** torch.linspace(0, 1, width // (2 * len(low)))",
-            f"v = torch.tensor({[middle] * shape[0]})",
-            "angles = ((v - low) / (high - low))[..., None] * waves",
+            f"v = torch.tensor({[middle] * shape[0]}, dtype=torch.float64)",
+            "angles = ((v - low) / (high - low)).float()[..., None] * waves",
             "labels = torch.cat([angles.cos(), angles.sin()], -1).flatten(1)",
             "labels = torch.nn.functional.pad(labels, (0, width - labels.shape[1]))",
         ]

@@ -30,7 +30,7 @@ class DataConditions:
 
     Arguments:
         columns: Names of the n numbers of the vector.
-        vector: In the unit of the columns, float32 (N, n); None without.
+        vector: In the unit of the columns, float64 (N, n); None without.
         pictures: One for each image, in their own size; None without.
     """
 
@@ -129,6 +129,11 @@ def _ranges(vector: Tensor, columns: Sequence[str]) -> tuple[tuple[float, ...], 
     """
     low, high = vector.amin(0).tolist(), vector.amax(0).tolist()
     for name, least, most in zip(columns, low, high, strict=True):
-        if not math.isfinite(most - least) or least == most:
+        if least == most:
             raise ValueError(f"condition_vector={name!r} must vary, got {least:g} for every image")
+        if not math.isfinite(most - least):
+            raise ValueError(
+                f"condition_vector={name!r} must have a range below 1.8e308, got {least:g} to "
+                f"{most:g}"
+            )
     return tuple(low), tuple(high)

@@ -124,7 +124,7 @@ def with_conditions(
 
 
 def _read_vector(found: Source, columns: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read the numbers of columns, float32 (N, n), and give their names.
+    """Read the numbers of columns, float64 (N, n), and give their names.
 
     Raises:
         ValueError: If there is no such column, or it holds anything but finite numbers.
@@ -140,7 +140,7 @@ def _read_vector(found: Source, columns: Sequence[str]) -> tuple[np.ndarray, tup
         names += [f"{column}[{j}]" if several else column for j in range(values.shape[1])]
     if len(set(names)) < len(names):
         raise ValueError(f"condition_vector must name different columns, got {', '.join(names)}")
-    return np.concatenate(parts, 1).astype(np.float32), tuple(names)
+    return np.concatenate(parts, 1), tuple(names)
 
 
 def _numbers(values: Any, found: Source, option: str) -> np.ndarray:  # noqa: ANN401

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ddpm_pipeline.common import precise_dtype
 from ddpm_pipeline.networks.model_facts import facts_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Condition:
 
     Arguments:
         labels: Classes, int64 (B,); once ready also the embeddings of vectors, float32 (B, width).
-        vector: Numbers in the unit of their columns, float32 (B, n).
+        vector: Numbers in the unit of their columns, (B, n); float64 unless a device has none.
         picture: Pictures of their own type and size, (B, C, h, w); once ready float32 (B, C, H, W)
             in the unit of a model's images.
         dropped: Which images are to be without any condition, bool (B,).
@@ -87,9 +88,12 @@ class Condition:
         """Where it is."""
         return next(iter(self.parts.values())).device
 
-    def to(self, *args: Any, **kwargs: Any) -> Condition:  # noqa: ANN401 (as of tensors)
-        """Give it on a device."""
-        return self._mapped(lambda part: part.to(*args, **kwargs))
+    def to(self, device: torch.device | str, **kwargs: Any) -> Condition:  # noqa: ANN401
+        """Give it on a device, a vector as precise as that allows."""
+        parts = self.parts
+        if self.vector is not None:
+            parts["vector"] = self.vector.to(precise_dtype(torch.device(device)))
+        return replace(self, **{name: part.to(device, **kwargs) for name, part in parts.items()})
 
     def pin_memory(self) -> Condition:
         """Give it in memory that a GPU reads by itself."""

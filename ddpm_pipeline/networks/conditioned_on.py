@@ -60,6 +60,10 @@ class Conditioning:
         """Give the embeddings (B, width) of vectors (B, n) in the unit of the columns."""
         return vector_encoding(vector, self.low, self.high, width)
 
+    def scaled(self, vector: Tensor) -> Tensor:
+        """Give u, float32 (B, n), of vectors (B, n) in the unit of the columns."""
+        return _scaled(vector, self.low, self.high)
+
     @property
     def scale(self) -> ValueScale | None:
         """Give the scale of the picture's values; None for bytes, or without a picture."""
@@ -104,7 +108,7 @@ class Conditioning:
 
     def _is_whole(self) -> bool:
         ranges = list(zip(self.columns, self.low, self.high, strict=True))
-        has_ranges = all(-math.inf < low < high < math.inf for _, low, high in ranges)
+        has_ranges = all(low < high and math.isfinite(high - low) for _, low, high in ranges)
         if self.channels:
             has_ranges &= len(self.sides) == 2 and self.upsampling in get_args(Upsampling)
             ValueScale.from_dict(self.values) if self.values is not None else None
@@ -154,7 +158,7 @@ def vector_encoding(
     """Give the embeddings of vectors by the formula above.
 
     Arguments:
-        vector: float32, (B, n).
+        vector: In the unit of the columns, (B, n).
         low, high: Of each column.
         width: Of an embedding, at least 2n.
     Returns:
@@ -163,9 +167,17 @@ def vector_encoding(
     import torch
     from torch.nn.functional import pad
 
-    least, most = (torch.tensor(ends, device=vector.device) for ends in (low, high))
     count = width // (2 * len(low))
     waves = math.pi / 2 * _FASTEST ** torch.linspace(0, 1, count, device=vector.device)
-    angles = ((vector - least) / (most - least))[..., None] * waves
+    angles = _scaled(vector, low, high)[..., None] * waves
     e = torch.cat([angles.cos(), angles.sin()], -1).flatten(1)
     return pad(e, (0, width - e.shape[1]))
+
+
+def _scaled(vector: Tensor, low: tuple[float, ...], high: tuple[float, ...]) -> Tensor:
+    """Bring numbers to [0, 1], and then to float32, which a small range far from 0 needs."""
+    from ddpm_pipeline.common import precise_dtype
+
+    precise = vector.to(precise_dtype(vector.device))
+    least, most = (precise.new_tensor(ends) for ends in (low, high))
+    return ((precise - least) / (most - least)).float()

@@ -41,7 +41,7 @@ def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condi
     parts: dict[str, Tensor] = {}
     key: dict[str, Any] = {}
     if options.condition_vector is not None:
-        parts["vector"] = checked_vector(wanted, options.condition_vector)
+        parts["vector"] = checked_vector(wanted, options.condition_vector, "condition_vector")
         key["vector"] = list(options.condition_vector)
     if options.condition is not None:
         data = _opened(options.condition, wanted)

@@ -29,6 +29,8 @@ __all__ = ["GivenCondition", "alike", "checked_vector", "given_condition", "told
 
 logger = logging.getLogger(__name__)
 
+_ROUNDED = 1e-6  # of a range, which float32 may be off by
+
 GivenCondition = Any
 """Numbers, pictures, or both in a dict, as of ``given_condition``; or a ``Condition``."""
 
@@ -77,30 +79,41 @@ def _is_needed(wanted: Conditioning, name: str) -> bool:
     return bool(wanted.columns) if name == "vector" else wanted.channels > 0
 
 
-def checked_vector(wanted: Conditioning, given: Any) -> Tensor:  # noqa: ANN401
-    """Check the numbers of a vector, one for all images or for each, and give float32 (B, n).
+def checked_vector(
+    wanted: Conditioning,
+    given: Any,  # noqa: ANN401
+    option: str = "condition",
+) -> Tensor:
+    """Check the numbers of a vector, one for all images or for each, and give float64 (B, n).
 
+    Arguments:
+        wanted: What the model is conditioned on.
+        given: The numbers.
+        option: What the caller gave them as, for messages.
     Raises:
         ValueError: If they are not as many as the model is conditioned on, or not finite.
     """
     names = ", ".join(wanted.columns)
     try:
-        vector = torch.as_tensor(given, dtype=torch.float32, device="cpu")
+        vector = torch.as_tensor(given, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"condition must be numbers, {names}: {error}") from error
+        raise ValueError(f"{option} must be numbers, {names}: {error}") from error
     vector = vector[None] if vector.ndim == 1 else vector
     if vector.ndim != 2 or vector.shape[1] != len(wanted.columns) or len(vector) == 0:
         raise ValueError(
-            f"condition must be {len(wanted.columns)} numbers, {names}, for all images or for "
+            f"{option} must be {len(wanted.columns)} numbers, {names}, for all images or for "
             f"each, got shape {(*vector.shape,)}"
         )
     if not vector.isfinite().all():
-        raise ValueError("condition must be finite, got NaN or infinity")
-    low, high = torch.tensor(wanted.low), torch.tensor(wanted.high)
-    outside = ((vector < low) | (vector > high)).any(0).tolist()
+        raise ValueError(f"{option} must be finite, got NaN or infinity")
+    u = wanted.scaled(vector)
+    if not u.isfinite().all():
+        raise ValueError(f"{option} must be within 1e38 times the range of training, {wanted}")
+    outside = ((u < -_ROUNDED) | (u > 1 + _ROUNDED)).any(0).tolist()
     if any(outside):
         logger.warning(
-            "condition lies outside what the model was trained on, %s: %s",
+            "%s lies outside what the model was trained on, %s: %s",
+            option,
             wanted,
             ", ".join(
                 name for name, is_out in zip(wanted.columns, outside, strict=True) if is_out

@@ -211,3 +211,28 @@ def test_images_without_the_conditions_of_a_model_are_refused(tmp_path: Path) ->
         ValueError, match=r"condition_on must be given, and is none; .* images 4×4"
     ):
         with_conditioning(numbers, wanted, "data='x'")
+
+
+def test_numbers_keep_what_tells_them_apart_far_from_zero(tmp_path: Path) -> None:
+    """3,600 seconds of one hour are as many places of the range, to float32's precision there."""
+    seconds = 1_764_000_000 + np.arange(3600)
+    images = np.zeros((3600, 2, 2), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, s=seconds, big=np.linspace(0, 1e39, 3600))
+    data = open_images(
+        tmp_path / "x.npz", resolution=2, progress=False, condition_vector=("s", "big")
+    )
+    wanted = conditioning_of(data.given, "bicubic", trains_null=True)
+    assert (wanted.low, wanted.high) == ((seconds[0], 0.0), (seconds[-1], 1e39))
+    u = wanted.scaled(data.batch(range(3600)).labels.vector)
+    assert u.dtype == torch.float32
+    exact = torch.arange(3600).double()[:, None].expand(3600, 2) / 3599
+    assert (u - exact).abs().max() < 1e-6
+    embeddings = wanted.encoded(data.batch(range(3600)).labels.vector, 32)
+    assert len(embeddings.unique(dim=0)) == 3600
+    values = 1.7e308 * np.linspace(-1, 1, 3600)
+    np.savez(tmp_path / "x.npz", images=images, s=values)
+    far = open_images(tmp_path / "x.npz", resolution=2, progress=False, condition_vector=("s",))
+    with pytest.raises(
+        ValueError, match=r"'s' must have a range below 1.8e308, got -1.7e\+308 to"
+    ):
+        conditioning_of(far.given, "bicubic", trains_null=True)

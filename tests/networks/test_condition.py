@@ -67,6 +67,14 @@ def test_the_waves_turn_as_often_as_is_said() -> None:
     assert (torch.stack([low, middle, high])[:, 48:] == 0).all()
 
 
+def test_a_vector_is_moved_as_precise_as_a_device_allows() -> None:
+    told = Condition(vector=torch.tensor([[1_764_000_001.0]], dtype=torch.float64))
+    assert told.to("cpu").vector.item() == 1_764_000_001
+    assert told.to("meta").vector.dtype == torch.float64
+    labels = Condition(labels=torch.tensor([1])).to(torch.device("cpu")).labels
+    assert labels.dtype == torch.int64
+
+
 def test_no_vector_has_the_embedding_of_none() -> None:
     e = NUMBERS.encoded(torch.linspace(-9, 9, 400).view(200, 2), 32)
     assert e.square().sum(1).sqrt() == pytest.approx([4] * 200)  # √(8 waves of each number)

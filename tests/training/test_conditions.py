@@ -126,7 +126,7 @@ def test_stock_computes_the_same_by_what_the_page_says(
 ) -> None:
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with np.load(folder / "x.npz") as archive:
-        v = np.column_stack([archive["x"], archive["v"]])[:2].astype(np.float32)
+        v = np.column_stack([archive["x"], archive["v"]])[:2]
         y = archive["low"][:2, None]
     np.savez(tmp_path / "given.npz", x=x.numpy(), v=v, y=y.astype(np.float32) / 255)
     (tmp_path / "snippet.py").write_text(stock_snippet(kind))

@@ -1,0 +1,50 @@
+"""What callers condition images on: the numbers are checked, and errors name their option."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from ddpm_pipeline.networks.conditioned_on import Conditioning
+from ddpm_pipeline.networks.model_facts import ModelFacts, set_facts
+from ddpm_pipeline.pipelines.condition_files import opened_condition
+from ddpm_pipeline.pipelines.conditions import checked_vector
+from ddpm_pipeline.pipelines.config import SampleConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import UNet2DModel
+
+HOUR = Conditioning(columns=("s",), low=(1_764_000_000.0,), high=(1_764_003_599.0,))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (math.nan, "condition_vector must be finite, got NaN or infinity"),
+        (1e300, "condition_vector must be within 1e38 times the range of training, s 1.764e"),
+    ],
+)
+def test_errors_name_the_option_that_was_given(
+    tiny_unet: Callable[..., UNet2DModel], given: float, said: str
+) -> None:
+    unet = tiny_unet(class_embed_type="identity")
+    set_facts(unet, ModelFacts(conditioning=HOUR.to_dict()))
+    options = SampleConfig(model="x", output="y", condition_vector=(given,))
+    with pytest.raises(ValueError, match=said):
+        opened_condition(options, unet)
+    with pytest.raises(ValueError, match=said.replace("condition_vector", "condition")):
+        checked_vector(HOUR, [given])
+
+
+def test_only_numbers_outside_the_range_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    tenth = Conditioning(columns=("x",), low=(0.0,), high=(0.1,))
+    assert checked_vector(tenth, torch.tensor([0.1])).dtype == torch.float64
+    checked_vector(HOUR, [1_764_003_599])
+    assert not caplog.text
+    checked_vector(HOUR, [1_764_003_600], "condition_vector")
+    assert "condition_vector lies outside what the model was trained on, s 1.764e" in caplog.text
