@@ -34,6 +34,7 @@ __all__ = [
     "exact_image",
     "layout_of",
     "open_image",
+    "orientation",
     "upright",
 ]
 
@@ -337,7 +338,11 @@ _TURNS = {
 }
 
 
+def orientation(image: Image.Image) -> int:
+    """Say how an image is still to be turned, by EXIF; Pillow turns a TIFF while loading it."""
+    return image.getexif().get(0x0112, 1) if image.format != "TIFF" else 1
+
+
 def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Turn pixels (H, W, C) as the file says; Pillow has turned a TIFF while loading it."""
-    orientation = image.getexif().get(0x0112, 1) if image.format != "TIFF" else 1
-    return np.ascontiguousarray(_TURNS.get(orientation, lambda a: a)(pixels))
+    """Turn pixels (H, W, C) as the file says."""
+    return np.ascontiguousarray(_TURNS.get(orientation(image), lambda a: a)(pixels))

@@ -29,6 +29,7 @@ from ddpm_pipeline.data.conditions import with_conditioning
 from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
+from ddpm_pipeline.data.reading_conditions import RememberedColumn
 from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import is_shards
@@ -189,9 +190,12 @@ def _with_conditions(
             )
     has_pictures = needed and own.channels > 0
     has_vector = needed and bool(own.columns)
+    on = wanted.condition_on if has_pictures else None
+    if on is not None and given.condition_on is None:
+        on = RememberedColumn(on)  # no path is remembered
     return replace(
         wanted,
-        condition_on=wanted.condition_on if has_pictures else None,
+        condition_on=on,
         condition_vector=wanted.condition_vector if has_vector else None,
     )
 

@@ -22,7 +22,7 @@ import torch
 from ddpm_pipeline.common import described_sides, key_of, normalized, sides_of
 from ddpm_pipeline.data.conditions import DataConditions
 from ddpm_pipeline.data.decoding import Preparation
-from ddpm_pipeline.data.depth import open_image
+from ddpm_pipeline.data.depth import open_image, orientation
 from ddpm_pipeline.data.findings import printable
 from ddpm_pipeline.data.sources.finding import find_source
 from ddpm_pipeline.data.sources.kinds import data_kind
@@ -31,9 +31,15 @@ from ddpm_pipeline.data.sources.source import Source
 if TYPE_CHECKING:
     from ddpm_pipeline.data.images import ImageData
 
-__all__ = ["AskedConditions", "asked_conditions", "with_conditions"]
+__all__ = ["AskedConditions", "RememberedColumn", "asked_conditions", "with_conditions"]
 
 _NAMED = 5
+
+
+class RememberedColumn(str):
+    """A name in ``condition_on`` that is a column's, whatever folder is called so."""
+
+    __slots__ = ()
 
 
 class AskedConditions(NamedTuple):
@@ -73,7 +79,7 @@ def asked_conditions(
     if on is None:
         return AskedConditions(None, columns, None, settings) if columns else None
     path = Path(on).expanduser()
-    if not path.exists():
+    if isinstance(on, RememberedColumn) or not path.exists():
         return AskedConditions(str(on), columns, None, settings)
     option = f"condition_on={printable(str(on))!r}"
     if isinstance(source, str | os.PathLike):
@@ -89,7 +95,8 @@ def asked_conditions(
         found = find_source(path, part if is_folder else split, False, None, None)
     except (ValueError, OSError) as error:
         raise ValueError(f"{option}: {error}") from error
-    return AskedConditions(str(on), columns, found, settings)
+    named = on if isinstance(on, str) else str(path.absolute())  # which is no column's name
+    return AskedConditions(named, columns, found, settings)
 
 
 def with_conditions(
@@ -179,6 +186,11 @@ def _pictures(
             "would not be: bring both to one shape"
         )
     pictures = asked.pictures
+    if pictures is not None and asked.on in found.picture_columns:
+        raise ValueError(
+            f"{option} is a column of the data and a path: ./{printable(asked.on)} is the path; "
+            "for the column, start in another folder"
+        )
     if pictures is None:
         if found.pictures is None:
             raise ValueError(f"{option} is no folder and no file that is there")
@@ -190,16 +202,16 @@ def _pictures(
         problems.append(f"lacks {len(missing)} of {found.length} images, as {_listed(missing)}")
     else:
         opened = _opened(pictures, numbers, sides, asked.settings, read)
-        if len(opened.found.sizes or {0: 0}) == 1 and not opened.changes.keys() & {
-            "resized",
-            "cropped",
-        }:
+        if not opened.changes.keys() & {"resized", "cropped"}:
             _check_sides(option, sides, sides_of(data.resolution))
             return opened
     if odd := _odd(pictures, numbers, sides, asked.settings.max_pixels):
         problems.append(
             f"must hold images of one size, {described_sides(sides)}, and {_listed(odd)}"
         )
+    elif not missing:
+        changes = ", ".join(f"{count} {change}" for change, count in opened.changes.items())
+        problems.append(f"must hold images of {described_sides(sides)}, as the first: {changes}")
     raise ValueError(f"{option} {'; it '.join(problems)}")
 
 
@@ -216,7 +228,8 @@ def _matched(found: Source, pictures: Source) -> tuple[list[int], list[str]]:
     """Find the picture of each image; give also the names of images without one.
 
     Raises:
-        ValueError: If two pictures have the name of one image, or there are not as many.
+        ValueError: If two pictures have the name of one image, or two images that of one picture,
+            or there are not as many.
     """
     if not (found.has_names and pictures.has_names):
         if pictures.length != found.length:
@@ -225,15 +238,20 @@ def _matched(found: Source, pictures: Source) -> tuple[list[int], list[str]]:
                 f"{pictures.length}"
             )
         return list(range(found.length)), []
-    place: dict[str, int] = {}
-    for i in range(pictures.length):
-        other = place.setdefault(_stem(pictures.name(i)), i)
-        if other != i:
-            two = _listed([pictures.name(other), pictures.name(i)])
-            raise ValueError(f"condition_on holds two images of one name: {two}")
-    stems = [_stem(found.name(i)) for i in range(found.length)]
-    missing = [found.name(i) for i, stem in enumerate(stems) if stem not in place]
+    place = _by_stem(pictures, "condition_on holds two images of one name")
+    stems = _by_stem(found, "condition_on has one image for two of one name")
+    missing = [found.name(i) for stem, i in stems.items() if stem not in place]
     return [place[stem] for stem in stems if stem in place], missing
+
+
+def _by_stem(source: Source, problem: str) -> dict[str, int]:
+    """Give the number of each image of a source by its name, in order; refuse a name twice."""
+    place: dict[str, int] = {}
+    for i in range(source.length):
+        other = place.setdefault(_stem(source.name(i)), i)
+        if other != i:
+            raise ValueError(f"{problem}: {_listed([source.name(other), source.name(i)])}")
+    return place
 
 
 def _stem(name: str) -> str:
@@ -282,7 +300,8 @@ def _sides(source: Source, i: int, max_pixels: int | None) -> tuple[int, int]:
         return raw.shape[0], raw.shape[1]
     try:
         with open_image(raw, max_pixels) as image:
-            return image.height, image.width
+            sides = image.height, image.width
+            return sides[::-1] if orientation(image) in {5, 6, 7, 8} else sides
     except Exception as error:  # Pillow's decoders raise many types
         name = printable(source.name(i))
         raise ValueError(f"condition_on: {name} cannot be read: {error}") from error

@@ -172,7 +172,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     opened = _open_stream(config) if config.streaming else _open_images(config)
     reading = ReadingOptions.of(config)
     on = config.condition_on
-    if on is not None and Path(on).exists():  # which is the user's own
+    if on is not None and Path(on).expanduser().exists():  # which is the user's own
         reading = replace(reading, condition_on=None)
     return replace(opened, reading=reading)
 

@@ -14,6 +14,7 @@ from ddpm_pipeline.data.conditions import conditioning_of, with_conditioning
 from ddpm_pipeline.data.held_out import split_validation
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.model_images import ModelBatches
+from ddpm_pipeline.data.reading_conditions import RememberedColumn
 from ddpm_pipeline.networks.condition import Condition
 
 
@@ -236,3 +237,48 @@ def test_numbers_keep_what_tells_them_apart_far_from_zero(tmp_path: Path) -> Non
         ValueError, match=r"'s' must have a range below 1.8e308, got -1.7e\+308 to"
     ):
         conditioning_of(far.given, "bicubic", trains_null=True)
+
+
+def test_two_images_do_not_share_one_condition(images: Path, tmp_path: Path) -> None:
+    low = grey(tmp_path / "low", dict.fromkeys(NAMES, 1), 4)
+    grey(images, {"a/1.bmp": 9}, 8)
+    said = "condition_on has one image for two of one name: a/1.bmp, a/1.png"
+    with pytest.raises(ValueError, match=said):
+        opened(images, tmp_path, condition_on=low)
+
+
+def test_pictures_are_turned_as_their_files_say(tmp_path: Path) -> None:
+    """Half of them lie on their side; all are 4 high and 2 wide when they are turned."""
+    rows = np.repeat(np.arange(4, dtype=np.uint8)[:, None] * 60, 2, 1)
+    (tmp_path / "low").mkdir()
+    for i, turn in enumerate((1, 6, 8, 1)):
+        image = Image.fromarray(np.rot90(rows, {1: 0, 6: 1, 8: -1}[turn]).copy())
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        image.save(tmp_path / f"low/{i}.png", exif=exif)
+    grey(tmp_path / "images", {f"{i}.png": i for i in range(4)}, 8)
+    data = opened(tmp_path / "images", tmp_path, condition_on=tmp_path / "low")
+    told = data.batch(range(4)).labels.picture
+    assert told.shape == (4, 1, 4, 2)
+    assert (told == torch.from_numpy(rows)).all()
+    exif[0x0112] = 6
+    Image.fromarray(rows).save(tmp_path / "low/2.png", exif=exif)
+    with pytest.raises(ValueError, match=r"must hold images of one size, 4×2, and 2.png is 2×4$"):
+        opened(tmp_path / "images", tmp_path, condition_on=tmp_path / "low")
+
+
+def test_a_name_of_a_column_and_of_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for one that a model remembers, which is a column's."""
+    array = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", images=array, low=array)
+    monkeypatch.chdir(tmp_path)
+    assert (opened("x.npz", tmp_path, condition_on="low").batch([0]).labels.picture == 0).all()
+    grey(tmp_path / "low", {f"{i}.png": 7 for i in range(4)}, 8)
+    with pytest.raises(ValueError, match=r"condition_on='low' is a column .* \./low is the path"):
+        opened("x.npz", tmp_path, condition_on="low")
+    for path in ("./low", Path("low")):
+        assert (opened("x.npz", tmp_path, condition_on=path).batch([0]).labels.picture == 7).all()
+    remembered = opened("x.npz", tmp_path, condition_on=RememberedColumn("low"))
+    assert (remembered.batch([0]).labels.picture == 0).all()

@@ -76,7 +76,12 @@ def _npz_source(path: Path, split: str | None, labels: bool, channels: int | Non
                 raise ValueError(f"labels missing: {str(path)!r} holds {names}, none of {wanted}")
             values = archive.later(found)
     found = array_source(later, path.name, stat_key([path], images), values, channels)
-    return replace(found, column=partial(_array, path), pictures=partial(_pictures, path))
+    return replace(
+        found,
+        column=partial(_array, path),
+        pictures=partial(_pictures, path),
+        picture_columns=names,
+    )
 
 
 def _array(path: Path, name: str, option: str) -> np.ndarray:

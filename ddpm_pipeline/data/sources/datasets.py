@@ -154,6 +154,7 @@ def dataset_source(
         labels_from=f"column {name!r}" if labels else None,
         column=partial(_column, data),
         pictures=lambda name: dataset_source(data, image_column=name, files=files),
+        picture_columns=list(data.features),
     )
 
 

@@ -74,6 +74,7 @@ class Source:
         has_names: Whether names are those of files, by which two sources are matched.
         column: `column(name, option)` gives a value of each image, where there are such.
         pictures: `pictures(column)` gives other images of the same rows.
+        picture_columns: What that may be asked for.
     """
 
     length: int
@@ -91,6 +92,7 @@ class Source:
     has_names: bool = False
     column: Callable[[str, str], Sequence[Any]] | None = None
     pictures: Callable[[str], "Source"] | None = None
+    picture_columns: Sequence[str] = ()
 
 
 def refuse(kind: str, **options: object) -> None:
