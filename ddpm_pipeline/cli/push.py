@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.common import check_saved_model, expand_home, printable
-from ddpm_pipeline.hub import check_license, check_repo_id
+from ddpm_pipeline.hub import check_license, check_repo_id, check_requirement
 
 if TYPE_CHECKING:
     from ddpm_pipeline.hub import PushResult
@@ -43,6 +43,10 @@ class PushArguments:
     """Open a pull request instead of committing to the branch."""
     with_app: bool = False
     """Make a Space beside the model, as private as it, with the page of `ddpm app`."""
+    app_requirement: str | None = None
+    """Line of requirements.txt by which the Space gets this package, such as "ddpm_pipeline[app] @
+    git+https://HOST/USER/NAME@COMMIT"; unless given, the package index or the Git commit that this
+    package was installed from. Needed if that was a folder."""
     dry_run: bool = False
     """List what would be sent, and send nothing; asks neither the Hub nor for a token."""
 
@@ -55,6 +59,10 @@ class PushArguments:
         if self.with_app and (self.create_pr or self.revision not in (None, "main")):
             given = "create_pr" if self.create_pr else f"revision={self.revision!r}"
             raise ValueError(f"with_app shows the branch main of the model, got {given}")
+        if self.app_requirement is not None:
+            if not self.with_app:
+                raise ValueError("app_requirement is for with_app, which is not given")
+            check_requirement(self.app_requirement)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -63,12 +71,13 @@ def run(argv: Sequence[str]) -> None:
         arguments = parse(PushArguments, argv, prog="ddpm push", positional=("model", "repo_id"))
         check_saved_model(arguments.model)
 
-        from ddpm_pipeline.hub import push_app, push_model
+        from ddpm_pipeline.hub import push_app, push_model, space_requirement
 
+        requirement = space_requirement(arguments.app_requirement) if arguments.with_app else ""
         if arguments.dry_run:
             _list_files(Path(arguments.model))
             if arguments.with_app:
-                _list_app(arguments.repo_id)
+                _list_app(arguments.repo_id, requirement)
             return
         result = push_model(
             arguments.model,
@@ -81,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
         )
         _say(result)
         if arguments.with_app:
-            _say(push_app(result.repo_id))
+            _say(push_app(result.repo_id, app_requirement=requirement))
 
 
 def _say(result: PushResult) -> None:
@@ -98,10 +107,11 @@ def _list_files(folder: Path) -> None:
     print(*lines, f"{'':14}  README.md, the card that is made of them", sep="\n")  # noqa: T201
 
 
-def _list_app(repo_id: str) -> None:
+def _list_app(repo_id: str, requirement: str) -> None:
     """Print the files of the Space that shows the model, with their sizes in bytes."""
     from ddpm_pipeline.hub import space_files
 
-    files = space_files(repo_id)
+    files = space_files(repo_id, requirement)
     print(f"{'':14}  and to the Space:")  # noqa: T201
     print(*(f"{len(text):14,d}  {name}" for name, text in files.items()), sep="\n")  # noqa: T201
+    print(f"{'':14}  the Space installs {requirement}")  # noqa: T201

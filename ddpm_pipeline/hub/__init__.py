@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.hub.publishing import files_to_push, push_model
     from ddpm_pipeline.hub.push import PushOptions, PushResult, push_folder
     from ddpm_pipeline.hub.requests import REQUEST_TIMEOUT, time_limit
+    from ddpm_pipeline.hub.requirements import check_requirement, space_requirement
     from ddpm_pipeline.hub.spaces import push_app, space_files
 
 __getattr__, __dir__, __all__ = lazy_face(
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "publishing": "files_to_push push_model",
         "push": "PushOptions PushResult push_folder",
         "requests": "REQUEST_TIMEOUT time_limit",
+        "requirements": "check_requirement space_requirement",
         "spaces": "push_app space_files",
     },
 )

@@ -18,7 +18,7 @@ from ddpm_pipeline.hub.client import httpx
 from ddpm_pipeline.hub.errors import HubError
 from ddpm_pipeline.hub.requests import patiently
 
-__all__ = ["Kind", "Target", "find_target", "is_repo_private"]
+__all__ = ["Kind", "Target", "find_target", "full_name", "is_repo_private"]
 
 Kind = Literal["model", "space"]
 
@@ -96,8 +96,7 @@ def find_target(
     Raises:
         HubError: If the revision is a tag, or private is not what the repository is.
     """
-    if "/" not in repo_id:
-        repo_id = f"{patiently(api.whoami)['name']}/{repo_id}"
+    repo_id = full_name(api, repo_id)
     is_private = is_repo_private(api, repo_id, kind)
     if is_private is None and is_made:
         sdk = {"space_sdk": "gradio"} if kind == "space" else {}
@@ -113,6 +112,11 @@ def find_target(
     if revision is not None and not revision.startswith("refs/pr/"):
         _make_branch(target, is_made=is_made)
     return target
+
+
+def full_name(api: HfApi, repo_id: str) -> str:
+    """Give OWNER/NAME, also for the NAME of a repository of the token's user."""
+    return repo_id if "/" in repo_id else f"{patiently(api.whoami)['name']}/{repo_id}"
 
 
 def is_repo_private(api: HfApi, repo_id: str, kind: Kind = "model") -> bool | None:

@@ -17,6 +17,7 @@ from helpers.pipelines import pipeline
 from helpers.unets import make_tiny_unet
 
 PUSH = "import sys; from ddpm_pipeline.cli.commands import main; sys.exit(main(sys.argv[1:]))"
+WITH_APP = ("--with_app", "--app_requirement", "ddpm_pipeline[app] @ https://git.example/a.zip")
 
 
 def answer(address: str) -> dict[str, str] | None:
@@ -36,7 +37,7 @@ def test_a_pushed_space_draws_with_the_model_of_the_hub(tmp_path: Path) -> None:
     pipeline(make_tiny_unet(1), num_train_timesteps=10).save_pretrained(model)
     with running_hub(tmp_path / "hub") as hub, chromium() as browser:
         path = {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, sys.path)])}
-        hub.python(PUSH, "push", model, "alice/digits", "--with_app", extra=path)
+        hub.python(PUSH, "push", model, "alice/digits", *WITH_APP, extra=path)
         app = tmp_path / "app.py"
         app.write_bytes(hub.content("spaces/alice/digits", "app.py"))
         with socket.create_server(("127.0.0.1", 0)) as server:
