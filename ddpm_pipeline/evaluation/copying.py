@@ -7,8 +7,9 @@ n training images and m held-out ones were drawn alike, so a model that did not 
 them it was trained on is drawn to neither. Of the :math:`N = n + m` images together, let
 :math:`w_z` be the sum, over the samples that lie nearest to image z, of
 :math:`(1 - d_1 / d_{10})^2` with a sample's distances to the nearest and the tenth nearest of the
-N: about 1 for a copy, little for a new image. Neither asks for labels. So for a model that does
-not copy the labels "training" and "held out" are a random permutation of the N images, and
+N: about 1 for a copy, little for a new image. Of k images that are equally near each gets a k-th;
+a sample with ten of them says nothing. None of it asks for labels. So for a model that does not
+copy the labels "training" and "held out" are a random permutation of the N images, and
 
 .. math::
     A = \sum_{z\ \text{held out}} w_z, \qquad p = P(A_\pi \le A)
@@ -18,8 +19,8 @@ with no more than that probability. Of 9,999 permutations and the labels themsel
 
 How much is copied is told by counts: c = 1 - (samples nearest to held-out images) N / (S m) is the
 share of S samples that are drawn to their training image beyond chance, 0 for a model that does
-not copy and 1 for one that does nothing else. A sample that is as near to a training image as to a
-held-out one is half a sample for each.
+not copy and 1 for one that does nothing else. Samples are shared among equally near images here
+too; one that says nothing is shared among all N.
 
 The other test compares the distances themselves, those of samples and those of held-out images to
 their nearest training image, by the probability that the former is smaller (Mann and Whitney's
@@ -50,7 +51,7 @@ AROUND = 10
 
 _PERMUTATIONS = 9_999
 _AT_ONCE = 2**22  # numbers that are permuted at a time
-_SAME = 1e-6  # relative difference of two distances that counts as none
+_SAME = 1e-5  # a difference of distances that counts as none, beside d_10
 
 
 class NearestPairs(NamedTuple):
@@ -61,11 +62,13 @@ class NearestPairs(NamedTuple):
         numbers: Which image of the set it is, int64 (Q,).
         around: Distances to the AROUND nearest images of the set, ascending, float64 (Q, AROUND);
             infinite where the set has fewer.
+        around_numbers: Which images of the set these are, int64 (Q, AROUND).
     """
 
     distances: Tensor
     numbers: Tensor
     around: Tensor
+    around_numbers: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +125,9 @@ def copy_test(
             "the test of copying needs a sample, two held-out images and a training image at "
             f"least, got {num_samples}, {num_held_out} and {num_train}"
         )
-    side = _side(to_train.distances, to_held_out.distances)
-    counts = _weights(to_train, to_held_out, side, torch.ones_like(side), sizes)
-    close = _weights(to_train, to_held_out, side, _closeness(to_train, to_held_out, sizes), sizes)
+    nearest = _Nearest.of(to_train, to_held_out, sizes)
+    counts = nearest.weights(torch.ones(num_samples, dtype=torch.float64), sizes)
+    close = nearest.weights(nearest.closeness, sizes)
     expected = num_samples * num_held_out / (num_train + num_held_out)
     value, error = nearer(to_train.distances, held_out_to_train)
     return CopyTest(
@@ -140,37 +143,48 @@ def copy_test(
     )
 
 
-def _side(to_train: Tensor, to_held_out: Tensor) -> Tensor:
-    """Give 1 where the training image is nearer, 0 where the held-out one is, else one half."""
-    difference, scale = to_train - to_held_out, to_train + to_held_out
-    side = (1 - difference.sign()) / 2
-    return torch.where(difference.abs() <= _SAME * scale, 0.5, side).double()
+class _Nearest(NamedTuple):
+    """The images of both sets that are nearest to each sample; which set they are of is no matter.
 
+    Arguments:
+        numbers: Which of the N images, training images first, int64 (S, 2 AROUND).
+        shares: What each of them has of the sample, float64 (S, 2 AROUND), with sum 1; 0 for all
+            if there are too many to know them.
+        closeness: (1 - d_1 / d_10)², float64 (S,); 0 if there are too many.
+    """
 
-def _closeness(
-    to_train: NearestPairs, to_held_out: NearestPairs, sizes: tuple[int, int]
-) -> Tensor:
-    """Give (1 - d_1 / d_10)² of each sample, among the images of both sets."""
-    together = torch.cat([to_train.around, to_held_out.around], 1)
-    tenth = together.topk(min(AROUND, sum(sizes)), largest=False).values.amax(1)
-    nearest = torch.minimum(to_train.distances, to_held_out.distances)
-    # A sample that is one of the images is a copy, however many are equal to it.
-    ratio = nearest / tenth.clamp_min(torch.finfo(torch.double).tiny)
-    return (1 - ratio.clamp(max=1)).square()
+    numbers: Tensor
+    shares: Tensor
+    closeness: Tensor
 
+    @classmethod
+    def of(
+        cls, to_train: NearestPairs, to_held_out: NearestPairs, sizes: tuple[int, int]
+    ) -> _Nearest:
+        """Find them."""
+        around = torch.cat([to_train.around, to_held_out.around], 1).double()
+        numbers = [to_train.around_numbers, sizes[0] + to_held_out.around_numbers]
+        ranked = around.topk(min(AROUND, sum(sizes)), largest=False).values
+        first, tenth = ranked.amin(1, keepdim=True), ranked.amax(1, keepdim=True)
+        is_nearest = around - first <= _SAME * tenth
+        count = is_nearest.sum(1, keepdim=True)
+        is_known = count < AROUND
+        ratio = first / tenth.clamp_min(torch.finfo(torch.double).tiny)
+        closeness = (is_known * (1 - ratio).square())[:, 0]
+        return cls(torch.cat(numbers, 1), is_known * is_nearest / count.double(), closeness)
 
-def _weights(
-    to_train: NearestPairs,
-    to_held_out: NearestPairs,
-    side: Tensor,
-    of_samples: Tensor,
-    sizes: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Sum up, for each training image and each held-out one, the samples nearest to it."""
-    train, held_out = (torch.zeros(size, dtype=torch.float64) for size in sizes)
-    train.index_add_(0, to_train.numbers, side * of_samples)
-    held_out.index_add_(0, to_held_out.numbers, (1 - side) * of_samples)
-    return train, held_out
+    def weights(self, of_samples: Tensor, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Sum up what each training image and each held-out one has of the samples.
+
+        Arguments:
+            of_samples: What a sample counts, float64 (S,).
+            sizes: n and m.
+        """
+        shared = of_samples[:, None] * self.shares
+        weights = torch.zeros(sum(sizes), dtype=torch.float64)
+        weights.index_add_(0, self.numbers.flatten(), shared.flatten())
+        weights += of_samples[~self.shares.any(1)].sum() / sum(sizes)
+        return tuple(weights.split(sizes))
 
 
 def _error(train: Tensor, held_out: Tensor) -> float:

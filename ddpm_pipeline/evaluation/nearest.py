@@ -68,6 +68,7 @@ class NearestOfMany:
         self._members = torch.zeros_like(self._queries)
         self._numbers = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         self._around = self._scores[:, None].repeat(1, AROUND)
+        self._around_numbers = self._numbers[:, None].repeat(1, AROUND)
 
     def add(self, features: Tensor, offset: int) -> None:
         """Look at members offset … offset + B - 1 of the set, by their features (B, D)."""
@@ -82,9 +83,11 @@ class NearestOfMany:
             self._scores[improved] = best.values[closer]
             self._members[improved] = members[found]
             self._numbers[improved] = found + offset
-            nearest = scores.topk(min(AROUND, scores.shape[1]), largest=False).values
-            both = torch.cat([self._around[rows], nearest], 1)
-            self._around[rows] = both.topk(AROUND, largest=False).values
+            nearest = scores.topk(min(AROUND, scores.shape[1]), largest=False)
+            self._around[rows], self._around_numbers[rows] = _nearest_of(
+                [self._around[rows], nearest.values],
+                [self._around_numbers[rows], nearest.indices + offset],
+            )
 
     def pairs(self) -> NearestPairs:
         """Give the nearest members so far, with distances that are exact for equal ones too."""
@@ -92,7 +95,14 @@ class NearestOfMany:
         distances = distances.masked_fill(self._scores.isinf(), torch.inf)
         squares = self._around + self._queries.square().sum(1, keepdim=True)
         around = torch.maximum(squares.clamp_min(0).sqrt(), distances[:, None])
-        return NearestPairs(distances.cpu(), self._numbers.cpu(), around.sort().values.cpu())
+        found = (distances, self._numbers, *_nearest_of([around], [self._around_numbers]))
+        return NearestPairs(*(values.cpu() for values in found))
+
+
+def _nearest_of(distances: list[Tensor], numbers: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Give the AROUND smallest distances of each row, ascending, and their numbers."""
+    found = torch.cat(distances, 1).topk(AROUND, largest=False)
+    return found.values, torch.cat(numbers, 1).gather(1, found.indices)
 
 
 def nearest_of_many(
@@ -117,9 +127,10 @@ def nearest_of_many(
     distances = torch.stack([part[0] for part in parts])
     closest = distances.min(0)
     numbers = torch.stack([part[1] for part in parts])
-    around = torch.cat([part[2] for part in parts], 1).topk(AROUND, largest=False).values
     return NearestPairs(
-        closest.values, numbers.gather(0, closest.indices[None])[0], around.sort().values
+        closest.values,
+        numbers.gather(0, closest.indices[None])[0],
+        *_nearest_of([part[2] for part in parts], [part[3] for part in parts]),
     )
 
 

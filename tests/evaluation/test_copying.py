@@ -41,10 +41,9 @@ def test_ranks_are_those_of_mann_and_whitney_with_ties() -> None:
     first = torch.from_numpy(draws.integers(0, 12, 60).astype(float))
     second = torch.from_numpy(draws.integers(1, 14, 25).astype(float))
     expected = stats.mannwhitneyu(first, second, alternative="less", method="asymptotic")
-    pairs = NearestPairs(
-        first, torch.zeros(60, dtype=torch.int64), first[:, None].expand(60, AROUND)
-    )
-    far = NearestPairs(first + 1, pairs.numbers, pairs.around + 1)
+    zeros = torch.zeros((60, AROUND), dtype=torch.int64)
+    pairs = NearestPairs(first, zeros[:, 0], first[:, None].expand(60, AROUND), zeros)
+    far = pairs._replace(distances=first + 1, around=pairs.around + 1)
     found = copy_test(pairs, far, second, num_train=1)
     assert found.nearer_p_value == pytest.approx(expected.pvalue, rel=1e-9)
     assert found.nearer == pytest.approx(1 - expected.statistic / (60 * 25), rel=1e-12)
@@ -64,20 +63,24 @@ def test_the_error_of_the_probability_is_its_spread() -> None:
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
 
 
-def test_the_p_value_is_that_of_all_permutations() -> None:
+@pytest.mark.parametrize("times", [1, 3, 6])
+def test_the_p_value_is_that_of_all_permutations(times: int) -> None:
     """Brute force: every choice of the held-out images among twelve, and their weights."""
-    train, held_out, samples = normal(9, 0), normal(3, 1), normal(9, 2)
-    distances = torch.cdist(samples, torch.cat([train, held_out]))
+    which = torch.arange(12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
+    which //= times
+    images, samples = normal(12 // times, 0)[which], normal(9, 2)
+    distances = torch.cdist(samples, images)
     nearest, tenth = distances.min(1), distances.sort(1).values[:, 9]
-    weights = torch.zeros(12, dtype=torch.float64)
+    weights, counts = torch.zeros((2, 12), dtype=torch.float64)
     for number, distance, other in zip(nearest.indices, nearest.values, tenth, strict=True):
-        weights[number] += (1 - distance / other) ** 2
+        equal = (which == which[number]).double()
+        weights += equal / equal.sum() * (1 - distance / other) ** 2
+        counts += equal / equal.sum()
     observed = weights[9:].sum() + 1e-12
     sums = [weights[list(chosen)].sum() for chosen in itertools.combinations(range(12), 3)]
     expected = np.mean([value <= observed for value in sums])
-    found = found_in(samples, train, held_out)
+    found = found_in(samples, images[:9], images[9:])
     assert found.p_value == pytest.approx(expected, abs=0.02)
-    counts = nearest.indices.bincount(minlength=12)
     assert found.share == pytest.approx(1 - counts[9:].sum().item() / (9 * 3 / 12))
 
 
@@ -95,7 +98,7 @@ def test_few_copies_among_many_new_images_are_found() -> None:
 
 def test_copies_of_an_image_that_is_there_many_times_are_copies() -> None:
     train, held_out, samples = normal(140, 0), normal(100, 1), normal(200, 2)
-    train[:12] = train[0]
+    train[:8] = train[0]
     samples[:20] = train[0]
     samples[20:40] = train[20:40]
     assert found_in(samples, train, held_out).p_value < 0.001
@@ -152,6 +155,26 @@ def test_copies_are_found_and_their_share_is_told() -> None:
         assert np.mean([one.share for one in found]) == pytest.approx(share, abs=0.06)
 
 
+@pytest.mark.parametrize("splits", [200, pytest.param(3000, marks=pytest.mark.slow)])
+def test_images_that_are_there_several_times_raise_no_alarm(splits: int) -> None:
+    """Each four times, and few of them trained on: what is equal falls on both sides."""
+    p = []
+    for i in range(splits):
+        order = torch.randperm(48, generator=torch.Generator().manual_seed(i))
+        images = normal(12, 2 * i).repeat(4, 1)[order]
+        p.append(found_in(normal(60, 2 * i + 1), images[:8], images[8:]).p_value)
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(p) <= level) <= stats.binom.ppf(0.9995, splits, level) / splits
+
+
+def test_ten_equal_images_or_more_say_nothing() -> None:
+    same = normal(1, 0).expand(12, DIM)
+    train, held_out = torch.cat([normal(20, 1), same[:11]]), torch.cat([normal(8, 2), same[11:]])
+    found = found_in(same, train, held_out)
+    assert found.share == pytest.approx(0, abs=1e-12)
+    assert found.p_value == 1
+
+
 def test_images_in_both_sets_count_half_for_each() -> None:
     """A model that copies only what both sets hold has copied nothing that tells them apart."""
     both = normal(30, 0)
@@ -184,5 +207,6 @@ def test_nearest_of_many_is_brute_force() -> None:
     assert torch.equal(pairs.numbers, expected.indices)
     assert_close(pairs.distances, expected.values, rtol=1e-12, atol=1e-12)
     assert pairs.distances[3] == 0
-    around = torch.cdist(queries.double(), members.double()).sort(1).values[:, :AROUND]
-    assert_close(pairs.around, around, rtol=1e-6, atol=1e-6)
+    around = torch.cdist(queries.double(), members.double()).sort(1)
+    assert_close(pairs.around, around.values[:, :AROUND], rtol=1e-6, atol=1e-6)
+    assert torch.equal(pairs.around_numbers, around.indices[:, :AROUND])
