@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddpm_pipeline.common import described_sides
-from ddpm_pipeline.data import check_unchanged_size, open_images, with_scale
+from ddpm_pipeline.data import ReadingOptions, check_unchanged_size, open_images, with_scale
 from ddpm_pipeline.networks import Condition, check_asked_condition, facts_of
 from ddpm_pipeline.pipelines.conditions import alike, checked_vector
 
@@ -34,7 +34,8 @@ def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condi
     """
     if not hasattr(options, "condition"):
         return None, None
-    wanted = facts_of(unet).conditioned_on
+    facts = facts_of(unet)
+    wanted = facts.conditioned_on
     check_asked_condition(wanted, options.condition, options.condition_vector)
     if wanted is None:
         return None, None
@@ -44,16 +45,30 @@ def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condi
         parts["vector"] = checked_vector(wanted, options.condition_vector, "condition_vector")
         key["vector"] = list(options.condition_vector)
     if options.condition is not None:
-        data = _opened(options.condition, wanted)
+        reading = ReadingOptions.from_dict(facts.reading or {})
+        data = _opened(options.condition, wanted, reading)
         parts["picture"] = data.batch(range(len(data))).images
         key["images"] = data.fingerprint
     return Condition(**alike(parts)), key
 
 
-def _opened(source: str, wanted: Conditioning) -> ImageData:
-    """Open pictures of the size, the channels and the type that a model is conditioned on."""
+def _opened(source: str, wanted: Conditioning, reading: ReadingOptions) -> ImageData:
+    """Open pictures as those of training were; all must be readable, for they go by number."""
     option = f"condition={source!r}"
-    depth = "bytes" if wanted.scale is None else "exact"
-    data = open_images(source, resolution=wanted.sides, channels=wanted.channels, depth=depth)
+    depth = reading.depth or ("bytes" if wanted.scale is None else "exact")
+    try:
+        data = open_images(
+            source,
+            resolution=wanted.sides,
+            channels=wanted.channels,
+            depth=depth,
+            value_range=reading.value_range if depth == "bytes" else None,  # of the images alone
+            background=reading.background,
+            max_pixels=reading.max_pixels,
+            tiff_bands=reading.tiff_bands,
+            strict=True,
+        )
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
     check_unchanged_size(data, option, f"; they must be {described_sides(wanted.sides)}")
     return with_scale(data, wanted.scale, option, "clip")

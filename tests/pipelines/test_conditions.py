@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ddpm_pipeline.data.conditions import conditioning_of
+from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.networks.conditioned_on import Conditioning
 from ddpm_pipeline.networks.model_facts import ModelFacts, set_facts
 from ddpm_pipeline.pipelines.condition_files import opened_condition
@@ -48,3 +53,45 @@ def test_only_numbers_outside_the_range_are_warned_of(caplog: pytest.LogCaptureF
     assert not caplog.text
     checked_vector(HOUR, [1_764_003_600], "condition_vector")
     assert "condition_vector lies outside what the model was trained on, s 1.764e" in caplog.text
+
+
+def grey_with_opacity(rng: np.random.Generator) -> Image.Image:
+    return Image.fromarray(rng.integers(0, 256, (4, 4, 2), np.uint8))
+
+
+def deep(rng: np.random.Generator) -> Image.Image:
+    return Image.fromarray(rng.integers(0, 4096, (4, 4)).astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("draw", "reading"),
+    [
+        (deep, {"value_range": (0, 4095)}),
+        (deep, {"value_range": (0, 4095), "depth": "exact"}),
+        (grey_with_opacity, {"background": "#102030"}),
+    ],
+)
+def test_pictures_are_read_as_in_training(
+    tiny_unet: Callable[..., UNet2DModel],
+    tmp_path: Path,
+    draw: Callable[[np.random.Generator], Image.Image],
+    reading: dict[str, Any],
+) -> None:
+    rng = np.random.default_rng(0)
+    names = ["a.png", "b.png", "c.png"]
+    for folder in ("images", "low"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            draw(rng).save(tmp_path / folder / name)
+    low = tmp_path / "low"
+    data = open_images(tmp_path / "images", resolution=4, condition_on=low, **reading)
+    trained = data.given.pictures.batch(range(3)).images
+    unet = tiny_unet()
+    conditioning = conditioning_of(data.given, "bicubic", trains_null=False)
+    set_facts(unet, ModelFacts(reading=reading, conditioning=conditioning.to_dict()))
+    options = SampleConfig(model="x", output="y", condition=str(low))
+    condition, _ = opened_condition(options, unet)
+    assert torch.equal(condition.picture, trained)
+    (low / "b.png").write_bytes(b"no image")  # which image 1 goes with
+    with pytest.raises(ValueError, match=r"condition='.*low': b\.png .*cannot be read"):
+        opened_condition(options, unet)
