@@ -26,7 +26,7 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
 from ddpm_pipeline.common import moved
-from ddpm_pipeline.networks import FastForward, Told, image_channels
+from ddpm_pipeline.networks import Condition, FastForward, image_channels
 from ddpm_pipeline.pipelines.conditions import GivenCondition, given_condition, told_rows
 from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
 from ddpm_pipeline.pipelines.guidance import (
@@ -120,8 +120,8 @@ class Call:
         check_interval(request.guidance_interval, scheduler.config.num_train_timesteps)
         null_scale = request.guidance_scale if guide is None else 1.0
         labels = label_tensor(unet, request.class_labels, null_scale, self._size)
-        labels = told_rows(unet, labels, condition, self._size)
-        self._labels = None if labels is None else moved(labels, device)
+        told = told_rows(unet, labels, condition, self._size)
+        self._labels = None if told is None else moved(told, device)
         self._scheduler = own_scheduler(scheduler)
         if request.solver is not None:
             check_solver(scheduler, request.solver, request.eta)
@@ -134,9 +134,11 @@ class Call:
             request.timesteps,
             default=self._own_steps,
         )
-        self._plan = self._guided_steps(labels)
+        self._plan = self._guided_steps(labels, condition)
 
-    def _guided_steps(self, labels: Told) -> list[GuideStep | None]:
+    def _guided_steps(
+        self, labels: Tensor | None, condition: Condition | None
+    ) -> list[GuideStep | None]:
         """Say how a guide is asked at each timestep; None at those that nothing guides."""
         request, guide = self._request, self._guide
         timesteps = self._scheduler.timesteps.tolist()
@@ -148,8 +150,8 @@ class Call:
         steps = dict.fromkeys(guided, GuideStep())
         if guide is not None:
             guide.check_fit(self._unet, self._device)
-            labels = guide.labels(self._unet, labels, self._size)
-            self._guide_labels = None if labels is None else moved(labels, self._device)
+            told = guide.told(self._unet, labels, condition, self._size)
+            self._guide_labels = None if told is None else moved(told, self._device)
             found = guide_steps(guide, self._scheduler, guided)
             steps = dict(zip(guided, found, strict=True))
         return [steps.get(t) for t in timesteps]

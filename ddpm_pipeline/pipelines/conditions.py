@@ -148,7 +148,12 @@ _PARTS = {"vector": checked_vector, "image": _picture}
 
 
 def told_rows(
-    unet: UNet2DModel, labels: Tensor | None, condition: Condition | None, batch_size: int
+    unet: UNet2DModel,
+    labels: Tensor | None,
+    condition: Condition | None,
+    batch_size: int,
+    *,
+    sides: tuple[int, int] | None = None,
 ) -> Told:
     """Give what the network is told of every image, ready to be called with.
 
@@ -157,6 +162,7 @@ def told_rows(
         labels: Classes, (batch_size,), or None.
         condition: Of one image for all, or of each; None without.
         batch_size: How many images there are.
+        sides: Their height and width; None for those that the network's config says.
     Raises:
         ValueError: If the condition is of another number of images.
     """
@@ -166,8 +172,10 @@ def told_rows(
         raise ValueError(
             f"condition must be one, or one for each of {batch_size} images, got {len(condition)}"
         )
-    size = unet.config.sample_size
-    ready = ready_for(unet, condition, sides_of(size) if size else condition.picture.shape[2:])
+    if sides is None:
+        size = unet.config.sample_size
+        sides = sides_of(size) if size else condition.picture.shape[2:]
+    ready = ready_for(unet, condition, sides)
     ready = ready.expanded(batch_size) if len(ready) != batch_size else ready
     if labels is None:
         return ready

@@ -37,6 +37,7 @@ from ddpm_pipeline.networks import (
     image_channels,
     listed,
 )
+from ddpm_pipeline.pipelines.conditions import told_rows
 from ddpm_pipeline.schedulers import DDPMScheduler
 
 __all__ = ["Guide", "GuideStep", "check_interval", "guide_steps"]
@@ -103,32 +104,39 @@ class Guide:
         if its_device.type != device.type or (its_device.index or 0) != (device.index or 0):
             raise ValueError(f"guidance_model must be on the device {device}, got {its_device}")
 
-    def labels(self, unet: UNet2DModel, labels: Told, count: int) -> Told:
-        """Give the labels that a guide is called with where the model has these.
+    def told(
+        self, unet: UNet2DModel, labels: Tensor | None, condition: Condition | None, count: int
+    ) -> Told:
+        """Give what a guide is told where the model has these classes and this condition.
 
         Classes are matched by name where both models know names. A guide with classes for a model
         without is asked with its null class. A condition must be that of the guide too, if this
-        has any.
+        has any, and is made ready for the guide: its embedding may be of another width.
 
         Arguments:
             unet: The model's network.
-            labels: Its classes, (B,), or its condition, or None.
+            labels: Its classes, (B,), or None.
+            condition: Its condition, as ``told_rows`` takes it, or None.
             count: B.
         Raises:
             ValueError: If the guide has not these classes, or was not trained on one, or is
                 conditioned on something else.
         """
-        classes, its = self.unet.config.num_class_embeds, facts_of(self.unet).conditioned_on
+        its = facts_of(self.unet).conditioned_on
         if its is not None:
             own = facts_of(unet).conditioned_on
             if own is None or replace(own, trains_null=its.trains_null) != its:
                 raise ValueError(
                     f"guidance_model is conditioned on {its}, and the model on {own or 'nothing'}"
                 )
-            return labels
-        labels = labels.labels if isinstance(labels, Condition) else labels
-        if labels is not None and labels.is_floating_point():
-            return None
+        numbers = self._labels(unet, labels, count)
+        if its is None:
+            return numbers
+        return told_rows(self.unet, numbers, condition, count, sides=_sides(unet.config))
+
+    def _labels(self, unet: UNet2DModel, labels: Tensor | None, count: int) -> Tensor | None:
+        """Give the guide's own classes, (B,); None where it has none."""
+        classes = self.unet.config.num_class_embeds
         if classes is None:
             return None
         if labels is None:
