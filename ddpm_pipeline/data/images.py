@@ -241,6 +241,7 @@ def open_images(
     verify_cache: bool = False,
     condition_on: str | os.PathLike | None = None,
     condition_vector: Sequence[str] | None = None,
+    condition_channels: int | None = None,
 ) -> ImageData:
     """Open any data set of images, decoded once and kept as bytes in a memory-mapped cache.
 
@@ -286,6 +287,7 @@ def open_images(
             sample; what was changed is decoded again.
         condition_on: Pictures that go with the images: a source as above, or a column.
         condition_vector: Columns of numbers that go with them; of metadata, a data set or .npz.
+        condition_channels: Of these pictures, as `channels` are of the images.
 
     Raises:
         FileNotFoundError: If the path does not exist and is no data set on the Hub either.
@@ -295,8 +297,7 @@ def open_images(
     settings = Preparation(
         resolution, channels, fit, crop, value_range, background, max_pixels, depth, tiff_bands
     )
-    reads_labels = labels is True
-    found = find_source(source, split, reads_labels, image_column, label_column, channels)
+    found = find_source(source, split, labels is True, image_column, label_column, channels)
     if not isinstance(labels, bool):
         found = with_labels(found, labels)
     count = count_classes(found, num_classes)
@@ -311,7 +312,8 @@ def open_images(
         opened = _image_data(pixels, pictures, own.resolution, None)
         return measured(opened, pixels.moments, pixels.step, None, outside_range)
 
-    asked = asked_conditions(source, condition_on, condition_vector, found.split, settings)
+    wanted = replace(settings, channels=condition_channels)
+    asked = asked_conditions(source, condition_on, condition_vector, found.split, wanted)
     return data if asked is None else with_conditions(data, found, pixels.dropped, asked, read)
 
 
@@ -329,9 +331,8 @@ def _image_data(
         return found.name(i if kept is None else int(kept[i]))
 
     if found.labels is not None:
-        kept_labels = found.labels if kept is None else found.labels[kept]
-        labels = torch.from_numpy(kept_labels)
-        fingerprint = key_of(fingerprint, kept_labels.tolist(), found.class_names)
+        labels = torch.from_numpy(found.labels if kept is None else found.labels[kept])
+        fingerprint = key_of(fingerprint, labels.tolist(), found.class_names)
     return ImageData(
         values=torch.from_numpy(pixels.values),
         windows=windows,

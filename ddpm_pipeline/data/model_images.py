@@ -140,8 +140,7 @@ def open_model_images(
     config = getattr(unet, "config", unet)
     resolution = as_resolution(config.sample_size, "sample_size of the model")
     channels = image_channels(config)
-    facts, reading = facts_of(unet), ReadingOptions() if reading is None else reading
-    given = ReadingOptions.of(reading)
+    facts, given = facts_of(unet), ReadingOptions.of(reading)
     _check_given(given, channels)
     remembered = ReadingOptions.from_dict(facts.reading or {})
     wanted = given.over(remembered)
@@ -159,6 +158,7 @@ def open_model_images(
         cache_dir=cache_dir,
         verify_cache=verify_cache,
         options=wanted,
+        condition_channels=None if conditioning is None else conditioning.channels or None,
     )
     if data.channels != channels:
         raise ValueError(

@@ -49,7 +49,7 @@ class AskedConditions(NamedTuple):
         on: A path or a column of pictures; None for none.
         columns: Of numbers.
         pictures: The source that a path holds.
-        settings: How the images are decoded.
+        settings: How the images are decoded, and the channels of the pictures.
     """
 
     on: str | None
@@ -71,7 +71,7 @@ def asked_conditions(
         source: Of the images.
         on, columns: As for ``open_images``.
         split: Which part of the source the images are; pictures with folders of parts follow it.
-        settings: How the images are decoded.
+        settings: How the images are decoded, with the channels that the pictures are to have.
     Raises:
         ValueError: If the pictures lie among the images, or cannot be opened.
     """
@@ -92,7 +92,8 @@ def asked_conditions(
     part = split if split and (path / split).is_dir() else "." if path.is_dir() else None
     try:
         is_folder = data_kind(path) in {"images", "shards", "nothing"}
-        found = find_source(path, part if is_folder else split, False, None, None)
+        wanted = settings.channels
+        found = find_source(path, part if is_folder else split, False, None, None, wanted)
     except (ValueError, OSError) as error:
         raise ValueError(f"{option}: {error}") from error
     named = on if isinstance(on, str) else str(path.absolute())  # which is no column's name
@@ -281,7 +282,6 @@ def _opened(
     own = replace(
         settings,
         resolution=sides,
-        channels=None,
         crop="center",
         fit="resize",
         value_range=None if settings.is_exact else settings.value_range,

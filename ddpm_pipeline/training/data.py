@@ -27,7 +27,6 @@ from ddpm_pipeline.data import (
     class_counts,
     conditioning_of,
     named_bands,
-    open_images,
     open_stream,
     split_validation,
     with_classes,
@@ -39,7 +38,13 @@ from ddpm_pipeline.networks import Conditioning, ModelFacts, ValueScale, listed
 from ddpm_pipeline.training.counts import check_batch, check_held_out, held_out_size
 from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
-from ddpm_pipeline.training.sources import crop_of, newer_options, source_of, source_option
+from ddpm_pipeline.training.sources import (
+    crop_of,
+    newer_options,
+    opened_source,
+    source_of,
+    source_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,14 +185,14 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 def _open_images(config: TrainingConfig) -> TrainingData:
     """Open images that are kept whole, and the held-out images among or beside them."""
     with naming_options(source_option(config), "train_split"):
-        train = _numbered(config, _open(config, source_of(config), config.train_split))
+        train = _numbered(config, opened_source(config, source_of(config), config.train_split))
     if config.validation_size:
         check_held_out(config, len(train))
         size = held_out_size(config)
         parts = split_validation(train, size, config.seed)
         held_out = {"size": size, "seed": config.seed, "split": config.train_split}
         return replace(data_from_images(config, *parts), held_out=held_out)
-    return data_from_images(config, train, _open_validation(config, train.channels))
+    return data_from_images(config, train, _open_validation(config, train.channels, train.given))
 
 
 def data_from_images(
@@ -305,44 +310,23 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     )
 
 
-def _open_validation(config: TrainingConfig, channels: int) -> ImageData | None:
-    """Open the held-out images that have a place of their own, if there are any."""
+def _open_validation(
+    config: TrainingConfig, channels: int, given: DataConditions | None = None
+) -> ImageData | None:
+    """Open the held-out images that have a place of their own, if there are any.
+
+    Arguments:
+        config: Of the run.
+        channels: Of the training images.
+        given: What these are conditioned on.
+    """
+    pictures = None if given is None else given.pictures
+    own = (channels, None if pictures is None else pictures.channels)
     if config.validation_data_dir is not None:
         with naming_options("validation_data_dir", "validation_split"):
-            return _open(config, config.validation_data_dir, None, channels)
+            return opened_source(config, config.validation_data_dir, None, *own)
     if config.validation_split is not None:
         found = source_of(config.replace(streaming=False, max_train_steps=1))
         with naming_options("validation_split", "validation_split"):
-            return _open(config, found, config.validation_split, channels)
+            return opened_source(config, found, config.validation_split, *own)
     return None
-
-
-def _open(
-    config: TrainingConfig,
-    source: object,
-    split: str | None,
-    channels: int | None = None,
-) -> ImageData:
-    """Open images for training, or for validation if the channels are given."""
-    validating = channels is not None
-    return open_images(
-        source,
-        resolution=config.resolution,
-        channels=channels or config.channels,
-        fit=config.fit,
-        crop="center" if validating else crop_of(config),
-        value_range=config.value_range,
-        split=split,
-        labels=config.class_conditional,
-        num_classes=None if validating else config.num_classes,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        strict=config.strict_data,
-        cache_dir=config.cache_dir,
-        verify_cache=config.verify_cache,
-        depth=config.depth,
-        outside_range=config.outside_range,
-        condition_on=config.condition_on,
-        condition_vector=config.condition_vector,
-        **newer_options(config),
-    )

@@ -1,18 +1,18 @@
 """Where the images of a run come from, by its options.
 
-open_images(source_of(config), crop=crop_of(config), **newer_options(config))
+opened_source(config, source_of(config), config.train_split)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.data import LoadedDataset, files_of_source
+from ddpm_pipeline.data import ImageData, LoadedDataset, files_of_source, open_images
 
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["crop_of", "newer_options", "source_of", "source_option"]
+__all__ = ["crop_of", "newer_options", "opened_source", "source_of", "source_option"]
 
 
 def crop_of(config: TrainingConfig) -> str:
@@ -48,3 +48,43 @@ def source_of(config: TrainingConfig) -> Any:  # noqa: ANN401
         streaming=config.streaming,
     )
     return LoadedDataset(data, files_of_source(config.dataset_name))
+
+
+def opened_source(
+    config: TrainingConfig,
+    source: object,
+    split: str | None,
+    channels: int | None = None,
+    condition_channels: int | None = None,
+) -> ImageData:
+    """Open images for training, or for validation if the channels are given.
+
+    Arguments:
+        config: Of the run.
+        source, split: As for ``open_images``.
+        channels: Of the training images.
+        condition_channels: Of the pictures that these are conditioned on; None without.
+    """
+    validating = channels is not None
+    return open_images(
+        source,
+        resolution=config.resolution,
+        channels=channels or config.channels,
+        fit=config.fit,
+        crop="center" if validating else crop_of(config),
+        value_range=config.value_range,
+        split=split,
+        labels=config.class_conditional,
+        num_classes=None if validating else config.num_classes,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        strict=config.strict_data,
+        cache_dir=config.cache_dir,
+        verify_cache=config.verify_cache,
+        depth=config.depth,
+        outside_range=config.outside_range,
+        condition_on=config.condition_on,
+        condition_vector=config.condition_vector,
+        condition_channels=condition_channels,
+        **newer_options(config),
+    )

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.unets import make_tiny_unet
 from PIL import Image
 
 from ddpm_pipeline.data.conditions import conditioning_of, with_conditioning
 from ddpm_pipeline.data.held_out import split_validation
 from ddpm_pipeline.data.images import ImageData, open_images
-from ddpm_pipeline.data.model_images import ModelBatches
+from ddpm_pipeline.data.model_images import ModelBatches, open_model_images
+from ddpm_pipeline.data.options import ReadingOptions
 from ddpm_pipeline.data.reading_conditions import RememberedColumn
+from ddpm_pipeline.networks import Conditioning, ModelFacts, set_facts
 from ddpm_pipeline.networks.condition import Condition
 
 
@@ -282,3 +285,19 @@ def test_a_name_of_a_column_and_of_a_folder_is_refused(
         assert (opened("x.npz", tmp_path, condition_on=path).batch([0]).labels.picture == 7).all()
     remembered = opened("x.npz", tmp_path, condition_on=RememberedColumn("low"))
     assert (remembered.batch([0]).labels.picture == 0).all()
+
+
+def test_pictures_have_the_channels_of_the_model(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grey files are colours too, as for images, wherever those of training had colours."""
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "cache"))
+    low = grey(tmp_path / "low", {name: 10 * i for i, name in enumerate(NAMES)}, 4)
+    unet = make_tiny_unet(channels=4, out_channels=1)
+    conditioning = Conditioning(channels=3, sides=(4, 4))
+    set_facts(unet, ModelFacts(conditioning=conditioning.to_dict()))
+    data = open_model_images(images, unet, reading=ReadingOptions(condition_on=str(low)))
+    told = data.batch(range(4)).labels.picture
+    assert told.shape == (4, 3, 4, 4)
+    assert told.amin((2, 3)).tolist() == told.amax((2, 3)).tolist()
+    assert told[:, :, 0, 0].tolist() == [[10 * i] * 3 for i in range(4)]

@@ -235,3 +235,28 @@ def test_copies_among_held_out_images_are_said_before_the_run(drawn: bool, tmp_p
     count = 10 if drawn else 7
     assert note.startswith(f"{both} of the {count} held-out images are training images too")
     assert not list(open_training_data(config).notes())
+
+
+def test_held_out_pictures_have_the_channels_of_training(tmp_path: Path) -> None:
+    """Grey files among those for validation are colours too, as images are."""
+    rng = np.random.default_rng(0)
+    for part, channels in (("train", 3), ("test", 1)):
+        for folder, side in (("images", 8), ("low", 4)):
+            (tmp_path / folder / part).mkdir(parents=True)
+            pixels = rng.integers(0, 256, (4, side, side, channels), np.uint8)
+            for i in range(4):
+                Image.fromarray(pixels[i].squeeze()).save(tmp_path / folder / part / f"{i}.png")
+    data = open_training_data(
+        TrainingConfig(
+            train_data_dir=str(tmp_path / "images"),
+            train_split="train",
+            validation_split="test",
+            condition_on=str(tmp_path / "low"),
+            resolution=8,
+            cache_dir=str(tmp_path / "cache"),
+            output_dir=str(tmp_path / "run"),
+        )
+    )
+    told = data.validation.batch(range(4)).labels.picture
+    with Image.open(tmp_path / "low/test/2.png") as grey:
+        assert torch.equal(told[2], torch.from_numpy(np.array(grey)).expand(3, 4, 4))
