@@ -141,7 +141,7 @@ class Call:
     ) -> list[GuideStep | None]:
         """Say how a guide is asked at each timestep; None at those that nothing guides."""
         request, guide = self._request, self._guide
-        timesteps = self._scheduler.timesteps.tolist()
+        timesteps = self._asked_timesteps
         low, high = request.guidance_interval or (-math.inf, math.inf)
         guided = [t for t in timesteps if low <= t <= high and request.guidance_scale != 1]
         asks = guide is not None or request.guidance_interval is not None
@@ -155,6 +155,12 @@ class Call:
             found = guide_steps(guide, self._scheduler, guided)
             steps = dict(zip(guided, found, strict=True))
         return [steps.get(t) for t in timesteps]
+
+    @property
+    def _asked_timesteps(self) -> list[float]:
+        """When the network is called: whole timesteps in tasks whose steps are their own."""
+        chain = self._scheduler.timesteps.tolist()
+        return chain if self._request.takes_solver else [int(t) for t in chain]
 
     def _check_steps(self) -> None:
         """Refuse steps of our scheduler that lack their calibration, before the network runs."""
@@ -235,8 +241,7 @@ class Call:
         With a guidance_model or a guidance_interval, at any timestep of the chain.
         """
         if self._guide is not None or self._request.guidance_interval is not None:
-            timesteps = self._scheduler.timesteps.tolist()
-            networks = dict(zip(timesteps, self._networks(share), strict=True))
+            networks = dict(zip(self._asked_timesteps, self._networks(share), strict=True))
             return by_timestep(networks), own_scheduler(self._scheduler)
         network = GuidedNetwork(
             self._unet,

@@ -126,11 +126,11 @@ def in_turn(networks: Iterable[Network]) -> Network:
     return call
 
 
-def by_timestep(networks: Mapping[int, Network]) -> Network:
-    """Give what calls at each timestep the network of that timestep, in any order."""
+def by_timestep(networks: Mapping[float, Network]) -> Network:
+    """Give what calls at each timestep, which may be no whole one, its network, in any order."""
 
     def call(image: Tensor, t: Tensor) -> Tensor:
-        return networks[int(t)](image, t)
+        return networks[float(t)](image, t)
 
     return call
 

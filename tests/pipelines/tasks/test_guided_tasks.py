@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from diffusers.models.unets.unet_2d import UNet2DOutput
-from helpers.pipelines import pipeline, seeds
+from helpers.pipelines import pipeline, quiet, seeds
 from helpers.unets import make_tiny_unet
 from torch import Tensor, nn
 
@@ -74,6 +75,21 @@ def test_a_guided_task_is_that_of_the_combined_network(name: str) -> None:
     found = task(own, generator=seeds(1, 2), **STEPS, **more)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     plain = task(own, generator=seeds(1, 2), **STEPS)
+    assert (plain - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["vary", "inpaint", "inpaint by dps", "repaint", "restore"])
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, HeunDiscreteScheduler])
+def test_tasks_are_guided_by_chains_of_no_whole_timesteps_too(scheduler: type, name: str) -> None:
+    f, g = (make_tiny_unet(seed=seed) for seed in (0, 1))
+    own, both = (quiet(DDPMPipeline(unet, scheduler(1000))) for unet in (f, Combined(f, g)))
+    own.scheduler.set_timesteps(6)
+    assert own.scheduler.timesteps.frac().any()
+    more = {"guidance_model": g, "guidance_scale": SCALE, "guidance_interval": INTERVAL}
+    expected = TASKS[name](both, generator=seeds(1, 2), **STEPS)
+    found = TASKS[name](own, generator=seeds(1, 2), **STEPS, **more)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    plain = TASKS[name](own, generator=seeds(1, 2), **STEPS)
     assert (plain - expected).abs().max() > 1e-3
 
 
