@@ -104,7 +104,8 @@ class Page(NamedTuple):
     def is_picture(self) -> bool:
         """Tell whether a picture shows all of its values, with opacity or without."""
         beyond = self.samples - _PICTURES.get(self.one(COLOURS, 1), self.samples)
-        return beyond <= 0 or (beyond == 1 and set(self.all(EXTRA)) <= _OPACITY != set())
+        more = set(self.all(EXTRA))
+        return beyond <= 0 or (beyond == 1 and bool(more) and more <= _OPACITY)
 
 
 def pages_of(raw: bytes) -> Iterator[Page]:

@@ -92,6 +92,8 @@ def test_what_could_be_either_is_refused_by_the_option_that_settles_it() -> None
         "4 bands: .* each of its 4 bands": band_tiff(four, colours=2, extras=[0]),
         "5 bands: ": band_tiff(numbers("uint8", 5), colours=2, extras=[2, 0]),
         "2 bands: ": band_tiff(numbers("uint8", 2), extras=[0]),
+        "4 bands: tiff": band_tiff(four, colours=2),
+        "2 bands: tiff": band_tiff(numbers("uint8", 2)),
         "a smaller copy or a mask before its page": band_tiff(grey[::2], grey, kinds=[1, 0]),
     }
     for message, raw in cases.items():
@@ -102,6 +104,15 @@ def test_what_could_be_either_is_refused_by_the_option_that_settles_it() -> None
             assert "tiff_bands='picture'" in str(caught.value)
             with pytest.raises(RefusedImageError, match=message):
                 decode(raw, settings)
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(2, 1), (4, 2)], ids=["grey", "colour"])
+def test_a_band_that_no_tag_explains_is_no_opacity(channels: int, colours: int) -> None:
+    values = numbers("uint8", channels)
+    raw = band_tiff(values, colours=colours)
+    np.testing.assert_array_equal(exact(raw, channels, tiff_bands="all"), values)
+    settings = Preparation((HEIGHT, WIDTH), channels, tiff_bands="all")
+    np.testing.assert_array_equal(decode(raw, settings)[0].transpose(1, 2, 0), values)
 
 
 def test_copies_masks_and_opacity_are_no_bands() -> None:
