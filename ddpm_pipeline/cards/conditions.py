@@ -2,7 +2,7 @@
 
 told = conditioning_in(config)          of the network's config; None without
 told.sentence, told.argument            "It is told x (0 … 1).", "condition=[0.5]"
-stock_lines(told, shape, steps, False)  how stock diffusers calls such a network
+stock_lines(told, shape, steps)         how stock diffusers calls such a network
 """
 
 from __future__ import annotations
@@ -74,7 +74,12 @@ def conditioning_in(config: Mapping[str, Any]) -> ToldCondition | None:
 
 
 def stock_lines(
-    told: ToldCondition, shape: Sequence[int], steps: int, has_classes: bool
+    told: ToldCondition,
+    shape: Sequence[int],
+    steps: int,
+    *,
+    has_classes: bool = False,
+    learns_variance: bool = False,
 ) -> list[str]:
     """Write the loop by which stock diffusers draws, after ``pipe`` is loaded.
 
@@ -83,6 +88,7 @@ def stock_lines(
         shape: Of the images, (B, C, H, W).
         steps: K.
         has_classes: Whether the network has these too.
+        learns_variance: Whether the scheduler takes a variance from the network's output.
     """
     x, labels, before = "x_t", "", []
     if told.ranges:
@@ -110,6 +116,7 @@ def stock_lines(
             ")",
         ]
         x = "torch.cat([x_t, y], 1)"
+    output = "output" if learns_variance else f"output[:, :{shape[1]}]"
     return [
         *before,
         f"x_t = torch.randn{tuple(shape)}",
@@ -117,5 +124,5 @@ def stock_lines(
         "with torch.no_grad():",
         "    for t in pipe.scheduler.timesteps:",
         f"        output = pipe.unet({x}, t{labels}).sample",
-        f"        x_t = pipe.scheduler.step(output[:, :{shape[1]}], t, x_t).prev_sample",
+        f"        x_t = pipe.scheduler.step({output}, t, x_t).prev_sample",
     ]

@@ -80,7 +80,14 @@ def _stock_snippet(facts: CardFacts, count: int, steps: int) -> str:
         "        x_t = pipe.scheduler.step(output, t, x_t).prev_sample",
     ]
     if facts.told is not None:
-        loop = stock_lines(facts.told, shape, steps, facts.num_classes is not None)
+        variance = facts.scheduler.get("variance_type")
+        loop = stock_lines(
+            facts.told,
+            shape,
+            steps,
+            has_classes=facts.num_classes is not None,
+            learns_variance=variance in {"learned", "learned_range"},
+        )
     return "\n".join(
         [
             *(["import math", ""] if facts.told is not None and facts.told.ranges else []),

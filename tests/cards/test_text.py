@@ -18,6 +18,7 @@ from PIL import Image
 from ddpm_pipeline import DDPMScheduler, TrainingConfig
 from ddpm_pipeline.cards.card import card_picture, renew_card
 from ddpm_pipeline.cli.train import parse_arguments
+from ddpm_pipeline.networks import Conditioning, ModelFacts, set_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,24 @@ def test_the_code_on_the_card_runs(
     with Image.open(tmp_path / "sample.png") as picture:
         assert np.asarray(picture).std() > 0
     assert ("passes no class labels" in text) == ("num_class_embeds" in unet)
+
+
+@pytest.mark.parametrize("variance_type", ["fixed_small", "learned", "learned_range"])
+def test_the_code_on_the_card_of_a_conditioned_model_runs(
+    tiny_unet: Callable, tmp_path: Path, variance_type: str
+) -> None:
+    unet = tiny_unet(channels=2, out_channels=1 if variance_type == "fixed_small" else 2)
+    told = Conditioning(channels=1, sides=(4, 4), trains_null=True).to_dict()
+    set_facts(unet, ModelFacts(conditioning=told))
+    scheduler = DDPMScheduler(20, variance_type=variance_type)
+    folder = saved(unet, scheduler, tmp_path / "model")
+    Image.new("L", (4, 4), 90).save(tmp_path / "small.png")
+    ours, stock = snippets(renew_card(folder, repo_id=REPO), folder)
+    for code, stock_only in ((ours, False), (stock, True)):
+        run_code(code, tmp_path, stock_only=stock_only)
+        with Image.open(tmp_path / "sample.png") as picture:
+            assert (picture.size, picture.mode) == ((8, 8), "L")
+        (tmp_path / "sample.png").unlink()
 
 
 def test_what_stock_does_otherwise_is_said(tiny_unet: Callable, tmp_path: Path) -> None:
