@@ -26,6 +26,8 @@ __all__ = ["measure_pairs", "paired", "pairs_text"]
 
 _MOST, _ROWS = 256, 64
 _LEAST_SIDE = 11  # of the window of SSIM
+_HIGHEST_PSNR = 10 * math.log10(12 * 255**2)
+"""58.9 dB, of the rounding error of bytes, 1/12 of a level squared; equal images have it too."""
 
 
 def paired(
@@ -62,7 +64,8 @@ def measure_pairs(
         rows: Of each sample's condition; None for no comparison.
     Returns:
         Means over images of PSNR in decibels and of SSIM, with their standard errors; SSIM is None
-        for images smaller than its window.
+        for images smaller than its window. The mean squared error of an image counts as at least
+        1/12 of a level squared, that of rounding to bytes, so that no PSNR is above 58.9 dB.
     Raises:
         ImportError: If torchmetrics is not installed.
     """
@@ -83,7 +86,8 @@ def measure_pairs(
             images.cpu().double() / 255 for images in (draw(part), data.pictures(rows[list(part)]))
         )
         each = {"data_range": 1.0, "reduction": "none"}
-        found["psnr"].append(peak_signal_noise_ratio(samples, truth, dim=(1, 2, 3), **each))
+        psnr = peak_signal_noise_ratio(samples, truth, dim=(1, 2, 3), **each)
+        found["psnr"].append(psnr.clamp(max=_HIGHEST_PSNR))
         if min(truth.shape[2:]) >= _LEAST_SIDE:
             found["ssim"].append(structural_similarity_index_measure(samples, truth, **each))
     report: dict[str, Any] = {"num_images": len(numbers)}

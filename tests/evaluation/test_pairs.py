@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_the_psnr_is_that_of_a_known_error(tmp_path: Path) -> None:
         "ssim"
     ] == pytest.approx(1)
     assert measure_pairs(draw, data, None) is None
+
+    def draw_one_exact(numbers: list[int]) -> torch.Tensor:
+        return torch.where(torch.tensor(numbers)[:, None, None, None] == 1, levels, draw(numbers))
+
+    with_exact = measure_pairs(lambda k: draw_one_exact(k).byte(), data, rows)
+    rounding = math.sqrt(np.mean((np.arange(-500, 501) / 1000) ** 2))  # of a level
+    parts = [20 * math.log10(255 / error) for error in (5, rounding, 5)]
+    assert with_exact["psnr"] == pytest.approx(np.mean(parts), abs=0.01)
+    assert with_exact["psnr_standard_error"] == pytest.approx(
+        np.std(parts, ddof=1) / 3**0.5, abs=0.01
+    )
+    json.dumps(with_exact, allow_nan=False)
     assert paired(sampler=None, data=open_images(images, resolution=12), count=2, seed=0) == (
         None,
         None,
