@@ -71,12 +71,9 @@ def bound_of_saved_model(config: BoundConfig) -> BoundReport:
     )
 
     if is_also_measured_without(measured):
+        same = replace(config, num_images=measured.report.num_images, target_standard_error=None)
         without = bound_on_images(
-            config,
-            name="bound-without-condition",
-            shuffled=True,
-            target_standard_error=config.target_standard_error,
-            conditioned=False,
+            same, name="bound-without-condition", shuffled=True, conditioned=False
         ).report
         both = replace(
             measured.report,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from helpers.conditioned_models import save_conditioned, write_conditioned
 from helpers.image_samples import encoded, noise
 from helpers.processes import exit_codes, fork_ranks
 from PIL import Image
@@ -24,6 +25,8 @@ from ddpm_pipeline.networks import ModelFacts, ValueScale, set_facts
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ddpm_pipeline.likelihood.report import BoundReport
 
 
 @pytest.fixture
@@ -200,3 +203,34 @@ def test_the_flow_is_measured_beside_the_bound(
     assert written["decoder"] == pytest.approx(sum(bound["decoder_per_example"][:2]) / 2, rel=1e-4)
     assert written["weights"] == bound["weights"]
     assert written["forwards"] == 2 * written["calls_per_image"]
+
+
+def test_the_bound_without_the_condition_is_of_the_same_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPM_PIPELINE_CACHE", str(tmp_path / "cache"))
+    write_conditioned(tmp_path / "x.npz", 64)
+    model, reports, targets = save_conditioned(tmp_path), [], []
+
+    def recording(*arguments: Any, **options: Any) -> BoundReport:
+        targets.append(options["target_standard_error"])
+        reports.append(variational_bound(*arguments, **options))
+        return reports[-1]
+
+    monkeypatch.setattr("ddpm_pipeline.likelihood.saved_model.variational_bound", recording)
+    report = bound_of_saved_model(
+        BoundConfig(
+            model=str(model),
+            data=str(tmp_path / "x.npz"),
+            condition_on="low",
+            num_timestep_samples=2,
+            batch_size=3,
+            target_standard_error=100,
+        )
+    )
+    given, without = reports
+    assert targets == [100, None]  # the second does not stop by itself
+    # KL(q(x_T | x_0) || N(0, I)) is an image's own, without noise and without the network.
+    assert torch.equal(without.prior_per_example, given.prior_per_example)
+    assert given.num_images == 32
+    assert report.without_condition == without.bits_per_dim != report.bits_per_dim
