@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from helpers.pushed_runs import WEIGHTS, arguments, everywhere, fresh, trained
 from helpers.training_runs import assert_same, outcome
@@ -79,6 +80,8 @@ def test_a_name_and_a_revision(client: Client, folder: Path) -> None:
         assert base == {"name": repo, "hub": True} | ({"revision": "v1"} if revision else {})
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_model_that_has_gone_stops_no_resume(client: Client, hub: Hub, folder: Path) -> None:
     repo, _ = uploaded(client, folder, "gone")
     more = options(repo, max_train_steps=30, checkpointing_steps=2)
