@@ -14,7 +14,7 @@ from typing import Any
 from ddpm_pipeline.cards.markdown import plain
 from ddpm_pipeline.common import PRIVATE_KEY, is_integer
 
-__all__ = ["ToldCondition", "conditioning_in", "stock_lines"]
+__all__ = ["ToldCondition", "conditioning_in", "picture_lines", "stock_lines"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class ToldCondition:
         channels: Of the image; 0 without.
         sides: Its height and width.
         upsampling: How it is scaled up.
+        dtype: Of an image whose values are kept exactly; None of bytes.
     """
 
     ranges: tuple[tuple[str, float, float], ...]
     channels: int
     sides: tuple[int, int]
     upsampling: str
+    dtype: str | None = None
 
     @property
     def sentence(self) -> str:
@@ -68,9 +70,21 @@ def conditioning_in(config: Mapping[str, Any]) -> ToldCondition | None:
         if not all(map(is_integer, (channels, *sides))) or len(sides) != 2:
             return None
         upsampling = "nearest" if entry.get("upsampling") == "nearest" else "bicubic"
-        return ToldCondition(ranges, channels, sides, upsampling)
-    except (TypeError, ValueError):
+        dtype = (entry.get("values") or {}).get("dtype")
+        return ToldCondition(ranges, channels, sides, upsampling, dtype and str(dtype))
+    except (AttributeError, TypeError, ValueError):
         return None
+
+
+def picture_lines(told: ToldCondition | None) -> tuple[list[str], list[str]]:
+    """Write what must be imported to open the image that a model is given, and the opening."""
+    if told is None or not told.channels:
+        return [], []
+    if told.dtype is None:
+        return ["import PIL.Image", ""], ['picture = PIL.Image.open("small.png")  # yours']
+    comment = f"# yours: {told.dtype}, (C, H, W)"
+    opening = f'picture = torch.from_numpy(np.load("small.npy"))  {comment}'
+    return ["import numpy as np", "import torch", ""], [opening]
 
 
 def stock_lines(

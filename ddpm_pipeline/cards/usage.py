@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ddpm_pipeline.cards.conditions import stock_lines
+from ddpm_pipeline.cards.conditions import picture_lines, stock_lines
 from ddpm_pipeline.cards.markdown import code, fenced
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ def _own_snippet(facts: CardFacts, count: int, steps: int) -> str:
     arguments += "" if facts.told is None else f", {facts.told.argument}"
     if facts.scheduler.get("_class_name") == _DDPM_SCHEDULER:
         arguments += ", eta=0.0"
-    is_given = facts.told is not None and facts.told.channels > 0
-    picture = ['picture = PIL.Image.open("small.png")  # yours'] if is_given else []
+    imports, picture = picture_lines(facts.told)
     return "\n".join(
         [
-            *(["import PIL.Image", ""] if is_given else []),
+            *imports,
             "from ddpm_pipeline import DDPMPipeline",
             "",
             f"pipe = DDPMPipeline.from_pretrained({json.dumps(facts.repo_id)})",

@@ -128,20 +128,25 @@ def _picture(wanted: Conditioning, given: Any) -> Tensor:  # noqa: ANN401
         pictures = unit_images(given, "condition", wanted.channels)
         picture = (pictures * 255).round().to(torch.uint8)
     else:
-        picture = torch.as_tensor(given)
-        dtype = getattr(torch, wanted.scale.dtype)
-        picture = picture[None] if picture.ndim == 3 else picture
-        if picture.dtype != dtype:
-            raise ValueError(
-                f"condition must be a tensor of {wanted.scale.dtype} in the unit of the training "
-                f"images, got {picture.dtype}"
-            )
+        picture = _exact(given, wanted.scale.dtype)
     if tuple(picture.shape[1:]) != (wanted.channels, *wanted.sides):
         raise ValueError(
             f"condition must be of shape (N, {wanted.channels}, {wanted.sides[0]}, "
             f"{wanted.sides[1]}), got {(*picture.shape,)}"
         )
     return picture
+
+
+def _exact(given: Any, dtype: str) -> Tensor:  # noqa: ANN401
+    """Check the type of pictures whose values are kept exactly, and give them as (N, C, H, W)."""
+    said = f"condition must be a tensor of {dtype} in the unit of the training images, got"
+    try:
+        picture = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{said} {type(given).__name__}") from error
+    if picture.dtype != getattr(torch, dtype):
+        raise ValueError(f"{said} {picture.dtype}")
+    return picture[None] if picture.ndim == 3 else picture
 
 
 _PARTS = {"vector": checked_vector, "image": _picture}

@@ -18,7 +18,7 @@ from PIL import Image
 from ddpm_pipeline import DDPMScheduler, TrainingConfig
 from ddpm_pipeline.cards.card import card_picture, renew_card
 from ddpm_pipeline.cli.train import parse_arguments
-from ddpm_pipeline.networks import Conditioning, ModelFacts, set_facts
+from ddpm_pipeline.networks import Conditioning, ModelFacts, ValueScale, set_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +111,20 @@ def test_the_code_on_the_card_of_a_conditioned_model_runs(
         with Image.open(tmp_path / "sample.png") as picture:
             assert (picture.size, picture.mode) == ((8, 8), "L")
         (tmp_path / "sample.png").unlink()
+
+
+def test_an_image_of_exact_values_is_opened_as_such(tiny_unet: Callable, tmp_path: Path) -> None:
+    unet = tiny_unet(2, out_channels=1)
+    scale = ValueScale("uint16", (2047.5,), (2047.5,), 0, 4095, 1)
+    conditioning = Conditioning(channels=1, sides=(4, 4), values=scale.to_dict())
+    set_facts(unet, ModelFacts(conditioning=conditioning.to_dict()))
+    folder = saved(unet, DDPMScheduler(20), tmp_path / "model")
+    text = renew_card(folder, repo_id=REPO)
+    assert "# yours: uint16, (C, H, W)" in text
+    np.save(tmp_path / "small.npy", np.full((1, 4, 4), 4000, np.uint16))
+    run_code(snippets(text, folder)[0], tmp_path)
+    with Image.open(tmp_path / "sample.png") as picture:
+        assert picture.size == (8, 8)
 
 
 def test_what_stock_does_otherwise_is_said(tiny_unet: Callable, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from ddpm_pipeline.data.conditions import conditioning_of
 from ddpm_pipeline.data.images import open_images
 from ddpm_pipeline.networks.conditioned_on import Conditioning
 from ddpm_pipeline.networks.model_facts import ModelFacts, set_facts
+from ddpm_pipeline.networks.value_scale import ValueScale
 from ddpm_pipeline.pipelines.condition_files import opened_condition
-from ddpm_pipeline.pipelines.conditions import checked_vector
+from ddpm_pipeline.pipelines.conditions import checked_vector, given_condition
 from ddpm_pipeline.pipelines.config import SampleConfig
 
 if TYPE_CHECKING:
@@ -95,3 +96,17 @@ def test_pictures_are_read_as_in_training(
     (low / "b.png").write_bytes(b"no image")  # which image 1 goes with
     with pytest.raises(ValueError, match=r"condition='.*low': b\.png .*cannot be read"):
         opened_condition(options, unet)
+
+
+def test_a_picture_is_no_tensor_of_exact_values(tiny_unet: Callable[..., UNet2DModel]) -> None:
+    scale = ValueScale("uint16", (2047.5,), (2047.5,), 0, 4095, 1)
+    conditioning = Conditioning(channels=1, sides=(4, 4), values=scale.to_dict())
+    unet = tiny_unet()
+    set_facts(unet, ModelFacts(conditioning=conditioning.to_dict()))
+    values = np.full((1, 4, 4), 4000, np.uint16)
+    assert given_condition(unet, values).picture.tolist() == [values.tolist()]
+    said = "condition must be a tensor of uint16 in the unit of the training images, got"
+    with pytest.raises(ValueError, match=f"{said} Image"):
+        given_condition(unet, Image.fromarray(values[0]))
+    with pytest.raises(ValueError, match=f"{said} torch.float32"):
+        given_condition(unet, torch.zeros(1, 4, 4))
