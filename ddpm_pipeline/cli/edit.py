@@ -11,7 +11,12 @@ from ddpm_pipeline.cli.guiding import guide_not_here, guided_by_saved
 from ddpm_pipeline.cli.inputs import ask_hub, not_here
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_exists, check_output_folder
-from ddpm_pipeline.pipelines import EditConfig, check_saved_classes, check_saved_steps
+from ddpm_pipeline.pipelines import (
+    EditConfig,
+    check_saved_classes,
+    check_saved_steps,
+    check_saved_untold,
+)
 
 __all__ = ["EditArguments", "run"]
 
@@ -34,6 +39,7 @@ def run(argv: Sequence[str]) -> None:
         _check_output(arguments)
         check_saved_steps(arguments.model, arguments.num_inference_steps)
         check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
+        check_saved_untold(arguments.model, arguments.task)
         ask_hub(on_hub)
 
         from ddpm_pipeline.pipelines import edit_images

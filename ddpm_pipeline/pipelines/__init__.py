@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         check_saved_classes,
         check_saved_condition,
         check_saved_steps,
+        check_saved_untold,
     )
     from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
     from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
@@ -38,7 +39,8 @@ __getattr__, __dir__, __all__ = lazy_face(
         "model_folder": "load_checked_unet",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
-        "saved_options": "check_saved_classes check_saved_condition check_saved_steps",
+        "saved_options": "check_saved_classes check_saved_condition check_saved_steps"
+        " check_saved_untold",
         "tasks.conditioned": "PosteriorMethod",
         "tasks.edit_options": "EditConfig",
         "tasks.editing": "edit_images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cli.commands import main
-from ddpm_pipeline.networks import ModelFacts, ValueScale, set_facts
+from ddpm_pipeline.networks import Conditioning, ModelFacts, ValueScale, set_facts
+from ddpm_pipeline.pipelines import EditConfig, edit_images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (2, 8, 8), np.uint8)
@@ -158,3 +160,21 @@ def test_another_model_guides(places: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*begin, "--output", "no", *guided[2:], "--guidance_model", "gone"]) == 2
     assert "guidance_model" in capsys.readouterr().err
     assert not Path("no").exists()
+
+
+@pytest.mark.parametrize(("task", "method"), [("vary", "image_to_image"), ("invert", "invert")])
+def test_a_model_of_conditions_is_refused_before_it_is_loaded(
+    places: Path, capsys: pytest.CaptureFixture[str], task: str, method: str
+) -> None:
+    unet = make_tiny_unet(2, out_channels=1)
+    set_facts(unet, ModelFacts(conditioning=Conditioning(channels=1, sides=(4, 4)).to_dict()))
+    DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained("told")
+    options = EditConfig(model="told", task=task, image=("a.png",), num_inference_steps=3)
+    said = f"call pipe.{method}(..., condition=...) in Python"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        edit_images(options)
+    for weights in (places / "told" / "unet").glob("*.safetensors"):
+        weights.unlink()
+    assert main(["edit", "told", "--task", task, "--image", "a.png", *STEPS]) == 2
+    assert capsys.readouterr().err.strip().endswith(said)
+    assert not (places / "edited").exists()

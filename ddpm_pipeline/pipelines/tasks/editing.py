@@ -24,6 +24,7 @@ from ddpm_pipeline.common import process_state, stream_generator, write_aside, w
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
 from ddpm_pipeline.networks import image_channels
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
+from ddpm_pipeline.pipelines.saved_options import check_untold
 from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
 from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
 from ddpm_pipeline.pipelines.tasks.given import (
@@ -57,6 +58,7 @@ def edit_images(config: EditConfig) -> Path:
     pipe = DDPMPipeline.from_pretrained(config.model).to(process_state().device)
     pipe.unet.eval()
     check_bytes(pipe.unet)
+    check_untold(pipe.unet, config.task)
     channels = image_channels(pipe.unet)
     if channels not in (1, 3, 4):
         raise ValueError(f"the model's images must be grey, RGB or RGBA, got {channels} channels")
