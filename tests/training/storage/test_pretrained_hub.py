@@ -66,6 +66,7 @@ def same_weights(run: Path, folder: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_name_and_a_revision(client: Client, folder: Path) -> None:
     repo, (first, second) = uploaded(client, folder, "by-name")
     for number, (revision, model) in enumerate([("v1", first), (None, second)]):
