@@ -138,10 +138,18 @@ def _cached(preparer: Preparer, root: Path, verify: bool) -> Pixels:
 
 def _quick_key(preparer: Preparer) -> str:
     """Hash everything that the findings in a source follow from."""
-    settings = preparer.settings.identity() | {"tiff_bands": preparer.settings.tiff_bands}
+    settings = preparer.settings.identity()
+    if _may_hold_tiff(preparer.source):
+        settings["tiff_bands"] = preparer.settings.tiff_bands
     if preparer.settings.max_pixels is not None:
         settings["max_pixels"] = preparer.settings.max_pixels
     return key_of(preparer.source.quick_key, settings, CACHE_VERSION)
+
+
+def _may_hold_tiff(source: Source) -> bool:
+    """Tell whether files of a source may be TIFF; all may whose names are not known."""
+    names = map(source.name, range(source.length))
+    return not source.has_names or any(name.lower().endswith((".tif", ".tiff")) for name in names)
 
 
 def _known(source: Source, root: Path, quick: Path, verify: bool) -> Pixels | None:
