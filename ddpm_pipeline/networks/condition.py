@@ -194,7 +194,7 @@ def unconditional(network: object, told: Tensor | Condition) -> Tensor | Conditi
         elif labels is not None:
             labels = unconditional(network, labels)
         return replace(told, labels=labels, picture=picture)
-    return torch.full_like(told, _config(network).get("num_class_embeds") - 1)
+    return torch.full_like(told, _of_config(network, "num_class_embeds") - 1)
 
 
 def blank_inputs(network: object, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -246,7 +246,7 @@ def image_channels(network: object) -> int:
         network: A network, wrapped or not, or its config.
     """
     conditioning = facts_of(network).conditioned_on
-    channels = _config(network).get("in_channels")
+    channels = _of_config(network, "in_channels")
     return channels - (0 if conditioning is None else conditioning.channels)
 
 
@@ -265,9 +265,15 @@ def input_options(channels: int, conditioning: Conditioning | None) -> dict[str,
 
 def embedding_width(network: object) -> int:
     """Give the width of the embedding that a ``UNet2DModel`` adds to that of the timestep."""
-    return _UNIT_WIDTHS * _config(network).get("block_out_channels")[0]
+    return _UNIT_WIDTHS * _of_config(network, "block_out_channels")[0]
 
 
 def _config(network: object) -> Any:  # noqa: ANN401 (a config of diffusers, or a dict)
     inner = getattr(network, "module", network)
     return getattr(inner, "config", inner)
+
+
+def _of_config(network: object, key: str) -> Any:  # noqa: ANN401
+    """Give a value of a config, which a network of one's own may keep as attributes alone."""
+    config = _config(network)
+    return config[key] if isinstance(config, dict) else getattr(config, key)
