@@ -99,9 +99,9 @@ def _fitting_config(
     given.pop(PRIVATE_KEY, None)  # facts of another model
     wanted = {
         "sample_size": config.resolution,
+        **input_options(channels, conditioning),
         "out_channels": out_channels,
         "num_class_embeds": None if num_classes is None else num_classes + 1,
-        **input_options(channels, conditioning),
     }
     if isinstance(given.get("sample_size"), list):  # a square may be written as a pair
         given["sample_size"] = as_resolution(given["sample_size"], "sample_size")
