@@ -106,7 +106,7 @@ def _check_model(arguments: SampleArguments) -> None:
     """Refuse steps and classes that the model has not, as far as its configs are here."""
     check_saved_steps(arguments.model, arguments.num_inference_steps)
     check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
-    check_saved_condition(arguments.model, arguments.condition, arguments.condition_vector)
+    check_saved_condition(arguments.model, arguments.condition, arguments.condition_numbers)
 
 
 def _draw_grid(arguments: SampleArguments) -> Path:

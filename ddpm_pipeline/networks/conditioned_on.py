@@ -133,7 +133,7 @@ def check_asked_condition(
 
     Arguments:
         wanted: What the model is conditioned on.
-        on, vector: The options ``condition`` and ``condition_vector``.
+        on, vector: The options ``condition`` and ``condition_numbers``.
     Raises:
         ValueError: Says what the model is conditioned on.
     """
@@ -142,13 +142,13 @@ def check_asked_condition(
     said = f"the model is conditioned on {wanted or 'nothing'}"
     for name, given, needed in (
         ("condition", on, has_pictures),
-        ("condition_vector", vector, has_vector),
+        ("condition_numbers", vector, has_vector),
     ):
         if (given is not None) != needed:
             raise ValueError(f"{name} must be {'given' if needed else 'left out'}: {said}")
     if has_vector and len(vector) != len(wanted.columns):
         raise ValueError(
-            f"condition_vector must be {len(wanted.columns)} numbers, got {len(vector)}: {said}"
+            f"condition_numbers must be {len(wanted.columns)} numbers, got {len(vector)}: {said}"
         )
 
 

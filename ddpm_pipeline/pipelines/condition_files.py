@@ -27,7 +27,7 @@ def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condi
     """Open what images are to be conditioned on; give also what tells it from others.
 
     Arguments:
-        options: With ``condition`` and ``condition_vector``, if they have these.
+        options: With ``condition`` and ``condition_numbers``, if they have these.
         unet: The model's network.
     Raises:
         ValueError: If it is not what the model is conditioned on.
@@ -36,14 +36,14 @@ def opened_condition(options: SamplingOptions, unet: UNet2DModel) -> tuple[Condi
         return None, None
     facts = facts_of(unet)
     wanted = facts.conditioned_on
-    check_asked_condition(wanted, options.condition, options.condition_vector)
+    check_asked_condition(wanted, options.condition, options.condition_numbers)
     if wanted is None:
         return None, None
     parts: dict[str, Tensor] = {}
     key: dict[str, Any] = {}
-    if options.condition_vector is not None:
-        parts["vector"] = checked_vector(wanted, options.condition_vector, "condition_vector")
-        key["vector"] = list(options.condition_vector)
+    if options.condition_numbers is not None:
+        parts["vector"] = checked_vector(wanted, options.condition_numbers, "condition_numbers")
+        key["vector"] = list(options.condition_numbers)
     if options.condition is not None:
         reading = ReadingOptions.from_dict(facts.reading or {})
         data = _opened(options.condition, wanted, reading)

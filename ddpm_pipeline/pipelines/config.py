@@ -136,7 +136,7 @@ class SampleConfig(SamplingOptions):
 
     condition: str | None = None
     """Images that the images are conditioned on in turn: a folder, or a file of them."""
-    condition_vector: tuple[float, ...] | None = None
+    condition_numbers: tuple[float, ...] | None = None
     """Numbers that all images are conditioned on, as many as the model was trained with."""
     picture_bands: tuple[int, ...] | None = None
     """Channels that pictures show, one or three, counted from 0; unless given those that the model

@@ -79,20 +79,20 @@ def check_saved_classes(
 
 
 def check_saved_condition(
-    model: str, condition: str | None, condition_vector: tuple[float, ...] | None
+    model: str, condition: str | None, condition_numbers: tuple[float, ...] | None
 ) -> None:
     """Refuse conditions that a saved model has not, and to leave out those that it has.
 
     Arguments:
         model: A folder, or a name of the Hub.
-        condition, condition_vector: As in ``SampleConfig``.
+        condition, condition_numbers: As in ``SampleConfig``.
     Raises:
         ValueError: Says what the model is conditioned on.
     """
     config = _config(model, "unet/config.json")
     if config:
         facts = facts_of(SimpleNamespace(config=config))
-        check_asked_condition(facts.conditioned_on, condition, condition_vector)
+        check_asked_condition(facts.conditioned_on, condition, condition_numbers)
 
 
 def check_saved_untold(model: str, task: str) -> None:

@@ -47,6 +47,8 @@ SHARED = {
     "checkpoint": "of a run",
     "depth": "whether values are kept as deep as they are stored",
     "outside_range": "what becomes of values beyond value_range",
+    "condition_on": "images that go with each image",
+    "condition_vector": "columns of numbers that go with each image",
     "clip_x_0": "where the predicted x_0 is clamped",
     "dataset_config_name": "which configuration of a data set",
     "decoder": "of the bound",

@@ -223,15 +223,15 @@ def test_functions_and_plain_modules_are_told_as_before() -> None:
 @pytest.mark.parametrize(
     ("wanted", "asked", "said"),
     [
-        (NUMBERS, (None, (1.0,)), "condition_vector must be 2 numbers, got 1"),
-        (NUMBERS, (None, None), "condition_vector must be given"),
+        (NUMBERS, (None, (1.0,)), "condition_numbers must be 2 numbers, got 1"),
+        (NUMBERS, (None, None), "condition_numbers must be given"),
         (NUMBERS, ("x/", (1.0, 2.0)), "condition must be left out: the model is conditioned on a"),
         (
             PICTURES,
             (None, None),
             "condition must be given: the model is conditioned on images 4×4",
         ),
-        (None, (None, (1.0,)), "condition_vector must be left out: .* on nothing"),
+        (None, (None, (1.0,)), "condition_numbers must be left out: .* on nothing"),
     ],
 )
 def test_options_are_held_against_the_model(

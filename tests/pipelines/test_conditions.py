@@ -31,8 +31,8 @@ HOUR = Conditioning(columns=("s",), low=(1_764_000_000.0,), high=(1_764_003_599.
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (math.nan, "condition_vector must be finite, got NaN or infinity"),
-        (1e300, "condition_vector must be within 1e38 times the range of training, s 1.764e"),
+        (math.nan, "condition_numbers must be finite, got NaN or infinity"),
+        (1e300, "condition_numbers must be within 1e38 times the range of training, s 1.764e"),
     ],
 )
 def test_errors_name_the_option_that_was_given(
@@ -40,10 +40,10 @@ def test_errors_name_the_option_that_was_given(
 ) -> None:
     unet = tiny_unet(class_embed_type="identity")
     set_facts(unet, ModelFacts(conditioning=HOUR.to_dict()))
-    options = SampleConfig(model="x", output="y", condition_vector=(given,))
+    options = SampleConfig(model="x", output="y", condition_numbers=(given,))
     with pytest.raises(ValueError, match=said):
         opened_condition(options, unet)
-    with pytest.raises(ValueError, match=said.replace("condition_vector", "condition")):
+    with pytest.raises(ValueError, match=said.replace("condition_numbers", "condition")):
         checked_vector(HOUR, [given])
 
 
@@ -52,8 +52,8 @@ def test_only_numbers_outside_the_range_are_warned_of(caplog: pytest.LogCaptureF
     assert checked_vector(tenth, torch.tensor([0.1])).dtype == torch.float64
     checked_vector(HOUR, [1_764_003_599])
     assert not caplog.text
-    checked_vector(HOUR, [1_764_003_600], "condition_vector")
-    assert "condition_vector lies outside what the model was trained on, s 1.764e" in caplog.text
+    checked_vector(HOUR, [1_764_003_600], "condition_numbers")
+    assert "condition_numbers lies outside what the model was trained on, s 1.764e" in caplog.text
 
 
 def grey_with_opacity(rng: np.random.Generator) -> Image.Image:

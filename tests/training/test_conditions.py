@@ -242,7 +242,7 @@ def test_samples_on_the_command_line(
 ) -> None:
     given = []
     if kind != "picture":
-        given += ["--condition_vector", "0.5", "0.25", "0.75"]
+        given += ["--condition_numbers", "0.5", "0.25", "0.75"]
     if kind != "vector":
         with np.load(folder / "x.npz") as archive:
             for i, pixels in enumerate(archive["low"][:3]):
@@ -258,7 +258,7 @@ def test_samples_on_the_command_line(
     capsys.readouterr()
     code, said = error_of(capsys, *options, "--output", str(tmp_path / "three.npz"))
     assert code == 2
-    option = "--condition" if kind == "picture" else "--condition_vector"
+    option = "--condition" if kind == "picture" else "--condition_numbers"
     if kind != "both":
         assert f"{option} must be given: the model is conditioned on" in said
 
