@@ -40,8 +40,8 @@ from ddpm_pipeline.training.messages import naming_options
 from ddpm_pipeline.training.paths import check_sources
 from ddpm_pipeline.training.sources import (
     crop_of,
-    newer_options,
     opened_source,
+    shared_options,
     source_of,
     source_option,
 )
@@ -275,22 +275,16 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
         with naming_options(source_option(config), "train_split"):
             return open_stream(
                 source_of(config),
-                resolution=config.resolution,
                 batch_size=config.train_batch_size,
                 channels=channels,
-                fit=config.fit,
                 crop=crop_of(config),
                 split=config.train_split,
                 seed=config.seed,
                 rank=rank,
                 world_size=world_size,
                 shuffle_buffer=config.shuffle_buffer,
-                labels=config.class_conditional,
                 num_classes=config.num_classes,
-                image_column=config.image_column,
-                label_column=config.label_column,
-                strict=config.strict_data,
-                **newer_options(config),
+                **shared_options(config),
             )
 
     # Opened once to find the classes; each process then opens its own share.

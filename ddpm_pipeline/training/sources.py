@@ -12,7 +12,7 @@ from ddpm_pipeline.data import ImageData, LoadedDataset, files_of_source, open_i
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-__all__ = ["crop_of", "newer_options", "opened_source", "source_of", "source_option"]
+__all__ = ["crop_of", "opened_source", "shared_options", "source_of", "source_option"]
 
 
 def crop_of(config: TrainingConfig) -> str:
@@ -20,10 +20,18 @@ def crop_of(config: TrainingConfig) -> str:
     return "center" if config.center_crop else "random"
 
 
-def newer_options(config: TrainingConfig) -> dict[str, Any]:
-    """Give those options of reading that have no value of their own unless given."""
+def shared_options(config: TrainingConfig) -> dict[str, Any]:
+    """Give the options of reading that ``open_images`` and ``open_stream`` have both."""
     names = ("background", "max_pixels", "tiff_bands")
-    return {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+    return {
+        "resolution": config.resolution,
+        "fit": config.fit,
+        "labels": config.class_conditional,
+        "image_column": config.image_column,
+        "label_column": config.label_column,
+        "strict": config.strict_data,
+        **{n: getattr(config, n) for n in names if getattr(config, n) is not None},
+    }
 
 
 def source_option(config: TrainingConfig) -> str:
@@ -68,17 +76,11 @@ def opened_source(
     validating = channels is not None
     return open_images(
         source,
-        resolution=config.resolution,
         channels=channels or config.channels,
-        fit=config.fit,
         crop="center" if validating else crop_of(config),
         value_range=config.value_range,
         split=split,
-        labels=config.class_conditional,
         num_classes=None if validating else config.num_classes,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        strict=config.strict_data,
         cache_dir=config.cache_dir,
         verify_cache=config.verify_cache,
         depth=config.depth,
@@ -86,5 +88,5 @@ def opened_source(
         condition_on=config.condition_on,
         condition_vector=config.condition_vector,
         condition_channels=condition_channels,
-        **newer_options(config),
+        **shared_options(config),
     )
