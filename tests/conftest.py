@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import UNet2DModel
+    from helpers.hub_clients import Client
     from helpers.hubs import Hub
 
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -99,6 +100,25 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
     with running_hub(tmp_path / "hub") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def hub_and_client(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Hub, Client]]:
+    """A Hub for all tests of a file, and one process that calls it."""
+    from helpers.hub_clients import running_client
+    from helpers.hubs import running_hub
+
+    root = tmp_path_factory.mktemp("hub")
+    with running_hub(root) as running, running_client(running.environment(), root) as client:
+        yield running, client
+
+
+@pytest.fixture
+def client(hub_and_client: tuple[Hub, Client]) -> Client:
+    """The process that calls the Hub of the file."""
+    return hub_and_client[1]
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.hub_clients import running_client
-from helpers.hubs import running_hub
 from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler, TrainingConfig
 from ddpm_pipeline.cli.commands import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from diffusers import UNet2DModel
@@ -35,21 +33,9 @@ HfApi().create_commit(name, [operation], commit_message="by hand")
 """
 
 
-@pytest.fixture(scope="module")
-def client_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Client]]:
-    root = tmp_path_factory.mktemp("hub")
-    with running_hub(root) as hub, running_client(hub.environment(), root) as client:
-        yield hub, client
-
-
 @pytest.fixture
-def hub(client_of: tuple[Hub, Client]) -> Hub:
-    return client_of[0]
-
-
-@pytest.fixture
-def client(client_of: tuple[Hub, Client]) -> Client:
-    return client_of[1]
+def hub(hub_and_client: tuple[Hub, Client]) -> Hub:
+    return hub_and_client[0]
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers.hub_clients import Client, running_client
-from helpers.hubs import Hub, running_hub
+from helpers.hub_clients import Client
+from helpers.hubs import Hub
 from helpers.paths import PACKAGE
 from helpers.pipelines import pipeline
 from helpers.unets import make_tiny_unet
@@ -46,21 +45,9 @@ print(push_app(sys.argv[1], app_requirement=sys.argv[2]).url)
 """
 
 
-@pytest.fixture(scope="module")
-def client_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Client]]:
-    root = tmp_path_factory.mktemp("hub")
-    with running_hub(root) as hub, running_client(hub.environment(), root) as client:
-        yield hub, client
-
-
 @pytest.fixture
-def hub(client_of: tuple[Hub, Client]) -> Hub:
-    return client_of[0]
-
-
-@pytest.fixture
-def client(client_of: tuple[Hub, Client]) -> Client:
-    return client_of[1]
+def hub(hub_and_client: tuple[Hub, Client]) -> Hub:
+    return hub_and_client[0]
 
 
 @pytest.fixture(scope="module")
