@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.features import MEANS_OF_QUARTERS
 from helpers.training_runs import tiny_config
 
 from ddpm_pipeline import train
@@ -16,17 +17,6 @@ from ddpm_pipeline.evaluation.saved_model import evaluate
 from ddpm_pipeline.likelihood.config import BoundConfig
 from ddpm_pipeline.likelihood.saved_model import bound_of_saved_model
 
-FEATURES = """
-import torch
-
-class Means(torch.nn.Module):
-    def forward(self, images):
-        return torch.nn.functional.adaptive_avg_pool2d(images / 255, 2).flatten(1)
-
-def feature_extractor():
-    return Means()
-"""
-
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +25,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDPM_PIPELINE_CACHE", str(root / "cache"))
         train(tiny_config(root, max_train_steps=4, save_images_steps=2))
-        (root / "means.py").write_text(FEATURES)
+        (root / "means.py").write_text(MEANS_OF_QUARTERS)
         model, data = str(root / "run"), str(root / "images.npy")
         evaluate(
             EvaluateConfig(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.features import MEANS_OF_QUARTERS
 from helpers.training_runs import (
     assert_same,
     blobs,
@@ -32,22 +33,12 @@ from ddpm_pipeline.training.run import dry_run
 
 pytestmark = pytest.mark.usefixtures("random_last_layers")
 
-FEATURES = """
-import torch
-
-class Means(torch.nn.Module):
-    def forward(self, images):
-        return torch.nn.functional.adaptive_avg_pool2d(images / 255, 2).flatten(1)
-
-def feature_extractor():
-    return Means()
-"""
 COUNT = 12
 
 
 def config_of(folder: Path, **options: Any) -> TrainingConfig:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "means.py").write_text(FEATURES)
+    (folder / "means.py").write_text(MEANS_OF_QUARTERS)
     defaults = {
         "validation_size": 0.4,
         "validate_fid_steps": 5,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from diffusers import UNet2DModel
+from helpers.features import MEANS_OF_QUARTERS
 from helpers.killed_runs import kill_often, start
 from helpers.training_runs import TINY_UNET, run_forked, tiny_config
 
@@ -22,16 +23,6 @@ from ddpm_pipeline import DDPMPipeline, DDPMScheduler, train
 if TYPE_CHECKING:
     from ddpm_pipeline.training.config import TrainingConfig
 
-FEATURES = """
-import torch
-
-class Means(torch.nn.Module):
-    def forward(self, images):
-        return torch.nn.functional.adaptive_avg_pool2d(images / 255, 2).flatten(1)
-
-def feature_extractor():
-    return Means()
-"""
 _TIMES = {"images_per_second", "seconds"}
 _NOT_COMPARED = {"manifest.json"}
 
@@ -39,7 +30,7 @@ _NOT_COMPARED = {"manifest.json"}
 def config_of(folder: Path, **options: object) -> TrainingConfig:
     """From a model of before to one with learned variances, of the best weights of the run."""
     folder.mkdir(parents=True)
-    (folder / "means.py").write_text(FEATURES)
+    (folder / "means.py").write_text(MEANS_OF_QUARTERS)
     torch.manual_seed(0)
     unet = UNet2DModel(**TINY_UNET)
     torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
