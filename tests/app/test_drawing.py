@@ -21,13 +21,6 @@ from ddpm_pipeline.schedulers import Solver
 LIMITS = {"most_images": 4, "most_steps": 8}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    pipeline(make_tiny_unet(3), num_train_timesteps=10).save_pretrained(folder)
-    return str(folder)
-
-
 def test_the_last_view_is_what_the_command_draws(model: str, tmp_path: Path) -> None:
     *before, last = draw(
         Models((model,)), Wish(model=model, num_images=4, seed=7, num_steps=5), **LIMITS

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.pipelines import pipeline
-from helpers.unets import make_tiny_unet
 from PIL import Image
 
 from ddpm_pipeline.app.drawing import View
@@ -17,13 +15,6 @@ from ddpm_pipeline.app.walking import WalkWish, walk, write_animation
 from ddpm_pipeline.common import stream_generator
 
 LIMITS = {"most_images": 6, "most_steps": 8}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    pipeline(make_tiny_unet(3), num_train_timesteps=10).save_pretrained(folder)
-    return str(folder)
 
 
 def picture(seed: int) -> Image.Image:
