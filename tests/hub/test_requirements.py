@@ -51,9 +51,9 @@ def test_the_origin_is_pinned(
 @pytest.mark.parametrize(
     "origin",
     [
-        {"url": "file:///home/alice/ddpm", "dir_info": {"editable": True}},
-        {"url": "file:///home/alice/ddpm", "dir_info": {}},
-        {"url": "file:///home/alice/ddpm", "vcs_info": GIT},
+        {"url": "file:///src/ddpm", "dir_info": {"editable": True}},
+        {"url": "file:///src/ddpm", "dir_info": {}},
+        {"url": "file:///src/ddpm", "vcs_info": GIT},
         {"url": "ssh://git@git.example/alice/ddpm", "vcs_info": GIT},
         {"url": "https://${USER}:${KEY}@git.example/alice/ddpm", "vcs_info": GIT},
         {"url": "https://git.example/ddpm.whl", "archive_info": {}},
