@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 _KNOWN_CHANGES = re.compile(r"resized|cropped|padded|(1|L|RGB|RGBA|CMYK|YCbCr) to (L|RGB|RGBA)")
 
 
-_SUMS = "blocks.sha256"
+_SUMS = "blocks.crc32"
 # What a file of JSON can be damaged by.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _checked: set[tuple[str, int, int, int]] = set()  # the files that this process has looked at
@@ -193,10 +193,10 @@ def _build(preparer: Preparer, plan: ReadingPlan, entry: Path) -> dict[str, Any]
         with write_aside(aside / _pixels(plan.dtype)) as file:
             sums = BlockSums(file.write)
             header = preparer.write(plan, sums.write)
-        write_bytes(aside / _SUMS, sums.digests)
+        write_bytes(aside / _SUMS, sums.checksums)
         text = json.dumps(header)
         record = {"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-        record["sums"] = hashlib.sha256(sums.digests).hexdigest()
+        record["checksums"] = hashlib.sha256(sums.checksums).hexdigest()
         write_bytes(aside / "header.json", json.dumps(record).encode())
         _remove(entry)
         aside.replace(entry)
@@ -230,7 +230,7 @@ def _open(entry: Path, verify: bool, *, warns: bool = True) -> dict[str, Any] | 
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
         check_length(values := _map_file(entry, header), header)
-        _check_bytes(entry / _pixels(_type_of(header)), record.get("sums"), values, verify)
+        _check_bytes(entry / _pixels(_type_of(header)), record.get("checksums"), values, verify)
     except (OSError, *_UNREADABLE) as error:
         level = logging.WARNING if warns else logging.DEBUG
         logger.log(level, "image cache: %s is damaged (%s); building it again", entry.name, error)
@@ -251,10 +251,10 @@ def _check_bytes(pixels: Path, sums: str | None, values: np.ndarray, verify: boo
         return
     if sums is None:
         raise ValueError("it has no checksums to be verified by")
-    digests = read_regular(entry / _SUMS)
-    if hashlib.sha256(digests).hexdigest() != sums:
+    checksums = read_regular(entry / _SUMS)
+    if hashlib.sha256(checksums).hexdigest() != sums:
         raise ValueError("its checksums are not what was written")
-    check_blocks(values.view(np.uint8), digests, every=verify)
+    check_blocks(values.view(np.uint8), checksums, every=verify)
     _checked.add(state)
 
 

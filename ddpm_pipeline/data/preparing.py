@@ -94,8 +94,9 @@ class Preparer:
             channels.setdefault(found.channels, []).append(i)
             types.setdefault(found.dtype, []).append(i)
             modes[found.mode] += 1
+            if found.size not in sizes:
+                ratio = max(ratio, found.ratio(self.settings.sides))
             sizes[found.size] += 1
-            ratio = max(ratio, found.ratio(self.settings.sides))
             readable.append(i)
         self._check(len(readable), self._failures)
         self._check_one_depth(types)

@@ -49,9 +49,9 @@ def test_a_process_samples_once_and_verifies_all_when_asked(
     calls: list[bool] = []
     check = checksums.check_blocks
 
-    def counted(values: np.ndarray, digests: bytes, *, every: bool) -> None:
+    def counted(values: np.ndarray, checksums: bytes, *, every: bool) -> None:
         calls.append(every)
-        check(values, digests, every=every)
+        check(values, checksums, every=every)
 
     monkeypatch.setattr(caching, "check_blocks", counted)
     for verify in (False, False, True, True, False):
@@ -73,7 +73,7 @@ def test_what_a_sample_leaves_out_is_found_by_verifying(
 
 def test_changed_checksums_are_noticed_too(folder: Path) -> None:
     opened(folder)
-    entry = next((folder.parent / "c").glob("*/blocks.sha256"))
+    entry = next((folder.parent / "c").glob("*/blocks.crc32"))
     entry.write_bytes(bytes(16))
     caching._checked.clear()
     assert levels(opened(folder)) == [0, 1, 2]
@@ -84,13 +84,13 @@ def test_an_entry_of_before_is_used_and_verifying_builds_it_again(folder: Path) 
     opened(folder)
     header = next((folder.parent / "c").glob("*/header.json"))
     record = json.loads(header.read_text())
-    del record["sums"]
+    del record["checksums"]
     header.write_text(json.dumps(record))
-    header.with_name("blocks.sha256").unlink()
+    header.with_name("blocks.crc32").unlink()
     opened(folder)
-    assert not header.with_name("blocks.sha256").exists()
+    assert not header.with_name("blocks.crc32").exists()
     opened(folder, verify_cache=True)
-    assert header.with_name("blocks.sha256").exists()
+    assert header.with_name("blocks.crc32").exists()
 
 
 def test_nothing_is_written_through_a_planted_link(folder: Path) -> None:
@@ -113,7 +113,7 @@ def test_nothing_is_written_through_a_planted_link(folder: Path) -> None:
     assert levels(opened(folder)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["*.json", "*/header.json", "*/pixels.u8", "*/blocks.sha256"])
+@pytest.mark.parametrize("name", ["*.json", "*/header.json", "*/pixels.u8", "*/blocks.crc32"])
 def test_a_pipe_in_the_cache_is_not_waited_for(name: str, folder: Path) -> None:
     opened(folder)
     path = next((folder.parent / "c").glob(name))
