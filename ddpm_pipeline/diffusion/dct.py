@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -26,8 +27,9 @@ from ddpm_pipeline.diffusion.tensors import add_rows_
 
 __all__ = ["FrequencyBasis", "dct_matrix", "frequency_bands", "pool"]
 
-# Rows of a matrix of channels and an axis together, at most.
-_MOST_JOINED = 128
+# Rows of a matrix of channels and an axis together, at most: on a CPU the multiplications count,
+# elsewhere the calls.
+_MOST_JOINED, _MOST_JOINED_ON_CPU = 128, 64
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -97,16 +99,18 @@ class _Product(NamedTuple):
         """Give the products, in the shape of x; in the memory of ``out`` if it is given."""
         rows, into = self._parts(x), None if out is None else self._parts(out)
         if self.rest == 1:
-            return torch.mm(rows, self.matrix, out=into).view(x.shape)
-        return torch.bmm(self._copies(len(rows)), rows, out=into).view(x.shape)
+            products = torch.mm(rows, self.matrix, out=into)
+        else:
+            products = torch.bmm(self._copies(len(rows)), rows, out=into)
+        return products.view(x.shape) if out is None else out
 
     def add_to_(self, images: Tensor, factor: float, x: Tensor) -> Tensor:
         """Multiply images, which are contiguous, by a factor and add the products, in place."""
-        rows = self._parts(x)
+        rows, into = self._parts(x), self._parts(images)
         if self.rest == 1:
-            self._parts(images).addmm_(rows, self.matrix, beta=factor)
+            into.addmm_(rows, self.matrix, beta=factor)
         else:
-            self._parts(images).baddbmm_(self._copies(len(rows)), rows, beta=factor)
+            into.baddbmm_(self._copies(len(rows)), rows, beta=factor)
         return images
 
     def _parts(self, x: Tensor) -> Tensor:
@@ -140,7 +144,7 @@ class FrequencyBasis:
         init=False, repr=False, default_factory=dict
     )
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of an image, (C, *)."""
         return (len(self.channels), *self.sizes)
@@ -207,7 +211,8 @@ class FrequencyBasis:
     def _on(self, x: Tensor) -> _Products:
         key = (x.device, x.dtype)
         if key not in self._products:
-            axes = _joined([self.channels, *map(dct_matrix, self.sizes)])
+            most = _MOST_JOINED_ON_CPU if x.device.type == "cpu" else _MOST_JOINED
+            axes = _joined([self.channels, *map(dct_matrix, self.sizes)], most)
             self._products[key] = _Products(
                 [_Product.along(rest, matrix, x) for rest, matrix in axes],
                 [_Product.along(rest, matrix.T, x) for rest, matrix in reversed(axes)],
@@ -215,14 +220,14 @@ class FrequencyBasis:
         return self._products[key]
 
 
-def _joined(matrices: list[Tensor]) -> list[tuple[int, Tensor]]:
+def _joined(matrices: list[Tensor], most: int) -> list[tuple[int, Tensor]]:
     """Give the matrices to multiply by, with the number of elements behind each one's axis.
 
-    One of the channels is joined with that of the next axis if the product of both stays small:
-    a pass over the images costs more than the multiplications.
+    One of the channels is joined with that of the next axis if the product of both has at most so
+    many rows: there a pass over the images costs more than the multiplications.
     """
     channels, first, *others = matrices
-    if 1 < len(channels) <= _MOST_JOINED // len(first):
+    if 1 < len(channels) <= most // len(first):
         matrices = [torch.kron(channels.contiguous(), first), *others]
     found = []
     for i, matrix in enumerate(matrices):
@@ -237,6 +242,7 @@ def _in_own_dtype(device: torch.device) -> AbstractContextManager:
     TensorFloat-32 is left to the process, whose threads share the switch; torch's default is none.
     """
     kind = device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    is_available = kind == "cpu" or torch.amp.is_autocast_available(kind)
+    if is_available and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
