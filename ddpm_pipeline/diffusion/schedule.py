@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import check_choice, check_integer, precise_dtype
+from ddpm_pipeline.common import check_choice, check_integer, precise_dtype, sides_of
 
-__all__ = ["SCHEDULES", "NoiseSchedule", "Timestep", "is_any"]
+__all__ = ["SCHEDULES", "NoiseSchedule", "Timestep", "is_any", "log_snr_shift"]
 
 
 Timestep = int | Tensor
@@ -158,6 +158,29 @@ class NoiseSchedule:
         drop = torch.expm1((self.log_alpha_bar - first) / 2)
         return NoiseSchedule(first + 2 * torch.log1p(-drop / drop[-1]))
 
+    def shifted(self, log_snr: float) -> "NoiseSchedule":
+        r"""The schedule with a constant added to log SNR at every timestep.
+
+        .. math:: \bar\alpha'_t = \frac{\bar\alpha_t}{\bar\alpha_t + (1 - \bar\alpha_t) e^{-c}}
+
+        Arguments:
+            log_snr: c, natural logarithm; below 0 is more noise. ``log_snr_shift`` gives that of
+                images of another side. Zero terminal SNR stays zero.
+        Raises:
+            ValueError: If it is not finite, or so large that levels are no longer told apart.
+        Source: Hoogeboom et al. 2023 (arXiv:2301.11093), section 3.1.
+        """
+        if not math.isfinite(log_snr):
+            raise ValueError(f"log_snr must be finite, got {log_snr}")
+        one_minus = torch.log(-torch.expm1(self.log_alpha_bar))
+        log_noise_to_signal = one_minus - self.log_alpha_bar - log_snr
+        shifted = -torch.logaddexp(torch.zeros_like(log_noise_to_signal), log_noise_to_signal)
+        if not (shifted.diff() < 0).all() or shifted[0] == 0:
+            raise ValueError(
+                f"log_snr must leave every timestep a noise level of its own, got {log_snr}"
+            )
+        return NoiseSchedule(shifted)
+
     def __len__(self) -> int:
         return len(self.log_alpha_bar)
 
@@ -215,6 +238,23 @@ class NoiseSchedule:
             dtype = precise_dtype(device)
             self._tables[device] = self._tables[torch.device("cpu")].to(device, dtype)
         return self._tables[device]
+
+
+def log_snr_shift(resolution: int | Sequence[int], reference_side: float) -> float:
+    r"""What to add to log SNR, so that images of another size lose as much as those of one side.
+
+    .. math:: c = 2 \log \frac{d_\mathrm{ref}}{d}, \qquad d^2 = H W
+
+    Means of d²/d_ref² places of a noisy image then have the SNR that a place of a noisy image of
+    the reference side has.
+
+    Arguments:
+        resolution: d, or (H, W), in places.
+        reference_side: d_ref, above 0.
+    Source: Hoogeboom et al. 2023 (arXiv:2301.11093), section 3.1; Chen 2023 (arXiv:2301.10972).
+    """
+    height, width = sides_of(resolution)
+    return 2 * math.log(reference_side) - math.log(height * width)
 
 
 def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:

@@ -11,13 +11,14 @@ They travel in a private key of the config (``config``), which stock diffusers k
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Self
 
 import diffusers
 from torch import Tensor, nn
 
-from ddpm_pipeline.common import PRIVATE_KEY, check_weights
-from ddpm_pipeline.diffusion import ErrorSpectrum, NoiseSchedule
+from ddpm_pipeline.common import PRIVATE_KEY, as_resolution, check_weights
+from ddpm_pipeline.diffusion import ErrorSpectrum, NoiseSchedule, log_snr_shift
 from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, CALIBRATED_VARIANCES, Solver
 from ddpm_pipeline.schedulers.config import (
@@ -131,6 +132,26 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
         scheduler = self.from_config(config, **{"variance_type": "analytic", **options})
         scheduler.set_calibration(calibration, last_noise_levels=last_noise_levels)
         return scheduler
+
+    def for_resolution(self, resolution: int | Sequence[int], reference_side: float) -> Self:
+        """Make a new scheduler whose log SNR is shifted by the size of the images.
+
+        The shifted betas are saved as ``trained_betas``, which stock diffusers takes too.
+
+        Arguments:
+            resolution: Of the images, a side or (height, width).
+            reference_side: Of the images that the noise schedule suits as it is, above 0.
+        Raises:
+            ValueError: If a side is not allowed, or there is a calibration, which is of the
+                noise levels of before.
+        Source: Hoogeboom et al. 2023 (arXiv:2301.11093), section 3.1.
+        """
+        if not reference_side > 0:
+            raise ValueError(f"reference_side must be above 0, got {reference_side}")
+        shift = log_snr_shift(as_resolution(resolution), reference_side)
+        return self.from_config(
+            self.config, trained_betas=self.schedule.shifted(shift).betas.tolist()
+        )
 
     @property
     def uses_calibration(self) -> bool:

@@ -78,6 +78,8 @@ class TrainingConfig(FewImagesOptions, NetworkOptions, DataOptions):
     """T, the number of steps of the noise schedule."""
     ddpm_beta_schedule: BetaSchedule = "squaredcos_cap_v2"
     """The noise schedule."""
+    ddpm_reference_side: float | None = None
+    """Side that the noise schedule suits: 2 log(it / the images' side) is added to log SNR."""
     rescale_betas_zero_snr: bool | Literal["auto"] = "auto"
     """Leave nothing of the data in x_T; "auto" does unless the network predicts epsilon."""
     variance_type: TrainedVariance = "fixed_small"

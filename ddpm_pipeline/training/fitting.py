@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_pipeline.common import PRIVATE_KEY, as_resolution, sides_of
+from ddpm_pipeline.common import PRIVATE_KEY, Resolution, as_resolution, sides_of
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
 from ddpm_pipeline.networks import adapted_unet, downsampling, facts_of
+from ddpm_pipeline.training.noise_levels import schedule_options
 from ddpm_pipeline.training.pretrained import OPTION
 from ddpm_pipeline.training.setup import make_scheduler
 
@@ -49,7 +50,6 @@ __all__ = ["Fitted", "check_fit", "fitted_scheduler", "fitted_unet", "taken_opti
 
 
 _READING = ("fit", "center_crop", "value_range", "background", "tiff_bands")
-_SCHEDULE = ("ddpm_num_steps", "ddpm_beta_schedule", "rescale_betas_zero_snr")
 # What a variance type is that training does not know: the same, or what it was measured on.
 _TRAINED_VARIANCES = {
     "fixed_small_log": "fixed_small",
@@ -98,7 +98,9 @@ def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
     options["channels"] = config.in_channels
     options["resolution"] = config.sample_size and as_resolution(config.sample_size)
     options["class_conditional"] = config.num_class_embeds is not None
-    options |= _scheduler_options(found, given)
+    own = options["resolution"]
+    resolution = given.resolution if "resolution" in given.given else own
+    options |= _scheduler_options(found, given, resolution)
     wanted = given.variance_type if "variance_type" in given.given else options["variance_type"]
     options["loss"] = "hybrid" if wanted in LEARNED_VARIANCES else "simple"
     if "prediction_type" in given.given and given.prediction_type == "epsilon":
@@ -107,7 +109,9 @@ def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in given.given and v is not None}
 
 
-def _scheduler_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
+def _scheduler_options(
+    found: Pretrained, given: TrainingConfig, resolution: Resolution | None
+) -> dict[str, Any]:
     """Give what a model's scheduler says, in the words of options."""
     if found.scheduler is None:
         missing = [n for n in ("prediction_type", "ddpm_beta_schedule") if n not in given.given]
@@ -119,13 +123,10 @@ def _scheduler_options(found: Pretrained, given: TrainingConfig) -> dict[str, An
         config = found.unet.config
         learned = config.out_channels == 2 * config.in_channels
         return {"variance_type": "learned_range" if learned else "fixed_small"}
-    config = found.scheduler.config
     return {
-        "prediction_type": config.prediction_type,
-        "ddpm_num_steps": config.num_train_timesteps,
-        "ddpm_beta_schedule": config.beta_schedule,
-        "rescale_betas_zero_snr": bool(config.rescale_betas_zero_snr),
+        "prediction_type": found.scheduler.config.prediction_type,
         "variance_type": _variance(found.scheduler),
+        **schedule_options(found.scheduler, resolution),
     }
 
 
@@ -216,14 +217,10 @@ def _schedule_problems(
             f"{own.prediction_type!r}: one follows from the other by factors of t and a term in "
             "the input, which weights cannot add; leave it out"
         )
-    said = {
-        "ddpm_num_steps": own.num_train_timesteps,
-        "ddpm_beta_schedule": own.beta_schedule,
-        "rescale_betas_zero_snr": bool(own.rescale_betas_zero_snr),
-    }
+    said = schedule_options(scheduler, config.resolution)
     others = [
         f"{name}={getattr(config, name)!r}"
-        for name in _SCHEDULE
+        for name in said
         if name in given and getattr(config, name) not in {said[name], "auto"}
     ]
     if others and not _is_same_schedule(scheduler, config):

@@ -156,7 +156,7 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
     """Make the scheduler that is trained for and saved with the model; config is resolved."""
     from ddpm_pipeline.schedulers import DDPMScheduler
 
-    return DDPMScheduler(
+    scheduler = DDPMScheduler(
         num_train_timesteps=config.ddpm_num_steps,
         beta_schedule=config.ddpm_beta_schedule,
         prediction_type=config.prediction_type,
@@ -164,6 +164,9 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
         timestep_spacing="trailing",
         rescale_betas_zero_snr=config.rescale_betas_zero_snr,
     )
+    if config.ddpm_reference_side is None:
+        return scheduler
+    return scheduler.for_resolution(config.resolution, config.ddpm_reference_side)
 
 
 def restored_scheduler(start: dict[str, Any]) -> DDPMScheduler:

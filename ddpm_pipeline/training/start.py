@@ -67,6 +67,7 @@ _ANSWERED = (
     "prediction_type",
     "ddpm_num_steps",
     "ddpm_beta_schedule",
+    "ddpm_reference_side",
     "rescale_betas_zero_snr",
     "variance_type",
     "loss",
@@ -199,6 +200,8 @@ class PretrainedStart(Start):
         unet = self._fitted.unet
         count = sum(parameter.numel() for parameter in unet.parameters())
         zero = " with zero terminal SNR" if self._scheduler.config.rescale_betas_zero_snr else ""
+        side = config.ddpm_reference_side
+        zero += "" if side is None else f", log SNR shifted from side {side:g}"
         taken = (
             f"{count:,} weights, {config.prediction_type}, {config.ddpm_beta_schedule}{zero}, "
             f"T = {config.ddpm_num_steps}, {config.variance_type}"

@@ -1,6 +1,7 @@
 """NoiseSchedule against mpmath, diffusers' tables and the definitions of its terms."""
 
 import inspect
+import math
 import re
 
 import diffusers
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from ddpm_pipeline import NoiseSchedule
-from ddpm_pipeline.diffusion.schedule import SCHEDULES
+from ddpm_pipeline.diffusion.schedule import SCHEDULES, log_snr_shift
 
 EXACT = {"rtol": 1e-12, "atol": 0}
 
@@ -100,6 +101,62 @@ def test_zero_terminal_snr_is_diffusers_rescaling(name: str) -> None:
     assert_close(rescaled.float(), stock.alphas_cumprod, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("shift", [-11.0, -math.log(4), 0.0, 3.0])
+def test_a_shift_is_added_to_log_snr(name: str, shift: float) -> None:
+    schedule = NoiseSchedule.named(name)
+    betas, every_t = schedule.betas.tolist(), torch.arange(1000)
+    with mpmath.workdps(60):
+        signal = [1 - mpmath.mpf(noise) for noise in exact_one_minus_alpha_bar(betas)]
+        # Signal and noise that are e^shift times further apart, and add up to 1 again.
+        noise = [(1 - a) / (1 - a + a * mpmath.exp(shift)) for a in signal]
+        exact = torch.tensor([float(n) for n in noise], dtype=torch.float64)
+    shifted = schedule.shifted(shift)
+    assert_close(shifted.one_minus_alpha_bar(every_t), exact, rtol=1e-11, atol=0)
+    assert_close(
+        shifted.snr(every_t).log() - schedule.snr(every_t).log(),
+        torch.full((1000,), shift, dtype=torch.float64),
+        rtol=0,
+        atol=1e-9,
+    )
+
+
+@given(schedules, st.booleans(), st.floats(-10, 10), st.floats(-10, 10))
+def test_shifts_add_up(schedule: NoiseSchedule, zero_snr: bool, a: float, b: float) -> None:
+    schedule = schedule.zero_terminal_snr() if zero_snr else schedule
+    twice, once = schedule.shifted(a).shifted(b), schedule.shifted(a + b)
+    assert_close(twice.log_alpha_bar, once.log_alpha_bar, rtol=1e-9, atol=0)
+    assert once.has_zero_terminal_snr == zero_snr
+    # A schedule that ends without signal already is not changed by asking for that once more.
+    if zero_snr and len(schedule) > 1:
+        again = once.zero_terminal_snr()
+        assert_close(again.log_alpha_bar, once.log_alpha_bar, rtol=1e-9, atol=0)
+
+
+def test_a_shift_is_that_of_stocks_video_schedulers() -> None:
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    stock = diffusers.CogVideoXDDIMScheduler(
+        **betas, snr_shift_scale=4.0, rescale_betas_zero_snr=False
+    )
+    ours = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012).shifted(log_snr_shift(64, 32))
+    assert_close(ours.alpha_bar(torch.arange(1000)), stock.alphas_cumprod, rtol=1e-12, atol=0)
+
+
+def test_the_shifted_cosine_of_simple_diffusion() -> None:
+    # Its logsnr_schedule_cosine_shifted, for images of 128 × 128 and noise of 64 × 64.
+    cosine = NoiseSchedule.from_alpha_bar(lambda u: math.cos(u * math.pi / 2) ** 2, 50)
+    published = [-2 * math.log(math.tan(math.pi * u / 100)) + 2 * math.log(64 / 128)
+                 for u in range(1, 50)]  # fmt: skip
+    ours = cosine.shifted(log_snr_shift(128, 64)).snr(torch.arange(49)).log()
+    assert_close(ours, torch.tensor(published, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_sides_count_by_their_product() -> None:
+    assert log_snr_shift(32, 32) == pytest.approx(0, abs=1e-12)
+    assert log_snr_shift((16, 64), 32) == pytest.approx(0, abs=1e-12)
+    assert log_snr_shift((48, 80), 64) == pytest.approx(-log_snr_shift(64, math.sqrt(48 * 80)))
+
+
 def test_from_alpha_bar_follows_the_function() -> None:
     schedule = NoiseSchedule.from_alpha_bar(lambda u: 0.1**u, 10)
     expected = 0.1 ** (torch.arange(1, 11).double() / 10)
@@ -139,6 +196,9 @@ def test_shapes_follow_the_timesteps() -> None:
         (lambda: NoiseSchedule.named("quartic"), "beta_schedule must be one of .*got 'quartic'"),
         (lambda: NoiseSchedule.linear(1).zero_terminal_snr(), "at least 2 timesteps, got 1"),
         (lambda: NoiseSchedule.linear(10).beta(5, 9), "s must be at most t, got t = 5 and s = 9"),
+        (lambda: NoiseSchedule.linear(10).shifted(math.nan), "log_snr must be finite, got nan"),
+        (lambda: NoiseSchedule.linear(10).shifted(-math.inf), "log_snr must be finite, got -inf"),
+        (lambda: NoiseSchedule.linear(10).shifted(800), "a noise level of its own, got 800"),
         (lambda: NoiseSchedule.linear(True), "at least 1, got True"),
         (lambda: NoiseSchedule.linear(10).alpha_bar(10), r"lie in \[-1, 9\], got 10"),
         (lambda: NoiseSchedule.linear(10).alpha_bar(-2), r"lie in \[-1, 9\], got -2"),

@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from helpers.calibrations import calibrated
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -388,6 +389,56 @@ def test_uncommon_schedules_swap_in_too(
     ours.save_pretrained(tmp_path)
     again = DDPMScheduler.from_pretrained(tmp_path)
     assert_close(again.alphas_cumprod, ours.alphas_cumprod, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_a_schedule_shifted_by_the_side_is_saved_for_all(zero_snr: bool, tmp_path: Path) -> None:
+    ours = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=zero_snr,
+        timestep_spacing="quadratic",
+    ).for_resolution((48, 80), 32)
+    ours.save_pretrained(tmp_path)
+    again = DDPMScheduler.from_pretrained(tmp_path)
+    assert_close(again.schedule.log_alpha_bar, ours.schedule.log_alpha_bar, rtol=1e-9, atol=0)
+    assert again.timestep_spacing == "quadratic"
+    x_0, noise = torch.ones(50, 1, 2, 2), torch.randn(50, 1, 2, 2, generator=seeded())
+    t = torch.arange(0, 1000, 20)
+    for name in ("DDPMScheduler", "DDIMScheduler", "UniPCMultistepScheduler"):
+        stock = getattr(diffusers, name).from_pretrained(tmp_path)
+        # UniPC replaces the last alpha_bar of zero by a small number, and has other add_noise.
+        expected = ours.alphas_cumprod.float()
+        assert_close(stock.alphas_cumprod[:-1], expected[:-1], rtol=2e-3, atol=0)
+        if name != "UniPCMultistepScheduler":
+            noisy = stock.add_noise(x_0, noise, t)
+            assert_close(noisy, ours.add_noise(x_0, noise, t), rtol=2e-3, atol=2e-3)
+        stock.set_timesteps(10)
+        assert stock.step(noise[:1], stock.timesteps[0], x_0[:1]).prev_sample.isfinite().all()
+
+
+def test_means_of_large_images_are_as_noisy_as_small_images() -> None:
+    # Noise is drawn by stock; its mean over 2 × 2 places has a quarter of its variance.
+    plain = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    stock = STOCK.from_config(plain.for_resolution(64, 32).config)
+    x_0 = torch.full((64, 1, 64, 64), 0.7)
+    for t in (50, 300, 700):
+        noise = torch.randn(x_0.shape, generator=seeded(t))
+        x_t = stock.add_noise(x_0, noise, torch.tensor([t]))
+        small = torch.nn.functional.avg_pool2d(x_t, 2).double()
+        measured = (small.mean() / 0.7) ** 2 / small.var()
+        # 65,536 places: a standard error of 0.6 % of their variance, and less of their mean.
+        assert measured == pytest.approx(plain.schedule.snr(t).item(), rel=0.03)
+
+
+def test_a_shift_by_the_side_keeps_no_calibration_of_other_levels() -> None:
+    with pytest.raises(ValueError, match="noise schedule"):
+        calibrated().for_resolution(64, 32)
+    for side in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="reference_side must be above 0, got"):
+            DDPMScheduler().for_resolution(64, side)
+    with pytest.raises(ValueError, match="resolution must be an integer of at least 1, got 0"):
+        DDPMScheduler().for_resolution(0, 32)
 
 
 @pytest.mark.parametrize(
