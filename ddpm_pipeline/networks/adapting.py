@@ -14,6 +14,10 @@ before. A class keeps the row of its embedding; new rows are drawn with the mean
 of those there are, or are zero in a network that knew no classes, which then begins as what it
 was. A network that is to know no classes any more keeps one row for all images: the embedding is
 added to that of the timestep, so that the row goes into the bias of the latter.
+
+The channels of a picture that a network is to be conditioned on come after those of its images,
+with kernels of zero, so that it begins as what it was. Numbers have no weights of their own that
+could be zero: their embedding is added to that of the timestep. Told none, it begins as it was.
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_pipeline.common import PRIVATE_KEY
+from ddpm_pipeline.networks.condition import image_channels, input_options
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
     from torch import Tensor
+
+    from ddpm_pipeline.networks.conditioned_on import Conditioning
 
 __all__ = ["adapted_unet", "downsampling", "network_of_config"]
 
@@ -49,6 +56,7 @@ def adapted_unet(
     rows: Sequence[int | None] | None = None,
     folded_row: int | None = None,
     dropout: float | None = None,
+    conditioning: Conditioning | None = None,
 ) -> tuple[UNet2DModel, set[str]]:
     """Give a network for other images and classes, with the weights of this one.
 
@@ -62,20 +70,24 @@ def adapted_unet(
             for a new one.
         folded_row: The class embedding that a network without classes is to have for all images.
         dropout: In residual blocks.
+        conditioning: What a network that is conditioned on nothing is to be conditioned on.
     Returns:
         The network, ``unet`` itself if nothing changes, and the names of the weights that are new
         or were put together from others.
     """
     config = {k: v for k, v in unet.config.items() if k not in _NOT_THE_NETWORKS}
     weights, changed = dict(unet.state_dict()), set()
-    if channels is not None and channels != config["in_channels"]:
-        changed |= _change_channels(config, weights, channels)
+    before = image_channels(unet)
+    if channels is not None and channels != before:
+        changed |= _change_channels(config, weights, before, channels)
     if variance_output is not None:
         changed |= _add_variances(config, weights, variance_output)
     if rows is not None and list(rows) != list(range(config.get("num_class_embeds") or 0)):
         changed |= _change_rows(config, weights, rows)
     if folded_row is not None:
         changed |= _fold_row(config, weights, folded_row)
+    if conditioning is not None:
+        changed |= _add_condition(config, weights, conditioning)
     asked = {"sample_size": sample_size, "dropout": dropout}
     config |= {key: value for key, value in asked.items() if value is not None}
     if not changed and all(unet.config.get(key) == value for key, value in config.items()):
@@ -100,27 +112,31 @@ def downsampling(unet: UNet2DModel) -> int:
     return 2**halvings
 
 
-def _change_channels(config: dict[str, Any], weights: Weights, channels: int) -> set[str]:
+def _change_channels(
+    config: dict[str, Any], weights: Weights, before: int, channels: int
+) -> set[str]:
     """Take grey images for colour ones, or colour images for grey ones."""
-    before = config["in_channels"]
+    images, picture = weights["conv_in.weight"].tensor_split([before], 1)
     kernel, bias = weights["conv_out.weight"], weights["conv_out.bias"]
     halves = len(bias) // before
     kernel = kernel.unflatten(0, (halves, before))
     bias = bias.unflatten(0, (halves, before))
     if (before, channels) == (1, 3):
-        weights["conv_in.weight"] = weights["conv_in.weight"].repeat(1, 3, 1, 1) / 3
+        images = images.repeat(1, 3, 1, 1) / 3
         kernel, bias = kernel.repeat_interleave(3, 1), bias.repeat_interleave(3, 1)
     elif (before, channels) == (3, 1):
-        weights["conv_in.weight"] = weights["conv_in.weight"].sum(1, keepdim=True)
+        images = images.sum(1, keepdim=True)
         kernel, bias = kernel.mean(1, keepdim=True), bias.mean(1, keepdim=True)
     else:
         raise ValueError(
             f"channels={channels} cannot be made of a model of {before}: there are rules for 1 "
             "and 3 alone"
         )
+    weights["conv_in.weight"] = torch.cat([images, picture], 1)
     weights["conv_out.weight"] = kernel.flatten(0, 1)
     weights["conv_out.bias"] = bias.flatten(0, 1)
-    config |= {"in_channels": channels, "out_channels": halves * channels}
+    inputs = config["in_channels"] - before + channels
+    config |= {"in_channels": inputs, "out_channels": halves * channels}
     return {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
 
 
@@ -153,3 +169,16 @@ def _fold_row(config: dict[str, Any], weights: Weights, row: int) -> set[str]:
     weights[_TIME_BIAS] = weights[_TIME_BIAS] + weights.pop(_ROWS)[row]
     config["num_class_embeds"] = None
     return {_TIME_BIAS}
+
+
+def _add_condition(
+    config: dict[str, Any], weights: Weights, conditioning: Conditioning
+) -> set[str]:
+    """Add input channels with kernels of zero, and a place for the embeddings of numbers."""
+    config |= input_options(config["in_channels"], conditioning)
+    if not conditioning.channels:
+        return set()
+    kernel = weights["conv_in.weight"]
+    picture = kernel.new_zeros(len(kernel), conditioning.channels, *kernel.shape[2:])
+    weights["conv_in.weight"] = torch.cat([kernel, picture], 1)
+    return {"conv_in.weight"}

@@ -55,7 +55,7 @@ CONDITIONS: list[Conflict] = [
             f"{given} does not work with {other}",
         )
         for given in ("condition_on", "condition_vector")
-        for other in ("streaming", "augment", "pretrained_model_name_or_path")
+        for other in ("streaming", "augment")
     ),
     Conflict(
         lambda c: c.condition_on is not None and not c.center_crop,
@@ -132,7 +132,15 @@ PREVIEWS: list[Conflict] = [
                 (c.class_conditional or is_the_models(c, "class_conditional"))
                 and c.label_dropout > 0
             )
-            and not ((c.condition_on or c.condition_vector) and c.condition_dropout > 0)
+            and not (
+                (
+                    c.condition_on
+                    or c.condition_vector
+                    or is_the_models(c, "condition_on")
+                    or is_the_models(c, "condition_vector")
+                )
+                and c.condition_dropout > 0
+            )
         ),
         "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
         "or class_conditional with a label_dropout above 0: the null class guides then; or "

@@ -73,6 +73,8 @@ class TrainingData:
         train: The images to train on, unless they are a stream.
         held_out: How the held-out images were drawn from the same source by validation_size, as
             for ``KnownImages``; None if they were not.
+        conditioned_on: What a pretrained model is conditioned on beside classes that they were
+            fitted to; None where the images say it.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -86,6 +88,7 @@ class TrainingData:
     reading: ReadingOptions | None = None
     train: ImageData | None = None
     held_out: dict[str, Any] | None = None
+    conditioned_on: Conditioning | None = None
 
     def facts(self, config: TrainingConfig) -> ModelFacts:
         """Give what a model that is trained on these images is to remember of them."""
@@ -93,7 +96,7 @@ class TrainingData:
         return ModelFacts(
             class_names=self.class_names,
             class_counts=self.class_counts,
-            trains_null_class=_trains_null_class(config) if conditional else None,
+            trains_null_class=self._trains_null_class(config) if conditional else None,
             reading=None if self.reading is None else self.reading.to_dict(),
             picture_bands=named_bands(self.channels, config.picture_bands),
             values=None if self.scale is None else self.scale.to_dict(),
@@ -119,7 +122,7 @@ class TrainingData:
 
     def conditioning(self, config: TrainingConfig) -> Conditioning | None:
         """Give what a model that is trained on these images is conditioned on beside classes."""
-        return conditioning_of(
+        return self.conditioned_on or conditioning_of(
             self.given, config.condition_upsampling, trains_null=config.condition_dropout > 0
         )
 
@@ -127,6 +130,11 @@ class TrainingData:
     def scale(self) -> ValueScale | None:
         """Give what a model's unit is in that of the images; None of bytes."""
         return None if self.train is None else self.train.scale
+
+    def _trains_null_class(self, config: TrainingConfig) -> bool:
+        """Tell whether images are told no class, as those without their conditions are."""
+        drops_conditions = self.given is not None and config.condition_dropout > 0
+        return config.label_dropout > 0 or drops_conditions
 
     def notes(self) -> Iterator[str]:
         """Yield what there is to say of the classes, and of the held-out images."""
@@ -158,12 +166,6 @@ class TrainingData:
         if self.train is None:
             return None
         return KnownImages.of_training(self.train, self.validation, self.held_out)
-
-
-def _trains_null_class(config: TrainingConfig) -> bool:
-    """Tell whether images are told no class; one without its condition is not told its class."""
-    has_conditions = bool(config.condition_on or config.condition_vector)
-    return config.label_dropout > 0 or (has_conditions and config.condition_dropout > 0)
 
 
 def open_training_data(config: TrainingConfig) -> TrainingData:

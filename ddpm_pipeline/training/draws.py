@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ddpm_pipeline.data import Batch
     from ddpm_pipeline.diffusion import ChosenTimesteps, TrainingObjective
+    from ddpm_pipeline.networks import Conditioning
     from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = ["MicroDraws", "draw_update", "inputs_of"]
@@ -46,7 +47,12 @@ class MicroDraws(NamedTuple):
 
 
 def draw_update(
-    config: TrainingConfig, objective: TrainingObjective, t: Tensor, step: int, rank: int
+    config: TrainingConfig,
+    objective: TrainingObjective,
+    t: Tensor,
+    step: int,
+    rank: int,
+    conditioning: Conditioning | None = None,
 ) -> list[MicroDraws]:
     """Draw what the micro-steps of an update need.
 
@@ -56,6 +62,7 @@ def draw_update(
         t: This process's timesteps, int64 (micro-steps, B), on the CPU.
         step: Number of the update.
         rank: Number of the process.
+        conditioning: What the images are conditioned on beside classes.
     """
     splits = [objective.split(row) for row in t]
     rows = [t] if splits[0] is None else [t, torch.stack([split.order for split in splits])]
@@ -68,7 +75,8 @@ def draw_update(
     if drops:
         draws = [torch.rand(size, generator=stream_generator("labels", *p)) for p in places]
         rows.append((torch.stack(draws) < config.label_dropout).long())
-    without = _draw_without(config, size, places, objective.device)
+    drops_conditions = conditioning is not None and config.condition_dropout > 0
+    without = _draw_without(config, size, places, objective.device) if drops_conditions else None
     augmentation = _draw_augmentation(config, size, places, objective.device)
     there = list(moved(torch.stack(rows), objective.device).unbind())
     t = there.pop(0)
@@ -98,10 +106,8 @@ def _draw_augmentation(
 
 def _draw_without(
     config: TrainingConfig, size: int, places: list[tuple[int, ...]], device: torch.device
-) -> Tensor | None:
+) -> Tensor:
     """Draw which images of each micro-step are told no condition, (micro-steps, B)."""
-    if not (config.condition_on or config.condition_vector) or config.condition_dropout == 0:
-        return None
     draws = [torch.rand(size, generator=stream_generator("conditions", *p)) for p in places]
     return moved(torch.stack(draws) < config.condition_dropout, device)
 

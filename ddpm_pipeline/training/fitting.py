@@ -9,6 +9,7 @@ r"""What is taken from a pretrained model, and the rules by which options change
 resolution           any that the U-Net can halve as often as it does
 channels             grey ↔ colour, by sums and means (``networks.adapting``)
 classes              by name (``matching``); none at all, by the null class for all images
+conditions           added to a model without any, or as it has them (``conditions``)
 depth and unit       as the model has them (``units``)
 dropout              as given
 variance             fixed_small ↔ fixed_large; either → learned_range, whose second half
@@ -33,10 +34,17 @@ import torch
 from ddpm_pipeline.common import PRIVATE_KEY, Resolution, as_resolution, sides_of
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES
-from ddpm_pipeline.networks import adapted_unet, downsampling, facts_of
+from ddpm_pipeline.networks import (
+    Conditioning,
+    adapted_unet,
+    downsampling,
+    facts_of,
+    image_channels,
+)
+from ddpm_pipeline.training.conditions import condition_problems, taken_conditions
 from ddpm_pipeline.training.noise_levels import schedule_options
 from ddpm_pipeline.training.pretrained import OPTION
-from ddpm_pipeline.training.setup import make_scheduler
+from ddpm_pipeline.training.setup import make_scheduler, wide_enough
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -95,7 +103,8 @@ def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
         options |= {"depth": depth, "outside_range": reading.outside_range}
     if given.streaming:
         del options["value_range"]  # which has no meaning there
-    options["channels"] = config.in_channels
+    options |= taken_conditions(found, given)
+    options["channels"] = image_channels(config)
     options["resolution"] = config.sample_size and as_resolution(config.sample_size)
     options["class_conditional"] = config.num_class_embeds is not None
     own = options["resolution"]
@@ -121,7 +130,7 @@ def _scheduler_options(
                 f"give {' and '.join(missing)}"
             )
         config = found.unet.config
-        learned = config.out_channels == 2 * config.in_channels
+        learned = config.out_channels == 2 * image_channels(config)
         return {"variance_type": "learned_range" if learned else "fixed_small"}
     return {
         "prediction_type": found.scheduler.config.prediction_type,
@@ -165,15 +174,16 @@ def _network_problems(
         problems.append(
             f"resolution={config.resolution} must be a multiple of {step}, by which it scales down"
         )
-    both = {config.channels or unet.in_channels, unet.in_channels}
+    channels = image_channels(unet)
+    both = {config.channels or channels, channels}
     if len(both) == 2 and both != {1, 3}:
         problems.append(
-            f"channels={config.channels} cannot be made of its {unet.in_channels}: there are "
+            f"channels={config.channels} cannot be made of its {channels}: there are "
             "rules for 1 and 3 alone"
         )
-    if (conditioned := facts_of(found.unet).conditioned_on) is not None:
-        problems.append(f"it is conditioned on {conditioned}, and such are not trained further")
-    elif unet.class_embed_type is not None:
+    conditioned = facts_of(found.unet).conditioned_on
+    problems += condition_problems(found, config)
+    if unet.class_embed_type is not None and conditioned is None:
         problems.append(f"its class_embed_type={unet.class_embed_type!r} takes no class labels")
     elif (
         unet.num_class_embeds is not None
@@ -190,7 +200,7 @@ def _network_problems(
 def _variance_problems(found: Pretrained, config: TrainingConfig) -> list[str]:
     """Say what variance cannot be made of the model's."""
     unet = found.unet.config
-    is_learned = unet.out_channels == 2 * unet.in_channels
+    is_learned = unet.out_channels == 2 * image_channels(unet)
     before = "fixed_small" if found.scheduler is None else _variance(found.scheduler)
     if found.scheduler is None and is_learned:
         before = config.variance_type if config.variance_type in LEARNED_VARIANCES else "learned"
@@ -246,7 +256,11 @@ def _is_same_schedule(scheduler: DDPMScheduler, config: TrainingConfig) -> bool:
 
 
 def fitted_unet(
-    found: Pretrained, config: TrainingConfig, channels: int, plan: ClassPlan | None
+    found: Pretrained,
+    config: TrainingConfig,
+    channels: int,
+    plan: ClassPlan | None,
+    conditioning: Conditioning | None = None,
 ) -> Fitted:
     """Make the network of a run.
 
@@ -255,13 +269,14 @@ def fitted_unet(
         config: Of the run.
         channels: Of the images.
         plan: Of their classes; None if they have no labels.
+        conditioning: What the images are conditioned on beside classes, as the model or anew.
     Raises:
         ValueError: If images that were open already do not fit.
     """
     unet = found.unet
     before, notes = unet.config, []
-    variance = None
-    if config.variance_type in LEARNED_VARIANCES and before.out_channels == before.in_channels:
+    own, variance = image_channels(unet), None
+    if config.variance_type in LEARNED_VARIANCES and before.out_channels == own:
         was = "fixed_small" if found.scheduler is None else _variance(found.scheduler)
         variance = _FIRST_OUTPUTS[was]
         notes.append(f"variance: {was} → {config.variance_type}, which begins as {was}")
@@ -269,8 +284,12 @@ def fitted_unet(
     if plan is None and before.num_class_embeds is not None:
         folded = before.num_class_embeds - 1
         notes.append("classes: none any more, the null class for all images")
-    if channels != before.in_channels:
-        notes.append(f"channels: {before.in_channels} → {channels}, by sums and means of kernels")
+    if channels != own:
+        notes.append(f"channels: {own} → {channels}, by sums and means of kernels")
+    new = conditioning if facts_of(unet).conditioned_on is None else None
+    if new is not None:
+        wide_enough(before, new)
+        notes.append(f"conditions: {new}; told nothing, it begins as it was")
     was = before.sample_size and as_resolution(before.sample_size)
     if was != config.resolution:
         notes.append(f"resolution: {was} → {config.resolution}, with the same weights")
@@ -282,6 +301,7 @@ def fitted_unet(
         rows=None if plan is None else plan.rows,
         folded_row=folded,
         dropout=config.dropout if "dropout" in config.given else None,
+        conditioning=new,
     )
     return Fitted(made, frozenset(changed), tuple(notes))
 

@@ -248,7 +248,8 @@ class Learner:
 
     def _draws(self, step: int, t: Tensor) -> list[MicroDraws]:
         """Draw all but the noise of an update at the timesteps t, (micro-steps, B)."""
-        return draw_update(self.config, self.objective, t, step, self.accelerator.process_index)
+        rank, told = self.accelerator.process_index, facts_of(self.unet).conditioned_on
+        return draw_update(self.config, self.objective, t, step, rank, told)
 
     def rehearse(self, batch: Batch) -> None:
         """Compute what an update of a batch of the run's shape computes, and change nothing."""

@@ -48,6 +48,7 @@ __all__ = [
     "make_scheduler",
     "make_unet",
     "restored_scheduler",
+    "wide_enough",
 ]
 
 
@@ -93,7 +94,7 @@ def _fitting_config(
             num_classes=num_classes,
             dropout=config.dropout,
         )
-        return _wide_enough(made | told, conditioning)
+        return wide_enough(made | told, conditioning)
     given = _read_config(model, config.model_config_name_or_path)
     check_network_config(given)
     given.pop(PRIVATE_KEY, None)  # facts of another model
@@ -113,11 +114,15 @@ def _fitting_config(
     if levels := given.get("block_out_channels"):
         what = "the UNet of model_config_name_or_path"
         check_halvings(config.resolution, len(levels) - 1, what)
-    return _wide_enough(given, conditioning)
+    return wide_enough(given, conditioning)
 
 
-def _wide_enough(unet: dict[str, Any], conditioning: Conditioning | None) -> dict[str, Any]:
-    """Give a config whose embeddings have place for all numbers of the vector."""
+def wide_enough(unet: dict[str, Any], conditioning: Conditioning | None) -> dict[str, Any]:
+    """Give a config whose embeddings have place for all numbers of the vector.
+
+    Raises:
+        ValueError: If they have not.
+    """
     count = 0 if conditioning is None else len(conditioning.columns)
     if 2 * count > (width := embedding_width(unet)):
         raise ValueError(

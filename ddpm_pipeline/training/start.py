@@ -23,7 +23,8 @@ from diffusers.configuration_utils import FrozenDict
 from ddpm_pipeline.common import on_main, stream_generator
 from ddpm_pipeline.data import source_name
 from ddpm_pipeline.hub import parse_hub_checkpoint
-from ddpm_pipeline.networks import check_network_config, facts_of, set_facts
+from ddpm_pipeline.networks import check_network_config, facts_of, image_channels, set_facts
+from ddpm_pipeline.training.conditions import fitted_conditions
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.fitting import (
     Fitted,
@@ -58,6 +59,9 @@ _READING = (
     "depth",
     "outside_range",
     "tiff_bands",
+    "condition_on",
+    "condition_vector",
+    "condition_upsampling",
 )
 _ANSWERED = (
     *_READING,
@@ -160,19 +164,21 @@ class PretrainedStart(Start):
                     "class_conditional: the pretrained model has classes and the images have no "
                     "labels; give labels, or class_conditional=False"
                 )
-            return data
-        self._plan = match_classes(facts_of(unet), unet.config.num_class_embeds, data)
-        return self._plan.renumbered(config, data)
+        else:
+            self._plan = match_classes(facts_of(unet), unet.config.num_class_embeds, data)
+            data = self._plan.renumbered(config, data)
+        return fitted_conditions(data, unet, config)
 
     def unet(self, config: TrainingConfig, data: TrainingData) -> UNet2DModel:
         """Make the network, fitted to the images."""
         _seed(config)
-        self._fitted = fitted_unet(self._found, config, data.channels, self._plan)
+        conditioning = data.conditioning(config)
+        self._fitted = fitted_unet(self._found, config, data.channels, self._plan, conditioning)
         unet, facts = self._fitted.unet, data.facts(config)
         if self._plan is not None:
             facts = self._plan.facts(facts, trained=config.max_train_steps > 0)
         before = facts_of(self._found.unet)
-        if config.picture_bands is None and data.channels == self._found.unet.config.in_channels:
+        if config.picture_bands is None and data.channels == image_channels(self._found.unet):
             facts = replace(facts, picture_bands=before.picture_bands)
         set_facts(unet, facts)
         train_only(unet, config.train_only, self._fitted.changed)
@@ -248,10 +254,10 @@ class RestoredStart(Start):
         """Give the images, with the numbers of the model's classes first."""
         facts, embeddings = facts_of(FrozenDict(self._unet)), self._unet.get("num_class_embeds")
         data = fitted_values(data, facts.scale, config)
-        if data.num_classes is None or embeddings is None:
-            return data
-        plan = ClassPlan(facts.class_names, embeddings - 1, None, None, knew_null=True)
-        return plan.renumbered(config, data)
+        if data.num_classes is not None and embeddings is not None:
+            plan = ClassPlan(facts.class_names, embeddings - 1, None, None, knew_null=True)
+            data = plan.renumbered(config, data)
+        return fitted_conditions(data, FrozenDict(self._unet), config)
 
     def unet(self, config: TrainingConfig, data: TrainingData) -> UNet2DModel:  # noqa: ARG002
         """Make the network, fitted to the images."""

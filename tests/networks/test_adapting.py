@@ -8,7 +8,7 @@ from helpers.unets import make_tiny_unet
 
 from ddpm_pipeline.diffusion import NoiseSchedule
 from ddpm_pipeline.diffusion.reverse_process import reverse
-from ddpm_pipeline.networks import adapted_unet
+from ddpm_pipeline.networks import Conditioning, ModelFacts, adapted_unet, set_facts
 
 T = torch.tensor([3, 700])
 
@@ -115,3 +115,34 @@ def test_what_needs_no_change_is_the_network_itself() -> None:
 def test_channels_without_a_rule_are_refused() -> None:
     with pytest.raises(ValueError, match="channels=3 cannot be made of a model of 4"):
         adapted_unet(make_tiny_unet(4), channels=3)
+
+
+@torch.no_grad()
+def test_a_picture_is_not_looked_at_at_first_and_stays_with_other_channels() -> None:
+    told = Conditioning(channels=2, sides=(8, 8))
+    grey, picture = make_tiny_unet(1), torch.randn(2, 2, 8, 8)
+    made, changed = adapted_unet(grey, conditioning=told)
+    assert changed == {"conv_in.weight"}
+    assert (made.config.in_channels, made.config.out_channels) == (3, 1)
+    wanted = grey(grey_noise(), T).sample
+    found = made(torch.cat([grey_noise(), picture], 1), T).sample
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+    grey = make_tiny_unet(3, out_channels=1)
+    set_facts(grey, ModelFacts(conditioning=told.to_dict()))
+    wanted = grey(torch.cat([grey_noise(), picture], 1), T).sample
+    colour, _ = adapted_unet(grey, channels=3)
+    assert (colour.config.in_channels, colour.config.out_channels) == (5, 3)
+    found = colour(torch.cat([grey_noise(3), picture], 1), T).sample
+    torch.testing.assert_close(found, wanted.repeat(1, 3, 1, 1))
+
+
+@torch.no_grad()
+def test_numbers_take_the_place_of_classes() -> None:
+    plain = make_tiny_unet(1)
+    made, changed = adapted_unet(
+        plain, conditioning=Conditioning(columns=("a",), low=(0.0,), high=(1.0,))
+    )
+    assert (made.config.class_embed_type, changed) == ("identity", set())
+    nothing = torch.zeros(2, 32)
+    assert torch.equal(made(grey_noise(), T, nothing).sample, plain(grey_noise(), T).sample)

@@ -204,6 +204,20 @@ def test_a_run_goes_on_bit_for_bit(kind: str, random_last_layers: None, tmp_path
         assert torch.equal(value, weights(cut)[name]), name
 
 
+@pytest.mark.usefixtures("random_last_layers")
+def test_images_that_are_open_already_are_trained_on_alike(tmp_path: Path) -> None:
+    """Without their conditions too, by the same coins."""
+    by_name, opened = tmp_path / "name", tmp_path / "open"
+    options = {"max_train_steps": 2, "condition_dropout": 0.5}
+    train(run_config(by_name, "both", **options))
+    config = run_config(opened, "both", **options)
+    data = open_images(opened / "x.npz", resolution=8, progress=False, **KINDS["both"])
+    nameless = {"train_data_dir": None, "condition_on": None, "condition_vector": None}
+    train(config.replace(**nameless), train_data=data)
+    other = weights(opened)
+    assert all(torch.equal(value, other[name]) for name, value in weights(by_name).items())
+
+
 def test_other_conditions_are_another_run(tmp_path: Path) -> None:
     options = {"checkpointing_steps": 2}
     config = run_config(tmp_path, "vector", **options)
@@ -289,17 +303,6 @@ def test_options_that_do_not_go_together(options: dict, said: str) -> None:
     given = {"train_data_dir": "x.npz", "max_train_steps": 1, "condition_vector": ("x",)}
     with pytest.raises(ValueError, match=said):
         TrainingConfig(**given | options)
-
-
-def test_a_conditioned_model_is_not_trained_further(folder: Path, kind: str) -> None:
-    config = TrainingConfig(
-        train_data_dir=str(folder / "x.npz"),
-        pretrained_model_name_or_path=str(folder / "model"),
-        max_train_steps=1,
-        output_dir=str(folder / "further"),
-    )
-    with pytest.raises(ValueError, match=r"it is conditioned on .* such are not trained further"):
-        train(config)
 
 
 def test_a_vector_needs_an_embedding_as_wide(tmp_path: Path) -> None:
