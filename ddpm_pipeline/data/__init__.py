@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.data.augmentation import augmentation_size, augmented, draw_augmentation
+    from ddpm_pipeline.data.augmentation import (
+        augmentation_size,
+        augmented,
+        draw_augmentation,
+        moved_alike,
+    )
     from ddpm_pipeline.data.batches import Batches, between_levels, checked_batch, split_batch
     from ddpm_pipeline.data.classes import class_counts, with_classes, without_gaps
     from ddpm_pipeline.data.conditions import DataConditions, conditioning_of, with_conditioning
@@ -62,7 +67,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "augmentation": "augmentation_size augmented draw_augmentation",
+        "augmentation": "augmentation_size augmented draw_augmentation moved_alike",
         "batches": "Batches between_levels checked_batch split_batch",
         "classes": "class_counts with_classes without_gaps",
         "conditions": "DataConditions conditioning_of with_conditioning",

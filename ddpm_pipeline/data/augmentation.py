@@ -2,6 +2,7 @@ r"""Augmentations whose parameters a network is told, so that its samples show n
 
     a   = draw_augmentation(("flip", "translate"), 0.12, count, sides, generator)    (B, A)
     x_0 = augmented(x_0, ("flip", "translate"), a)
+    y   = moved_alike(y, ("flip", "translate"), a)      a picture that goes with x_0
 
 Row b of a says what is done to image b, in numbers of the order of one; a row of zeros leaves
 the image as it is, to the bit. A network that is trained on (augmented x_0, a) and sampled at
@@ -17,14 +18,14 @@ Source: Karras et al. 2022 (arXiv:2206.00364), appendix F.2 and table 6, whose a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-__all__ = ["AUGMENTATIONS", "augmentation_size", "augmented", "draw_augmentation"]
+__all__ = ["AUGMENTATIONS", "augmentation_size", "augmented", "draw_augmentation", "moved_alike"]
 
 _SHIFT = 1 / 8  # of the side, at most; by whole pixels
 _SMALLEST_CROP = 3 / 4  # of the side
@@ -92,22 +93,49 @@ def augmented(x_0: Tensor, names: Sequence[str], drawn: Tensor) -> Tensor:
     Returns:
         Images of that shape; those whose row is zero are the same bits.
     """
-    numbers = dict(
-        zip(names, drawn.split([AUGMENTATIONS[name].size for name in names], 1), strict=True)
-    )
-    kinds = {name: AUGMENTATIONS[name] for name in AUGMENTATIONS if name in numbers}
-    sides = (x_0.shape[-2], x_0.shape[-1])
-    maps = [kind.place(numbers[name], sides) for name, kind in kinds.items() if kind.place]
-    changed = _moved(x_0, maps)
-    for name, kind in kinds.items():
-        if kind.colour is not None:
-            changed = _coloured(changed, kind.colour, numbers[name])
+    numbers = _by_name(names, drawn)
+    changed = _moved(x_0, numbers, "bilinear")
+    for name, part in numbers.items():
+        if (colour := AUGMENTATIONS[name].colour) is not None:
+            changed = _coloured(changed, colour, part)
     untouched = (drawn == 0).all(1).view(-1, 1, 1, 1)
     return torch.where(untouched, x_0, changed)
 
 
-def _moved(images: Tensor, maps: Sequence[Tensor]) -> Tensor:
+def moved_alike(
+    pictures: Tensor,
+    names: Sequence[str],
+    drawn: Tensor,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+) -> Tensor:
+    """Move pictures that go with images as these are moved, and leave their colours alone.
+
+    Arguments:
+        pictures: Of the images' size, float32 (B, C, H, W).
+        names, drawn: As for the images.
+        mode: How values between pixels are found; "nearest" makes no new ones.
+    Returns:
+        Pictures of that shape; those that are not moved are the same bits.
+    """
+    numbers = {k: v for k, v in _by_name(names, drawn).items() if AUGMENTATIONS[k].place}
+    if not numbers:
+        return pictures
+    untouched = (torch.cat(list(numbers.values()), 1) == 0).all(1).view(-1, 1, 1, 1)
+    return torch.where(untouched, pictures, _moved(pictures, numbers, mode))
+
+
+def _by_name(names: Sequence[str], drawn: Tensor) -> dict[str, Tensor]:
+    """Give the numbers of each augmentation, in the order in which they are made."""
+    parts = drawn.split([AUGMENTATIONS[name].size for name in names], 1)
+    numbers = dict(zip(names, parts, strict=True))
+    return {name: numbers[name] for name in AUGMENTATIONS if name in numbers}
+
+
+def _moved(images: Tensor, numbers: Mapping[str, Tensor], mode: str) -> Tensor:
     """Take every pixel from where the maps of positions, the last one first, say."""
+    sides = (images.shape[-2], images.shape[-1])
+    kinds = [(AUGMENTATIONS[name], part) for name, part in numbers.items()]
+    maps = [kind.place(part, sides) for kind, part in kinds if kind.place is not None]
     if not maps:
         return images
     whole = maps[0]
@@ -117,9 +145,7 @@ def _moved(images: Tensor, maps: Sequence[Tensor]) -> Tensor:
         shift = whole[:, :, :2] @ following[:, :, 2:] + whole[:, :, 2:]
         whole = torch.cat([linear, shift], 2)
     grid = torch.nn.functional.affine_grid(whole, list(images.shape), align_corners=False)
-    return grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    return grid_sample(images, grid, mode=mode, padding_mode="reflection", align_corners=False)
 
 
 def _coloured(

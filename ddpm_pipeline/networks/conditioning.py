@@ -1,7 +1,7 @@
 r"""A UNet that is told in training how its images were augmented, and is a plain one otherwise.
 
     condition_on(unet, size, generator)               before training
-    unet(x_t, t, conditions(labels, a))               a: (B, size), labels or None
+    unet(x_t, t, conditions(labels, a))               a: (B, size), labels or embeddings or None
     with unconditioned(unet): unet(x_t, t, labels)    as if a were 0, to the bit
     plain_weights(unet.state_dict())                  of the plain UNet2DModel
 
@@ -9,8 +9,9 @@ To the embedding of the timestep is added
 
 .. math:: M(a) = W_2\, \mathrm{silu}(W_1 a)
 
-beside that of the class. There are no biases, so that M(0) = 0: at a = 0, where models are
-sampled, the plain UNet computes the same, and the two matrices are left out of what is saved.
+beside that of the class, or of the numbers that the model is conditioned on, which describe the
+image as it was. There are no biases, so that M(0) = 0: at a = 0, where models are sampled, the
+plain UNet computes the same, and the two matrices are left out of what is saved.
 
 Source: Karras et al. 2022 (arXiv:2206.00364), appendix F.2; M takes the place of their one matrix.
 """
@@ -39,18 +40,24 @@ class _ConditionEmbedding(nn.Module):
     """Embeds classes, if there are any, and augmentations, in the place of the classes' embedding.
 
     Arguments:
-        classes: The classes' embedding, whose weight stays what it is called; None without any.
+        classes: The classes' embedding, whose weight stays what it is called; ``nn.Identity``
+            where embeddings are given; None without any.
         size: How many numbers say how an image was augmented.
         width: Of an embedding.
         generator: Draws the first matrix; the second is zero.
     """
 
     def __init__(
-        self, classes: nn.Embedding | None, size: int, width: int, generator: torch.Generator
+        self,
+        classes: nn.Embedding | nn.Identity | None,
+        size: int,
+        width: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.has_classes = classes is not None
-        if classes is not None:
+        self.has_classes = isinstance(classes, nn.Embedding)
+        self.given_width = width if isinstance(classes, nn.Identity) else 0
+        if isinstance(classes, nn.Embedding):
             self.weight = classes.weight
         first, second = (
             nn.utils.skip_init(nn.Linear, n, width, bias=False) for n in (size, width)
@@ -60,9 +67,14 @@ class _ConditionEmbedding(nn.Module):
         self.augmentation = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, given: Tensor) -> Tensor:
-        """Embed what ``conditions`` gave, or class numbers, int64 (B,), of images as they are."""
+        """Embed what ``conditions`` gave, or what is told of images as they are: class numbers,
+        int64 (B,), or embeddings, (B, width).
+        """
         if not given.is_floating_point():
             return embedding(given, self.weight)
+        if self.given_width:
+            embedded, changes = given.tensor_split([self.given_width], 1)
+            return embedded + self.augmentation(changes) if changes.shape[1] else embedded
         if not self.has_classes:
             return self.augmentation(given)
         return embedding(given[:, 0].long(), self.weight) + self.augmentation(given[:, 1:])
@@ -76,16 +88,17 @@ def condition_on(unet: UNet2DModel, size: int, generator: torch.Generator) -> No
         size: How many numbers say how an image was augmented.
         generator: On the CPU.
     Raises:
-        ValueError: If it is no UNet2DModel, or its classes are not embedded by a table.
+        ValueError: If it is no UNet2DModel, or its classes are neither embedded by a table nor
+            given as embeddings.
     """
     if not hasattr(unet, "class_embedding") or not hasattr(unet, "time_embedding"):
         raise ValueError(
             f"augment needs a UNet2DModel, whose embeddings tell it, got {type(unet).__name__}"
         )
     classes = unet.class_embedding
-    if classes is not None and not isinstance(classes, nn.Embedding):
+    if classes is not None and not isinstance(classes, nn.Embedding | nn.Identity):
         raise ValueError(
-            "augment needs a UNet whose class_embed_type is null in its config, got "
+            "augment needs a UNet whose class_embed_type is null or 'identity' in its config, got "
             f"{unet.config.class_embed_type!r}"
         )
     width = unet.time_embedding.linear_2.out_features
@@ -96,11 +109,13 @@ def conditions(labels: Tensor | None, augmentation: Tensor) -> Tensor:
     """Put class numbers and augmentations together as one tensor, which the network is given.
 
     Arguments:
-        labels: int64 (B,), or None without classes.
+        labels: int64 (B,); embeddings, float32 (B, width); or None without classes.
         augmentation: float32 (B, size).
     """
     if labels is None:
         return augmentation
+    if labels.is_floating_point():
+        return torch.cat([labels, augmentation], 1)
     return torch.cat([labels[:, None].to(augmentation), augmentation], 1)
 
 
@@ -108,7 +123,7 @@ def conditions(labels: Tensor | None, augmentation: Tensor) -> Tensor:
 def unconditioned(unet: UNet2DModel) -> Iterator[None]:
     """Call a UNet as one that was not told of augmentations for a while: without, or by class."""
     told = getattr(unet, "class_embedding", None)
-    if not isinstance(told, _ConditionEmbedding) or told.has_classes:
+    if not isinstance(told, _ConditionEmbedding) or told.has_classes or told.given_width:
         yield
         return
     unet.class_embedding = None

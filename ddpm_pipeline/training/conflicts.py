@@ -49,13 +49,10 @@ CONDITIONS: list[Conflict] = [
     ),
     *(
         Conflict(
-            lambda c, given=given, other=other: (
-                bool(getattr(c, given)) and bool(getattr(c, other))
-            ),
-            f"{given} does not work with {other}",
+            lambda c, given=given: bool(getattr(c, given)) and c.streaming,
+            f"{given} does not work with streaming",
         )
         for given in ("condition_on", "condition_vector")
-        for other in ("streaming", "augment")
     ),
     Conflict(
         lambda c: c.condition_on is not None and not c.center_crop,

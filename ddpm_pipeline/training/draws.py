@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import moved, sides_of, stream_generator
-from ddpm_pipeline.data import augmented, draw_augmentation, flip_coins, mirrored, model_values
+from ddpm_pipeline.data import (
+    augmented,
+    draw_augmentation,
+    flip_coins,
+    mirrored,
+    model_values,
+    moved_alike,
+)
 from ddpm_pipeline.networks import Condition, Told, conditions, facts_of, ready_for
 
 if TYPE_CHECKING:
@@ -125,11 +132,11 @@ def inputs_of(
             labels, and it remembers the scale of the images' values.
     Returns:
         x_0, and what the network is told beside the timesteps: labels, augmentations, or both; or
-        a condition that is ready.
+        a condition that is ready, whose labels are those.
     """
     images, labels = batch
     if isinstance(labels, Condition):
-        return _conditioned(images, labels, drawn, network)
+        return _conditioned(images, labels, drawn, config, network)
     if drawn.mirrored is not None:
         images = mirrored(images, drawn.mirrored)
     if labels is not None and drawn.dropped is not None:
@@ -142,9 +149,16 @@ def inputs_of(
 
 
 def _conditioned(
-    images: Tensor, told: Condition, drawn: MicroDraws, network: Mapping[str, Any]
+    images: Tensor,
+    told: Condition,
+    drawn: MicroDraws,
+    config: TrainingConfig,
+    network: Mapping[str, Any],
 ) -> tuple[Tensor, Condition]:
-    """Change a batch with conditions, which are mirrored and dropped as was drawn."""
+    """Change a batch with conditions, which are mirrored, moved and dropped as was drawn.
+
+    Numbers stay those of the image as it was, since the network is told what was done to it.
+    """
     if drawn.mirrored is not None:
         images = mirrored(images, drawn.mirrored)
         if told.picture is not None:
@@ -154,5 +168,14 @@ def _conditioned(
         told = replace(told, labels=told.labels.masked_fill(drawn.dropped, null_class))
     if drawn.without is not None:
         told = told.without(drawn.without)
-    x_0 = model_values(images, facts_of(network).scale)
-    return x_0, ready_for(network, told, tuple(x_0.shape[2:]))
+    facts = facts_of(network)
+    x_0 = model_values(images, facts.scale)
+    ready, changes = ready_for(network, told, tuple(x_0.shape[2:])), drawn.augmentation
+    if changes is None:
+        return x_0, ready
+    picture = ready.picture
+    if picture is not None:
+        mode = "nearest" if facts.conditioned_on.upsampling == "nearest" else "bilinear"
+        picture = moved_alike(picture, config.augment, changes, mode)
+    ready = replace(ready, labels=conditions(ready.labels, changes), picture=picture)
+    return augmented(x_0, config.augment, changes), ready

@@ -129,6 +129,12 @@ def notices(config: TrainingConfig) -> list[str]:
             f"lr_warmup_steps={config.lr_warmup_steps} is more than the run's "
             f"{config.max_train_steps} updates: the peak of the learning rate is never reached"
         )
+    if config.random_flip and config.condition_vector:
+        found.append(
+            "random_flip mirrors images and leaves the numbers of condition_vector as they are, "
+            "which is right of a brightness and wrong of an angle or a place; augment flip tells "
+            "the model"
+        )
     return [notice for notice in found if notice is not None]
 
 

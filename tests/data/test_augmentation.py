@@ -15,6 +15,7 @@ from ddpm_pipeline.data.augmentation import (
     augmentation_size,
     augmented,
     draw_augmentation,
+    moved_alike,
 )
 
 ALL = tuple(AUGMENTATIONS)
@@ -180,3 +181,20 @@ def test_oblong_images_are_turned_and_moved_by_pixels() -> None:
     )
     assert set(numbers[:, 0].tolist()) == {-1.0, 0.0, 1.0}
     assert set(numbers[:, 1].tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}
+
+
+def test_pictures_that_go_with_images_move_as_they_do_and_keep_their_colours() -> None:
+    x_0 = images()
+    places = tuple(name for name in ALL if AUGMENTATIONS[name].place is not None)
+    a = draw_augmentation(places, 0.5, len(x_0), (16, 16), torch.Generator().manual_seed(3))
+    assert torch.equal(moved_alike(x_0, places, a), augmented(x_0, places, a))
+    assert not torch.equal(moved_alike(x_0, places, a), x_0)
+    colours = tuple(name for name in ALL if AUGMENTATIONS[name].colour is not None)
+    b = torch.ones(len(x_0), len(colours))
+    assert torch.equal(moved_alike(x_0, colours, b), x_0)
+    both = moved_alike(x_0, (*places, *colours), torch.cat([a, b], 1))
+    assert torch.equal(both, moved_alike(x_0, places, a))
+    values = x_0[:, :1].sign()
+    found = moved_alike(values, places, a, "nearest")
+    assert set(found.unique().tolist()) == {-1.0, 1.0}
+    assert len(moved_alike(values, places, a).unique()) > 2

@@ -92,3 +92,20 @@ def test_class_embeddings_of_other_kinds_are_refused(
 def test_networks_of_other_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"augment needs a UNet2DModel, .* got Linear"):
         condition_on(torch.nn.Linear(2, 2), SIZE, torch.Generator())
+
+
+def test_embeddings_that_are_given_are_told_beside_augmentations(
+    tiny_unet: Callable[..., UNet2DModel],
+) -> None:
+    plain = tiny_unet(class_embed_type="identity")
+    unet = told(tiny_unet(class_embed_type="identity"))
+    width = unet.time_embedding.linear_2.out_features
+    x_t, t, e = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.randn(2, width)
+    expected = plain(x_t, t, e).sample
+    assert torch.equal(unet(x_t, t, conditions(e, torch.zeros(2, SIZE))).sample, expected)
+    with unconditioned(unet):
+        assert torch.equal(unet(x_t, t, e).sample, expected)
+    a = torch.randn(2, SIZE)
+    moved = plain(x_t, t, e + unet.class_embedding.augmentation(a)).sample
+    assert_close(unet(x_t, t, conditions(e, a)).sample, moved)
+    UNet2DModel.from_config(unet.config).load_state_dict(plain_weights(unet.state_dict()))

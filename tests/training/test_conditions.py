@@ -292,7 +292,6 @@ def test_a_dry_run_counts_the_wider_network(tmp_path: Path) -> None:
     [
         ({"class_conditional": True}, "give either condition_vector or class_conditional"),
         ({"streaming": True}, "condition_vector does not work with streaming"),
-        ({"augment": ("flip",)}, "condition_vector does not work with augment"),
         ({"condition_on": "low", "center_crop": False}, "condition_on needs center_crop"),
         ({"condition_dropout": 1.0}, "condition_dropout must be at least 0 and below 1"),
         ({"condition_vector": ("x", "x")}, "condition_vector must be one or several different"),
