@@ -49,7 +49,7 @@ def test_a_record_says_how_long_on_what_and_with_which_versions(tmp_path: Path) 
         "versions": {
             "python": platform.python_version(),
             "ddpm_pipeline": __version__,
-            "torch": version("torch"),
+            "torch": torch.__version__,
             "diffusers": version("diffusers"),
         },
         "num_threads": torch.get_num_threads(),
