@@ -7,7 +7,10 @@ forward and backward, for one image. The memory is the sum of
     (weights in half precision, kept for the backward pass), activations (batch size × one image's)
 
 bytes for P parameters, where Muon keeps one average of the gradient and AdamW two; kernels'
-workspaces and the framework itself come on top. With ``fsdp`` each of n processes has 1/n of the
+workspaces and the framework itself come on top. Attention is counted as its fused kernels keep it:
+queries, keys, values, results and one number for each query, and not a weight for each pair.
+
+With ``fsdp`` each of n processes has 1/n of the
 first four, and one block's whole weights and gradients come on top; gradients are whole where
 several are accumulated. With ``gradient_checkpointing`` the activations are the inputs of the
 parts that are computed again, and the largest part's own.
@@ -17,13 +20,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_pipeline.common import sides_of
@@ -259,9 +266,39 @@ def _saved_per_image(unet: UNet2DModel, x_t: Tensor, *, recompute: bool) -> int:
 
     if recompute:
         unet.enable_gradient_checkpointing(run_part)
-    with saving(kept):
+    with _FusedAttention(), saving(kept):
         _graph = _output(unet, x_t)  # which holds the storages, lest one be counted as another
     return sum(kept.values()) + max(sum(part.values()) for part in parts)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention by a fused kernel, as on processors; a device without memory has none by itself.
+
+    Where something is asked for that not all of these kernels do, as a mask, it is not fused.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Call a function of torch."""
+        options = kwargs or {}
+        if func is scaled_dot_product_attention and _is_plain(args, options):
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]  # noqa: SLF001
+        return func(*args, **options)
+
+
+def _is_plain(args: Sequence[Any], options: dict[str, Any]) -> bool:
+    """Tell whether attention is that of queries, keys and values of one width, with no option."""
+    widths = {tensor.shape[-1] for tensor in args if tensor.ndim == 4}
+    return (
+        len(args) == 3
+        and len(widths) == 1
+        and not any(isinstance(value, Tensor) or value for value in options.values())
+    )
 
 
 def _storage(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from helpers.training_runs import TINY_UNET, image_data, tiny_config
 from ddpm_pipeline.networks.unets import unet_config
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.data import TrainingData, data_from_images
-from ddpm_pipeline.training.forecast import describe_run
+from ddpm_pipeline.training.forecast import _FusedAttention, describe_run
 from ddpm_pipeline.training.run import dry_run
 
 PAGE = DOCS / "scaling.md"
@@ -110,9 +110,8 @@ def test_a_dry_run_knows_of_recomputation_and_half_precision(tmp_path: Path) -> 
     assert plain.memory["casts"] == recomputing.memory["casts"] == 0
 
 
-def test_a_dry_run_counts_what_the_backward_pass_holds(tmp_path: Path) -> None:
-    """The activations are those that a real forward pass saves, each storage once."""
-    unet = UNet2DModel(**TINY_UNET)
+def saved_by_a_forward_pass(unet: UNet2DModel, *shape: int) -> int:
+    """Bytes that a real forward pass saves for the backward pass, each storage once."""
     saved: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
 
@@ -121,7 +120,49 @@ def test_a_dry_run_counts_what_the_backward_pass_holds(tmp_path: Path) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        _output = unet(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))
-    expected = sum(size for pointer, size in saved.items() if pointer not in weights)
+        _output = unet(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
+    return sum(size for pointer, size in saved.items() if pointer not in weights)
+
+
+def test_a_dry_run_counts_what_the_backward_pass_holds(tmp_path: Path) -> None:
+    expected = saved_by_a_forward_pass(UNet2DModel(**TINY_UNET), 4, 1, 8, 8)
     numbers = dry_run(tiny_config(tmp_path)).memory["activations"]
     assert numbers == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution"),
+    [("small", 64), ("base", 32), pytest.param("adm", 64, marks=pytest.mark.slow)],
+)
+def test_attention_is_counted_as_it_is_kept(size: str, resolution: int) -> None:
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(size, resolution=resolution, channels=3))
+    unet.to_empty(device="cpu").train()
+    for parameter in unet.parameters():
+        torch.nn.init.zeros_(parameter)
+    expected = saved_by_a_forward_pass(unet, 1, 3, resolution, resolution)
+    config = TrainingConfig(
+        model_size=size,
+        resolution=resolution,
+        train_batch_size=1,
+        mixed_precision="no",
+        max_train_steps=1,
+        optimizer="adamw",
+    )
+    numbers = describe_run(config, colour_data(), 1).memory["activations"]
+    assert numbers == pytest.approx(expected, rel=0.03)
+
+
+def test_attention_with_a_mask_is_counted_with_its_weights() -> None:
+    q = torch.empty(1, 2, 64, 8, device="meta", requires_grad=True)
+    masks = {"plain": None, "masked": torch.zeros(64, 64, device="meta")}
+    largest = {}
+    for name, mask in masks.items():
+        sizes = []
+        note = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor, lambda t: t
+        )
+        with _FusedAttention(), note:
+            torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+        largest[name] = max(sizes)
+    assert largest == {"plain": 2 * 64 * 8, "masked": 2 * 64 * 64}
