@@ -28,7 +28,28 @@ from ddpm_pipeline.diffusion import (
 from ddpm_pipeline.schedulers.chain import check_timestep
 from ddpm_pipeline.schedulers.choices import Solver
 
-__all__ = ["History", "MultistepChain", "WalkedChain"]
+__all__ = ["History", "Landing", "MultistepChain", "WalkedChain"]
+
+
+class Landing(NamedTuple):
+    """The x_s that a step gave, and its coefficients, which nobody else has.
+
+    torch counts the changes of a tensor, but not those by NumPy.
+    """
+
+    x_s: Tensor
+    version: int
+    coefficients: Tensor
+
+    @classmethod
+    def of(cls, x_s: Tensor, coefficients: Tensor) -> Landing | None:
+        """Remember both; None where torch counts nothing, in its inference mode."""
+        return None if x_s.is_inference() else cls(x_s, x_s._version, coefficients)  # noqa: SLF001
+
+    def known(self, x_t: Tensor) -> Tensor | None:
+        """Give the coefficients of a state if it is that x_s, and as it was."""
+        is_same = x_t is self.x_s and x_t._version == self.version  # noqa: SLF001
+        return self.coefficients if is_same else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +60,17 @@ class History:
         start: Where in the chain it began.
         place: Where its next step is.
         predictions: Of x_0, the newest first; as many as a step can use.
+        landing: Of the last step, in the solver's basis, where it takes its steps in one.
     """
 
     start: int
     place: int
     predictions: tuple[Tensor, ...] = ()
+    landing: Landing | None = None
 
-    def after(self, *predictions: Tensor) -> History:
+    def after(self, *predictions: Tensor, landing: Landing | None = None) -> History:
         """Give the walk after one more step."""
-        return History(self.start, self.place + 1, predictions)
+        return History(self.start, self.place + 1, predictions, landing)
 
     def fits(self, x_t: Tensor) -> bool:
         """Tell whether the predictions can be combined with a state."""
@@ -121,7 +144,8 @@ class WalkedChain(ABC):
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end.
 
-        The walk remembers no tensor that a caller has, who may change it in place.
+        What a walk uses of a tensor that a caller has, who may change it in place, it remembers in
+        one of its own.
 
         Arguments:
             history: The walk before the step.

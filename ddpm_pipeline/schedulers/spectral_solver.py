@@ -1,7 +1,8 @@
 """Steps of solver "spectral" in a scheduler: without noise, with weights for each frequency.
 
 A step takes the state and the prediction of x_0 to frequencies, adds them up there with those of
-the step before, and comes back. What a walk remembers are coefficients.
+the step before, and comes back. What a walk remembers are coefficients; those of the state that a
+step gave are known at the next one.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from ddpm_pipeline.diffusion import (
     ErrorSpectrum,
     NoiseSchedule,
     PredictionType,
+    add_scaled_,
     local_variances,
     spectral_step,
 )
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.choices import Solver
 from ddpm_pipeline.schedulers.kept_tables import KeptTables
-from ddpm_pipeline.schedulers.multistep import History, MultistepChain, WalkedChain
+from ddpm_pipeline.schedulers.multistep import History, Landing, MultistepChain, WalkedChain
 from ddpm_pipeline.schedulers.spectral import error_spectrum, needed_spectrum
 
 __all__ = ["SpectralChain", "walked_chain"]
@@ -83,6 +85,8 @@ class SpectralChain(WalkedChain):
         super().__init__(schedule, prediction_type, timesteps, solver)
         self._spectrum = spectrum
         self._steps = KeptTables()
+        signals = schedule.alpha_bar(torch.tensor([*self._timesteps, -1])).sqrt()
+        self._signals: list[float] = signals.tolist()
 
     def step(
         self, history: History, x_0_hat: Tensor, x_t: Tensor
@@ -93,16 +97,24 @@ class SpectralChain(WalkedChain):
             ValueError: If the spectrum is that of images of another shape.
         """
         basis = self._spectrum.basis
-        now = tuple(basis.to_frequencies(x) for x in (x_t, x_0_hat))
         weights = self._weights(history.place, bool(history.predictions), x_t)
-        is_last = self._ends_at(history)
-        is_remembered = self._order > 1 and not is_last
-        # These coefficients are seen by nobody else.
-        x_s = now[0] * weights[0] if is_remembered else now[0].mul_(weights[0])
-        for weight, value in zip(weights[1:], (now[1], *history.predictions), strict=False):
-            x_s.addcmul_(weight, value)
-        remembered = now if is_remembered else ()
-        return basis.to_pixels(x_s), None if is_last else history.after(*remembered)
+        if self._order == 1:
+            # from_x_0 is alpha_s - alpha_t from_x_t: one transform, of the noise, for both.
+            alpha_t, alpha_s = self._signals[history.place : history.place + 2]
+            noise = basis.to_frequencies(torch.sub(x_t, x_0_hat, alpha=alpha_t))
+            x_s = add_scaled_(basis.to_pixels(noise.mul_(weights[0])), alpha_s, x_0_hat)
+            return x_s, None if self._ends_at(history) else history.after()
+        landing = history.landing
+        state = None if landing is None else landing.known(x_t)
+        state = basis.to_frequencies(x_t) if state is None else state
+        prediction = basis.to_frequencies(x_0_hat)
+        coefficients = state * weights[0]
+        for weight, value in zip(weights[1:], (prediction, *history.predictions), strict=False):
+            coefficients.addcmul_(weight, value)
+        x_s = basis.to_pixels(coefficients)
+        if self._ends_at(history):
+            return x_s, None
+        return x_s, history.after(state, prediction, landing=Landing.of(x_s, coefficients))
 
     def _weights(self, place: int, goes_on: bool, x: Tensor) -> tuple[Tensor, ...]:
         key = (place, goes_on, x.device, x.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ddpm_pipeline import DDPMScheduler
+from ddpm_pipeline.diffusion import FrequencyBasis
 from ddpm_pipeline.schedulers.choices import Solver
 
 MEAN = 0.3
@@ -86,6 +88,45 @@ def test_order_1_remembers_nothing_and_order_2_does() -> None:
             x = scheduler.step(output, t, x).prev_sample
         ends.append(x)
     assert (ends[0] - ends[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("changed", ["as it was", "in place", "in inference mode"])
+def test_a_state_is_transformed_anew_where_it_is_not_as_the_step_gave_it(changed: str) -> None:
+    """A walk over copies, which no step can know, is the oracle."""
+    scheduler, data = spectral(5)
+    ends = []
+    for gives_copies in (True, False):
+        x = data.sample(2)
+        with torch.inference_mode(changed == "in inference mode"):
+            for t in scheduler.timesteps:
+                output = 0.9 * data(x, t.expand(2)) + 0.1 * torch.tanh(x)
+                x = scheduler.step(output, t, x).prev_sample
+                if changed == "in place":
+                    x[:, :, 2:4] = 0.5
+                x = x.clone() if gives_copies else x
+        ends.append(x)
+    assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("order", "per_step"), [(1, 2.0), (2, 2.25)])
+def test_a_step_takes_two_transforms(
+    order: int, per_step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them back; order 2 takes a third where a walk begins."""
+    scheduler, _ = spectral(4, order)
+    taken = []
+    for name in ("to_frequencies", "to_pixels"):
+        original = getattr(FrequencyBasis, name)
+
+        def counted(*given: object, _of: Callable = original) -> Tensor:
+            taken.append(1)
+            return _of(*given)
+
+        monkeypatch.setattr(FrequencyBasis, name, counted)
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for t in scheduler.timesteps:
+        x = scheduler.step(0.5 * x, t, x).prev_sample
+    assert len(taken) == 4 * per_step
 
 
 def test_it_is_saved_and_stock_opens_it(tmp_path: Path) -> None:
