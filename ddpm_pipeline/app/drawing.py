@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from ddpm_pipeline.app.conditions import shown_condition
 from ddpm_pipeline.app.models import Models, OpenModel
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
@@ -38,6 +39,7 @@ class Asked:
         num_steps: K; 0 is the model's own.
         class_label: A class of a model that has some.
         guidance_scale: 1 is no guidance.
+        condition_picture, condition_numbers: What a model is conditioned on that has conditions.
     """
 
     model: str
@@ -46,12 +48,15 @@ class Asked:
     num_steps: int = 0
     class_label: str | int | None = None
     guidance_scale: float = 1.0
+    condition_picture: Image.Image | None = None
+    condition_numbers: tuple[float, ...] = ()
 
     def options(self, model: OpenModel, *, most_images: int, most_steps: int) -> dict[str, Any]:
         """Give the options of the pipeline's calls.
 
         Raises:
-            ValueError: If there are more images or steps than the page or the model allows.
+            ValueError: If there are more images or steps than the page or the model allows, or
+                what the model is conditioned on is missing.
         """
         num_steps = self.num_steps or model.num_steps
         for name, value, most in (
@@ -69,6 +74,7 @@ class Asked:
             ],
             "num_inference_steps": num_steps,
             "class_labels": self.class_label,
+            "condition": shown_condition(model, self.condition_picture, self.condition_numbers),
             "guidance_scale": self.guidance_scale,
             "output_type": "pt",
         }

@@ -7,21 +7,26 @@ fields.asked(model_name, *values)           what ``Asked`` takes, of what the fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ddpm_pipeline.app.models import Models
+from ddpm_pipeline.app.conditions import numbers_of, usual_numbers
+from ddpm_pipeline.app.models import Models, OpenModel
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.app.config import AppConfig
+    from PIL import Image
 
-__all__ = ["AskedFields", "Results", "in_words", "in_words_once", "offer_classes", "whole_number"]
+    from ddpm_pipeline.app.config import AppConfig
+    from ddpm_pipeline.networks import Conditioning
+
+__all__ = ["AskedFields", "Results", "in_words", "in_words_once", "offer_told", "whole_number"]
 
 _FAULTS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 _MOST_GUIDANCE = 10
+_HEIGHT = 200  # pixels of a picture that is given
 NETWORK = "network"  # whose work is done for one person at a time
 
 
@@ -31,12 +36,15 @@ class AskedFields:
 
     Arguments:
         count, steps, kind, guidance: As in ``Asked``.
+        numbers, picture: What a model with conditions is told.
     """
 
     count: gr.Slider | gr.Number
     steps: gr.Slider
     kind: gr.Dropdown
     guidance: gr.Slider
+    numbers: gr.Textbox
+    picture: gr.Image
 
     @classmethod
     def lay_out(
@@ -55,16 +63,38 @@ class AskedFields:
             steps=gr.Slider(0, config.most_steps, value=0, step=1, label="Steps (0: as saved)"),
             kind=gr.Dropdown([], label="Class", visible=False),
             guidance=gr.Slider(0, _MOST_GUIDANCE, value=1, label="Guidance", visible=False),
+            numbers=gr.Textbox(label="Numbers", visible=False, elem_classes="numbers"),
+            picture=gr.Image(
+                label="Condition",
+                type="pil",
+                height=_HEIGHT,
+                sources=["upload", "clipboard"],
+                visible=False,
+                elem_classes="condition",
+            ),
         )
 
     @property
     def inputs(self) -> list[Any]:
         """List them as ``asked`` takes their values."""
-        return [self.count, self.steps, self.kind, self.guidance]
+        return [
+            self.count,
+            self.steps,
+            self.kind,
+            self.guidance,
+            self.numbers,
+            self.picture,
+        ]
 
     @staticmethod
     def asked(
-        model: str, count: float, steps: float, kind: str | int | None, guidance: float
+        model: str,
+        count: float,
+        steps: float,
+        kind: str | int | None,
+        guidance: float,
+        numbers: str | None,
+        picture: Image.Image | None,
     ) -> dict[str, Any]:
         """Give what all wishes have but the seed, of what the fields hold."""
         return {
@@ -73,6 +103,8 @@ class AskedFields:
             "num_steps": int(steps),
             "class_label": kind,
             "guidance_scale": float(guidance),
+            "condition_numbers": numbers_of(numbers),
+            "condition_picture": picture,
         }
 
 
@@ -93,24 +125,46 @@ def whole_number(name: str, value: float | None) -> int:
     return int(value)
 
 
-def offer_classes(
+def offer_told(
     page: gr.Blocks, model: gr.Dropdown, models: Models, fields: Sequence[AskedFields]
 ) -> None:
-    """Show the classes of the model that is chosen, if it has some."""
+    """Show what the model that is chosen can be told: a class, numbers, a picture."""
 
-    def choices(name: str) -> list[gr.Dropdown | gr.Slider]:
-        classes = models.open(name).classes
-        first = None if classes is None else classes[0]
-        kinds = [] if classes is None else [(str(label), label) for label in classes]
-        visible = classes is not None
-        return [
-            gr.Dropdown(kinds, value=first, visible=visible),
-            gr.Slider(value=1, visible=visible),
-        ] * len(fields)
+    def choices(name: str) -> list[Any]:
+        model = models.open(name)
+        return [*_classes_offered(model), *_conditions_offered(model.told)] * len(fields)
 
-    shown = [part for field in fields for part in (field.kind, field.guidance)]
+    shown = [
+        part
+        for field in fields
+        for part in (field.kind, field.guidance, field.numbers, field.picture)
+    ]
     for event in (page.load, model.change):
         event(in_words_once(choices), model, shown, concurrency_id=NETWORK)
+
+
+def _classes_offered(model: OpenModel) -> tuple[gr.Dropdown, gr.Slider]:
+    classes = model.classes
+    first = None if classes is None else classes[0]
+    kinds = [] if classes is None else [(str(label), label) for label in classes]
+    is_guided = classes is not None or (model.told is not None and model.told.trains_null)
+    return (
+        gr.Dropdown(kinds, value=first, visible=classes is not None),
+        gr.Slider(value=1, visible=is_guided),
+    )
+
+
+def _conditions_offered(told: Conditioning | None) -> tuple[gr.Textbox, gr.Image]:
+    has_numbers = told is not None and bool(told.columns)
+    ranges = str(replace(told, channels=0)) if has_numbers else ""
+    return (
+        gr.Textbox(
+            usual_numbers(told) if has_numbers else "",
+            label=f"Numbers: {ranges}",
+            visible=has_numbers,
+        ),
+        gr.Image(value=None, visible=told is not None and told.channels > 0),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from threading import Lock
 from diffusers import UNet2DModel
 
 from ddpm_pipeline.common import process_state
-from ddpm_pipeline.networks import trained_classes
+from ddpm_pipeline.networks import Conditioning, facts_of, trained_classes
 from ddpm_pipeline.pipelines import DDPMPipeline, SamplingOptions, load_image_sampler
 from ddpm_pipeline.training import export_checkpoint, has_checkpoints_only
 
@@ -42,6 +42,11 @@ class OpenModel:
     num_steps: int
     classes: tuple[str | int, ...] | None
     source: str
+
+    @property
+    def told(self) -> Conditioning | None:
+        """What the model is conditioned on beside classes; None without."""
+        return facts_of(self.pipe.unet).conditioned_on
 
     @property
     def most_steps(self) -> int:
@@ -91,12 +96,13 @@ def _opened(name: str) -> OpenModel:
 def _loaded(name: str, folder: str, source: str) -> OpenModel:
     options = SamplingOptions(model=folder, scheduler="as_saved")
     sampler = load_image_sampler(options, process_state().device)
-    if sampler.is_conditioned:
+    found = OpenModel(name, sampler.pipe, sampler.num_steps, _classes(sampler.pipe.unet), source)
+    if found.told is not None and found.told.scale is not None:
         raise ValueError(
-            f"the page does not draw from {name!r}, which is conditioned on more than classes; "
-            "`ddpm sample` does"
+            f"the page does not draw from {name!r}, which is conditioned on images of exact "
+            "values; `ddpm sample` does"
         )
-    return OpenModel(name, sampler.pipe, sampler.num_steps, _classes(sampler.pipe.unet), source)
+    return found
 
 
 def _classes(unet: UNet2DModel) -> tuple[str | int, ...] | None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ddpm_pipeline.app.draw_tab import lay_out_drawing
 from ddpm_pipeline.app.edit_tab import lay_out_editing
-from ddpm_pipeline.app.fields import in_words_once, offer_classes
+from ddpm_pipeline.app.fields import in_words_once, offer_told
 from ddpm_pipeline.app.figures import card_of, losses_of, pictures_of
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.walk_tab import lay_out_walking
@@ -49,7 +49,7 @@ def make_page(config: AppConfig) -> gr.Blocks:
         if config.most_images >= LEAST_OF_A_WAY:
             with gr.Tab("Walk"):
                 fields.append(lay_out_walking(model, models, config))
-        offer_classes(page, model, models, fields)
+        offer_told(page, model, models, fields)
         with gr.Tab("Numbers"):
             _lay_out_numbers(page, model)
         with gr.Tab("Training"):

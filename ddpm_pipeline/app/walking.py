@@ -19,6 +19,7 @@ from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.stepwise import Show, in_steps, views_of
 from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
+from ddpm_pipeline.networks import image_channels
 from ddpm_pipeline.pipelines import DDPMPipeline, image_size, shares_of_way, spherical
 from ddpm_pipeline.schedulers import standard_normal
 
@@ -88,7 +89,7 @@ def _noise(pipe: DDPMPipeline, seed: int) -> Tensor:
     if size is None:
         raise ValueError("the model has no sample_size that says how large its images are")
     generator = stream_generator("samples", seed, 0, device=pipe.device)
-    shape = (1, pipe.unet.config.in_channels, *size)
+    shape = (1, image_channels(pipe.unet), *size)
     return standard_normal(shape, [generator], pipe.device, torch.float32)
 
 

@@ -14,8 +14,8 @@ from ddpm_pipeline.common import check_exists, check_output_folder
 from ddpm_pipeline.pipelines import (
     EditConfig,
     check_saved_classes,
+    check_saved_condition,
     check_saved_steps,
-    check_saved_untold,
 )
 
 __all__ = ["EditArguments", "run"]
@@ -32,14 +32,16 @@ def run(argv: Sequence[str]) -> None:
         arguments = parse(EditArguments, argv, prog="ddpm edit", positional=("model",))
         on_hub = not_here(model=arguments.model)
         on_hub += guide_not_here(arguments.guidance_model)
-        for path in arguments.image:
-            check_exists("image", path)
+        for name in ("image", "condition"):
+            for path in getattr(arguments, name) or ():
+                check_exists(name, path)
         if arguments.mask is not None:
             check_exists("mask", arguments.mask)
         _check_output(arguments)
         check_saved_steps(arguments.model, arguments.num_inference_steps)
         check_saved_classes(arguments.model, arguments.class_labels, arguments.null_guidance)
-        check_saved_untold(arguments.model, arguments.task)
+        on = arguments.condition and arguments.condition[0]
+        check_saved_condition(arguments.model, on, arguments.condition_numbers)
         ask_hub(on_hub)
 
         from ddpm_pipeline.pipelines import edit_images

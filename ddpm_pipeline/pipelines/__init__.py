@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ddpm_pipeline.common.faces import lazy_face
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.pipelines.conditions import given_condition
     from ddpm_pipeline.pipelines.config import SampleConfig, SamplingOptions
     from ddpm_pipeline.pipelines.fitting import check_network
     from ddpm_pipeline.pipelines.grids import draw_grid
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
         check_saved_classes,
         check_saved_condition,
         check_saved_steps,
-        check_saved_untold,
     )
     from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
     from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
     from ddpm_pipeline.pipelines.tasks.editing import edit_images
-    from ddpm_pipeline.pipelines.tasks.given import given_images, image_size
+    from ddpm_pipeline.pipelines.tasks.given import fitted, given_images, image_size, unit_images
     from ddpm_pipeline.pipelines.tasks.interpolation import shares_of_way, spherical
     from ddpm_pipeline.pipelines.tasks.operators import OPERATORS, LinearOperator, named_operator
 
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
+        "conditions": "given_condition",
         "config": "SampleConfig SamplingOptions",
         "fitting": "check_network",
         "grids": "draw_grid",
@@ -39,12 +40,11 @@ __getattr__, __dir__, __all__ = lazy_face(
         "model_folder": "load_checked_unet",
         "pipeline": "DDPMPipeline",
         "sampling": "ImageSampler load_image_sampler sample_images",
-        "saved_options": "check_saved_classes check_saved_condition check_saved_steps"
-        " check_saved_untold",
+        "saved_options": "check_saved_classes check_saved_condition check_saved_steps",
         "tasks.conditioned": "PosteriorMethod",
         "tasks.edit_options": "EditConfig",
         "tasks.editing": "edit_images",
-        "tasks.given": "given_images image_size",
+        "tasks.given": "fitted given_images image_size unit_images",
         "tasks.interpolation": "shares_of_way spherical",
         "tasks.operators": "OPERATORS LinearOperator named_operator",
     },

@@ -29,11 +29,7 @@ __all__ = [
     "check_saved_classes",
     "check_saved_condition",
     "check_saved_steps",
-    "check_saved_untold",
-    "check_untold",
 ]
-
-_METHODS = {"vary": "image_to_image"}  # of tasks that have another name in the pipeline
 
 
 class _Config(dict):
@@ -93,35 +89,6 @@ def check_saved_condition(
     if config:
         facts = facts_of(SimpleNamespace(config=config))
         check_asked_condition(facts.conditioned_on, condition, condition_numbers)
-
-
-def check_saved_untold(model: str, task: str) -> None:
-    """Refuse a saved model that has conditions, as ``check_untold`` does.
-
-    Arguments:
-        model: A folder, or a name of the Hub.
-        task: As in ``EditConfig``.
-    Raises:
-        ValueError: Says what the model is conditioned on.
-    """
-    check_untold(SimpleNamespace(config=_config(model, "unet/config.json")), task)
-
-
-def check_untold(unet: Any, task: str) -> None:  # noqa: ANN401
-    """Refuse a model that has conditions, for which ``ddpm edit`` has no option.
-
-    Arguments:
-        unet: The model's network.
-        task: As in ``EditConfig``.
-    Raises:
-        ValueError: Says what the model is conditioned on, and what to call in Python.
-    """
-    wanted = facts_of(unet).conditioned_on
-    if wanted is not None:
-        raise ValueError(
-            f"the model is conditioned on {wanted}, which cannot be given here: call "
-            f"pipe.{_METHODS.get(task, task)}(..., condition=...) in Python"
-        )
 
 
 def _config(model: str, part: str) -> _Config:

@@ -50,9 +50,12 @@ CONDITIONS: list[Conflict] = [
     *(
         Conflict(
             lambda c, given=given: bool(getattr(c, given)) and c.streaming,
-            f"{given} does not work with streaming",
+            f"{given} does not work with streaming, {why}; leave streaming out",
         )
-        for given in ("condition_on", "condition_vector")
+        for given, why in (
+            ("condition_on", "which gives one image of each row"),
+            ("condition_vector", "where the range of numbers is not known beforehand"),
+        )
     ),
     Conflict(
         lambda c: c.condition_on is not None and not c.center_crop,

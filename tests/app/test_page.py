@@ -26,7 +26,9 @@ from ddpm_pipeline.app import AppConfig
 from ddpm_pipeline.app.drawing import Wish, draw
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.serving import serve
-from ddpm_pipeline.networks import ModelFacts, set_facts
+from ddpm_pipeline.networks import Conditioning, ModelFacts, set_facts
+
+TOLD = Conditioning(columns=("x",), low=(0.0,), high=(1.0,), channels=1, sides=(4, 4))
 
 # Gradio's event loops and sockets are left to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -66,15 +68,18 @@ def test_a_way_is_offered_where_two_images_are_allowed(most_images: int, has_wal
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
-    """A model of two classes, a slow one and one that is gone."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """A model of two classes, a slow one, one that is gone, and one of a picture and a number."""
     folder = tmp_path_factory.mktemp("models")
     unet = make_tiny_unet(num_class_embeds=3)
     set_facts(unet, ModelFacts(class_names=("cat", "dog"), class_counts=(5, 5)))
     pipeline(unet, num_train_timesteps=10).save_pretrained(folder / "pets")
     pipeline(make_tiny_unet(), num_train_timesteps=1000).save_pretrained(folder / "slow")
     (folder / "pets" / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 0.5}))
-    return tuple(str(folder / name) for name in ("pets", "slow", "gone"))
+    unet = make_tiny_unet(2, out_channels=1, class_embed_type="identity")
+    set_facts(unet, ModelFacts(conditioning=TOLD.to_dict()))
+    pipeline(unet, num_train_timesteps=10).save_pretrained(folder / "told")
+    return tuple(str(folder / name) for name in ("pets", "slow", "gone", "told"))
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +229,27 @@ class TestInTheBrowser:
         until(lambda: re.match(r"\d+\.\d s$", page.said("#change-said")))
         levels = np.unique(np.asarray(page.pixels("#change-picture").convert("L")))
         assert len(levels) > 3  # more than the picture's grey and that of the lines
+
+    def test_a_model_is_told_what_is_uploaded_and_written(
+        self, browser: Any, address: str, models: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        page = Page(browser, address)
+        page.choose_model("told", has_classes=False)
+        numbers = page.shown(".numbers textarea, .numbers input")
+        assert until(lambda: numbers.get_attribute("value")) == "0.5"
+        page.click("#draw")
+        until(lambda: page.told("picture of the condition must be given"))
+        page.upload(".condition", grey_picture(tmp_path))
+        time.sleep(2)  # it is sent
+        page.fill(".numbers textarea, .numbers input", "0.25")
+        page.click("#draw")
+        until(lambda: "ms for each image" in page.said())
+        grey = Image.open(grey_picture(tmp_path))
+        given = {"condition_picture": grey, "condition_numbers": (0.25,)}
+        wish = Wish(model=models[3], num_images=4, **given)
+        *_, expected = draw(Models(models), wish, most_images=4, most_steps=10)
+        found = np.asarray(page.pixels("#draw-picture").convert("RGB"))
+        assert np.array_equal(found, np.asarray(expected.picture.convert("RGB")))
 
     def test_a_walk_is_an_animation(self, browser: Any, address: str) -> None:
         page = Page(browser, address)

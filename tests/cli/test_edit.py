@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.cli.commands import main
+from ddpm_pipeline.common import stream_generator
 from ddpm_pipeline.networks import Conditioning, ModelFacts, ValueScale, set_facts
-from ddpm_pipeline.pipelines import EditConfig, edit_images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (2, 8, 8), np.uint8)
@@ -162,19 +161,112 @@ def test_another_model_guides(places: Path, capsys: pytest.CaptureFixture[str]) 
     assert not Path("no").exists()
 
 
-@pytest.mark.parametrize(("task", "method"), [("vary", "image_to_image"), ("invert", "invert")])
-def test_a_model_of_conditions_is_refused_before_it_is_loaded(
-    places: Path, capsys: pytest.CaptureFixture[str], task: str, method: str
+def save_told(folder: Path, **known: object) -> None:
+    unet = make_tiny_unet(2, out_channels=1, class_embed_type="identity")
+    told = {"columns": ("x", "y"), "low": (0.0, 0.0), "high": (1.0, 2.0), "trains_null": True}
+    conditioning = Conditioning(channels=1, sides=(4, 4), **told | known)
+    set_facts(unet, ModelFacts(conditioning=conditioning.to_dict()))
+    DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained(folder / "told")
+    for i, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels[:4, :4]).save(folder / f"low{i}.png")
+
+
+NUMBERS = ["--condition_numbers", "0.5", "1.5"]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ["vary", "--strength", "1", "--num_results", "2"],
+        ["inpaint", "--mask", "mask.png", "--num_results", "2", "--iterations", "1"],
+        ["restore", "--noise_std", "0.1", "--num_results", "2", "--method", "dps"],
+        ["invert"],
+    ],
+    ids=lambda task: task[0],
+)
+def test_results_have_the_condition_of_their_image(places: Path, task: list[str]) -> None:
+    """Each alone, with its own, is what both are together; at strength 1 it is a plain sample."""
+    save_told(places)
+    common = ["edit", "told", "--task", *task, *NUMBERS, "--guidance_scale", "2", *STEPS]
+
+    def results(folder: str, images: str, low: str) -> list[np.ndarray]:
+        names = [*(f"{i}.png" for i in images), "--condition", *(f"low{i}.png" for i in low)]
+        assert main([*common, "--image", *names, "--output", folder]) == 0
+        return [pixels_of(path) for path in sorted((places / folder).glob("0*.png"))]
+
+    both, first, other = results("1", "ab", "01"), results("2", "a", "0"), results("3", "a", "1")
+    assert len(both) == 2 * len(first)
+    for found, expected in zip(both, first, strict=False):
+        assert np.abs(found.astype(int) - expected).max() <= 1
+    if task == ["invert"]:  # which comes back to the image by any condition, from other noise
+        first, other = ([np.load(places / name / "noise.npy")] for name in "23")
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+    if task[0] == "vary":
+        pipe = DDPMPipeline.from_pretrained("told")
+        drawn = pipe(
+            batch_size=1,
+            generator=[stream_generator("edits", 0, 0)],
+            num_inference_steps=3,
+            guidance_scale=2.0,
+            condition={"vector": [0.5, 1.5], "image": Image.open("low0.png")},
+        ).images[0]
+        assert np.abs(np.asarray(drawn).astype(int) - first[0]).max() <= 1
+
+
+def test_a_walk_has_one_condition(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_told(places)
+    walk = ["edit", "told", "--task", "interpolate", "--image", "a.png", "b.png", *NUMBERS, *STEPS]
+    assert main([*walk, "--condition", "low0.png", "--num_results", "2"]) == 0
+    ends = [pixels_of(places / f"edited/00000{i}.png") for i in range(2)]
+    assert all(np.abs(a.astype(int) - b).max() <= 3 for a, b in zip(ends, PIXELS, strict=True))
+    with pytest.raises(SystemExit, match="2"):
+        main([*walk, "--condition", "low0.png", "low1.png", "--output", "no"])
+    said = "--condition must name one file for all results, got 2"
+    assert said in capsys.readouterr().err
+
+
+def test_ends_of_a_walk_have_their_own_conditions(places: Path) -> None:
+    save_told(places)
+    pipe = DDPMPipeline.from_pretrained("told")
+    low = np.stack([PIXELS[i % 2][:4, :4] for i in range(3)])[..., None]
+    vector = [[0.5, 1.5], [0.2, 0.4], [0.1, 0.3]]
+    images = [Image.fromarray(pixels) for pixels in PIXELS]
+    how = {"num_inference_steps": 3, "output_type": "np"}
+    found = pipe.interpolate(*images, 3, condition={"vector": vector, "image": low}, **how).images
+    for end, pixels in ((0, PIXELS[0]), (2, PIXELS[1])):
+        assert np.abs(found[end, ..., 0] - pixels / 255).max() < 0.01
+    with pytest.raises(ValueError, match="condition must be one or n=4 of them, got 3"):
+        pipe.interpolate(*images, 4, condition={"vector": vector, "image": low}, **how)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (NUMBERS, "--condition must be given: the model is conditioned on x 0 … 1, y 0 … 2"),
+        (["--condition", "low0.png"], "--condition_numbers must be given: the model is"),
+        ([*NUMBERS[:2], "--condition", "low0.png"], "must be 2 numbers, got 1"),
+        ([*NUMBERS, "--condition", "gone.png"], "condition='gone.png' does not exist"),
+        ([*NUMBERS, "--condition", *["low0.png"] * 3], "for all results, got 3"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused_before_the_model_is_loaded(
+    places: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
-    unet = make_tiny_unet(2, out_channels=1)
-    set_facts(unet, ModelFacts(conditioning=Conditioning(channels=1, sides=(4, 4)).to_dict()))
-    DDPMPipeline(unet, DDPMScheduler(100)).save_pretrained("told")
-    options = EditConfig(model="told", task=task, image=("a.png",), num_inference_steps=3)
-    said = f"call pipe.{method}(..., condition=...) in Python"
-    with pytest.raises(ValueError, match=re.escape(said)):
-        edit_images(options)
+    save_told(places)
     for weights in (places / "told" / "unet").glob("*.safetensors"):
         weights.unlink()
-    assert main(["edit", "told", "--task", task, "--image", "a.png", *STEPS]) == 2
-    assert capsys.readouterr().err.strip().endswith(said)
+    try:
+        code = main(["edit", "told", "--task", "vary", "--image", "a.png", *options, *STEPS])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (places / "edited").exists()
+
+
+def test_pictures_are_no_exact_values(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scale = ValueScale("uint16", (2047.5,), (2047.5,), 0, 4095, 1)
+    save_told(places, values=scale.to_dict())
+    options = [*NUMBERS, "--condition", "low0.png", *STEPS]
+    assert main(["edit", "told", "--task", "vary", "--image", "a.png", *options]) == 2
+    assert "--condition must be values of exact uint16, which" in capsys.readouterr().err

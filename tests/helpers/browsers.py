@@ -142,9 +142,13 @@ class Page:
 
     def write(self, label: str, text: str) -> None:
         """Write into a field of numbers, by the beginning of its label."""
+        self.fill(f'input[aria-label^="{label}"]', text)
+
+    def fill(self, selector: str, text: str) -> None:
+        """Write into the first field that is to be seen, in place of what is there."""
         from selenium.webdriver import Keys
 
-        field = self.shown(f'input[aria-label^="{label}"]')
+        field = self.shown(selector)
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text, Keys.TAB)
 

@@ -88,12 +88,19 @@ class EditConfig:
     """A weaker model that guides: a model directory, or a model of the Hub."""
     guidance_interval: tuple[int, int] | None = None
     """Guide from the first of two timesteps to the second; everywhere unless given."""
+    condition: tuple[str, ...] | None = None
+    """Files of images that the model is given beside the noise: one for each image, or for all."""
+    condition_numbers: tuple[float, ...] | None = None
+    """Numbers that all results are conditioned on, as many as the model was trained with."""
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, get_args(EditTask))
-        image = (self.image,) if isinstance(self.image, str) else self.image
-        image = tuple(at_home("image", path) for path in image)
-        object.__setattr__(self, "image", image)  # the class is frozen
+        for name in ("image", "condition"):
+            paths = getattr(self, name)
+            if paths is not None:
+                paths = (paths,) if isinstance(paths, str) else paths
+                found = tuple(at_home(name, path) for path in paths)
+                object.__setattr__(self, name, found)  # the class is frozen
         expand_home(self, "model", "mask", "output", "guidance_model")
         check_at_least(self, num_results=1, num_inference_steps=1, batch_size=1, iterations=1)
         check_at_least(self, seed=0, noise_std=0)
@@ -126,6 +133,12 @@ class EditConfig:
     def _check_images(self) -> None:
         if not self.image:
             raise ValueError("image must name at least one file, got none")
+        most = 1 if self.task == "interpolate" else len(self.image)
+        if self.condition is not None and len(self.condition) not in (1, most):
+            each = "" if most == 1 else f", or one for each of {most} images"
+            raise ValueError(
+                f"condition must name one file for all results{each}, got {len(self.condition)}"
+            )
         if self.task == "interpolate":
             if len(self.image) != 2:
                 raise ValueError(

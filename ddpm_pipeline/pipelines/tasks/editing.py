@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ddpm_pipeline.common import process_state, stream_generator, write_aside, write_picture
 from ddpm_pipeline.data import image_grid, uint8_from_unit_range
-from ddpm_pipeline.networks import image_channels
+from ddpm_pipeline.networks import Condition, check_asked_condition, facts_of, image_channels
+from ddpm_pipeline.pipelines.conditions import given_condition
 from ddpm_pipeline.pipelines.pipeline import DDPMPipeline
-from ddpm_pipeline.pipelines.saved_options import check_untold
 from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod
 from ddpm_pipeline.pipelines.tasks.edit_options import EditConfig
 from ddpm_pipeline.pipelines.tasks.given import (
@@ -55,14 +55,17 @@ def edit_images(config: EditConfig) -> Path:
     """
     pictures = [_opened(path, "image") for path in config.image]
     mask = None if config.mask is None else _opened(config.mask, "mask")
+    told = (
+        None if config.condition is None else [_opened(p, "condition") for p in config.condition]
+    )
     pipe = DDPMPipeline.from_pretrained(config.model).to(process_state().device)
     pipe.unet.eval()
     check_bytes(pipe.unet)
-    check_untold(pipe.unet, config.task)
+    condition = _condition(pipe, config, told)
     channels = image_channels(pipe.unet)
     if channels not in (1, 3, 4):
         raise ValueError(f"the model's images must be grey, RGB or RGBA, got {channels} channels")
-    results, noise, rows = _TASKS[config.task](_Edit(pipe, config), pictures, mask)
+    results, noise, rows = _TASKS[config.task](_Edit(pipe, config, condition), pictures, mask)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(results):
@@ -88,11 +91,35 @@ def _opened(path: str, option: str) -> Image.Image:
         raise OSError(f"{option}={path!r} cannot be read as a picture: {error}") from error
 
 
+def _condition(
+    pipe: DDPMPipeline, config: EditConfig, pictures: Sequence[Image.Image] | None
+) -> Condition | None:
+    """Make what the images are conditioned on, one row for each or for all.
+
+    Raises:
+        ValueError: If it is not what the model is conditioned on.
+    """
+    wanted = facts_of(pipe.unet).conditioned_on
+    on = None if config.condition is None else config.condition[0]
+    check_asked_condition(wanted, on, config.condition_numbers)
+    if wanted is None:
+        return None
+    if pictures is not None and wanted.scale is not None:
+        raise ValueError(
+            f"condition must be values of exact {wanted.scale.dtype}, which pictures are not: "
+            "give them in Python, to the pipeline's method"
+        )
+    parts = {"vector": config.condition_numbers, "image": pictures}
+    return given_condition(pipe.unet, {k: v for k, v in parts.items() if v is not None})
+
+
 class _Edit:
     """A pipeline, and the options of its calls."""
 
-    def __init__(self, pipe: DDPMPipeline, config: EditConfig) -> None:
-        self.pipe, self.config = pipe, config
+    def __init__(
+        self, pipe: DDPMPipeline, config: EditConfig, condition: Condition | None
+    ) -> None:
+        self.pipe, self.config, self.condition = pipe, config, condition
         T = pipe.scheduler.config.num_train_timesteps
         self.steps = config.num_inference_steps or min(_STEPS, T)
         guide = config.guidance_model
@@ -112,8 +139,15 @@ class _Edit:
             "guidance_interval": config.guidance_interval,
             "max_batch_size": config.batch_size or _ROWS,
             "class_labels": labels and [labels[i % len(labels)] for i in seeded],
+            "condition": self._conditions(count),
         }
         return found if config.eta is None else {**found, "eta": config.eta}
+
+    def _conditions(self, count: int) -> Condition | None:
+        """Give the condition of each result: those of an image have that of the image."""
+        if self.condition is None or len(self.condition) == 1:
+            return self.condition
+        return self.condition[torch.arange(count) * len(self.condition) // count]
 
     def method(self) -> PosteriorMethod:
         """Give the method of a posterior."""

@@ -20,7 +20,9 @@ from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from ddpm_pipeline.common import check_integer
+from ddpm_pipeline.networks import Condition
 from ddpm_pipeline.pipelines.calls import Call
+from ddpm_pipeline.pipelines.conditions import given_condition
 from ddpm_pipeline.pipelines.denoising import Step
 from ddpm_pipeline.pipelines.inputs import Share
 from ddpm_pipeline.pipelines.tasks.conditioned import PosteriorMethod, posterior_steps
@@ -130,8 +132,8 @@ class ImageTasks:
             a, b: One image each.
             n: How many images, at least 2, the two ends among them.
             calls_per_step: As in ``invert``, by which their noise is found.
-            options: As in ``TaskOptions``, but batch_size, eta and solver; class_labels are one or
-                n of them. Nothing is drawn.
+            options: As in ``TaskOptions``, but batch_size, eta and solver; class_labels and
+                conditions are one or n of them. Nothing is drawn.
         Returns:
             n images, as a call of the pipeline gives them.
         Raises:
@@ -140,7 +142,9 @@ class ImageTasks:
         """
         check_integer("n", n, least=2)
         task = Task(self, options, refused=(*_OF_DRAWING, "batch_size"))
-        at_ends = ("generator", "class_labels")
+        if "condition" in options:
+            options["condition"] = given_condition(self.unet, options["condition"])
+        at_ends = ("generator", "class_labels", "condition")
         of_ends = {k: _ends(options[k], n, k) for k in at_ends if options.get(k) is not None}
         how = {k: v for k, v in (options | of_ends).items() if k not in _OF_RESULTS}
         found = Task(self, how, refused=_OF_DRAWING)
@@ -254,7 +258,7 @@ def _walk_back(call: Call, share: Share, parts: list[Tensor], edit: Edit) -> Ite
     return walk_back(network, deterministic(scheduler), parts[0], edit)
 
 
-def _ends(values: Any, n: int, name: str) -> Any:  # noqa: ANN401 (labels or generators)
+def _ends(values: Any, n: int, name: str) -> Any:  # noqa: ANN401 (labels, generators, conditions)
     """Give the first and the last of n values; one value is that of both ends.
 
     Raises:
@@ -262,6 +266,9 @@ def _ends(values: Any, n: int, name: str) -> Any:  # noqa: ANN401 (labels or gen
     """
     if isinstance(values, str) or not hasattr(values, "__len__"):
         return values
+    is_condition = isinstance(values, Condition)
+    if is_condition and len(values) == 1:
+        return values
     if len(values) != n:
         raise ValueError(f"{name} must be one or n={n} of them, got {len(values)}")
-    return [values[0], values[-1]]
+    return values[[0, -1]] if is_condition else [values[0], values[-1]]
