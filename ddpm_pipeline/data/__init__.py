@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
     from ddpm_pipeline.data.sources.shard_files import is_shards
     from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+    from ddpm_pipeline.data.sources.stacks import STACK_PATTERN, is_stack_pattern
     from ddpm_pipeline.data.streams import ImageStream, open_stream
     from ddpm_pipeline.data.training_images import (
         TRAINING_IMAGES_NAME,
@@ -90,6 +91,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.row_files": "LoadedDataset files_of_source",
         "sources.shard_files": "is_shards",
         "sources.source": "MeaninglessOptionError",
+        "sources.stacks": "STACK_PATTERN is_stack_pattern",
         "streams": "ImageStream open_stream",
         "value_range": "with_scale",
         "training_images": (

@@ -25,10 +25,11 @@ from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
 from ddpm_pipeline.data.depth import Layout, check_depth, exact_image, layout_of, open_image
 from ddpm_pipeline.data.exact import decode_exact, exact_type
+from ddpm_pipeline.data.file_stacks import StackedFiles, bands_of
 from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
 from ddpm_pipeline.data.sources.source import RawImage
-from ddpm_pipeline.data.tiff_bands import BandStack, TiffBands, band_stack
+from ddpm_pipeline.data.tiff_bands import BandStack, TiffBands
 
 __all__ = [
     "Crop",
@@ -169,7 +170,7 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
     """
     if isinstance(raw, np.ndarray):
         return _decoded_array(raw, settings)
-    if (stack := band_stack(raw, settings.tiff_bands, settings.max_pixels)) is not None:
+    if (stack := bands_of(raw, settings)) is not None:
         return _decoded_bands(stack, settings)
     image = open_image(raw, settings.max_pixels)
     if settings.channels not in {None, *PICTURE_CHANNELS}:
@@ -203,8 +204,10 @@ def _decoded_array(raw: np.ndarray, settings: Preparation) -> tuple[np.ndarray, 
     return _fitted(image, changes + converted, settings)
 
 
-def _decoded_bands(stack: BandStack, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode the bands of a TIFF, each by itself, as values (C, H, W)."""
+def _decoded_bands(
+    stack: BandStack | StackedFiles, settings: Preparation
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode bands, each by itself, as values (C, H, W)."""
     layout, changes = stack.layout, ()
     with DECODING.hold(stack.decoding_bytes):
         values = stack.read()

@@ -8,8 +8,7 @@ r"""Opening images of any kind, and taking batches of them as bytes.
 
 Values that are kept deeper than bytes have a ``scale`` in its place.
 
-Which images a step sees is in order.py; batches without end are in loader.py and, for data that is
-never whole in one place, in streams.py.
+order.py says which images a step sees; loader.py and streams.py give batches without end.
 """
 
 import os
@@ -71,8 +70,8 @@ class ImageData:
         class_names: Their names, or None.
         fingerprint: Hash of the images, settings and labels; the same files give the same one
             anywhere, under any path.
-        changes: How many of the M images were "resized", "cropped", "padded", "requantized" (had
-            values between the 256 levels) or converted, as in {"RGBA to RGB": 3}.
+        changes: How many of the M images were "resized", "cropped", "padded", "requantized"
+            (between the 256 levels) or converted, as in {"RGBA to RGB": 3}.
         skipped: How many images could not be read.
         found: Sizes and modes, what was left out and why, and the split, for people.
         name_of: Says which file each of the M images is, or None.
@@ -233,6 +232,7 @@ def open_images(
     max_pixels: int | None = None,
     depth: Depth = "bytes",
     tiff_bands: TiffBands | None = None,
+    stack_pattern: str | None = None,
     outside_range: OutsideRange = "refuse",
     strict: bool = False,
     cache_dir: str | os.PathLike | None = None,
@@ -257,8 +257,7 @@ def open_images(
         crop: "center", or "random" for a window of the longer side drawn anew for each batch.
         value_range: What becomes 0 and 255: needed for arrays that are not uint8 and for files
             that do not say it (32 bits, signed, floating point), possible for all of over 8 bits.
-            With depth "exact", what becomes -1 and 1; the mean and two standard deviations of each
-            channel decide unless given.
+            With depth "exact", -1 and 1: each channel's mean and two deviations unless given.
         split: Which part: of a data set, of IDX files, of a .npz, or a folder in the folder ("."
             is all of it). Data sets, IDX files and folders of splits take "train" unless told.
         labels: Whether to read class labels: folder names, a column of metadata.csv or
@@ -274,15 +273,15 @@ def open_images(
             float16 and float32 as they are, with a `scale` for models.
         tiff_bands: Of TIFF files that are more than a picture, "all" bands of all pages as
             channels, or the "picture" of the first page; None refuses what could be either.
+        stack_pattern: How files of a folder are called that are a band each of one image, as
+            r"(?P<name>.*)_band(?P<band>[0-9]+)", below the folder and without their suffix.
         outside_range: With depth "exact", whether values outside `value_range` are refused, or
             cut for the model; both count and name them.
-        strict: Refuse images that cannot be read, and files that may be images but have a suffix
-            that is not known; otherwise they are left out, with a warning that counts and names
-            them.
+        strict: Refuse images that cannot be read, and files that may be images by no known suffix;
+            otherwise they are left out, with a warning that counts and names them.
         cache_dir: Where decoded images are kept; `$DDPM_PIPELINE_CACHE`, or else
             `$HF_HOME/ddpm_pipeline/images`. Arrays in memory are not cached.
-        num_threads: How many threads decode.
-        progress: Whether to show progress while decoding.
+        num_threads, progress: How many threads decode, and whether a bar shows how far they are.
         verify_cache: Whether to hold all that is in the cache against its checksums, rather than a
             sample; what was changed is decoded again.
         condition_on: Pictures that go with the images: a source as above, or a column.
@@ -297,7 +296,8 @@ def open_images(
     settings = Preparation(
         resolution, channels, fit, crop, value_range, background, max_pixels, depth, tiff_bands
     )
-    found = find_source(source, split, labels is True, image_column, label_column, channels)
+    columns = (image_column, label_column)
+    found = find_source(source, split, labels is True, *columns, channels, stack_pattern)
     if not isinstance(labels, bool):
         found = with_labels(found, labels)
     count = count_classes(found, num_classes)

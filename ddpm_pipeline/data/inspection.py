@@ -22,9 +22,11 @@ from ddpm_pipeline.data.byte_order import is_swapped
 from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
 from ddpm_pipeline.data.exact import exact_type
+from ddpm_pipeline.data.file_stacks import StackedFiles, bands_of
 from ddpm_pipeline.data.fitting import excess_ratio
 from ddpm_pipeline.data.sources.source import RawImage, one_line
-from ddpm_pipeline.data.tiff_bands import BandStack, band_stack
+from ddpm_pipeline.data.sources.stacks import FileStack
+from ddpm_pipeline.data.tiff_bands import BandStack
 
 __all__ = [
     "Inspected",
@@ -126,7 +128,7 @@ def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
         kept = values.dtype.name if settings.is_exact and values.dtype != bool else "uint8"
         size = f"{width}×{height}"
         return Inspected(digest.digest(), channels, str(values.dtype), size, kept)
-    if (stack := band_stack(raw, settings.tiff_bands, settings.max_pixels)) is not None:
+    if (stack := bands_of(raw, settings)) is not None:
         return _inspected_bands(raw, stack, settings)
     with open_image(raw, settings.max_pixels) as image:
         layout = layout_of(image)
@@ -143,14 +145,17 @@ def inspect_image(raw: RawImage, settings: Preparation) -> Inspected:
     return Inspected(digest, channels, layout.name, size, dtype)
 
 
-def _inspected_bands(raw: bytes, stack: BandStack, settings: Preparation) -> Inspected:
-    """Tell of the bands of a TIFF what their header tells."""
+def _inspected_bands(
+    raw: bytes | FileStack, stack: BandStack | StackedFiles, settings: Preparation
+) -> Inspected:
+    """Tell of bands what their headers tell."""
     dtype, layout = "uint8", stack.layout
     if settings.is_exact:
         dtype = exact_type(layout)
     else:
         check_depth(layout, settings.value_range)
-    digest = hashlib.sha256(raw).digest() + _ALL_BANDS
+    files = raw.files if isinstance(raw, FileStack) else (raw,)
+    digest = b"".join(hashlib.sha256(file).digest() for file in files) + _ALL_BANDS
     mode = f"{stack.channels} bands of {layout.name}"
     width, height = stack.size
     return Inspected(digest, stack.channels, mode, f"{width}×{height}", dtype)

@@ -236,6 +236,7 @@ def _open(
         "background": options.background,
         "max_pixels": options.max_pixels,
         "tiff_bands": options.tiff_bands,
+        "stack_pattern": options.stack_pattern,
         "depth": options.depth,
         "outside_range": options.outside_range,
         "condition_on": options.condition_on,

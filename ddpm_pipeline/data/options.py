@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from ddpm_pipeline.common import is_integer
+from ddpm_pipeline.data.sources.stacks import check_stack_pattern
 
 __all__ = ["ReadingOptions"]
 
@@ -41,6 +42,8 @@ class ReadingOptions:
     """Refuse images of more pixels than this; as in training."""
     tiff_bands: Literal["all", "picture"] | None = None
     """What to read of TIFF files of several pages or more bands; as in training."""
+    stack_pattern: str | None = None
+    """How files of a folder are called that are a band each of one image; as in training."""
     image_column: str | None = None
     """Column of the images in a data set; as in training, or found by its type."""
     label_column: str | None = None
@@ -55,6 +58,8 @@ class ReadingOptions:
     def __post_init__(self) -> None:
         if self.channels is not None and not (is_integer(self.channels) and self.channels >= 1):
             raise ValueError(f"channels must be an integer of at least 1, got {self.channels!r}")
+        if self.stack_pattern is not None:
+            check_stack_pattern(self.stack_pattern)
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range must be (low, high), got {self.value_range}")
 

@@ -199,6 +199,10 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             lambda c: c.streaming and c.value_range is not None,
             "value_range has no meaning for streaming",
         ),
+        Conflict(
+            lambda c: c.streaming and c.stack_pattern is not None,
+            "stack_pattern has no meaning for streaming, whose rows are images",
+        ),
     ],
     "start": [
         Conflict(

@@ -78,5 +78,8 @@ class DataOptions:
     tiff_bands: Literal["all", "picture"] | None = None
     """Of TIFF files with several pages, or more bands than pictures have: make all bands of all
     pages channels, or take the picture of the first page; unless given they are refused."""
+    stack_pattern: str | None = None
+    """Files of a folder that are a band each of one image: a regular expression of their names
+    with two groups, as (?P<name>.*)_band(?P<band>[0-9]+); all have the same bands."""
     random_flip: bool = False
     """Mirror each image left to right with probability one half."""

@@ -57,7 +57,14 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "check_fit", "fitted_scheduler", "fitted_unet", "taken_options"]
 
 
-_READING = ("fit", "center_crop", "value_range", "background", "tiff_bands")
+_READING = (
+    "fit",
+    "center_crop",
+    "value_range",
+    "background",
+    "tiff_bands",
+    "stack_pattern",
+)
 # What a variance type is that training does not know: the same, or what it was measured on.
 _TRAINED_VARIANCES = {
     "fixed_small_log": "fixed_small",
@@ -102,7 +109,7 @@ def taken_options(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
     if depth == "exact" and not given.streaming:
         options |= {"depth": depth, "outside_range": reading.outside_range}
     if given.streaming:
-        del options["value_range"]  # which has no meaning there
+        del options["value_range"], options["stack_pattern"]  # which have no meaning there
     options |= taken_conditions(found, given)
     options["channels"] = image_channels(config)
     options["resolution"] = config.sample_size and as_resolution(config.sample_size)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ddpm_pipeline.common import is_integer
+from ddpm_pipeline.data import STACK_PATTERN, is_stack_pattern
 from ddpm_pipeline.diffusion import MAX_TIMESTEPS
 from ddpm_pipeline.networks import MAX_CLASSES
 from ddpm_pipeline.training.few_images import AUGMENTATION_NAMES
@@ -98,6 +99,7 @@ RANGES: dict[str, Range] = {
         lambda v: 0 < len(v) == len(set(v)) and all(isinstance(name, str) for name in v),
         "one or several different columns",
     ),
+    "stack_pattern": Range(is_stack_pattern, STACK_PATTERN),
     "ddpm_reference_side": Range(
         lambda v: 1 <= v <= LARGEST_SIDE, f"at least 1 and at most {LARGEST_SIDE}"
     ),

@@ -85,6 +85,7 @@ def opened_source(
         verify_cache=config.verify_cache,
         depth=config.depth,
         outside_range=config.outside_range,
+        stack_pattern=config.stack_pattern,
         condition_on=config.condition_on,
         condition_vector=config.condition_vector,
         condition_channels=condition_channels,

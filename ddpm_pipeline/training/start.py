@@ -59,6 +59,7 @@ _READING = (
     "depth",
     "outside_range",
     "tiff_bands",
+    "stack_pattern",
     "condition_on",
     "condition_vector",
     "condition_upsampling",

@@ -60,6 +60,7 @@ SHARED = {
     "solver": "how the model's own scheduler takes steps",
     "split": "which part of the data",
     "tiff_bands": "what is read of TIFF files with several pages or more bands",
+    "stack_pattern": "how files are called that are one image together",
     "strict_data": "refuse what cannot be read",
     "target_standard_error": "how sure bits/dim are to be",
     "timestep_sampler": "how timesteps are drawn",

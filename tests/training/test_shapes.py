@@ -88,3 +88,23 @@ def test_mistakes_are_named_before_the_work(folder: Path) -> None:
     with pytest.raises(ValueError, match="one or three channels from 0 to 6, got 1 2"):
         train(run_config(folder, picture_bands=(1, 2)))
     assert not (folder / "model" / "unet").exists()
+
+
+def test_a_file_for_each_band_is_read_again_by_what_measures(folder: Path) -> None:
+    """The pattern is the model's; the values are those of the array."""
+    values = np.load(folder / "x.npy")
+    (folder / "scenes").mkdir()
+    for i, image in enumerate(values):
+        for band, pixels in enumerate(image):
+            Image.fromarray(pixels).save(folder / f"scenes/s{i:02}_b{band}.png")
+    pattern = r"(?P<name>s\d+)_b(?P<band>\d)"
+    options = {"train_data_dir": str(folder / "scenes"), "stack_pattern": pattern}
+    train(run_config(folder, **options, max_train_steps=1))
+    unet = DDPMPipeline.from_pretrained(folder / "model").unet
+    for source in ("scenes", "x.npy"):  # for an array, the pattern that is remembered says nothing
+        data = open_model_images(folder / source, unet, cache_dir=folder / "cache")
+        assert np.array_equal(data.values.numpy(), values)
+    with pytest.raises(ValueError, match="stack_pattern has no meaning for streaming"):
+        run_config(folder, **options, streaming=True)
+    with pytest.raises(ValueError, match="stack_pattern must be a regular expression with the"):
+        run_config(folder, stack_pattern="band(.)")

@@ -36,11 +36,14 @@ def find_source(  # noqa: PLR0911 (one for each kind)
     image_column: str | None,
     label_column: str | None,
     channels: int | None = None,
+    stack_pattern: str | None = None,
 ) -> Source:
     """Find the source behind whatever the caller named.
 
     The channels tell how an array is to be read whose shape may be read in two ways.
     """
+    if stack_pattern is not None and _kind_of(source) not in {"images", "nothing"}:
+        refuse("what is no folder of images", stack_pattern=stack_pattern)
     columns = {"image_column": image_column, "label_column": label_column}
     if isinstance(source, Tensor):
         source = source.numpy(force=True)
@@ -66,11 +69,16 @@ def find_source(  # noqa: PLR0911 (one for each kind)
         return dataset_source(data, labels=labels, **own)
     refuse(repr(printable(str(path))), image_column=image_column)
     if kind in {"images", "shards", "nothing"}:
-        return folder_source(path, split, labels, label_column)
+        return folder_source(path, split, labels, label_column, stack_pattern)
     refuse(repr(printable(str(path))), label_column=label_column)
     if kind == "file":
         return file_source(path, split, labels, channels)
     return idx_folder_source(path, split, labels)
+
+
+def _kind_of(source: object) -> str | None:
+    """Tell what a path names; None of what is no path."""
+    return data_kind(Path(source).expanduser()) if isinstance(source, str | os.PathLike) else None
 
 
 def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:

@@ -3,6 +3,7 @@
     photos/cats/b.png, photos/cats/old/a.jpg, photos/dogs/c.webp       two classes: cats, dogs
     photos/train/..., photos/test/...                                  two splits
     photos/a.png, photos/metadata.csv                                  labels from metadata.py
+    scenes/a_band1.tif, scenes/a_band2.tif                             one image, by stacks.py
 
 Images come in the order of their names, on every machine. Files that may be images but are not
 read, because of their suffix, are counted and named.
@@ -32,6 +33,7 @@ from ddpm_pipeline.data.sources.metadata import metadata_labels
 from ddpm_pipeline.data.sources.regular_files import open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
+from ddpm_pipeline.data.sources.stacks import FileStack, Stack, stacked
 
 __all__ = ["check_folder", "folder_source"]
 
@@ -48,7 +50,11 @@ _BOXES = (b"ftyp", b"WEBP", b"jP  ")  # from the fifth or the ninth byte on
 
 
 def folder_source(
-    root: Path, split: str | None = None, labels: bool = False, label_column: str | None = None
+    root: Path,
+    split: str | None = None,
+    labels: bool = False,
+    label_column: str | None = None,
+    stack_pattern: str | None = None,
 ) -> Source:
     """Find every image below a folder, of any format Pillow reads, in the order of their names.
 
@@ -59,25 +65,35 @@ def folder_source(
             else the folder directly below `root` (or `root/split`) that an image is in, numbered
             in sorted order.
         label_column: The column of the metadata.
+        stack_pattern: How files are called that are one image together, as for ``stacked``.
 
     Raises:
-        ValueError: If there are no images, no such split, images without a label, or splits beside
-            other images.
+        ValueError: If there are no images, no such split, images without a label, splits beside
+            other images, or stacks that are not whole.
     """
     if not labels:
         refuse("images without labels=True", label_column=label_column)
     root, found, taken = _find_images(root, split)
-    names = [name for name, _, _ in found.images]
+    files = [Stack(name, (name,)) for name, _, _ in found.images]
+    if stack_pattern is not None:
+        files = stacked([file.name for file in files], stack_pattern)
+    names = [file.name for file in files]
     classes, labels_from = (None, None), None
     if labels:
         classes, labels_from = _find_labels(root, found, names, label_column)
 
     start = os.path.join(root, "")  # noqa: PTH118 (joining paths takes a tenth of a reading)
 
-    def read(i: int) -> bytes:
-        return read_regular(start + names[i])
+    def read(i: int) -> bytes | FileStack:
+        if stack_pattern is None:
+            return read_regular(start + names[i])
+        parts = files[i].files
+        return FileStack(tuple(read_regular(start + part) for part in parts), parts)
 
+    size = {name: max(0, size) for name, size, _ in found.images}
     key = key_of("folder", str(root.resolve()), found.images)
+    if stack_pattern is not None:
+        key = key_of("stacks", stack_pattern, key)
     return Source(
         len(names),
         read,
@@ -88,7 +104,7 @@ def folder_source(
         unread=found.unread,
         other_files=found.others,
         labels_from=labels_from,
-        size_of=lambda i: max(0, found.images[i][1]),
+        size_of=lambda i: sum(size[part] for part in files[i].files),
         has_names=True,
         column=partial(_metadata_column, root, found, names),
     )

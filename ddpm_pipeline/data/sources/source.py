@@ -1,6 +1,6 @@
 """A `Source`: N raw images of any kind behind one face, with a class label each or without.
 
-    source.read(i)           bytes of an image file, or an array (H, W) or (H, W, C)
+    source.read(i)           bytes of an image file or of several, or an array (H, W) or (H, W, C)
     source.name(i)           what messages call it
     source.quick_key         changes whenever the images may have changed
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from ddpm_pipeline.common import normalized
 from ddpm_pipeline.data.findings import Named
+from ddpm_pipeline.data.sources.stacks import FileStack
 
 __all__ = [
     "LABEL_NAMES",
@@ -34,7 +35,7 @@ __all__ = [
 LABEL_NAMES = ("label", "labels", "class", "cls")
 """What a column of class labels is called, where its type does not say that it is one."""
 
-RawImage = bytes | np.ndarray
+RawImage = bytes | FileStack | np.ndarray
 
 
 class DamagedSourceError(ValueError):

@@ -1,0 +1,147 @@
+"""Files of one band each that are an image together, found by a pattern of their names.
+
+    stacks = stacked(["a/s1_b1.tif", "a/s1_b2.tif"], r"(?P<name>.*)_b(?P<band>\\d+)")
+    stacks[0].name, stacks[0].files         "a/s1.tif", ("a/s1_b1.tif", "a/s1_b2.tif")
+
+The pattern is a regular expression of all of a file's name below the folder, without its suffix.
+Bands come in the order of their numbers, or of their names where one is no number. Every stack has
+the same; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ddpm_pipeline.data.findings import printable
+from ddpm_pipeline.data.sources.kinds import suffix_of
+
+__all__ = [
+    "STACK_PATTERN",
+    "FileStack",
+    "Stack",
+    "check_stack_pattern",
+    "is_stack_pattern",
+    "stacked",
+]
+
+STACK_PATTERN = (
+    "a regular expression with the groups name and band, as '(?P<name>.*)_band(?P<band>[0-9]+)'"
+)
+"""What a pattern is, in words."""
+
+_GROUPS = ("name", "band")
+_NAMED = 3
+
+
+class Stack(NamedTuple):
+    """One image of several files.
+
+    Arguments:
+        name: What the pattern calls it, with the suffix of its first file.
+        files: In the order of the bands.
+    """
+
+    name: str
+    files: tuple[str, ...]
+
+
+class FileStack(NamedTuple):
+    """The raw image of a stack.
+
+    Arguments:
+        files: The bytes of each file, in the order of the bands.
+        names: Theirs.
+    """
+
+    files: tuple[bytes, ...]
+    names: tuple[str, ...]
+
+
+def is_stack_pattern(pattern: str) -> bool:
+    """Tell whether this is a regular expression with the groups ``name`` and ``band``."""
+    try:
+        return set(_GROUPS) <= set(re.compile(pattern).groupindex)
+    except re.error:
+        return False
+
+
+def check_stack_pattern(pattern: str) -> None:
+    """Refuse a pattern that is none.
+
+    Raises:
+        ValueError: If it is no regular expression with the groups ``name`` and ``band``.
+    """
+    if not is_stack_pattern(pattern):
+        raise ValueError(f"stack_pattern must be {STACK_PATTERN}, got {pattern!r}")
+
+
+def stacked(files: Sequence[str], pattern: str) -> list[Stack]:
+    """Put files together that are one image.
+
+    Arguments:
+        files: Names below the folder, as "a/s1_b1.tif".
+        pattern: A regular expression with the groups ``name`` and ``band``.
+    Returns:
+        The stacks, sorted by name.
+    Raises:
+        ValueError: If the pattern is none, a file does not match it, two files are one band, or a
+            stack lacks a band that another has; names them.
+    """
+    check_stack_pattern(pattern)
+    compiled, option = re.compile(pattern), f"stack_pattern={pattern!r}"
+    found: dict[str, dict[str, str]] = {}
+    strangers = []
+    for file in files:
+        matched = compiled.fullmatch(_without_suffix(file))
+        if matched is None or None in matched.group(*_GROUPS):
+            strangers.append(file)
+            continue
+        name, band = matched.group(*_GROUPS)
+        other = found.setdefault(name, {}).setdefault(band, file)
+        if other != file:
+            raise ValueError(f"{option}: {_listed([other, file])} are both band {band!r}")
+    if strangers:
+        raise ValueError(
+            f"{option} does not match {len(strangers)} of {len(files)} images, as "
+            f"{_listed(strangers)}"
+        )
+    bands = _in_order({band for of_stack in found.values() for band in of_stack})
+    _check_whole(found, bands, option)
+    stacks = [tuple(of_stack[band] for band in bands) for of_stack in found.values()]
+    return sorted(
+        Stack(name + suffix_of(parts[0]), parts) for name, parts in zip(found, stacks, strict=True)
+    )
+
+
+def _without_suffix(file: str) -> str:
+    return file.removesuffix(file[len(file) - len(suffix_of(file)) :])
+
+
+def _in_order(bands: set[str]) -> list[str]:
+    """Sort bands by number if all are, else by name."""
+    are_numbers = all(band.isdecimal() for band in bands)
+    return sorted(bands, key=lambda band: (int(band) if are_numbers else 0, band))
+
+
+def _check_whole(found: dict[str, dict[str, str]], bands: list[str], option: str) -> None:
+    """Refuse stacks that lack a band that another has."""
+    lacking = {
+        name: [band for band in bands if band not in of_stack]
+        for name, of_stack in found.items()
+        if len(of_stack) < len(bands)
+    }
+    if lacking:
+        first = list(lacking.items())[:_NAMED]
+        named = "; ".join(f"{printable(name)} lacks {', '.join(some)}" for name, some in first)
+        more = "; ..." if len(lacking) > _NAMED else ""
+        raise ValueError(
+            f"{option}: {len(lacking)} of {len(found)} images lack bands of "
+            f"{', '.join(bands)}: {named}{more}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more
