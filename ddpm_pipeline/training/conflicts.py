@@ -136,8 +136,7 @@ PREVIEWS: list[Conflict] = [
                 (
                     c.condition_on
                     or c.condition_vector
-                    or is_the_models(c, "condition_on")
-                    or is_the_models(c, "condition_vector")
+                    or is_the_models(c, "class_conditional")  # which every model answers
                 )
                 and c.condition_dropout > 0
             )
