@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -240,11 +241,18 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rows", type=int, default=50, help="images of a call")
     add("--seed", type=int, default=0)
     add("--steps", type=int, default=STEPS, help="updates of models that are trained here")
+    add("--about", help="what the models are, a sentence for the page; needed with --model")
     options = parser.parse_args(argv)
     names = [name for name, _ in options.model or []] or list(RECIPES)
     if unknown := set(options.models or []) - set(names):
         parser.error(f"--models must be among {', '.join(names)}, got {', '.join(unknown)}")
     options.models = options.models or names
+    if options.model and not options.about and os.environ.get("BENCHMARKS_RECORD", "1") != "0":
+        parser.error("--about must say what the models are, or BENCHMARKS_RECORD be 0")
+    options.about = options.about or (
+        f"Models of {options.steps:,} updates on Fashion-MNIST by `ddpm train` with its defaults "
+        f"(v: cosine β, zero terminal SNR) or `{RECIPES['ε']}` (ε)."
+    )
     return options
 
 
@@ -260,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
         for calls in options.calls:
             for sampler in options.samplers:
                 contest.row(sampler, calls)
-            show(rows_of(contest.kept), options.output, DOCS)
+            show(rows_of(contest.kept), options.output, DOCS, options.about)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from results import record
 
-__all__ = ["CALLS", "OURS", "STOCK", "Row", "columns_of", "show", "table"]
+__all__ = ["CALLS", "OURS", "STOCK", "Row", "columns_of", "how_spaced", "show", "table"]
 
 CALLS = (3, 4, 5, 6, 8, 10, 15, 25, 50)
 OURS = {"multistep": "optimal_samples", "spectral_steps": "optimal_samples", "spectral": "optimal"}
@@ -115,8 +115,30 @@ def spacings(rows: list[Row]) -> str:
     return f"Best on another spacing than trailing: {', '.join(other)}." if other else ""
 
 
-def show(rows: list[Row], output: Path, docs: Path) -> None:
-    """Write few_steps.md and .png, and the page's record unless BENCHMARKS_RECORD=0."""
+def how_spaced(rows: list[Row]) -> str:
+    """Say on which steps stock's rows are, and by how many images that was found."""
+    stock = [row for row in rows if row.sampler in STOCK and row.failure is None]
+    tried = list(dict.fromkeys(row.spacing for row in stock))
+    if len(tried) < 2:
+        return f"Stock's schedulers are on `{''.join(tried)}` steps."
+    shown = {id(row) for row in chosen(rows)}
+    counts = sorted({row.images for row in stock if id(row) not in shown})
+    return (
+        "Each of stock's schedulers is on the best of its spacings "
+        f"{', '.join(f'`{spacing}`' for spacing in tried)} for these calls, by "
+        f"{' or '.join(f'{count:,}' for count in counts)} images."
+    )
+
+
+def show(rows: list[Row], output: Path, docs: Path, about: str = "") -> None:
+    """Write few_steps.md and .png, and the page's record unless BENCHMARKS_RECORD=0.
+
+    Arguments:
+        rows: All that were kept.
+        output: Where to write the files.
+        docs: The folder of the pages.
+        about: What the models are, for the page.
+    """
     columns, lines = columns_of(rows), table(rows)
     marks = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for line in lines:
@@ -134,12 +156,10 @@ def show(rows: list[Row], output: Path, docs: Path) -> None:
         command="python tests/benchmarks/few_steps.py --data fashion-mnist/ "
         "--features features/ --output runs/few_steps",
         text="Fréchet distance of images of the same noise after so many calls of the network. "
-        "Models of Fashion-MNIST by `ddpm train` with its defaults (v: cosine β, zero terminal "
-        "SNR) or `--prediction_type epsilon --ddpm_beta_schedule linear` (ε), and one of colour "
-        "pictures, whose distances are in features of its own. Each of stock's schedulers is on "
-        "the best of its spacings trailing, linspace and leading for these calls, by 250 images; "
+        f"{about} {how_spaced(rows)} "
         '"multistep" is our solver with `timestep_spacing="optimal_samples"`, by a calibration '
-        "on other images than those of the training.",
+        "on other images than those of the training. Distances of a model of colour pictures are "
+        "in features of its own.",
         columns=columns,
         rows=lines,
         picture=PICTURE,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from benchmarks.few_steps_tables import Row, columns_of, show, table
+from benchmarks.few_steps_tables import Row, columns_of, how_spaced, show, table
 
 
 def row(sampler: str, calls: int, distance: float, **changed: object) -> Row:
@@ -35,6 +35,14 @@ def test_a_table_has_a_row_for_each_sampler_and_a_ratio_to_the_best_of_stock() -
         ["v", "DDIM", 5000, 40.0, ""],
         ["v", "multistep ÷ best of stock", "", 0.5, ""],  # none of as many images at 8
     ]
+
+
+def test_the_page_says_how_stocks_spacings_were_found() -> None:
+    assert how_spaced(ROWS) == (
+        "Each of stock's schedulers is on the best of its spacings `trailing`, `linspace` for "
+        "these calls, by 250 images."
+    )
+    assert how_spaced(ROWS[3:]) == "Stock's schedulers are on `trailing` steps."
 
 
 def test_what_was_kept_is_shown_without_touching_the_page(
