@@ -24,7 +24,7 @@ from ddpm_pipeline.common import (
 from ddpm_pipeline.data.bands import PICTURE_CHANNELS, fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, check_scaled, decoding_bytes
 from ddpm_pipeline.data.depth import Layout, check_depth, exact_image, layout_of, open_image
-from ddpm_pipeline.data.exact import decode_exact, exact_type
+from ddpm_pipeline.data.exact import decode_exact, decode_exact_image, exact_type
 from ddpm_pipeline.data.file_stacks import StackedFiles, bands_of
 from ddpm_pipeline.data.fitting import check_not_larger, middle, scaled_size
 from ddpm_pipeline.data.levels import ON_A_LEVEL, RefusedImageError, to_levels
@@ -181,7 +181,7 @@ def decode(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str,
     layout = layout_of(image)
     deep = layout.exact
     if settings.is_exact and deep:
-        return decode_exact(raw, settings)
+        return decode_exact_image(raw, image, layout, settings)
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=deep)):
         image, converted = _decoded(raw, image, layout, settings)
         return _fitted(image, converted, settings)

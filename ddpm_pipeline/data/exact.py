@@ -1,7 +1,8 @@
 """Values as deep as they are stored: 8 or 16 bits, integers or floating point, not rounded.
 
     dtype = exact_type(layout_of(image))                  "uint16", from the header alone
-    values, changes = decode_exact(raw, settings)         (C, H, W) of that type
+    values, changes = decode_exact(array, settings)       (C, H, W) of that type
+    values, changes = decode_exact_image(raw, image, layout, settings)
 
 Nothing is converted between channels, colours or types: what cannot be kept is refused.
 """
@@ -14,15 +15,16 @@ import numpy as np
 
 from ddpm_pipeline.data.bands import fitted_bands
 from ddpm_pipeline.data.bounds import DECODING, decoding_bytes
-from ddpm_pipeline.data.depth import Layout, deep_values, layout_of, open_image, upright
+from ddpm_pipeline.data.depth import Layout, deep_values, upright
 from ddpm_pipeline.data.levels import RefusedImageError
 from ddpm_pipeline.networks import EXACT_TYPES
 
 if TYPE_CHECKING:
-    from ddpm_pipeline.data.decoding import Preparation
-    from ddpm_pipeline.data.sources.source import RawImage
+    from PIL import Image
 
-__all__ = ["check_exact_type", "decode_exact", "exact_type"]
+    from ddpm_pipeline.data.decoding import Preparation
+
+__all__ = ["check_exact_type", "decode_exact", "decode_exact_image", "exact_type"]
 
 
 def check_exact_type(dtype: str) -> None:
@@ -58,18 +60,30 @@ def exact_type(layout: Layout) -> str:
     )
 
 
-def decode_exact(raw: RawImage, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode one raw image that is deeper than 8 bits, in its own type.
+def decode_exact(raw: np.ndarray, settings: Preparation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Bring an array (H, W) or (H, W, C) that is deeper than 8 bits to the resolution.
 
+    Raises:
+        RefusedImageError: If it holds NaN or infinite values, or does not fit the settings.
+    """
+    values = raw if raw.ndim == 3 else raw[:, :, None]
+    return fitted_bands(_checked(values), settings)
+
+
+def decode_exact_image(
+    raw: bytes, image: Image.Image, layout: Layout, settings: Preparation
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode an image file that is deeper than 8 bits, in its own type.
+
+    Arguments:
+        raw: The file.
+        image: What ``open_image`` gave of it.
+        layout: What ``layout_of`` says of that.
+        settings: What size, and how.
     Raises:
         RefusedImageError: If it holds NaN or infinite values, or something that cannot be kept.
         Exception: Of many types, from Pillow's decoders, if the file is broken.
     """
-    if isinstance(raw, np.ndarray):
-        values = raw if raw.ndim == 3 else raw[:, :, None]
-        return fitted_bands(_checked(values), settings)
-    image = open_image(raw, settings.max_pixels)
-    layout = layout_of(image)
     with DECODING.hold(decoding_bytes(image, settings.channels or 3, is_deep=True)):
         values, alpha, _ = deep_values(raw, image, layout)
         if alpha is not None:
