@@ -192,8 +192,13 @@ def _decoded_array(raw: np.ndarray, settings: Preparation) -> tuple[np.ndarray, 
     if settings.is_exact and raw.dtype not in {np.dtype(bool), np.dtype(np.uint8)}:
         return decode_exact(raw, settings)
     values, changes = _to_bytes(raw, None if settings.is_exact else settings.value_range)
-    if values.ndim == 2:
-        values = values[:, :, None]
+    return _fitted_array(values if values.ndim == 3 else values[:, :, None], changes, settings)
+
+
+def _fitted_array(
+    values: np.ndarray, changes: tuple[str, ...], settings: Preparation
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Bring bytes (H, W, C) to the resolution and the channels, as bytes (C, H, W)."""
     if values.shape[:2] == settings.sides and values.shape[2] == settings.channels:
         return values.transpose(2, 0, 1), changes
     if not {values.shape[2], settings.channels} <= PICTURE_CHANNELS:
@@ -217,6 +222,8 @@ def _decoded_bands(
             check_depth(layout, settings.value_range)
             values, changes = _to_bytes(values, settings.value_range or layout.white)
             changes = changes if settings.value_range else ("requantized",)
+        if stack.is_picture:
+            return _fitted_array(values, changes, settings)
         fitted, fitting = fitted_bands(values, settings)
         return fitted, changes + fitting
 

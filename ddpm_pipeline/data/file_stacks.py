@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -48,11 +48,17 @@ class StackedFiles:
     raw: FileStack
     size: tuple[int, int]
     layout: Layout
+    is_picture: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:
         """Count the bands."""
         return len(self.raw.files)
+
+    @property
+    def described(self) -> str:
+        """Say what they are, for people."""
+        return f"{self.channels} bands of {self.layout.name}"
 
     @property
     def decoding_bytes(self) -> int:

@@ -39,7 +39,8 @@ __all__ = [
 ]
 
 _COMMON = 6
-_READ_EXACTLY, _UNSWAPPED, _ALL_BANDS = b"read exactly", b", unswapped", b"all bands"
+_READ_EXACTLY, _UNSWAPPED = b"read exactly", b", unswapped"
+_ALL_BANDS, _FIRST_BANDS = b"all bands", b"first bands"
 
 
 class Inspected(NamedTuple):
@@ -155,10 +156,13 @@ def _inspected_bands(
     else:
         check_depth(layout, settings.value_range)
     files = raw.files if isinstance(raw, FileStack) else (raw,)
-    digest = b"".join(hashlib.sha256(file).digest() for file in files) + _ALL_BANDS
-    mode = f"{stack.channels} bands of {layout.name}"
+    digest = b"".join(hashlib.sha256(file).digest() for file in files)
+    digest += _FIRST_BANDS if stack.is_picture else _ALL_BANDS
     width, height = stack.size
-    return Inspected(digest, stack.channels, mode, f"{width}×{height}", dtype)
+    channels: int | None = stack.channels
+    if stack.is_picture and channels == 1 and not settings.white_background:
+        channels = None  # a coloured background may show beside it
+    return Inspected(digest, channels, stack.described, f"{width}×{height}", dtype)
 
 
 def _channels(image: Image.Image, layout: Layout, settings: Preparation) -> int | None:

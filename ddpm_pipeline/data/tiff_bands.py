@@ -24,6 +24,7 @@ from ddpm_pipeline.data.tiff_pages import (
     BIT_ORDER,
     BITS,
     COLOURS,
+    EXTRA,
     FORMAT,
     HEIGHT,
     ORIENTATION,
@@ -40,7 +41,8 @@ __all__ = ["BandStack", "TiffBands", "band_stack"]
 
 TiffBands = Literal["all", "picture"]
 
-_GREY, _NUMBERS = {0, 1}, {1, 2, 5}
+_GREY, _NUMBERS, _SHOWN = {0, 1}, {1, 2, 5}, {1, 2}
+_MOST_OF_PILLOW = 6  # bands, beyond which it logs an error of its own
 _PACKINGS = {1, 5, 8, 32773, 32946, 34925, 50000}
 """None, LZW, deflate, PackBits, deflate, LZMA, Zstandard: any bytes, whatever they mean."""
 _PREDICTED = _PACKINGS - {1, 32773}
@@ -67,11 +69,13 @@ class BandStack:
         raw: The file.
         pages: Its pages, of one size and kind.
         layout: How one band holds its values.
+        is_picture: Whether they are the picture of the first page, without its other bands.
     """
 
     raw: bytes
     pages: tuple[Page, ...]
     layout: Layout
+    is_picture: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,18 +84,24 @@ class BandStack:
 
     @property
     def channels(self) -> int:
-        """Count the bands of all pages."""
-        return sum(page.samples for page in self.pages)
+        """Count them."""
+        return self.pages[0].colours if self.is_picture else self._stored
 
     @property
-    def values(self) -> int:
-        """Count the numbers of all bands."""
-        return math.prod(self.size) * self.channels
+    def described(self) -> str:
+        """Say what they are, for people."""
+        count = f"the first {self.channels} of {self._stored}" if self.is_picture else self._stored
+        return f"{count} bands of {self.layout.name}"
 
     @property
     def decoding_bytes(self) -> int:
         """Estimate what decoding them takes."""
-        return self.values * (DEEP_BYTES if self.layout.exact else 4)
+        values = math.prod(self.size) * self._stored
+        return values * (DEEP_BYTES if self.layout.exact else 4)
+
+    @property
+    def _stored(self) -> int:
+        return sum(page.samples for page in self.pages)
 
     def read(self) -> np.ndarray:
         """Decode all bands.
@@ -101,7 +111,8 @@ class BandStack:
         Raises:
             Exception: Of many types, if the file is damaged.
         """
-        return np.concatenate([_read_page(self.raw, page) for page in self.pages], axis=2)
+        values = np.concatenate([_read_page(self.raw, page) for page in self.pages], axis=2)
+        return values[..., : self.channels]
 
 
 def band_stack(
@@ -110,6 +121,8 @@ def band_stack(
     """Find out whether an image file has to be read band by band.
 
     A grey TIFF of one page with three bands or more is no picture, and all of its bands are read.
+    The picture of a page is its first band, or its red, green and blue; opacity is what the file
+    says to be that, and nothing else.
 
     Arguments:
         raw: A file of any format.
@@ -123,8 +136,13 @@ def band_stack(
             are none that can be read.
         ValueError: If it is damaged, or too large.
     """
-    if raw[:4] not in TIFF_MAGIC or wanted == "picture":
+    if raw[:4] not in TIFF_MAGIC:
         return None
+    if wanted == "picture":
+        shown = next(pages_of(raw), None)
+        if shown is None or _is_shown(raw, shown):
+            return None
+        return _stack(raw, (shown,), max_pixels, is_picture=True)
     listed = list(pages_of(raw))
     pages = tuple(page for page in listed if not page.is_aside)
     if not pages or (len(pages) == 1 and pages[0] is listed[0] and pages[0].is_picture):
@@ -133,12 +151,35 @@ def band_stack(
     is_grey = first.one(COLOURS, 1) in _GREY and first.samples > 2
     if wanted is None and (len(pages) > 1 or not is_grey):
         raise RefusedImageError(_ambiguous(listed, pages))
+    return _stack(raw, pages, max_pixels)
+
+
+def _is_shown(raw: bytes, page: Page) -> bool:
+    """Tell whether Pillow reads the picture of a page as what it is, or nobody can.
+
+    It takes a band that no tag explains for opacity, and refuses most numbers of bands.
+    """
+    if page.is_picture or page.one(COLOURS, 1) not in _SHOWN:
+        return True
+    if EXTRA not in page.tags or page.samples > _MOST_OF_PILLOW:
+        return False
+    try:
+        with open_image(raw, 2**62):
+            return True
+    except ValueError:
+        return False
+
+
+def _stack(
+    raw: bytes, pages: tuple[Page, ...], max_pixels: int | None, *, is_picture: bool = False
+) -> BandStack:
+    """Hold the bands of pages together, whose headers say that they can be read."""
+    first = pages[0]
     for number, page in enumerate(pages, 1):
         _check_page(raw, page, first, number)
-    channels = sum(page.samples for page in pages)
-    check_values(*first.size, channels, max_pixels)
+    check_values(*first.size, sum(page.samples for page in pages), max_pixels)
     with _open(next(grey_files(raw, first))) as image:
-        return BandStack(raw, pages, layout_of(image))
+        return BandStack(raw, pages, layout_of(image), is_picture)
 
 
 def _ambiguous(listed: list[Page], pages: tuple[Page, ...]) -> str:

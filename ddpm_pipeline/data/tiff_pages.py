@@ -23,6 +23,7 @@ __all__ = [
     "BITS",
     "BIT_ORDER",
     "COLOURS",
+    "EXTRA",
     "FORMAT",
     "HEIGHT",
     "ORIENTATION",
@@ -101,10 +102,14 @@ class Page(NamedTuple):
         return width, min(height, self.one(ROWS, height))
 
     @property
+    def colours(self) -> int:
+        """Count the values of a pixel that make its grey or its colour, which come first."""
+        return _PICTURES.get(self.one(COLOURS, 1), self.samples)
+
+    @property
     def is_picture(self) -> bool:
         """Tell whether a picture shows all of its values, with opacity or without."""
-        beyond = self.samples - _PICTURES.get(self.one(COLOURS, 1), self.samples)
-        more = set(self.all(EXTRA))
+        beyond, more = self.samples - self.colours, set(self.all(EXTRA))
         return beyond <= 0 or (beyond == 1 and bool(more) and more <= _OPACITY)
 
 

@@ -115,6 +115,48 @@ def test_a_band_that_no_tag_explains_is_no_opacity(channels: int, colours: int) 
     np.testing.assert_array_equal(decode(raw, settings)[0].transpose(1, 2, 0), values)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize(("channels", "colours"), [(2, 1), (5, 1), (4, 2), (5, 2), (8, 2)])
+def test_a_picture_is_its_first_bands(
+    channels: int, colours: int, extras: bool, dtype: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    values, count = numbers(dtype, channels), {1: 1, 2: 3}[colours]
+    told = {"extras": [0] * (channels - count)} if extras else {}
+    raw = band_tiff(values, colours=colours, **told)
+    np.testing.assert_array_equal(exact(raw, count, tiff_bands="picture"), values[..., :count])
+    settings = Preparation((HEIGHT, WIDTH), count, tiff_bands="picture")
+    levels = values if dtype == "uint8" else np.rint(values / 257).astype(np.uint8)
+    found = decode(raw, settings)[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, levels[..., :count])
+    # From there on it is a picture like others: Pillow's own conversion is the oracle.
+    picture = Image.fromarray(levels[..., :count].squeeze())
+    for wanted, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
+        other = Preparation((HEIGHT, WIDTH), wanted, tiff_bands="picture")
+        expected = np.asarray(picture.convert(mode)).reshape(HEIGHT, WIDTH, wanted)
+        np.testing.assert_array_equal(decode(raw, other)[0].transpose(1, 2, 0), expected)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_picture_is_no_channels_of_bands(tmp_path: Path) -> None:
+    raw = band_tiff(numbers("uint8", 4), colours=2)
+    with pytest.raises(RefusedImageError, match="channels, not channels=7"):
+        decode(raw, Preparation((HEIGHT, WIDTH), 7, tiff_bands="picture"))
+    grey = band_tiff(numbers("uint8", 2))
+    framed = Preparation((HEIGHT + 2, WIDTH), fit="pad", background="red", tiff_bands="picture")
+    assert inspect_image(grey, framed).channels is None
+    assert inspect_image(grey, Preparation(8, tiff_bands="picture")).channels == 1
+    (tmp_path / "x.tif").write_bytes(raw)
+    shapes = {
+        wanted: open_images(
+            tmp_path, resolution=(HEIGHT, WIDTH), tiff_bands=wanted, progress=False,
+            cache_dir=tmp_path / "cache",
+        ).channels
+        for wanted in ("all", "picture", "all")
+    }  # fmt: skip
+    assert shapes == {"all": 4, "picture": 3}
+
+
 def test_copies_masks_and_opacity_are_no_bands() -> None:
     grey, clear = numbers("uint8", 1), numbers("uint8", 4)
     with_copies = band_tiff(grey, grey[::2, ::2], grey, kinds=[0, 1, 4])
