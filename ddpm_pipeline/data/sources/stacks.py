@@ -63,7 +63,7 @@ def is_stack_pattern(pattern: str) -> bool:
     """Tell whether this is a regular expression with the groups ``name`` and ``band``."""
     try:
         return set(_GROUPS) <= set(re.compile(pattern).groupindex)
-    except re.error:
+    except (re.error, TypeError):
         return False
 
 
@@ -116,7 +116,7 @@ def stacked(files: Sequence[str], pattern: str) -> list[Stack]:
 
 
 def _without_suffix(file: str) -> str:
-    return file.removesuffix(file[len(file) - len(suffix_of(file)) :])
+    return file[: len(file) - len(suffix_of(file))]
 
 
 def _in_order(bands: set[str]) -> list[str]:
