@@ -70,7 +70,7 @@ class ValueScale:
         x = values.to(torch.float32)
         if self.low is not None:
             x = x.clamp(self.low, self.high)
-        return (x - center) / unit
+        return (x - center).div_(unit)
 
     def to_values(self, x: Tensor) -> np.ndarray:
         """Give values of the data's type and unit, (N, H, W, C), of x, (N, C, H, W).
