@@ -18,7 +18,7 @@ from ddpm_pipeline.common import (
     expand_home,
 )
 from ddpm_pipeline.data import ReadingOptions
-from ddpm_pipeline.diffusion import VARIANCE_TYPES, Decoder
+from ddpm_pipeline.diffusion import PROCESS_VARIANCES, Decoder
 
 __all__ = ["BOUND_SAMPLERS", "BoundConfig", "BoundSampler", "MeasureConfig", "ScoreConfig"]
 
@@ -62,7 +62,8 @@ class MeasureConfig(ReadingOptions, _Measured):
     num_inference_steps: int | None = None
     """The bound of a chain of so many steps, spaced as the model says; all T unless given."""
     variance_type: str | None = None
-    """Another variance of the reverse moves than the model's: fixed_small, fixed_large, ..."""
+    """Another variance of the reverse moves than the model's: fixed_small, fixed_large, ..., or of
+    its calibration analytic or spectral."""
     decoder: Decoder | None = None
     """The probability of levels, a density, or the approximation of published code; unless given
     the first for integers and the second for floating-point values."""
@@ -82,7 +83,7 @@ class MeasureConfig(ReadingOptions, _Measured):
         check_at_least(self, num_inference_steps=1)
         check_above_zero(clip_x_0=self.clip_x_0)
         if self.variance_type is not None:
-            check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
+            check_choice("variance_type", self.variance_type, PROCESS_VARIANCES)
         if self.output_dir is None:
             check_has_folder(self.model, "output_dir must be given")
 

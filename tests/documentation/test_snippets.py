@@ -42,7 +42,7 @@ SMALL = {
     "export": "",
     "bound": "--num_timestep_samples 1",
     "score": "--num_timestep_samples 1",
-    "calibrate": "--num_forwards 40 --num_inference_steps 2",
+    "calibrate": "--num_forwards 50 --num_inference_steps 2",
     "evaluate": "--num_images 20 --num_inference_steps 2 --bound_images 2",
 }
 # Names on the page that stand for something of the reader's.
@@ -191,6 +191,30 @@ def test_every_block_of_python_in_the_readme_runs(
     assert len(trained) == 1
     assert (place / "three.png").exists()
     assert (place / "model" / "model_index.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_page_of_calibration_runs(place: Path) -> None:
+    """Its commands, those in sentences too, its Python, and stock on the steps that it has."""
+    page = DOCS / "calibration.md"
+    DDPMPipeline(make_tiny_unet(3), DDPMScheduler(50)).save_pretrained("model")
+    shutil.copytree("photos", "fashion-mnist")
+    argvs = [words for words in commands(page) if any(map(Path.is_dir, map(Path, words)))]
+    assert [argv[0] for argv in argvs] == ["calibrate", "sample", "calibrate"]
+    for argv in argvs:
+        assert main(small(argv)) == 0, argv
+    assert (place / "samples25.png").is_file()
+    names: dict = {}
+    for block in python_blocks(page):
+        exec(compile(block, page.name, "exec"), names)
+    pipe, stock = names["pipe"], names["stock"]
+    assert pipe.scheduler.solver.name == "spectral"
+    assert stock.timesteps.tolist() == pipe.scheduler.calibrated_timesteps(8, "multistep")
+    x = torch.randn(2, 3, 8, 8)
+    for t in stock.timesteps:
+        x = stock.step(torch.zeros_like(x), t, x).prev_sample
+    assert x.isfinite().all()
 
 
 @pytest.mark.slow

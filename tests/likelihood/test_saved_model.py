@@ -100,6 +100,27 @@ def test_the_command_prints_the_table_and_is_repeatable(
     assert capsys.readouterr().out != first
 
 
+def test_a_calibrated_model_is_measured_with_a_variance_for_each_frequency(setting: dict) -> None:
+    few = ["--num_forwards", "24", "--num_inference_steps", "4", "--solver", "as_saved"]
+    assert main(["calibrate", setting["model"], "--data", setting["data"], *few]) == 0
+    pipeline = DDPMPipeline.from_pretrained(setting["model"])
+    asked = {"num_timestep_samples": 0, "decoder": "continuous", "variance_type": "spectral"}
+    report = bound_of_saved_model(BoundConfig(**setting, **asked))
+    assert pipeline.scheduler.variance_type == "fixed_small"
+    direct = variational_bound(
+        pipeline.unet,
+        pipeline.scheduler.with_calibration(
+            pipeline.scheduler.calibration, variance_type="spectral"
+        ),
+        to_model_range(open_images(setting["data"], resolution=8).batch(range(8)).images),
+        generator=torch.Generator().manual_seed(0),
+        decoder="continuous",
+    )
+    error = 5 * (report.standard_error**2 + direct.standard_error**2) ** 0.5
+    assert report.settings.variance_type == "spectral"
+    assert abs(report.bits_per_dim - direct.bits_per_dim) < error
+
+
 def test_options_reach_the_bound(setting: dict) -> None:
     report = bound_of_saved_model(
         BoundConfig(
@@ -166,6 +187,7 @@ def test_two_processes_write_the_report_of_one(setting: dict, tmp_path: Path) ->
         (["--num_inference_steps", "13"], "an integer from 1 to 12"),
         (["--variance_type", "learned"], "must have 2 channels for --variance_type 'learned'"),
         (["--variance_type", "big"], "variance_type must be one of fixed_small"),
+        (["--variance_type", "spectral"], "variance_type 'spectral' needs a calibration"),
         (
             ["--data", "nowhere"],
             "--data='nowhere' is no path here, and the Hub could not",
