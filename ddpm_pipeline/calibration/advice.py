@@ -34,6 +34,7 @@ Distances = Mapping[str, Mapping[int, float]]
 _CLOSED_FORM_STEPS = (10, 12, 15, 20, 25, 50)
 _GREY_LEVELS = 127.5  # of 256, in a unit of images in [-1, 1]
 _ENOUGH = 2.0  # levels
+_TOLD = 0.5  # levels that the start of a chain must cost to be named
 _DDIM_STEPS = 100
 
 
@@ -123,11 +124,16 @@ def by_closed_form(calibration: Calibration, schedule: NoiseSchedule) -> Advice 
         return None
     many = min(_DDIM_STEPS, T)
     ddim = levels(spaced_timesteps(T, many, "trailing"), order=1, corrector=False)
+    start = (
+        f"; exact steps would be {unavoidable:.2g} off, since the noise of the model's schedule "
+        "ends before the images are lost in it"
+    )
     return Advice(
         f"For this model {K} steps of multistep on optimal_samples steps are as good as {T:,} by "
         "the closed form for Gaussian images of its spectrum, which they draw to within "
-        f"{found:.2g} of 256 levels ({many} steps of DDIM: {ddim:.2g}); distances, with features, "
-        "would say it of its own images.",
+        f"{found:.2g} of 256 levels ({many} steps of DDIM: {ddim:.2g}"
+        f"{start if unavoidable >= _TOLD else ''}); distances, with features, would say it of its "
+        "own images.",
         solver,
         {"timestep_spacing": "optimal_samples"},
     )

@@ -72,6 +72,10 @@ class CalibrationReport:
         return asdict(self)
 
     def table(self) -> str:
+        """Give both tables as text, and the advice below them."""
+        return "\n\n".join([self.tables(), *filter(None, [self.advice])])
+
+    def tables(self) -> str:
         """Give both tables as text."""
         error = f"± {self.standard_error:.2g} at K = T"
         note = f"{self.num_forwards:,} forwards over {self.num_images:,} images"
@@ -79,8 +83,6 @@ class CalibrationReport:
         if self.frechet_distance:
             title = f"Fréchet distance ({self.num_frechet_images:,} images; {self.features})"
             parts.append(_text(title, self.frechet_distance, ".4g"))
-        if self.advice is not None:
-            parts.append(self.advice)
         return "\n\n".join(parts)
 
 

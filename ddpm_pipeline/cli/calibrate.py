@@ -25,7 +25,7 @@ def _measure(config: CalibrateConfig) -> Iterator[object]:
     from ddpm_pipeline.calibration import calibrate_saved_model
 
     report = calibrate_saved_model(config)
-    yield report.table()
+    yield report.tables()
     yield from _notes(config, report)
 
 
@@ -37,6 +37,8 @@ def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
             note += f" No bits/dim for {', '.join(left_out)}: "
             note += "the bound of steps without noise is infinite."
         yield note
+    if report.advice is not None:
+        yield report.advice
     saved = "The model is as it was"
     if config.save:
         saved = (

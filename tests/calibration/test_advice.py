@@ -108,6 +108,17 @@ def test_the_closed_form_keeps_its_word_for_either_prediction(kind: str) -> None
     assert float(127.5 * error) < 2.5  # of what was measured, and not of the data themselves
 
 
+def test_a_chain_that_begins_before_the_noise_says_what_that_costs() -> None:
+    """What exact steps make of white noise is the end of the flow: c times 1 / sqrt(V_T)."""
+    long, short = (ColouredNoise(NoiseSchedule.linear(T)) for T in (1000, 100))
+    assert "exact" not in by_closed_form(long.calibration(), long.schedule).sentence
+    variance, signal = short.variance, float(short.schedule.alpha_bar(99))  # 0.36
+    drawn = (variance / (signal * variance + 1 - signal)).sqrt()
+    off = 127.5 * float((drawn - variance.sqrt()).square().mean().sqrt())
+    sentence = by_closed_form(short.calibration(), short.schedule).sentence
+    assert f"; exact steps would be {off:.2g} off, since the noise of the model's" in sentence
+
+
 def test_without_a_spectrum_nothing_is_said() -> None:
     assert by_closed_form(known(), NoiseSchedule.linear(1000)) is None
 
