@@ -32,24 +32,20 @@ __all__ = ["History", "Landing", "MultistepChain", "WalkedChain"]
 
 
 class Landing(NamedTuple):
-    """The x_s that a step gave, and its coefficients, which nobody else has.
-
-    torch counts the changes of a tensor, but not those by NumPy.
-    """
+    """The x_s that a step gave, in a copy that nobody else has, and its coefficients."""
 
     x_s: Tensor
-    version: int
     coefficients: Tensor
 
     @classmethod
     def of(cls, x_s: Tensor, coefficients: Tensor) -> Landing | None:
-        """Remember both; None where torch counts nothing, in its inference mode."""
-        return None if x_s.is_inference() else cls(x_s, x_s._version, coefficients)  # noqa: SLF001
+        """Remember both; None on devices, whose values cannot be compared without waiting."""
+        return cls(x_s.clone(), coefficients) if x_s.device.type == "cpu" else None
 
     def known(self, x_t: Tensor) -> Tensor | None:
-        """Give the coefficients of a state if it is that x_s, and as it was."""
-        is_same = x_t is self.x_s and x_t._version == self.version  # noqa: SLF001
-        return self.coefficients if is_same else None
+        """Give the coefficients of a state if its values are those of that x_s."""
+        is_same = x_t.dtype == self.x_s.dtype and x_t.device == self.x_s.device
+        return self.coefficients if is_same and torch.equal(x_t, self.x_s) else None
 
 
 @dataclass(frozen=True, eq=False)
