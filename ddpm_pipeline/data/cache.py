@@ -222,6 +222,7 @@ def _open(entry: Path, verify: bool, *, warns: bool = True) -> dict[str, Any] | 
     """
     if not entry.exists():
         return None
+    level = logging.WARNING if warns else logging.DEBUG
     try:
         record = json.loads(read_regular(entry / "header.json"))
         if hashlib.sha256(record["header"].encode()).hexdigest() != record["sha256"]:
@@ -230,9 +231,11 @@ def _open(entry: Path, verify: bool, *, warns: bool = True) -> dict[str, Any] | 
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
         check_length(values := _map_file(entry, header), header)
+        if verify and "checksums" not in record:
+            logger.log(level, "image cache: %s has no checksums; building it again", entry.name)
+            return None
         _check_bytes(entry / _pixels(_type_of(header)), record.get("checksums"), values, verify)
     except (OSError, *_UNREADABLE) as error:
-        level = logging.WARNING if warns else logging.DEBUG
         logger.log(level, "image cache: %s is damaged (%s); building it again", entry.name, error)
         return None
     other_pillow = "undecodable" in header and header["pillow"] != pillow_version
@@ -247,10 +250,8 @@ def _check_bytes(pixels: Path, sums: str | None, values: np.ndarray, verify: boo
     """
     entry, status = pixels.parent, pixels.stat()
     state = (str(entry), status.st_ino, status.st_size, status.st_mtime_ns)
-    if not verify and (sums is None or state in _checked):
+    if sums is None or (state in _checked and not verify):
         return
-    if sums is None:
-        raise ValueError("it has no checksums to be verified by")
     checksums = read_regular(entry / _SUMS)
     if hashlib.sha256(checksums).hexdigest() != sums:
         raise ValueError("its checksums are not what was written")

@@ -123,7 +123,7 @@ class Contest:
             drawn = self.sampler(sampler, spacing, calls, num_images)
             row = replace(row, key=self._key(drawn, num_images))
             for known in rows_of(self.kept):
-                if known.key == row.key:
+                if known.key == row.key and not known.failure:
                     return replace(known, model=self.name)
             row = self._measured(row, drawn)
         except Exception as error:  # of any kind

@@ -80,7 +80,9 @@ def test_changed_checksums_are_noticed_too(folder: Path) -> None:
     assert entry.read_bytes() != bytes(16)
 
 
-def test_an_entry_of_before_is_used_and_verifying_builds_it_again(folder: Path) -> None:
+def test_an_entry_of_before_is_used_and_verifying_builds_it_again(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     opened(folder)
     header = next((folder.parent / "c").glob("*/header.json"))
     record = json.loads(header.read_text())
@@ -89,8 +91,11 @@ def test_an_entry_of_before_is_used_and_verifying_builds_it_again(folder: Path) 
     header.with_name("blocks.crc32").unlink()
     opened(folder)
     assert not header.with_name("blocks.crc32").exists()
+    caplog.clear()
     opened(folder, verify_cache=True)
     assert header.with_name("blocks.crc32").exists()
+    assert "has no checksums; building it again" in caplog.text
+    assert "damaged" not in caplog.text
 
 
 def test_nothing_is_written_through_a_planted_link(folder: Path) -> None:
