@@ -1,7 +1,8 @@
 """What a pretrained model is worth: other classes with few images, beside training from nothing.
 
     python tests/benchmarks/fine_tuning.py \
-        --data fashion-mnist/ --features features/ --output runs/fine_tuning
+        --data fashion-mnist/ --features features/ --output runs/fine_tuning \
+        --updates 400 --num_images 300 --bound_images 200
 
 A model is trained on the images of the first five classes of Fashion-MNIST. Then the other five
 are learnt from some of their images, drawn anew for each seed: from nothing in N updates, and from
@@ -28,7 +29,7 @@ from ddpm_pipeline.data.pixels import to_model_range
 SIZES = (1_000, 100, 6_000)
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 16
-BASE_STEPS = 600
+BASE_STEPS = 1_500
 REAL = 5_000
 STEPS = 10
 START = "pretrained_model_name_or_path"
@@ -138,7 +139,8 @@ def report(rows: list[list], options: object) -> None:
         "fine_tuning",
         title="From a model of other classes",
         command="python tests/benchmarks/fine_tuning.py --data fashion-mnist/ "
-        "--features features/ --output runs/fine_tuning",
+        f"--features features/ --output runs/fine_tuning --updates {options.updates} "
+        f"--num_images {options.num_images} --bound_images {options.bound_images}",
         text=f"A model of the first five classes of Fashion-MNIST ({BASE_STEPS:,} updates of "
         "`ddpm train` with its defaults), and the other five learnt from so many of their images: "
         f"from nothing in N = {options.updates} updates, and with `--{START}` in N / 4, batch "
