@@ -58,6 +58,7 @@ def _lay_out_given() -> tuple[gr.Image, gr.ImageEditor]:
     given = gr.Image(
         label="Picture",
         type="pil",
+        image_mode=None,  # what cannot be kept is refused where it is read
         height=_HEIGHT,
         sources=["upload", "clipboard"],
         elem_id="given",

@@ -67,6 +67,7 @@ class AskedFields:
             picture=gr.Image(
                 label="Condition",
                 type="pil",
+                image_mode=None,  # what cannot be kept is refused where it is read
                 height=_HEIGHT,
                 sources=["upload", "clipboard"],
                 visible=False,

@@ -24,6 +24,8 @@ from ddpm_pipeline.training import export_checkpoint, has_checkpoints_only
 
 __all__ = ["Models", "OpenModel"]
 
+_OF_A_PICTURE = (0, 1, 3, 4)  # channels: none, grey, RGB and RGBA
+
 
 @dataclass(frozen=True, eq=False)
 class OpenModel:
@@ -97,10 +99,16 @@ def _loaded(name: str, folder: str, source: str) -> OpenModel:
     options = SamplingOptions(model=folder, scheduler="as_saved")
     sampler = load_image_sampler(options, process_state().device)
     found = OpenModel(name, sampler.pipe, sampler.num_steps, _classes(sampler.pipe.unet), source)
-    if found.told is not None and found.told.scale is not None:
+    told = found.told
+    if told is not None and told.scale is not None:
         raise ValueError(
             f"the page does not draw from {name!r}, which is conditioned on images of exact "
             "values; `ddpm sample` does"
+        )
+    if told is not None and told.channels not in _OF_A_PICTURE:
+        raise ValueError(
+            f"the page does not draw from {name!r}, which is conditioned on images of "
+            f"{told.channels} channels, where a picture has 1, 3 or 4; `ddpm sample` does"
         )
     return found
 

@@ -66,6 +66,7 @@ def _lay_out_ends() -> list[Any]:
             gr.Image(
                 label=f"The {end}",
                 type="pil",
+                image_mode=None,  # what cannot be kept is refused where it is read
                 height=_HEIGHT,
                 sources=["upload", "clipboard"],
                 elem_id=f"{end}-end",

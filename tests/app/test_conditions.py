@@ -10,7 +10,7 @@ from helpers.pipelines import pipeline
 from helpers.unets import make_tiny_unet
 from PIL import Image
 
-from ddpm_pipeline.app.conditions import numbers_of, usual_numbers
+from ddpm_pipeline.app.conditions import numbers_of, shown_condition, usual_numbers
 from ddpm_pipeline.app.drawing import Wish, draw
 from ddpm_pipeline.app.editing import EditWish, edit
 from ddpm_pipeline.app.models import Models
@@ -110,6 +110,23 @@ def test_exact_conditions_are_for_the_command(tmp_path: Path) -> None:
     name = save(tmp_path, told)
     with pytest.raises(ValueError, match="conditioned on images of exact values; `ddpm sample`"):
         Models((name,)).open(name)
+
+
+def test_conditions_of_more_channels_than_a_picture_are_for_the_command(tmp_path: Path) -> None:
+    unet = make_tiny_unet(8, out_channels=1)
+    set_facts(unet, ModelFacts(conditioning=Conditioning(channels=7, sides=(4, 4)).to_dict()))
+    pipeline(unet, num_train_timesteps=10).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"images of 7 channels, .* 1, 3 or 4; `ddpm sample` does"
+    ):
+        Models((str(tmp_path),)).open(str(tmp_path))
+
+
+def test_a_deep_picture_is_the_condition_that_its_values_say(tmp_path: Path) -> None:
+    greys = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
+    name = save(tmp_path, TOLD)
+    told = shown_condition(Models((name,)).open(name), Image.fromarray(greys), (0.5, 2.0))
+    assert np.array_equal(told.picture[0, 0].numpy(), np.rint(greys / 257))
 
 
 def test_numbers_are_read_as_they_are_written() -> None:

@@ -67,6 +67,31 @@ def test_a_way_is_offered_where_two_images_are_allowed(most_images: int, has_wal
     assert counts == [most_images] * (2 + has_walks)
 
 
+@pytest.mark.usefixtures("address")  # which collects what the pages leave
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000,
+        np.random.default_rng(1).integers(0, 256, (4, 4, 4), np.uint8),
+    ],
+    ids=["16 bits", "RGBA"],
+)
+def test_the_page_gives_pictures_as_they_are(pixels: np.ndarray, tmp_path: Path) -> None:
+    """In all of its fields: Gradio would make bytes of red, green and blue of them."""
+    gradio = pytest.importorskip("gradio", reason="Gradio is not installed")
+    from ddpm_pipeline.app.page import make_page  # which needs Gradio
+
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    uploaded = gradio.components.image.ImageData(path=str(path), orig_name=path.name)
+    parts = make_page(AppConfig(models=("model",))).blocks.values()
+    fields = [part for part in parts if isinstance(part, gradio.Image) and part.sources]
+    fields = [field for field in fields if field.interactive is not False]
+    assert len(fields) == 6  # a condition of each tab, a picture to edit, and two ends of a walk
+    for field in fields:
+        assert np.array_equal(np.asarray(field.preprocess(uploaded)), pixels)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """A model of two classes, a slow one, one that is gone, and one of a picture and a number."""
