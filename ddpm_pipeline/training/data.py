@@ -203,8 +203,10 @@ def data_from_images(
     """Train on images that are open already, in batches as the config says.
 
     Raises:
-        ValueError: If the held-out images have a class that the training images have not.
+        ValueError: If the held-out images have a class that the training images have not, or
+            images have both labels and numbers.
     """
+    _check_one_embedding(train)
     train = _numbered(config, train)
     if validation is not None:
         validation = _with_classes(config, validation, train.class_names, train.num_classes)
@@ -235,6 +237,17 @@ def data_from_images(
         class_counts=class_counts(train),
         train=train,
     )
+
+
+def _check_one_embedding(train: ImageData) -> None:
+    """Refuse classes beside numbers, for which a network has one embedding."""
+    if train.labels is not None and train.given is not None and train.given.columns:
+        raise ValueError(
+            "the training data must have labels or condition_vector, got both, "
+            f"{train.num_classes} classes and {', '.join(train.given.columns)}: a UNet2DModel has "
+            "one embedding, for classes or for numbers; give classes as columns of numbers, or "
+            "open the images with labels=False"
+        )
 
 
 def _numbered(config: TrainingConfig, train: ImageData) -> ImageData:

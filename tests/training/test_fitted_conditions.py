@@ -214,3 +214,28 @@ def test_classes_leave_no_place_for_numbers(plain: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="has one embedding, for them or for condition_vector"):
         train(further(tmp_path, tmp_path / "base", condition_vector=("x",)))
     assert plain
+
+
+@pytest.mark.parametrize("embeddings", [None, 4, "fresh"])
+def test_labels_and_numbers_of_open_images_are_refused(
+    embeddings: int | str | None, tmp_path: Path
+) -> None:
+    """Before a network is made: it has one embedding."""
+    write_data(tmp_path)
+    with np.load(tmp_path / "x.npz") as archive:
+        content = dict(archive)
+    np.savez(tmp_path / "x.npz", labels=np.arange(len(content["x"])) % 3, **content)
+    data = open_images(
+        tmp_path / "x.npz", resolution=8, labels=True, progress=False, condition_vector=("x",)
+    )
+    base, given = tmp_path / "base", {"train_data_dir": None}
+    if embeddings == "fresh":
+        given |= {"pretrained_model_name_or_path": None, "max_train_steps": 1, "resolution": 8}
+    else:
+        unet = make_tiny_unet(num_class_embeds=embeddings)
+        DDPMPipeline(unet, DDPMScheduler()).save_pretrained(base)
+    said = "labels or condition_vector, got both, 3 classes and x: a UNet2DModel has one embedding"
+    with pytest.raises(ValueError, match=said) as caught:
+        train(further(tmp_path, base, **given), train_data=data)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
