@@ -87,7 +87,11 @@ if TYPE_CHECKING:
         reverse_x_0,
         split_output,
     )
-    from ddpm_pipeline.diffusion.schedule import NoiseSchedule, log_snr_shift
+    from ddpm_pipeline.diffusion.schedule import (
+        NoiseSchedule,
+        check_reference_side,
+        log_snr_shift,
+    )
     from ddpm_pipeline.diffusion.solver_errors import (
         Components,
         best_chain,
@@ -157,7 +161,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "ReverseMove analytic_variance reverse reverse_coefficients reverse_log_var "
             "reverse_mean reverse_x_0 split_output"
         ),
-        "schedule": "NoiseSchedule log_snr_shift",
+        "schedule": "NoiseSchedule check_reference_side log_snr_shift",
         "solver_errors": "Components best_chain final_error step_errors",
         "spacing": "ShortestPaths check_chain shortest_paths spaced_timesteps",
         "spectral": (

@@ -21,9 +21,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_pipeline.common import check_choice, check_integer, precise_dtype, sides_of
+from ddpm_pipeline.common import (
+    check_choice,
+    check_integer,
+    described_sides,
+    precise_dtype,
+    sides_of,
+)
 
-__all__ = ["SCHEDULES", "NoiseSchedule", "Timestep", "is_any", "log_snr_shift"]
+__all__ = [
+    "SCHEDULES",
+    "NoiseSchedule",
+    "Timestep",
+    "check_reference_side",
+    "is_any",
+    "log_snr_shift",
+]
+
+_LARGEST_SNR = 2**23 - 1  # float32 tells the root of 1 - 2**-23 from 1, and of nothing nearer
+_SHOWN = 1e-5  # relative, to which limits are told
 
 
 Timestep = int | Tensor
@@ -255,6 +271,36 @@ def log_snr_shift(resolution: int | Sequence[int], reference_side: float) -> flo
     """
     height, width = sides_of(resolution)
     return 2 * math.log(reference_side) - math.log(height * width)
+
+
+def check_reference_side(
+    schedule: NoiseSchedule,
+    resolution: int | Sequence[int],
+    reference_side: float,
+    name: str = "reference_side",
+) -> None:
+    """Refuse a side by which log SNR would be shifted out of what float32 can tell.
+
+    Stock diffusers keeps alpha_bar in float32, and its root for zero terminal SNR; an alpha_bar_0
+    of 1 has an infinite SNR, one of 0 leaves nothing at any timestep.
+
+    Arguments:
+        schedule: That is to be shifted.
+        resolution, reference_side: As for ``log_snr_shift``.
+        name: Of the side, for the message.
+    Raises:
+        ValueError: If alpha_bar_0 or 1 - alpha_bar_0 would be below 2^-23; says what is allowed.
+    """
+    if not 0 < reference_side < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, got {reference_side}")
+    side, snr = math.sqrt(math.prod(sides_of(resolution))), schedule.snr(0).item()
+    least, most = side / math.sqrt(snr * _LARGEST_SNR), side * math.sqrt(_LARGEST_SNR / snr)
+    if not least * (1 - _SHOWN) <= reference_side <= most * (1 + _SHOWN):
+        raise ValueError(
+            f"{name} must be from {least:.6g} to {most:.6g} for images of "
+            f"{described_sides(resolution)} and this noise schedule, beyond which float32 does "
+            f"not tell alpha_bar of its first timestep from 0 or 1; got {reference_side:g}"
+        )
 
 
 def is_any(relation: np.ufunc, s: Timestep, t: Timestep) -> bool:

@@ -18,7 +18,12 @@ import diffusers
 from torch import Tensor, nn
 
 from ddpm_pipeline.common import PRIVATE_KEY, as_resolution, check_weights
-from ddpm_pipeline.diffusion import ErrorSpectrum, NoiseSchedule, log_snr_shift
+from ddpm_pipeline.diffusion import (
+    ErrorSpectrum,
+    NoiseSchedule,
+    check_reference_side,
+    log_snr_shift,
+)
 from ddpm_pipeline.schedulers.calibration import Calibration, needed_calibration
 from ddpm_pipeline.schedulers.choices import CALIBRATED_SPACINGS, CALIBRATED_VARIANCES, Solver
 from ddpm_pipeline.schedulers.config import (
@@ -140,15 +145,16 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
 
         Arguments:
             resolution: Of the images, a side or (height, width).
-            reference_side: Of the images that the noise schedule suits as it is, above 0.
+            reference_side: Of the images that the noise schedule suits as it is, above 0; as far
+                as float32, in which stock keeps it, tells alpha_bar_0 from 0 and 1.
         Raises:
             ValueError: If a side is not allowed, or there is a calibration, which is of the
                 noise levels of before.
         Source: Hoogeboom et al. 2023 (arXiv:2301.11093), section 3.1.
         """
-        if not reference_side > 0:
-            raise ValueError(f"reference_side must be above 0, got {reference_side}")
-        shift = log_snr_shift(as_resolution(resolution), reference_side)
+        resolution = as_resolution(resolution)
+        check_reference_side(self.schedule, resolution, reference_side)
+        shift = log_snr_shift(resolution, reference_side)
         return self.from_config(
             self.config, trained_betas=self.schedule.shifted(shift).betas.tolist()
         )

@@ -24,7 +24,7 @@ from typing import (
 )
 
 from ddpm_pipeline.common import check_choice, check_integer
-from ddpm_pipeline.diffusion import check_loss
+from ddpm_pipeline.diffusion import NoiseSchedule, check_loss, check_reference_side
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
 from ddpm_pipeline.training.conflicts import (
     CONDITIONS,
@@ -60,6 +60,7 @@ def check_options(config: TrainingConfig) -> None:
         if not (value is None and name in optional):
             _check_range(name, value, allowed)
     _check_loss(config)
+    _check_shift(config)
     if config.hub_model_id is not None:
         check_repo_id(config.hub_model_id, "hub_model_id")
     if config.hub_license is not None:
@@ -74,6 +75,16 @@ def _check_loss(config: TrainingConfig) -> None:
     """Refuse a loss that does not fit the variance, where both are known."""
     if not (is_the_models(config, "variance_type") or is_the_models(config, "loss")):
         check_loss(config.loss, config.variance_type, config.loss_weighting)
+
+
+def _check_shift(config: TrainingConfig) -> None:
+    """Refuse a side that shifts the noise schedule too far, where that schedule is known."""
+    side = config.ddpm_reference_side
+    known_by = ("resolution", "ddpm_num_steps", "ddpm_beta_schedule")
+    if side is None or any(is_the_models(config, name) for name in known_by):
+        return
+    schedule = NoiseSchedule.named(config.ddpm_beta_schedule, config.ddpm_num_steps)
+    check_reference_side(schedule, config.resolution, side, "ddpm_reference_side")
 
 
 @cache

@@ -16,6 +16,7 @@ from ddpm_pipeline.diffusion import (
     LEARNED_VARIANCES,
     ReverseProcess,
     TrainingObjective,
+    check_reference_side,
     decoder_nats,
     loss_weights,
 )
@@ -171,7 +172,9 @@ def make_scheduler(config: TrainingConfig) -> DDPMScheduler:
     )
     if config.ddpm_reference_side is None:
         return scheduler
-    return scheduler.for_resolution(config.resolution, config.ddpm_reference_side)
+    resolution, side = config.resolution, config.ddpm_reference_side
+    check_reference_side(scheduler.schedule, resolution, side, "ddpm_reference_side")
+    return scheduler.for_resolution(resolution, side)
 
 
 def restored_scheduler(start: dict[str, Any]) -> DDPMScheduler:

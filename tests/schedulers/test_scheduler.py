@@ -3,6 +3,8 @@
 import inspect
 import json
 import logging
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -417,6 +419,29 @@ def test_a_schedule_shifted_by_the_side_is_saved_for_all(zero_snr: bool, tmp_pat
         assert stock.step(noise[:1], stock.timesteps[0], x_0[:1]).prev_sample.isfinite().all()
 
 
+@pytest.mark.parametrize("beta_schedule", ["linear", "squaredcos_cap_v2", "laplace"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("end", [0, 1], ids=["noise", "data"])
+def test_a_side_is_allowed_as_far_as_stock_samples_by_it(
+    beta_schedule: str, zero_snr: bool, end: int
+) -> None:
+    """The limits that the message tells are allowed, and stock's float32 can do no more."""
+    options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero_snr}
+    ours = DDPMScheduler(beta_schedule=beta_schedule, **options)
+    with pytest.raises(ValueError, match=r"^reference_side must be from .*got 1e.+300") as caught:
+        ours.for_resolution((8, 8), 10.0 ** (600 * end - 300))
+    limit = float(re.search(r"from (\S+) to (\S+) for images of 8×8", str(caught.value))[end + 1])
+    stock = STOCK.from_config(ours.for_resolution((8, 8), limit).config)
+    assert 0 < stock.alphas_cumprod[0] < 1
+    beyond = limit * (4 if end else 0.25)
+    with pytest.raises(ValueError, match="reference_side must be from"):
+        ours.for_resolution((8, 8), beyond)
+    shift = 2 * math.log(beyond / 8)
+    betas = ours.schedule.shifted(shift).betas.tolist()
+    lost = STOCK(trained_betas=betas, **options).alphas_cumprod[0]
+    assert lost == 1 if end else not lost > 0  # NaN too
+
+
 def test_means_of_large_images_are_as_noisy_as_small_images() -> None:
     # Noise is drawn by stock; its mean over 2 × 2 places has a quarter of its variance.
     plain = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
@@ -434,8 +459,8 @@ def test_means_of_large_images_are_as_noisy_as_small_images() -> None:
 def test_a_shift_by_the_side_keeps_no_calibration_of_other_levels() -> None:
     with pytest.raises(ValueError, match="noise schedule"):
         calibrated().for_resolution(64, 32)
-    for side in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="reference_side must be above 0, got"):
+    for side in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"^reference_side must be above 0 and finite, got"):
             DDPMScheduler().for_resolution(64, side)
     with pytest.raises(ValueError, match="resolution must be an integer of at least 1, got 0"):
         DDPMScheduler().for_resolution(0, 32)
