@@ -31,6 +31,7 @@ from ddpm_pipeline.training.conflicts import (
     FEW_IMAGES,
     PREVIEWS,
     Conflict,
+    are_named,
     is_the_models,
     validation_sources,
 )
@@ -306,7 +307,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
     "previews": PREVIEWS,
     "monitoring": [
         Conflict(
-            lambda c: c.validate_bound_steps > 0 and not validation_sources(c),
+            lambda c: c.validate_bound_steps > 0 and are_named(c) and not validation_sources(c),
             "validate_bound_steps needs held-out images: give one of the validation options",
         ),
         Conflict(

@@ -18,6 +18,8 @@ __all__ = [
     "FEW_IMAGES",
     "PREVIEWS",
     "Conflict",
+    "are_named",
+    "check_guidance",
     "is_the_models",
     "validation_sources",
 ]
@@ -33,6 +35,38 @@ class Conflict(NamedTuple):
 def is_the_models(config: TrainingConfig, name: str) -> bool:
     """Tell whether an option waits for what the pretrained model says."""
     return config.pretrained_model_name_or_path is not None and name not in config.given
+
+
+def are_named(config: TrainingConfig) -> bool:
+    """Tell whether a config names the images; those that are open already say more than it."""
+    return (config.train_data_dir or config.dataset_name) is not None
+
+
+def check_guidance(config: TrainingConfig, *, has_classes: bool, has_conditions: bool) -> None:
+    """Refuse guided sample grids of a model that is not trained without what it is told.
+
+    Arguments:
+        config: Of the run.
+        has_classes, has_conditions: Whether the images have them.
+    Raises:
+        ValueError: If nothing would guide.
+    """
+    if _lacks_guide(config, has_classes=has_classes, has_conditions=has_conditions):
+        raise ValueError(_NO_GUIDE.format(config=config))
+
+
+def _lacks_guide(config: TrainingConfig, *, has_classes: bool, has_conditions: bool) -> bool:
+    drops_classes = has_classes and config.label_dropout > 0
+    drops_conditions = has_conditions and config.condition_dropout > 0
+    is_asked = config.preview_guidance_scale != 1 and config.preview_guidance_model is None
+    return is_asked and not (drops_classes or drops_conditions)
+
+
+_NO_GUIDE = (
+    "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, or "
+    "class_conditional with a label_dropout above 0: the null class guides then; or conditions "
+    "with a condition_dropout above 0"
+)
 
 
 def validation_sources(config: TrainingConfig) -> int:
@@ -84,10 +118,7 @@ FEW_IMAGES: list[Conflict] = [
     ),
     Conflict(
         lambda c: (
-            is_chosen(c)
-            and c.best_by != "distance"
-            and (c.train_data_dir or c.dataset_name) is not None
-            and not validation_sources(c)
+            is_chosen(c) and c.best_by != "distance" and are_named(c) and not validation_sources(c)
         ),
         "keep best and early_stop by {config.best_by} need held-out images: give one of the "
         "validation options, or best_by distance",
@@ -126,24 +157,15 @@ PREVIEWS: list[Conflict] = [
     ),
     Conflict(
         lambda c: (
-            c.preview_guidance_scale != 1
-            and c.preview_guidance_model is None
-            and not (
-                (c.class_conditional or is_the_models(c, "class_conditional"))
-                and c.label_dropout > 0
-            )
-            and not (
-                (
-                    c.condition_on
-                    or c.condition_vector
-                    or is_the_models(c, "class_conditional")  # which every model answers
-                )
-                and c.condition_dropout > 0
+            are_named(c)
+            and not is_the_models(c, "class_conditional")  # which every model answers
+            and _lacks_guide(
+                c,
+                has_classes=c.class_conditional,
+                has_conditions=bool(c.condition_on or c.condition_vector),
             )
         ),
-        "preview_guidance_scale={config.preview_guidance_scale} needs preview_guidance_model, "
-        "or class_conditional with a label_dropout above 0: the null class guides then; or "
-        "conditions with a condition_dropout above 0",
+        _NO_GUIDE,
     ),
     Conflict(
         lambda c: (

@@ -15,6 +15,7 @@ import torch
 from ddpm_pipeline.networks import attention_warning, compiles_for_cuda, computes_in_bfloat16
 
 if TYPE_CHECKING:
+    from ddpm_pipeline.data import DataConditions
     from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = ["costly_resolution", "notices", "resolve"]
@@ -121,15 +122,20 @@ def _precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def notices(config: TrainingConfig) -> list[str]:
-    """Warn of what a resolved config asks for and its user may not want."""
+def notices(config: TrainingConfig, given: DataConditions | None) -> list[str]:
+    """Warn of what a resolved config asks for and its user may not want.
+
+    Arguments:
+        config: Of the run.
+        given: What the images are conditioned on; None of nothing.
+    """
     found = [costly_resolution(config)]
     if config.lr_warmup_steps > config.max_train_steps:
         found.append(
             f"lr_warmup_steps={config.lr_warmup_steps} is more than the run's "
             f"{config.max_train_steps} updates: the peak of the learning rate is never reached"
         )
-    if config.random_flip and config.condition_vector:
+    if config.random_flip and given is not None and given.columns:
         found.append(
             "random_flip mirrors images and leaves the numbers of condition_vector as they are, "
             "which is right of a brightness and wrong of an angle or a place; augment flip tells "

@@ -20,6 +20,7 @@ from ddpm_pipeline.data import MeaninglessOptionError, batches_on
 from ddpm_pipeline.networks import is_sharded_run
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
+from ddpm_pipeline.training.conflicts import check_guidance
 from ddpm_pipeline.training.data import TrainingData, data_from_images, open_training_data
 from ddpm_pipeline.training.description import describe_data
 from ddpm_pipeline.training.few_images import check_channels, is_chosen
@@ -172,7 +173,7 @@ def _prepare(
         data.loader(0, accelerator.num_processes)  # refuses batches larger than the data
     missing = _check_measurements(config, data)
     if accelerator.is_main_process:
-        for notice in (*notices(config), *data.notes(), *missing):
+        for notice in (*notices(config, data.given), *data.notes(), *missing):
             logger.warning(notice)
     return _Run(config, (*derived, *start.taken), data, start)
 
@@ -202,6 +203,13 @@ def _open(
 
 def _check_measurements(config: TrainingConfig, data: TrainingData) -> list[str]:
     """Refuse measurements that the images do not allow; say what will be missing of them."""
+    has = {"has_classes": data.num_classes is not None, "has_conditions": data.given is not None}
+    check_guidance(config, **has)
+    if config.validate_bound_steps and data.validation is None:
+        raise ValueError(
+            f"validate_bound_steps={config.validate_bound_steps} needs held-out images: give "
+            "validation_data"
+        )
     if is_chosen(config) and config.best_by != "distance" and data.validation is None:
         raise ValueError(
             f"keep best and early_stop by {config.best_by} need held-out images; give them, or "

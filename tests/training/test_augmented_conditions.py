@@ -90,5 +90,6 @@ def test_a_mirrored_image_keeps_its_numbers_which_is_said(tmp_path: Path) -> Non
     how = {"length": 12, "world_size": 1, "device": torch.device("cpu")}
     for kind, count in (("vector", 1), ("picture", 0)):
         config = resolve(run_config(tmp_path, kind, random_flip=True), **how)
-        said = [notice for notice in notices(config) if "leaves the numbers" in notice]
+        given = open_training_data(config).given
+        said = [notice for notice in notices(config, given) if "leaves the numbers" in notice]
         assert len(said) == count

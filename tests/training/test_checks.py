@@ -155,6 +155,7 @@ def test_an_integer_may_be_one_of_numpy() -> None:
 def test_what_the_model_may_answer_is_no_conflict_before_it_does(
     options: dict[str, Any], answers: dict[str, Any]
 ) -> None:
+    options = {"train_data_dir": "images", **options}
     config = TrainingConfig(pretrained_model_name_or_path="model", **options)
     with pytest.raises(ValueError, match=r"preview_guidance|outside_range"):
         config.replace(**answers)

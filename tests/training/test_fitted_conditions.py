@@ -239,3 +239,28 @@ def test_labels_and_numbers_of_open_images_are_refused(
         train(further(tmp_path, base, **given), train_data=data)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "model").exists()
+
+
+def test_open_images_say_what_guides_and_what_a_mirror_leaves(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not the config, which names none of it."""
+    write_data(tmp_path)
+    how = {"resolution": 8, "progress": False}
+    numbers = open_images(tmp_path / "x.npz", condition_vector=("x",), **how)
+    options = {"train_data_dir": None, "preview_guidance_scale": 2.0, "random_flip": True}
+    config = further(tmp_path, plain / "model", **options)
+    with caplog.at_level(logging.WARNING, "ddpm_pipeline"):
+        dry_run(config, train_data=numbers, measure=False)
+    assert "random_flip mirrors images and leaves the numbers of condition_vector" in caplog.text
+    for images, changes in (
+        (open_images(tmp_path / "x.npz", **how), {}),
+        (numbers, {"condition_dropout": 0.0}),
+    ):
+        with pytest.raises(ValueError, match=r"preview_guidance_scale=2\.0 needs"):
+            train(config.replace(**changes), train_data=images)
+    bound = further(tmp_path, plain / "model", train_data_dir=None, validate_bound_steps=1)
+    dry_run(bound, train_data=numbers, validation_data=numbers, measure=False)
+    with pytest.raises(ValueError, match="validate_bound_steps=1 needs held-out images: give val"):
+        train(bound, train_data=numbers)
+    assert not (tmp_path / "model").exists()

@@ -31,10 +31,10 @@ def test_warm_up_takes_at_most_half_of_a_short_run() -> None:
     given = TrainingConfig(lr_warmup_steps=100, max_train_steps=10)
     given = resolve(given, length=None, world_size=1, device=torch.device("cpu"))
     assert given.lr_warmup_steps == 100
-    assert "lr_warmup_steps=100 is more than the run's 10 updates" in notices(given)[0]
+    assert "lr_warmup_steps=100 is more than the run's 10 updates" in notices(given, None)[0]
     config = TrainingConfig(max_train_steps=10)
     config = resolve(config, length=None, world_size=1, device=torch.device("cpu"))
-    assert (config.lr_warmup_steps, notices(config)) == (5, [])
+    assert (config.lr_warmup_steps, notices(config, None)) == (5, [])
     assert resolve(config, length=None, world_size=1, device=torch.device("cpu")) == config
 
 
