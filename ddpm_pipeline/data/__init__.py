@@ -53,7 +53,13 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
     from ddpm_pipeline.data.sources.shard_files import is_shards
     from ddpm_pipeline.data.sources.source import MeaninglessOptionError
-    from ddpm_pipeline.data.sources.stacks import STACK_PATTERN, is_stack_pattern
+    from ddpm_pipeline.data.sources.stacks import (
+        NO_STACKS,
+        STACK_PATTERN,
+        StackError,
+        is_stack_pattern,
+        not_of_model,
+    )
     from ddpm_pipeline.data.streams import ImageStream, open_stream
     from ddpm_pipeline.data.training_images import (
         TRAINING_IMAGES_NAME,
@@ -91,7 +97,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "sources.row_files": "LoadedDataset files_of_source",
         "sources.shard_files": "is_shards",
         "sources.source": "MeaninglessOptionError",
-        "sources.stacks": "STACK_PATTERN is_stack_pattern",
+        "sources.stacks": "NO_STACKS STACK_PATTERN StackError is_stack_pattern not_of_model",
         "streams": "ImageStream open_stream",
         "value_range": "with_scale",
         "training_images": (

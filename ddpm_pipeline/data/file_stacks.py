@@ -24,7 +24,7 @@ from ddpm_pipeline.data.depth import (
 )
 from ddpm_pipeline.data.findings import printable
 from ddpm_pipeline.data.levels import RefusedImageError
-from ddpm_pipeline.data.sources.stacks import FileStack
+from ddpm_pipeline.data.sources.stacks import FileStack, naming_part
 from ddpm_pipeline.data.tiff_bands import BandStack, band_stack
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class StackedFiles:
         Raises:
             Exception: Of many types, if a file is damaged.
         """
-        return np.concatenate([_values(file) for file in self.raw.files], axis=2)
+        parts = zip(*self.raw, strict=True)
+        return np.concatenate([_values(file, name) for file, name in parts], axis=2)
 
 
 def bands_of(raw: bytes | FileStack, settings: Preparation) -> BandStack | StackedFiles | None:
@@ -90,7 +91,10 @@ def bands_of(raw: bytes | FileStack, settings: Preparation) -> BandStack | Stack
     """
     if not isinstance(raw, FileStack):
         return band_stack(raw, settings.tiff_bands, settings.max_pixels)
-    heads = [_head(file, name, settings) for file, name in zip(*raw, strict=True)]
+    heads = []
+    for file, name in zip(*raw, strict=True):
+        with naming_part(name):
+            heads.append(_head(file, name, settings))
     size, layout = heads[0]
     for name, head in zip(raw.names, heads, strict=True):
         if head != heads[0]:
@@ -134,9 +138,9 @@ def _described(size: tuple[int, int], layout: Layout) -> str:
     return f"{size[0]}×{size[1]} of {layout.name}"
 
 
-def _values(file: bytes) -> np.ndarray:
+def _values(file: bytes, name: str) -> np.ndarray:
     """Decode a band, upright, (H, W, 1)."""
-    with open_image(file, 2**62) as image:  # whose size was checked before
+    with naming_part(name), open_image(file, 2**62) as image:  # whose size was checked before
         layout = layout_of(image)
         values, _, _ = deep_values(file, image, layout)
         return upright(values, image)

@@ -25,12 +25,14 @@ __all__ = [
     "described",
     "facts_of_reading",
     "grouped",
+    "of_part",
     "printable",
     "summarized",
     "without_detail",
 ]
 
 _NAMED = 5
+_PART = re.compile(r", band file (.+)$")
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
@@ -68,11 +70,20 @@ class Found:
 
 
 def grouped(reasons: Iterable[tuple[str, str]]) -> dict[str, Named]:
-    """Group (name, reason) by reasons, whose details in brackets at the end do not count."""
+    """Group (name, reason) by reasons, whose details in brackets at the end do not count.
+
+    The name is that of the file, where a reason says it by ``of_part``.
+    """
     groups: dict[str, list[str]] = {}
     for name, reason in reasons:
-        groups.setdefault(without_detail(reason), []).append(name)
+        bare, *part = _PART.split(reason)
+        groups.setdefault(without_detail(bare), []).append(part[0] if part else name)
     return {reason: Named(len(names), tuple(names[:_NAMED])) for reason, names in groups.items()}
+
+
+def of_part(reason: str, file: str) -> str:
+    """Say of which file a reason is why an image of several cannot be read."""
+    return f"{reason}, band file {printable(file)}"
 
 
 def without_detail(reason: str) -> str:

@@ -274,7 +274,7 @@ def open_images(
         tiff_bands: Of TIFF files that are more than a picture, "all" bands of all pages as
             channels, or the "picture" of the first page; None refuses what could be either.
         stack_pattern: How files of a folder are called that are a band each of one image, as
-            r"(?P<name>.*)_band(?P<band>[0-9]+)", below the folder and without their suffix.
+            r"(?P<name>.*)_band(?P<band>[0-9]+)", below it and without their suffix; or "none".
         outside_range: With depth "exact", whether values outside `value_range` are refused, or
             cut for the model; both count and name them.
         strict: Refuse images that cannot be read, and files that may be images by no known suffix;

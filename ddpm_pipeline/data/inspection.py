@@ -23,9 +23,10 @@ from ddpm_pipeline.data.decoding import Preparation
 from ddpm_pipeline.data.depth import Layout, check_depth, layout_of, open_image
 from ddpm_pipeline.data.exact import exact_type
 from ddpm_pipeline.data.file_stacks import StackedFiles, bands_of
+from ddpm_pipeline.data.findings import of_part
 from ddpm_pipeline.data.fitting import excess_ratio
 from ddpm_pipeline.data.sources.source import RawImage, one_line
-from ddpm_pipeline.data.sources.stacks import FileStack
+from ddpm_pipeline.data.sources.stacks import FileStack, part_of
 from ddpm_pipeline.data.tiff_bands import BandStack
 
 __all__ = [
@@ -183,7 +184,15 @@ def common_counts(counts: Counter[str], rest: str) -> dict[str, int]:
 
 
 def reason_of(error: Exception) -> str:
-    """Say why an image cannot be read, without the path that the system names."""
+    """Say why an image cannot be read, without the path that the system names.
+
+    Of an image of several files it says which.
+    """
+    part = part_of(error)
+    return _reason(error) if part is None else of_part(_reason(error), part)
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, OSError) and error.strerror:

@@ -35,6 +35,7 @@ from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import is_shards
 from ddpm_pipeline.data.sources.shards import load_shards
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+from ddpm_pipeline.data.sources.stacks import StackError, not_of_model
 from ddpm_pipeline.data.training_images import open_split
 from ddpm_pipeline.data.value_range import with_scale
 from ddpm_pipeline.networks import (
@@ -250,6 +251,10 @@ def _open(
             raise
         fewer = replace(options, **{error.option: None})
         return _open(source, given, options=fewer, labels=labels, **more)
+    except StackError as error:
+        if given.stack_pattern is not None:
+            raise
+        raise not_of_model(error) from error
     except ValueError as error:
         if given.value_range is None and "outside value_range" in str(error):
             raise ValueError(

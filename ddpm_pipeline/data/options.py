@@ -43,7 +43,8 @@ class ReadingOptions:
     tiff_bands: Literal["all", "picture"] | None = None
     """What to read of TIFF files of several pages or more bands; as in training."""
     stack_pattern: str | None = None
-    """How files of a folder are called that are a band each of one image; as in training."""
+    """How files of a folder are called that are a band each of one image, or "none"; as in
+    training."""
     image_column: str | None = None
     """Column of the images in a data set; as in training, or found by its type."""
     label_column: str | None = None

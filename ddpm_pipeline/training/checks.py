@@ -24,6 +24,7 @@ from typing import (
 )
 
 from ddpm_pipeline.common import check_choice, check_integer
+from ddpm_pipeline.data import NO_STACKS
 from ddpm_pipeline.diffusion import NoiseSchedule, check_loss, check_reference_side
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
 from ddpm_pipeline.training.conflicts import (
@@ -212,7 +213,7 @@ _CONFLICTS: dict[str, list[Conflict]] = {
             "value_range has no meaning for streaming",
         ),
         Conflict(
-            lambda c: c.streaming and c.stack_pattern is not None,
+            lambda c: c.streaming and c.stack_pattern not in {None, NO_STACKS},
             "stack_pattern has no meaning for streaming, whose rows are images",
         ),
     ],

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,13 +40,15 @@ from ddpm_pipeline.training.paths import check_sources
 from ddpm_pipeline.training.sources import (
     crop_of,
     opened_source,
+    opened_validation,
+    reading_of,
     shared_options,
     source_of,
     source_option,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from ddpm_pipeline.training.config import TrainingConfig
 
@@ -75,6 +76,7 @@ class TrainingData:
             for ``KnownImages``; None if they were not.
         conditioned_on: What a pretrained model is conditioned on beside classes that they were
             fitted to; None where the images say it.
+        left_out: Which options of a pretrained model have no meaning for which images, in words.
     """
 
     loader: Callable[[int, int], BatchSource]
@@ -89,6 +91,7 @@ class TrainingData:
     train: ImageData | None = None
     held_out: dict[str, Any] | None = None
     conditioned_on: Conditioning | None = None
+    left_out: tuple[str, ...] = ()
 
     def facts(self, config: TrainingConfig) -> ModelFacts:
         """Give what a model that is trained on these images is to remember of them."""
@@ -137,7 +140,8 @@ class TrainingData:
         return config.label_dropout > 0 or drops_conditions
 
     def notes(self) -> Iterator[str]:
-        """Yield what there is to say of the classes, and of the held-out images."""
+        """Yield what there is to say of the options, the classes and the held-out images."""
+        yield from self.left_out
         names = self.class_names or tuple(map(str, range(self.num_classes or 0)))
         counts = self.class_counts or ()
         if empty := [name for name, count in zip(names, counts, strict=False) if count == 0]:
@@ -168,33 +172,39 @@ class TrainingData:
         return KnownImages.of_training(self.train, self.validation, self.held_out)
 
 
-def open_training_data(config: TrainingConfig) -> TrainingData:
+def open_training_data(config: TrainingConfig, remembered: Collection[str] = ()) -> TrainingData:
     """Open the images that the config names.
 
+    Arguments:
+        config: Of the run.
+        remembered: A pretrained model's options: each is left out where it has no meaning.
     Raises:
         ValueError: If no data are named, or they do not fit the options.
         FileNotFoundError: If they do not exist.
     """
     check_sources(config)
-    opened = _open_stream(config) if config.streaming else _open_images(config)
-    reading = ReadingOptions.of(config)
-    on = config.condition_on
-    if on is not None and Path(on).expanduser().exists():  # which is the user's own
-        reading = replace(reading, condition_on=None)
-    return replace(opened, reading=reading)
+    opening = _open_stream if config.streaming else _open_images
+    return opening(config, remembered)
 
 
-def _open_images(config: TrainingConfig) -> TrainingData:
+def _open_images(config: TrainingConfig, remembered: Collection[str]) -> TrainingData:
     """Open images that are kept whole, and the held-out images among or beside them."""
-    with naming_options(source_option(config), "train_split"):
-        train = _numbered(config, opened_source(config, source_of(config), config.train_split))
+    option = source_option(config)
+    with naming_options(option, "train_split"):
+        own = (option, source_of(config), config.train_split)
+        found = opened_source(config, *own, remembered=remembered)
+        train = _numbered(config, found.images)
+    about = {"reading": reading_of(found.config), "left_out": found.left_out}
     if config.validation_size:
         check_held_out(config, len(train))
         size = held_out_size(config)
         parts = split_validation(train, size, config.seed)
         held_out = {"size": size, "seed": config.seed, "split": config.train_split}
-        return replace(data_from_images(config, *parts), held_out=held_out)
-    return data_from_images(config, train, _open_validation(config, train.channels, train.given))
+        return replace(data_from_images(config, *parts), held_out=held_out, **about)
+    other = opened_validation(config, train.channels, train.given, remembered)
+    validation = None if other is None else other.images
+    about["left_out"] += () if other is None else other.left_out
+    return replace(data_from_images(config, train, validation), **about)
 
 
 def data_from_images(
@@ -282,7 +292,7 @@ def _validation_option(config: TrainingConfig) -> str:
     return (*given, "validation_data")[0]
 
 
-def _open_stream(config: TrainingConfig) -> TrainingData:
+def _open_stream(config: TrainingConfig, remembered: Collection[str]) -> TrainingData:
     """Open a stream, and the held-out images beside it."""
     channels = config.channels or 3
 
@@ -305,7 +315,8 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
     # Opened once to find the classes; each process then opens its own share.
     stream = loader(0, 1) if config.class_conditional else None
     num_classes, names = (stream.num_classes, stream.class_names) if stream else (None, None)
-    validation = _open_validation(config, channels)
+    other = opened_validation(config, channels, None, remembered)
+    validation = None if other is None else other.images
     if validation is not None:
         validation = _with_classes(config, validation, names, num_classes)
     return TrainingData(
@@ -316,26 +327,6 @@ def _open_stream(config: TrainingConfig) -> TrainingData:
         key_of("stream", config.train_split, config.shuffle_buffer),
         validation,
         names,
+        reading=reading_of(config),
+        left_out=() if other is None else other.left_out,
     )
-
-
-def _open_validation(
-    config: TrainingConfig, channels: int, given: DataConditions | None = None
-) -> ImageData | None:
-    """Open the held-out images that have a place of their own, if there are any.
-
-    Arguments:
-        config: Of the run.
-        channels: Of the training images.
-        given: What these are conditioned on.
-    """
-    pictures = None if given is None else given.pictures
-    own = (channels, None if pictures is None else pictures.channels)
-    if config.validation_data_dir is not None:
-        with naming_options("validation_data_dir", "validation_split"):
-            return opened_source(config, config.validation_data_dir, None, *own)
-    if config.validation_split is not None:
-        found = source_of(config.replace(streaming=False, max_train_steps=1))
-        with naming_options("validation_split", "validation_split"):
-            return opened_source(config, found, config.validation_split, *own)
-    return None

@@ -80,6 +80,7 @@ class DataOptions:
     pages channels, or take the picture of the first page; unless given they are refused."""
     stack_pattern: str | None = None
     """Files of a folder that are a band each of one image: a regular expression of their names
-    with two groups, as (?P<name>.*)_band(?P<band>[0-9]+); all have the same bands."""
+    with two groups, as (?P<name>.*)_band(?P<band>[0-9]+); all have the same bands. "none" makes
+    each file an image, whatever a pretrained model says."""
     random_flip: bool = False
     """Mirror each image left to right with probability one half."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ddpm_pipeline.common import names_option
+from ddpm_pipeline.data import MeaninglessOptionError, StackError
 from ddpm_pipeline.training.config import TrainingConfig
 
 __all__ = ["naming_options"]
@@ -44,7 +45,9 @@ def naming_options(source: str, split: str) -> Iterator[None]:
         message = re.sub(r"(?<![\w_])split=", f"{split}=", error.args[0])
         for pattern, words in _OWN_NAMES:
             message = re.sub(pattern, words, message)
-        if not names_option(message, TrainingConfig.__dataclass_fields__):
+        of_source = isinstance(error, MeaninglessOptionError | StackError)
+        named = [source] if of_source else TrainingConfig.__dataclass_fields__
+        if not names_option(message, named):
             message = f"{source}: {message}"
         error.args = (message,)
         raise

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from ddpm_pipeline.common import on_main
-from ddpm_pipeline.data import MeaninglessOptionError, batches_on
+from ddpm_pipeline.data import batches_on
 from ddpm_pipeline.networks import is_sharded_run
 from ddpm_pipeline.training.callbacks import Callbacks
 from ddpm_pipeline.training.config import TrainingConfig
@@ -190,15 +190,10 @@ def _open(
     train_data: ImageData | None,
     validation_data: ImageData | None,
 ) -> TrainingData:
-    """Open the images, without options of a model's images that have no meaning for these."""
+    """Open the images, unless they are open already."""
     if train_data is not None:
         return data_from_images(config, train_data, validation_data)
-    try:
-        return open_training_data(config)
-    except MeaninglessOptionError as error:
-        if error.option not in start.taken:
-            raise
-        return open_training_data(config.replace(**{error.option: None}))
+    return open_training_data(config, start.taken)
 
 
 def _check_measurements(config: TrainingConfig, data: TrainingData) -> list[str]:

@@ -213,7 +213,8 @@ class PretrainedStart(Start):
             f"{count:,} weights, {config.prediction_type}, {config.ddpm_beta_schedule}{zero}, "
             f"T = {config.ddpm_num_steps}, {config.variance_type}"
         )
-        read = [f"{n}={getattr(config, n)!r}" for n in _READING if n in self._taken]
+        obeyed = [n for n in _READING if getattr(data.reading, n, ...) is not None]
+        read = [f"{n}={getattr(config, n)!r}" for n in obeyed if n in self._taken]
         notes = [*self._fitted.notes, *self._notes]
         if self._plan is not None:
             notes.append(f"classes: {self._plan.describe(data)}")

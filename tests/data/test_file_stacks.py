@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from ddpm_pipeline.data.decoding import Preparation, decode
 from ddpm_pipeline.data.images import ImageData, open_images
+from ddpm_pipeline.data.inspection import reason_of
 from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+from ddpm_pipeline.data.sources.stacks import FileStack
 
 PATTERN = r"(?P<name>.*)_b(?P<band>\d+)"
 RNG = np.random.default_rng(0)
@@ -110,5 +115,61 @@ def test_bands_that_are_none_or_not_alike_are_refused(tmp_path: Path) -> None:
     (tmp_path / "gone/s1_b2.png").unlink()
     with pytest.raises(ValueError, match="1 of 2 images lack bands of 1, 2: s1 lacks 2"):
         opened(tmp_path / "gone", **where)
-    with pytest.raises(MeaninglessOptionError, match="no meaning for what is no folder of images"):
+    with pytest.raises(MeaninglessOptionError, match="has no meaning for an array"):
         opened(values, **where)
+
+
+def damaged(file: Path) -> None:
+    file.write_bytes(b"no image")
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def unreadable(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.with_name("nowhere.png"))
+
+
+@pytest.mark.parametrize("spoil", [damaged, truncated, unreadable])
+def test_a_band_that_cannot_be_read_is_named(
+    tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "scenes", RNG.integers(0, 256, (2, 8, 8, 2), np.uint8), "png")
+    where = {"cache_dir": tmp_path / "cache", "stack_pattern": PATTERN}
+    spoil(tmp_path / "scenes/s1_b2.png")
+    found = opened(tmp_path / "scenes", **where)
+    assert found.skipped == 1
+    assert re.search(r"1 of 2 images .* s1\.png \(.*, band file s1_b2\.png\)", caplog.text)
+    ((reason, named),) = found.found.skipped.items()
+    assert (named, "band file" in reason) == ((1, ("s1_b2.png",)), False)
+    with pytest.raises(ValueError, match=r"s1_b2\.png\).*; strict refuses that"):
+        opened(tmp_path / "scenes", strict=True, **where)
+
+
+def test_the_error_of_a_band_keeps_its_type(tmp_path: Path) -> None:
+    files = FileStack((b"no image", b"nor this"), ("s1_b1.png", "s1_b2.png"))
+    with pytest.raises(UnidentifiedImageError) as caught:
+        decode(files, Preparation(8))
+    assert reason_of(caught.value) == "not an image, band file s1_b1.png"
+
+
+def test_what_is_no_folder_is_named_and_what_is_nowhere_is_said_to_be(tmp_path: Path) -> None:
+    where = {"cache_dir": tmp_path / "cache", "stack_pattern": PATTERN}
+    with pytest.raises(FileNotFoundError, match="missing/' does not exist"):
+        opened(f"{tmp_path}/missing/", **where)
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(MeaninglessOptionError, match=r"x\.npy', which is no folder of images"):
+        opened(tmp_path / "x.npy", **where)
+    with pytest.raises(TypeError, match="source must be a path"):
+        opened(3, **where)
+
+
+def test_none_makes_each_file_an_image(tmp_path: Path) -> None:
+    write(tmp_path / "scenes", RNG.integers(0, 256, (2, 8, 8, 2), np.uint8), "png")
+    where = {"cache_dir": tmp_path / "cache"}
+    found = opened(tmp_path / "scenes", stack_pattern="none", **where)
+    assert (len(found), found.channels) == (4, 1)
+    assert found.fingerprint == opened(tmp_path / "scenes", **where).fingerprint
+    assert len(opened(np.zeros((2, 8, 8), np.uint8), stack_pattern="none")) == 2

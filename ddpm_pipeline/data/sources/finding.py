@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ddpm_pipeline.common import at_home
+from ddpm_pipeline.common import at_home, check_data
 from ddpm_pipeline.data.findings import Named, describe_named, printable
 from ddpm_pipeline.data.sources.arrays import array_source, file_source, idx_folder_source
 from ddpm_pipeline.data.sources.datasets import dataset_source, load_dataset
@@ -23,6 +23,7 @@ from ddpm_pipeline.data.sources.folders import folder_source
 from ddpm_pipeline.data.sources.kinds import data_kind
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.source import Source, check_label_shape, encode_labels, refuse
+from ddpm_pipeline.data.sources.stacks import NO_STACKS
 
 __all__ = ["count_classes", "find_source", "report_unread", "with_labels"]
 
@@ -40,20 +41,22 @@ def find_source(  # noqa: PLR0911 (one for each kind)
 ) -> Source:
     """Find the source behind whatever the caller named.
 
-    The channels tell how an array is to be read whose shape may be read in two ways.
+    The channels tell how an array is to be read whose shape may be read in two ways. The pattern
+    is of files of a folder that are one image together, or "none".
     """
-    if stack_pattern is not None and _kind_of(source) not in {"images", "nothing"}:
-        refuse("what is no folder of images", stack_pattern=stack_pattern)
     columns = {"image_column": image_column, "label_column": label_column}
+    stacks = {"stack_pattern": None if stack_pattern == NO_STACKS else stack_pattern}
     if isinstance(source, Tensor):
         source = source.numpy(force=True)
     if isinstance(source, np.ndarray):
-        refuse("an array", split=split, labels=labels or None, **columns)
+        refuse("an array", split=split, labels=labels or None, **columns, **stacks)
         return array_source(source, "the array", None, channels=channels)
     if isinstance(source, LoadedDataset):
+        refuse("a data set", **stacks)
         own = {"files": source.files, "channels": channels, **columns}
         return dataset_source(source.data, labels=labels, split=split, **own)
     if type(source).__module__.split(".")[0] == "datasets":
+        refuse("a data set", **stacks)
         own = {"channels": channels, **columns}
         return dataset_source(source, labels=labels, split=split, **own)
     if not isinstance(source, str | os.PathLike):
@@ -63,22 +66,20 @@ def find_source(  # noqa: PLR0911 (one for each kind)
         )
     path = Path(at_home("source", source))
     kind = data_kind(path)
+    if kind not in {"images", "nothing"}:
+        check_data("source", os.fspath(source))
+        refuse(f"{printable(str(path))!r}, which is no folder of images", **stacks)
     if kind == "dataset":
         data = load_dataset(source, split)
         own = {"files": files_of_source(source), "channels": channels, **columns}
         return dataset_source(data, labels=labels, **own)
     refuse(repr(printable(str(path))), image_column=image_column)
     if kind in {"images", "shards", "nothing"}:
-        return folder_source(path, split, labels, label_column, stack_pattern)
+        return folder_source(path, split, labels, label_column, **stacks)
     refuse(repr(printable(str(path))), label_column=label_column)
     if kind == "file":
         return file_source(path, split, labels, channels)
     return idx_folder_source(path, split, labels)
-
-
-def _kind_of(source: object) -> str | None:
-    """Tell what a path names; None of what is no path."""
-    return data_kind(Path(source).expanduser()) if isinstance(source, str | os.PathLike) else None
 
 
 def with_labels(found: Source, labels: Sequence[int] | Sequence[str]) -> Source:

@@ -33,7 +33,7 @@ from ddpm_pipeline.data.sources.metadata import metadata_labels
 from ddpm_pipeline.data.sources.regular_files import open_regular, read_regular
 from ddpm_pipeline.data.sources.source import Source, encode_labels, refuse
 from ddpm_pipeline.data.sources.splits import check_nested_splits, choose_split_folder
-from ddpm_pipeline.data.sources.stacks import FileStack, Stack, stacked
+from ddpm_pipeline.data.sources.stacks import FileStack, Stack, naming_part, stacked
 
 __all__ = ["check_folder", "folder_source"]
 
@@ -88,7 +88,7 @@ def folder_source(
         if stack_pattern is None:
             return read_regular(start + names[i])
         parts = files[i].files
-        return FileStack(tuple(read_regular(start + part) for part in parts), parts)
+        return FileStack(tuple(_read_part(start, part) for part in parts), parts)
 
     size = {name: max(0, size) for name, size, _ in found.images}
     key = key_of("folder", str(root.resolve()), found.images)
@@ -108,6 +108,12 @@ def folder_source(
         has_names=True,
         column=partial(_metadata_column, root, found, names),
     )
+
+
+def _read_part(start: str, name: str) -> bytes:
+    """Read a file of a stack."""
+    with naming_part(name):
+        return read_regular(start + name)
 
 
 def _metadata_column(

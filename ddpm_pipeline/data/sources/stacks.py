@@ -11,28 +11,41 @@ the same; nothing is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ddpm_pipeline.data.findings import printable
 from ddpm_pipeline.data.sources.kinds import suffix_of
 
 __all__ = [
+    "NO_STACKS",
     "STACK_PATTERN",
     "FileStack",
     "Stack",
+    "StackError",
     "check_stack_pattern",
     "is_stack_pattern",
+    "naming_part",
+    "not_of_model",
+    "part_of",
     "stacked",
 ]
 
+NO_STACKS = "none"
+"""What is given in place of a pattern where each file is an image."""
 STACK_PATTERN = (
-    "a regular expression with the groups name and band, as '(?P<name>.*)_band(?P<band>[0-9]+)'"
+    "a regular expression with the groups name and band, as '(?P<name>.*)_band(?P<band>[0-9]+)', "
+    f"or {NO_STACKS!r}"
 )
-"""What a pattern is, in words."""
+"""What a pattern may be, in words."""
 
 _GROUPS = ("name", "band")
 _NAMED = 3
+
+
+class StackError(ValueError):
+    """Files that are no whole stacks by their pattern."""
 
 
 class Stack(NamedTuple):
@@ -60,9 +73,9 @@ class FileStack(NamedTuple):
 
 
 def is_stack_pattern(pattern: str) -> bool:
-    """Tell whether this is a regular expression with the groups ``name`` and ``band``."""
+    """Tell whether this is "none", or a regular expression with the groups ``name``, ``band``."""
     try:
-        return set(_GROUPS) <= set(re.compile(pattern).groupindex)
+        return pattern == NO_STACKS or set(_GROUPS) <= set(re.compile(pattern).groupindex)
     except (re.error, TypeError):
         return False
 
@@ -71,10 +84,34 @@ def check_stack_pattern(pattern: str) -> None:
     """Refuse a pattern that is none.
 
     Raises:
-        ValueError: If it is no regular expression with the groups ``name`` and ``band``.
+        ValueError: If it is neither a regular expression with the groups ``name`` and ``band`` nor
+            "none".
     """
     if not is_stack_pattern(pattern):
         raise ValueError(f"stack_pattern must be {STACK_PATTERN}, got {pattern!r}")
+
+
+def not_of_model(error: StackError) -> StackError:
+    """Say of an error with the pattern of a model's training images what to give instead."""
+    return StackError(
+        f"{error}; that is the pattern of the model's training images: give stack_pattern="
+        f"{NO_STACKS!r} if each file is an image, or the pattern of these"
+    )
+
+
+@contextmanager
+def naming_part(file: str) -> Iterator[None]:
+    """Have errors in the block know which file of a stack they are of, for ``part_of``."""
+    try:
+        yield
+    except Exception as error:
+        error.part_of_stack = file
+        raise
+
+
+def part_of(error: Exception) -> str | None:
+    """Give the file of a stack that an error is of; None of other errors."""
+    return getattr(error, "part_of_stack", None)
 
 
 def stacked(files: Sequence[str], pattern: str) -> list[Stack]:
@@ -86,8 +123,9 @@ def stacked(files: Sequence[str], pattern: str) -> list[Stack]:
     Returns:
         The stacks, sorted by name.
     Raises:
-        ValueError: If the pattern is none, a file does not match it, two files are one band, or a
-            stack lacks a band that another has; names them.
+        ValueError: If the pattern is no such one.
+        StackError: If a file does not match it, two files are one band, or a stack lacks a band
+            that another has; names them.
     """
     check_stack_pattern(pattern)
     compiled, option = re.compile(pattern), f"stack_pattern={pattern!r}"
@@ -101,9 +139,9 @@ def stacked(files: Sequence[str], pattern: str) -> list[Stack]:
         name, band = matched.group(*_GROUPS)
         other = found.setdefault(name, {}).setdefault(band, file)
         if other != file:
-            raise ValueError(f"{option}: {_listed([other, file])} are both band {band!r}")
+            raise StackError(f"{option}: {_listed([other, file])} are both band {band!r}")
     if strangers:
-        raise ValueError(
+        raise StackError(
             f"{option} does not match {len(strangers)} of {len(files)} images, as "
             f"{_listed(strangers)}"
         )
@@ -136,7 +174,7 @@ def _check_whole(found: dict[str, dict[str, str]], bands: list[str], option: str
         first = list(lacking.items())[:_NAMED]
         named = "; ".join(f"{printable(name)} lacks {', '.join(some)}" for name, some in first)
         more = "; ..." if len(lacking) > _NAMED else ""
-        raise ValueError(
+        raise StackError(
             f"{option}: {len(lacking)} of {len(found)} images lack bands of "
             f"{', '.join(bands)}: {named}{more}"
         )
