@@ -88,30 +88,32 @@ def conditioning_of(
     return Conditioning(**known)
 
 
-def with_conditioning(data: ImageData, wanted: Conditioning, name: str) -> ImageData:
+def with_conditioning(
+    data: ImageData, wanted: Conditioning, name: str, said: str | None = None
+) -> ImageData:
     """Give images the scale of a model's pictures, if their conditions are those of the model.
 
     Arguments:
         data: The images.
         wanted: What the model is conditioned on.
         name: Of the images, for messages.
+        said: What the model is conditioned on, for messages; None for ``wanted`` itself.
     Raises:
         ValueError: If they are not; says what that is.
     """
-    given = data.given or DataConditions()
+    given, said = data.given or DataConditions(), said or str(wanted)
     count = 0 if given.vector is None else given.vector.shape[1]
     if count != len(wanted.columns):
         raise ValueError(
             f"{name}: condition_vector must name {len(wanted.columns)} columns, the model is "
-            f"conditioned on {wanted}; got {count}"
+            f"conditioned on {said}; got {count}"
         )
     pictures, scale = given.pictures, None
     shape = () if pictures is None else (pictures.channels, *sides_of(pictures.resolution))
     if shape != ((wanted.channels, *wanted.sides) if wanted.channels else ()):
         got = f"images of {shape[0]} channel(s), {described_sides(shape[1:])}" if shape else "none"
         raise ValueError(
-            f"{name}: condition_on must be given, and is {got}; the model is conditioned on "
-            f"{wanted}"
+            f"{name}: condition_on must be given, and is {got}; the model is conditioned on {said}"
         )
     if pictures is None:
         return data

@@ -15,7 +15,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ddpm_pipeline.common import process_state, sides_of
+from ddpm_pipeline.common import described_sides, process_state, sides_of
 from ddpm_pipeline.data import ReadingOptions, conditioning_of, with_conditioning
 from ddpm_pipeline.networks import facts_of
 from ddpm_pipeline.training.data import TrainingData, data_from_images
@@ -32,12 +32,18 @@ __all__ = ["condition_problems", "fitted_conditions", "taken_conditions"]
 
 logger = logging.getLogger(__name__)
 
+_NO_STREAM = (
+    f"{OPTION}: the model is conditioned on {{}}, and streams have no conditions: leave streaming "
+    "out"
+)
+
 
 def taken_conditions(found: Pretrained, given: TrainingConfig) -> dict[str, Any]:
     """Give the options of conditions that the model remembers.
 
     Raises:
-        ValueError: If the model has classes where numbers are given.
+        ValueError: If the model has classes where numbers are given, or conditions where images
+            are a stream.
     """
     before, facts = facts_of(found.unet).conditioned_on, facts_of(found.unet)
     has_classes = found.unet.config.num_class_embeds is not None
@@ -48,6 +54,8 @@ def taken_conditions(found: Pretrained, given: TrainingConfig) -> dict[str, Any]
         )
     if before is None:
         return {}
+    if given.streaming:
+        raise ValueError(_NO_STREAM.format(before))
     reading = ReadingOptions.from_dict(facts.reading or {})
     options: dict[str, Any] = {}
     if before.columns:
@@ -78,6 +86,11 @@ def condition_problems(found: Pretrained, config: TrainingConfig) -> list[str]:
             f"condition_upsampling={config.condition_upsampling!r} is not its "
             f"{before.upsampling!r}; leave it out"
         )
+    if not all(s * new % old == 0 for s, new, old in _sides(before, found.unet, config)):
+        problems.append(
+            f"resolution={config.resolution} must keep the share that the images of its condition "
+            f"have: {_of_before(before, found.unet)}"
+        )
     if before.columns and config.class_conditional:
         problems.append("class_conditional cannot be turned on: it is told numbers in their place")
     return problems
@@ -104,28 +117,53 @@ def fitted_conditions(data: TrainingData, network: object, config: TrainingConfi
     trains_null = knew_null or (trains and config.condition_dropout > 0)
     new = replace(new, trains_null=trains_null)
     if before is not None:
-        data = _with_conditions_of(new, data, config)
+        data = _with_conditions_of(new, data, config, _described(before, new, network, config))
     return replace(data, conditioned_on=new)
 
 
 def _at_sides(before: Conditioning, network: object, config: TrainingConfig) -> Conditioning:
     """Give conditions with pictures as much smaller than the images as they were, or as large."""
-    options = getattr(network, "config", network)
-    if not before.channels or options["sample_size"] is None:
-        return before
-    pairs = zip(sides_of(config.resolution), sides_of(options["sample_size"]), strict=True)
-    sides = [s * new // old for s, (new, old) in zip(before.sides, pairs, strict=True)]
-    return replace(before, sides=tuple(sides))
+    sides = tuple(s * new // old for s, new, old in _sides(before, network, config))
+    return replace(before, sides=sides) if sides else before
+
+
+def _sides(
+    before: Conditioning, network: object, config: TrainingConfig
+) -> list[tuple[int, int, int]]:
+    """Give each side of a model's pictures, of the images of the run, and of those of before."""
+    size = _sample_size(network)
+    if not before.channels or size is None:
+        return []
+    return list(zip(before.sides, sides_of(config.resolution), sides_of(size), strict=True))
+
+
+def _sample_size(network: object) -> Any:  # noqa: ANN401
+    return getattr(network, "config", network)["sample_size"]
+
+
+def _of_before(before: Conditioning, network: object) -> str:
+    size = described_sides(_sample_size(network))
+    return f"{described_sides(before.sides)} at resolution {size}"
+
+
+def _described(
+    before: Conditioning, new: Conditioning, network: object, config: TrainingConfig
+) -> str:
+    """Say what a model is conditioned on, and how that changes with the resolution."""
+    if before.sides == new.sides:
+        return str(before)
+    now = f"{described_sides(new.sides)} at resolution {described_sides(config.resolution)}"
+    return f"{before}: {_of_before(before, network)}, which is {now}"
 
 
 def _with_conditions_of(
-    wanted: Conditioning, data: TrainingData, config: TrainingConfig
+    wanted: Conditioning, data: TrainingData, config: TrainingConfig, said: str
 ) -> TrainingData:
     """Refuse images with other conditions than a model has; give those of these its unit."""
     name = f"{OPTION}: the training data"
     if data.train is None:
-        raise ValueError(f"{name} are a stream, and the model is conditioned on {wanted}")
-    train = with_conditioning(data.train, wanted, name)
+        raise ValueError(_NO_STREAM.format(said))
+    train = with_conditioning(data.train, wanted, name, said)
     columns = data.given.columns
     if columns != wanted.columns:
         raise ValueError(

@@ -13,7 +13,14 @@ from helpers.unets import make_tiny_unet
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
 from ddpm_pipeline.data import open_images
-from ddpm_pipeline.networks import facts_of, image_channels, run_denoiser
+from ddpm_pipeline.networks import (
+    Conditioning,
+    ModelFacts,
+    facts_of,
+    image_channels,
+    run_denoiser,
+    set_facts,
+)
 from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.run import dry_run, train
 from tests.training.test_conditions import KINDS, run_config, weights, write_data
@@ -264,3 +271,43 @@ def test_open_images_say_what_guides_and_what_a_mirror_leaves(
     with pytest.raises(ValueError, match="validate_bound_steps=1 needs held-out images: give val"):
         train(bound, train_data=numbers)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_with_conditions_takes_no_stream(
+    conditioned: Path, kind: str, tmp_path: Path
+) -> None:
+    config = further(tmp_path, conditioned / "model", streaming=True, max_train_steps=1)
+    with pytest.raises(ValueError, match="and streams have no conditions: leave streaming out"):
+        train(config)
+    assert kind
+
+
+@pytest.mark.parametrize("kind", ["picture"], indirect=True)
+def test_pictures_of_another_resolution_are_named_with_both(
+    conditioned: Path, kind: str, tmp_path: Path
+) -> None:
+    write_data(tmp_path)
+    with np.load(tmp_path / "x.npz") as archive:
+        content = dict(archive)
+    large = content["images"].repeat(2, 1).repeat(2, 2)
+    np.savez(tmp_path / "x.npz", images=large, low=content["low"])
+    said = "1 channel: 4×4 at resolution 8×8, which is 8×8 at resolution 16×16"
+    with pytest.raises(ValueError, match=said):
+        train(further(tmp_path, conditioned / "model", resolution=16))
+    np.savez(tmp_path / "x.npz", images=large, low=content["images"])
+    train(further(tmp_path, conditioned / "model", resolution=16))
+    assert facts_of(unet_of(tmp_path)).conditioned_on.sides == (8, 8)
+    assert kind
+
+
+def test_a_resolution_has_whole_pictures(tmp_path: Path) -> None:
+    """A third of 24 is 8; a third of 16 is no whole number."""
+    write_data(tmp_path)
+    unet = make_tiny_unet(2, out_channels=1, sample_size=24)
+    told = Conditioning(channels=1, sides=(8, 8)).to_dict()
+    reading = {"condition_on": "low"}
+    set_facts(unet, ModelFacts(conditioning=told, reading=reading))
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "base")
+    said = "resolution=16 must keep the share .* have: 8×8 at resolution 24×24"
+    with pytest.raises(ValueError, match=said):
+        train(further(tmp_path, tmp_path / "base", condition_on="low", resolution=16))
