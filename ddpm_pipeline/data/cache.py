@@ -231,7 +231,7 @@ def _open(entry: Path, verify: bool, *, warns: bool = True) -> dict[str, Any] | 
         if header["fingerprint"] != entry.name:
             raise ValueError("it belongs to other images")
         check_length(values := _map_file(entry, header), header)
-        if verify and "checksums" not in record:
+        if verify and record.get("checksums") is None:
             logger.log(level, "image cache: %s has no checksums; building it again", entry.name)
             return None
         _check_bytes(entry / _pixels(_type_of(header)), record.get("checksums"), values, verify)

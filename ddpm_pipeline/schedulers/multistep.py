@@ -39,13 +39,19 @@ class Landing(NamedTuple):
 
     @classmethod
     def of(cls, x_s: Tensor, coefficients: Tensor) -> Landing | None:
-        """Remember both; None on devices, whose values cannot be compared without waiting."""
-        return cls(x_s.clone(), coefficients) if x_s.device.type == "cpu" else None
+        """Remember both.
+
+        None on devices, whose values cannot be compared without waiting, and where gradients go
+        through the state.
+        """
+        is_kept = x_s.device.type == "cpu" and not x_s.requires_grad
+        return cls(x_s.clone(), coefficients) if is_kept else None
 
     def known(self, x_t: Tensor) -> Tensor | None:
         """Give the coefficients of a state if its values are those of that x_s."""
-        is_same = x_t.dtype == self.x_s.dtype and x_t.device == self.x_s.device
-        return self.coefficients if is_same and torch.equal(x_t, self.x_s) else None
+        if x_t.requires_grad or x_t.dtype != self.x_s.dtype or x_t.device != self.x_s.device:
+            return None
+        return self.coefficients if torch.equal(x_t, self.x_s) else None
 
 
 @dataclass(frozen=True, eq=False)

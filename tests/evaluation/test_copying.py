@@ -14,6 +14,7 @@ from ddpm_pipeline.evaluation.copying import AROUND, CopyTest, NearestPairs, cop
 from ddpm_pipeline.evaluation.nearest import NearestOfMany
 
 DIM = 4
+SLOW = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def nearest(queries: torch.Tensor, members: torch.Tensor) -> NearestPairs:
@@ -108,7 +109,7 @@ def test_copies_of_an_image_that_is_there_many_times_are_copies() -> None:
     ("scale", "runs"),
     [
         *((scale, 100) for scale in (1.0, 0.5, 2.0)),
-        *(pytest.param(scale, 3000, marks=pytest.mark.slow) for scale in (1.0, 0.5, 2.0)),
+        *(pytest.param(scale, 3000, marks=SLOW) for scale in (1.0, 0.5, 2.0)),
     ],
 )
 def test_a_model_that_does_not_copy_is_flagged_as_seldom_as_the_level_says(
@@ -155,7 +156,7 @@ def test_copies_are_found_and_their_share_is_told() -> None:
         assert np.mean([one.share for one in found]) == pytest.approx(share, abs=0.06)
 
 
-@pytest.mark.parametrize("splits", [200, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("splits", [200, pytest.param(3000, marks=SLOW)])
 def test_images_that_are_there_several_times_raise_no_alarm(splits: int) -> None:
     """Each four times, and few of them trained on: what is equal falls on both sides."""
     p = []

@@ -125,6 +125,30 @@ def test_a_state_is_transformed_anew_where_it_is_not_as_the_step_gave_it(
     assert_close(*ends, rtol=1e-12, atol=1e-12)
 
 
+def test_gradients_go_through_a_state_that_is_known() -> None:
+    """A difference of two walks is the oracle."""
+    scheduler, data = spectral(5)
+    start, direction = data.sample(2), data.sample(2)
+    t, s = scheduler.timesteps[:2]
+
+    def walked(x_s: Tensor) -> Tensor:
+        return scheduler.step(torch.tanh(x_s).detach(), s, x_s).prev_sample.sum()
+
+    def middle() -> Tensor:
+        return scheduler.step(torch.tanh(start), t, start).prev_sample
+
+    x_s = middle().detach().requires_grad_()
+    (found,) = torch.autograd.grad(walked(x_s), x_s)
+    step, there = 1e-4, middle().detach()
+    scheduler_output = torch.tanh(there)
+    ends = []
+    for sign in (1, -1):
+        middle()
+        x = there + sign * step * direction
+        ends.append(scheduler.step(scheduler_output, s, x).prev_sample.sum())
+    assert_close((found * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize(("order", "per_step"), [(1, 2.0), (2, 2.25)])
 def test_a_step_takes_two_transforms(
     order: int, per_step: float, monkeypatch: pytest.MonkeyPatch
