@@ -102,10 +102,9 @@ def check_values(width: int, height: int, channels: int, max_pixels: int | None)
         _check_sides(width, height)
         most = 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else None
     if most is not None and width * height * channels > most:
-        raise ValueError(
-            f"{width}x{height} in {channels} bands are more than {most:,} values; max_pixels "
-            "allows more"
-        )
+        held = f"in {channels} bands are more than {most:,} values"
+        held = held if channels > 1 else f"are more than {most:,} pixels"
+        raise ValueError(f"{width}x{height} {held}; max_pixels allows more")
 
 
 def decoding_bytes(image: Image.Image, channels: int, *, is_deep: bool) -> int:

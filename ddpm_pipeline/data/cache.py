@@ -141,6 +141,7 @@ def _quick_key(preparer: Preparer) -> str:
     settings = preparer.settings.identity()
     if _may_hold_tiff(preparer.source):
         settings["tiff_bands"] = preparer.settings.tiff_bands
+        settings["tiff_reading"] = 2  # bands that do not interleave were misread in 1
     if preparer.settings.max_pixels is not None:
         settings["max_pixels"] = preparer.settings.max_pixels
     return key_of(preparer.source.quick_key, settings, CACHE_VERSION)

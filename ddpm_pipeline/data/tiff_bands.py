@@ -27,6 +27,7 @@ from ddpm_pipeline.data.tiff_pages import (
     EXTRA,
     FORMAT,
     HEIGHT,
+    OPACITY,
     ORIENTATION,
     PACKING,
     PREDICTOR,
@@ -90,7 +91,8 @@ class BandStack:
     @property
     def described(self) -> str:
         """Say what they are, for people."""
-        count = f"the first {self.channels} of {self._stored}" if self.is_picture else self._stored
+        some = self.channels < self._stored
+        count = f"the first {self.channels} of {self._stored}" if some else self._stored
         return f"{count} bands of {self.layout.name}"
 
     @property
@@ -128,9 +130,10 @@ def band_stack(
         raw: A file of any format.
         wanted: What to take of a TIFF of several pages, or of a picture with more bands: "all"
             bands of all pages, or the "picture" of the first page alone; None refuses those.
-        max_pixels: How many numbers all bands may have together; None is Pillow's limit.
+        max_pixels: How many numbers all bands may have together, or how many pixels a picture;
+            None is Pillow's limit.
     Returns:
-        Its bands; None if it is read as a picture.
+        Its bands; None if Pillow reads it as a picture.
     Raises:
         RefusedImageError: If the file can be taken in two ways and neither is wanted, or its bands
             are none that can be read.
@@ -142,11 +145,11 @@ def band_stack(
         shown = next(pages_of(raw), None)
         if shown is None or _is_shown(raw, shown):
             return None
-        return _stack(raw, (shown,), max_pixels, is_picture=True)
+        return _picture(raw, shown, max_pixels)
     listed = list(pages_of(raw))
     pages = tuple(page for page in listed if not page.is_aside)
     if not pages or (len(pages) == 1 and pages[0] is listed[0] and pages[0].is_picture):
-        return None
+        return _misread(raw, pages[0], wanted, max_pixels) if pages else None
     first = pages[0]
     is_grey = first.one(COLOURS, 1) in _GREY and first.samples > 2
     if wanted is None and (len(pages) > 1 or not is_grey):
@@ -157,17 +160,53 @@ def band_stack(
 def _is_shown(raw: bytes, page: Page) -> bool:
     """Tell whether Pillow reads the picture of a page as what it is, or nobody can.
 
-    It takes a band that no tag explains for opacity, and refuses most numbers of bands.
+    It takes a band that no tag explains for opacity, refuses most numbers of bands, and opens
+    some that do not interleave without being able to decode them.
     """
-    if page.is_picture or page.one(COLOURS, 1) not in _SHOWN:
+    if page.is_picture:
+        return not _is_misread(page)
+    if page.one(COLOURS, 1) not in _SHOWN and not page.is_flat:
         return True
-    if EXTRA not in page.tags or page.samples > _MOST_OF_PILLOW:
+    if page.is_flat or EXTRA not in page.tags or page.samples > _MOST_OF_PILLOW:
         return False
     try:
         with open_image(raw, 2**62):
             return True
     except ValueError:
         return False
+
+
+def _is_misread(page: Page) -> bool:
+    """Tell whether Pillow takes the bands of a picture for others, as they do not interleave.
+
+    It gives half words of what is deeper than 8 bits, and cannot decode grey with opacity.
+    """
+    is_deep, is_grey = page.one(BITS, 1) > 8, page.one(COLOURS, 1) in _GREY
+    return page.samples > 1 and page.is_flat and (is_deep or is_grey)
+
+
+def _misread(
+    raw: bytes, page: Page, wanted: TiffBands | None, max_pixels: int | None
+) -> BandStack | None:
+    """Hold the bands of a picture; None if Pillow reads it as what it is."""
+    if not _is_misread(page):
+        return None
+    is_whole = page.samples == page.colours and page.one(COLOURS, 1) in _SHOWN
+    if is_whole or wanted is None:
+        return _picture(raw, page, max_pixels)
+    return _stack(raw, (page,), max_pixels)
+
+
+def _picture(raw: bytes, page: Page, max_pixels: int | None) -> BandStack:
+    """Hold the first bands of a page, which are its picture."""
+    if (colours := page.one(COLOURS, 1)) not in _SHOWN:
+        raise RefusedImageError(f"its picture cannot be read for {_colours(colours)}; {_HOW}")
+    if page.samples > page.colours and not OPACITY.isdisjoint(page.all(EXTRA)):
+        raise RefusedImageError(
+            f"its ExtraSamples tag says that one of its {page.samples} bands is opacity, which "
+            "cannot be read as such here; tiff_bands='all' makes a channel of each band"
+        )
+    return _stack(raw, (page,), max_pixels, is_picture=True)
 
 
 def _stack(
@@ -177,7 +216,8 @@ def _stack(
     first = pages[0]
     for number, page in enumerate(pages, 1):
         _check_page(raw, page, first, number)
-    check_values(*first.size, sum(page.samples for page in pages), max_pixels)
+    values = 1 if is_picture else sum(page.samples for page in pages)
+    check_values(*first.size, values, max_pixels)
     with _open(next(grey_files(raw, first))) as image:
         return BandStack(raw, pages, layout_of(image), is_picture)
 
@@ -219,13 +259,18 @@ def _unreadable(page: Page) -> str | None:
     found = (
         (is_mixed, "values of several kinds"),
         (bits < 8, f"values of {bits} bits"),
-        (colours not in _NUMBERS, "colours that are not its numbers"),
+        (colours not in _NUMBERS, _colours(colours)),
         (packing not in _PACKINGS, f"compression {packing}"),
         (order != 1, "bits in reverse order"),
         (orientation != 1, f"orientation {orientation}"),
         (not summed, f"predictor {predictor}"),
     )
     return next((what for is_so, what in found if is_so), None)
+
+
+def _colours(colours: int) -> str:
+    named = f"{colours}, white is zero" if colours == 0 else f"{colours}"
+    return f"colours that are not its numbers (PhotometricInterpretation {named})"
 
 
 def _described(page: Page) -> str:

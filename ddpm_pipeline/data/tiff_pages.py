@@ -26,6 +26,7 @@ __all__ = [
     "EXTRA",
     "FORMAT",
     "HEIGHT",
+    "OPACITY",
     "ORIENTATION",
     "PACKING",
     "PREDICTOR",
@@ -49,7 +50,7 @@ _MOST_PAGES = 4096
 
 # How many samples a pixel has besides opacity, by what a file says of its colours.
 _PICTURES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
-_OPACITY = {1, 2}
+OPACITY = {1, 2}
 
 
 class Page(NamedTuple):
@@ -110,7 +111,7 @@ class Page(NamedTuple):
     def is_picture(self) -> bool:
         """Tell whether a picture shows all of its values, with opacity or without."""
         beyond, more = self.samples - self.colours, set(self.all(EXTRA))
-        return beyond <= 0 or (beyond == 1 and bool(more) and more <= _OPACITY)
+        return beyond <= 0 or (beyond == 1 and bool(more) and more <= OPACITY)
 
 
 def pages_of(raw: bytes) -> Iterator[Page]:

@@ -117,13 +117,19 @@ def test_a_band_that_no_tag_explains_is_no_opacity(channels: int, colours: int) 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize(("channels", "colours"), [(2, 1), (5, 1), (4, 2), (5, 2), (8, 2)])
 def test_a_picture_is_its_first_bands(
-    channels: int, colours: int, extras: bool, dtype: str, capfd: pytest.CaptureFixture[str]
+    channels: int,
+    colours: int,
+    planar: bool,
+    extras: bool,
+    dtype: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     values, count = numbers(dtype, channels), {1: 1, 2: 3}[colours]
     told = {"extras": [0] * (channels - count)} if extras else {}
-    raw = band_tiff(values, colours=colours, **told)
+    raw = band_tiff(values, colours=colours, planar=planar, **told)
     np.testing.assert_array_equal(exact(raw, count, tiff_bands="picture"), values[..., :count])
     settings = Preparation((HEIGHT, WIDTH), count, tiff_bands="picture")
     levels = values if dtype == "uint8" else np.rint(values / 257).astype(np.uint8)
@@ -136,6 +142,58 @@ def test_a_picture_is_its_first_bands(
         expected = np.asarray(picture.convert(mode)).reshape(HEIGHT, WIDTH, wanted)
         np.testing.assert_array_equal(decode(raw, other)[0].transpose(1, 2, 0), expected)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("wanted", [None, "all", "picture"])
+def test_deep_colours_that_do_not_interleave_are_read_whole(dtype: str, wanted: str) -> None:
+    values = numbers(dtype, 3)
+    for order, deflate, tile in product("<>", [False, True], [None, 16]):
+        raw = band_tiff(values, colours=2, planar=True, order=order, deflate=deflate, tile=tile)
+        np.testing.assert_array_equal(exact(raw, 3, tiff_bands=wanted), values)
+    if dtype == "uint16":
+        settings = Preparation((HEIGHT, WIDTH), 3, tiff_bands=wanted)
+        levels = np.rint(values / 257).astype(np.uint8)
+        np.testing.assert_array_equal(decode(raw, settings)[0].transpose(1, 2, 0), levels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "colours", "extras", "planar"),
+    [
+        ("uint16", 2, [2], True),
+        ("uint16", 2, [1], True),
+        ("uint8", 1, [2], True),
+        ("uint8", 2, [2, 0], True),
+        ("uint8", 2, [0, 2], False),
+        ("uint8", 2, [2, 0, 0, 0], False),
+        ("uint8", 1, [2, 0], False),
+        ("uint16", 2, [2, 0], False),
+    ],
+)
+def test_opacity_that_cannot_be_read_is_not_dropped(
+    dtype: str, colours: int, extras: list[int], planar: bool
+) -> None:
+    values = numbers(dtype, {1: 1, 2: 3}[colours] + len(extras))
+    raw = band_tiff(values, colours=colours, extras=extras, planar=planar)
+    for depth in ("bytes", "exact"):
+        with pytest.raises(RefusedImageError, match=r"bands is opacity.*tiff_bands='all'"):
+            inspect_image(raw, Preparation(8, depth=depth, tiff_bands="picture"))
+    np.testing.assert_array_equal(exact(raw, values.shape[2], tiff_bands="all"), values)
+
+
+@pytest.mark.parametrize("wanted", [None, "picture"])
+def test_deep_cmyk_that_does_not_interleave_is_refused(wanted: str) -> None:
+    raw = band_tiff(numbers("uint16", 4), colours=5, planar=True)
+    with pytest.raises(RefusedImageError, match=r"not its numbers \(Photo.* 5\); save its"):
+        inspect_image(raw, Preparation(8, tiff_bands=wanted))
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(3, 1), (4, 2)])
+def test_the_limit_of_a_picture_counts_its_pixels(channels: int, colours: int) -> None:
+    raw = band_tiff(numbers("uint8", channels), colours=colours)
+    assert band_stack(raw, "picture", WIDTH * HEIGHT).is_picture
+    with pytest.raises(ValueError, match=r"^37x20 are more than 739 pixels; max_pixels allows"):
+        band_stack(raw, "picture", WIDTH * HEIGHT - 1)
 
 
 def test_a_picture_is_no_channels_of_bands(tmp_path: Path) -> None:
