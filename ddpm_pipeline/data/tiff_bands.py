@@ -43,6 +43,7 @@ __all__ = ["BandStack", "TiffBands", "band_stack"]
 TiffBands = Literal["all", "picture"]
 
 _GREY, _NUMBERS, _SHOWN = {0, 1}, {1, 2, 5}, {1, 2}
+_WHITE_IS_ZERO = 0
 _MOST_OF_PILLOW = 6  # bands, beyond which it logs an error of its own
 _PACKINGS = {1, 5, 8, 32773, 32946, 34925, 50000}
 """None, LZW, deflate, PackBits, deflate, LZMA, Zstandard: any bytes, whatever they mean."""
@@ -152,7 +153,8 @@ def band_stack(
         return _misread(raw, pages[0], wanted, max_pixels) if pages else None
     first = pages[0]
     is_grey = first.one(COLOURS, 1) in _GREY and first.samples > 2
-    if wanted is None and (len(pages) > 1 or not is_grey):
+    is_settled = is_grey or first.one(COLOURS, 1) == _WHITE_IS_ZERO  # which is refused by name
+    if wanted is None and (len(pages) > 1 or not is_settled):
         raise RefusedImageError(_ambiguous(listed, pages))
     return _stack(raw, pages, max_pixels)
 
@@ -165,7 +167,7 @@ def _is_shown(raw: bytes, page: Page) -> bool:
     """
     if page.is_picture:
         return not _is_misread(page)
-    if page.one(COLOURS, 1) not in _SHOWN and not page.is_flat:
+    if page.one(COLOURS, 1) not in _SHOWN | {_WHITE_IS_ZERO} and not page.is_flat:
         return True
     if page.is_flat or EXTRA not in page.tags or page.samples > _MOST_OF_PILLOW:
         return False
@@ -177,12 +179,14 @@ def _is_shown(raw: bytes, page: Page) -> bool:
 
 
 def _is_misread(page: Page) -> bool:
-    """Tell whether Pillow takes the bands of a picture for others, as they do not interleave.
+    """Tell whether Pillow cannot read the bands of a picture, or takes them for others.
 
-    It gives half words of what is deeper than 8 bits, and cannot decode grey with opacity.
+    Where they do not interleave, it gives half words of what is deeper than 8 bits, and cannot
+    decode grey with opacity. It never reads several whose white is zero.
     """
     is_deep, is_grey = page.one(BITS, 1) > 8, page.one(COLOURS, 1) in _GREY
-    return page.samples > 1 and page.is_flat and (is_deep or is_grey)
+    is_inverted = page.one(COLOURS, 1) == _WHITE_IS_ZERO
+    return page.samples > 1 and (is_inverted or (page.is_flat and (is_deep or is_grey)))
 
 
 def _misread(
@@ -269,7 +273,7 @@ def _unreadable(page: Page) -> str | None:
 
 
 def _colours(colours: int) -> str:
-    named = f"{colours}, white is zero" if colours == 0 else f"{colours}"
+    named = f"{colours}, white is zero" if colours == _WHITE_IS_ZERO else f"{colours}"
     return f"colours that are not its numbers (PhotometricInterpretation {named})"
 
 

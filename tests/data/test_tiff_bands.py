@@ -115,26 +115,21 @@ def test_a_band_that_no_tag_explains_is_no_opacity(channels: int, colours: int) 
     np.testing.assert_array_equal(decode(raw, settings)[0].transpose(1, 2, 0), values)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-@pytest.mark.parametrize("extras", [False, True])
-@pytest.mark.parametrize("planar", [False, True])
-@pytest.mark.parametrize(("channels", "colours"), [(2, 1), (5, 1), (4, 2), (5, 2), (8, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "extras", "planar"), product(["uint8", "uint16"], [False, True], [False, True])
+)
+@pytest.mark.parametrize("bands", [(2, 1), (5, 1), (4, 2), (5, 2), (8, 2)])
 def test_a_picture_is_its_first_bands(
-    channels: int,
-    colours: int,
-    planar: bool,
-    extras: bool,
-    dtype: str,
-    capfd: pytest.CaptureFixture[str],
+    bands: tuple[int, int], planar: bool, extras: bool, dtype: str, capfd: pytest.CaptureFixture
 ) -> None:
-    values, count = numbers(dtype, channels), {1: 1, 2: 3}[colours]
+    (channels, colours), count = bands, {1: 1, 2: 3}[bands[1]]
+    values = numbers(dtype, channels)
     told = {"extras": [0] * (channels - count)} if extras else {}
     raw = band_tiff(values, colours=colours, planar=planar, **told)
     np.testing.assert_array_equal(exact(raw, count, tiff_bands="picture"), values[..., :count])
     settings = Preparation((HEIGHT, WIDTH), count, tiff_bands="picture")
     levels = values if dtype == "uint8" else np.rint(values / 257).astype(np.uint8)
-    found = decode(raw, settings)[0].transpose(1, 2, 0)
-    np.testing.assert_array_equal(found, levels[..., :count])
+    np.testing.assert_array_equal(decode(raw, settings)[0], levels[..., :count].transpose(2, 0, 1))
     # From there on it is a picture like others: Pillow's own conversion is the oracle.
     picture = Image.fromarray(levels[..., :count].squeeze())
     for wanted, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
@@ -161,7 +156,6 @@ def test_deep_colours_that_do_not_interleave_are_read_whole(dtype: str, wanted: 
     ("dtype", "colours", "extras", "planar"),
     [
         ("uint16", 2, [2], True),
-        ("uint16", 2, [1], True),
         ("uint8", 1, [2], True),
         ("uint8", 2, [2, 0], True),
         ("uint8", 2, [0, 2], False),
@@ -186,6 +180,14 @@ def test_deep_cmyk_that_does_not_interleave_is_refused(wanted: str) -> None:
     raw = band_tiff(numbers("uint16", 4), colours=5, planar=True)
     with pytest.raises(RefusedImageError, match=r"not its numbers \(Photo.* 5\); save its"):
         inspect_image(raw, Preparation(8, tiff_bands=wanted))
+
+
+@pytest.mark.parametrize("wanted", [None, "all", "picture"])
+def test_bands_whose_white_is_zero_are_refused_by_name(wanted: str) -> None:
+    for channels, extras in ((2, None), (2, [2]), (2, [0]), (5, None)):
+        raw = band_tiff(numbers("uint8", channels), colours=0, extras=extras)
+        with pytest.raises(RefusedImageError, match=r"retation 0, white is zero\); save its"):
+            inspect_image(raw, Preparation(8, tiff_bands=wanted))
 
 
 @pytest.mark.parametrize(("channels", "colours"), [(3, 1), (4, 2)])
