@@ -253,7 +253,8 @@ def needed_calibration(calibration: Calibration | None, option: str) -> Calibrat
     if calibration is None:
         raise ValueError(
             f"{option} needs a calibration, got None; "
-            "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one"
+            "scheduler.set_calibration(calibrate(model, scheduler, batches)) gives it one, and "
+            "`ddpm calibrate` gives a saved model one"
         )
     return calibration
 

@@ -88,7 +88,19 @@ def check_stack_pattern(pattern: str) -> None:
             "none".
     """
     if not is_stack_pattern(pattern):
-        raise ValueError(f"stack_pattern must be {STACK_PATTERN}, got {pattern!r}")
+        fault = _fault(pattern)
+        raise ValueError(f"stack_pattern must be {STACK_PATTERN}, got {pattern!r}{fault}")
+
+
+def _fault(pattern: str) -> str:
+    """Say what is no regular expression in a pattern, and where."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f": {error}"
+    except TypeError:
+        pass
+    return ""
 
 
 def not_of_model(error: StackError) -> StackError:

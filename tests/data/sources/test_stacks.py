@@ -29,7 +29,7 @@ def test_bands_without_numbers_come_by_name_and_may_be_folders() -> None:
 @pytest.mark.parametrize(
     ("files", "pattern", "said"),
     [
-        (["a_band1.tif"], "(", r"stack_pattern must be a regular expression .* got '\('"),
+        (["a_band1.tif"], "(", r"must be a regular expression .* got '\(': missing \)"),
         (["a_band1.tif"], "(?P<name>.*)", "with the groups name and band"),
         (["a_band1.tif", "b.tif"], PATTERN, r"does not match 1 of 2 images, as b\.tif"),
         (["a_band1.tif", "a_band1.png"], PATTERN, r"a_band1\.tif, a_band1\.png are both band '1'"),
