@@ -253,9 +253,10 @@ def _pixels(picture: Image.Image, name: str, channels: int) -> np.ndarray:
         ValueError: If it has colours or transparency that the model's images have not.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("1", "P"):
-        has_alpha = "transparency" in picture.info
-        picture = picture.convert("L" if picture.mode == "1" else "RGBA" if has_alpha else "RGB")
+    if picture.mode in ("1", "L", "RGB", "P") and "transparency" in picture.info:
+        picture = picture.convert("LA" if picture.mode in ("1", "L") else "RGBA")
+    elif picture.mode in ("1", "P"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
     pixels = np.asarray(picture)
     if picture.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         raise ValueError(f"{name} must be grey or RGB, got a picture of mode {picture.mode!r}")
@@ -265,6 +266,8 @@ def _pixels(picture: Image.Image, name: str, channels: int) -> np.ndarray:
         pixels = pixels[..., :-1]
     if pixels.shape[-1] == 3 and channels == 1 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
+    if pixels.shape[-1] == 2 and channels == 4:
+        pixels = pixels[..., [0, 0, 0, 1]]
     if pixels.shape[-1] == 1 and channels in (3, 4):
         pixels = pixels.repeat(3, axis=-1)
     if pixels.shape[-1] == 3 and channels == 4:

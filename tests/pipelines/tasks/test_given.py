@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,26 @@ def test_what_would_be_lost_is_refused(tiny_unet: object) -> None:
     clear = np.concatenate([COLOUR, GREY[..., None]], -1)
     with pytest.raises(ValueError, match="mode 'RGBA'; convert it first"):
         given(tiny_unet(3), Image.fromarray(clear))
+
+
+def as_png(picture: Image.Image, **options: object) -> Image.Image:
+    content = io.BytesIO()
+    picture.save(content, "PNG", **options)
+    return Image.open(content)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_a_colour_that_stands_for_nothing_is_opacity(mode: str, tiny_unet: object) -> None:
+    """Pillow's own conversion is the oracle."""
+    half = Image.fromarray(np.where(np.arange(8) < 4, 0, 255)[None].repeat(8, 0).astype(np.uint8))
+    picture = as_png(half.convert(mode), transparency=(0, 0, 0) if mode == "RGB" else 0)
+    for channels in (1, 3):
+        with pytest.raises(ValueError, match=r"mode '(LA|RGBA)'; convert it first"):
+            given(tiny_unet(channels), picture)
+    expected = torch.from_numpy(np.asarray(picture.convert("RGBA")) / 127.5 - 1)
+    found = given(tiny_unet(4), picture)
+    torch.testing.assert_close(found[0].permute(1, 2, 0), expected.float(), rtol=0, atol=1e-6)
+    assert set(found[0, 3].unique().tolist()) == {-1.0, 1.0}
 
 
 @pytest.mark.parametrize(
