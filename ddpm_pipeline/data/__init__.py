@@ -48,11 +48,10 @@ if TYPE_CHECKING:
     from ddpm_pipeline.data.places import default_cache_dir
     from ddpm_pipeline.data.resident import batches_on
     from ddpm_pipeline.data.sources.first_look import check_source
-    from ddpm_pipeline.data.sources.kinds import data_kind
+    from ddpm_pipeline.data.sources.kinds import MeaninglessOptionError, data_kind
     from ddpm_pipeline.data.sources.names import source_name
     from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
     from ddpm_pipeline.data.sources.shard_files import is_shards
-    from ddpm_pipeline.data.sources.source import MeaninglessOptionError
     from ddpm_pipeline.data.sources.stacks import (
         NO_STACKS,
         STACK_PATTERN,
@@ -92,11 +91,10 @@ __getattr__, __dir__, __all__ = lazy_face(
         "places": "default_cache_dir",
         "resident": "batches_on",
         "sources.first_look": "check_source",
-        "sources.kinds": "data_kind",
+        "sources.kinds": "MeaninglessOptionError data_kind",
         "sources.names": "source_name",
         "sources.row_files": "LoadedDataset files_of_source",
         "sources.shard_files": "is_shards",
-        "sources.source": "MeaninglessOptionError",
         "sources.stacks": "NO_STACKS STACK_PATTERN StackError is_stack_pattern not_of_model",
         "streams": "ImageStream open_stream",
         "value_range": "with_scale",

@@ -30,11 +30,11 @@ from ddpm_pipeline.data.decoding import Fit
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.options import ReadingOptions
 from ddpm_pipeline.data.reading_conditions import RememberedColumn
+from ddpm_pipeline.data.sources.kinds import MeaninglessOptionError
 from ddpm_pipeline.data.sources.library import import_datasets
 from ddpm_pipeline.data.sources.row_files import LoadedDataset, files_of_source
 from ddpm_pipeline.data.sources.shard_files import is_shards
 from ddpm_pipeline.data.sources.shards import load_shards
-from ddpm_pipeline.data.sources.source import MeaninglessOptionError
 from ddpm_pipeline.data.sources.stacks import StackError, not_of_model
 from ddpm_pipeline.data.training_images import open_split
 from ddpm_pipeline.data.value_range import with_scale

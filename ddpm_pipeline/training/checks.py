@@ -25,7 +25,7 @@ from typing import (
 
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.data import NO_STACKS
-from ddpm_pipeline.diffusion import NoiseSchedule, check_loss, check_reference_side
+from ddpm_pipeline.diffusion import check_loss
 from ddpm_pipeline.hub import check_license, check_repo_id, parse_hub_checkpoint
 from ddpm_pipeline.training.conflicts import (
     CONDITIONS,
@@ -85,6 +85,8 @@ def _check_shift(config: TrainingConfig) -> None:
     known_by = ("resolution", "ddpm_num_steps", "ddpm_beta_schedule")
     if side is None or any(is_the_models(config, name) for name in known_by):
         return
+    from ddpm_pipeline.diffusion import NoiseSchedule, check_reference_side  # torch, which is slow
+
     schedule = NoiseSchedule.named(config.ddpm_beta_schedule, config.ddpm_num_steps)
     check_reference_side(schedule, config.resolution, side, "ddpm_reference_side")
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from ddpm_pipeline.data.decoding import Preparation, decode
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.inspection import reason_of
-from ddpm_pipeline.data.sources.source import MeaninglessOptionError
+from ddpm_pipeline.data.sources.kinds import MeaninglessOptionError
 from ddpm_pipeline.data.sources.stacks import FileStack
 
 PATTERN = r"(?P<name>.*)_b(?P<band>\d+)"

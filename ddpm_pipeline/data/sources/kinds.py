@@ -23,6 +23,7 @@ __all__ = [
     "METADATA_NAMES",
     "SHARD_SUFFIXES",
     "DataKind",
+    "MeaninglessOptionError",
     "data_kind",
     "image_formats",
     "is_image_name",
@@ -38,6 +39,18 @@ SHARD_SUFFIXES = {".tar": "webdataset", ".parquet": "parquet"}
 
 _SAVED = ("state.json", "dataset_dict.json")
 IDX_PATTERN = "*images*idx*ubyte*"
+
+
+class MeaninglessOptionError(ValueError):
+    """An option that a kind of source cannot obey.
+
+    Attributes:
+        option: Its name.
+    """
+
+    def __init__(self, option: str, value: object, kind: str) -> None:
+        super().__init__(f"{option}={value!r} has no meaning for {kind}")
+        self.option = option
 
 
 def data_kind(path: Path) -> DataKind:

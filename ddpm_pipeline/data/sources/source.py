@@ -17,12 +17,12 @@ import numpy as np
 
 from ddpm_pipeline.common import normalized
 from ddpm_pipeline.data.findings import Named
+from ddpm_pipeline.data.sources.kinds import MeaninglessOptionError
 from ddpm_pipeline.data.sources.stacks import FileStack
 
 __all__ = [
     "LABEL_NAMES",
     "DamagedSourceError",
-    "MeaninglessOptionError",
     "RawImage",
     "Source",
     "check_distinct",
@@ -40,18 +40,6 @@ RawImage = bytes | FileStack | np.ndarray
 
 class DamagedSourceError(ValueError):
     """Data that are damaged as a whole, so that none of their images can be read."""
-
-
-class MeaninglessOptionError(ValueError):
-    """An option that a kind of source cannot obey.
-
-    Attributes:
-        option: Its name.
-    """
-
-    def __init__(self, option: str, value: object, kind: str) -> None:
-        super().__init__(f"{option}={value!r} has no meaning for {kind}")
-        self.option = option
 
 
 @dataclass(frozen=True)
