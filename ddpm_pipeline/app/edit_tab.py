@@ -10,15 +10,19 @@ from PIL import Image
 
 from ddpm_pipeline.app.drawing import enlarged
 from ddpm_pipeline.app.editing import KINDS, TASKS, EditWish, edit, hole_of, seen_by
-from ddpm_pipeline.app.fields import AskedFields, Results, in_words_once, whole_number
+from ddpm_pipeline.app.fields import (
+    AskedFields,
+    Results,
+    in_words_once,
+    picture_field,
+    whole_number,
+)
 from ddpm_pipeline.app.models import Models
 
 if TYPE_CHECKING:
     from ddpm_pipeline.app.config import AppConfig
 
 __all__ = ["lay_out_editing"]
-
-_HEIGHT = 200  # pixels of a picture that is given
 
 
 def lay_out_editing(model: gr.Dropdown, models: Models, config: AppConfig) -> AskedFields:
@@ -55,14 +59,7 @@ def lay_out_editing(model: gr.Dropdown, models: Models, config: AppConfig) -> As
 
 def _lay_out_given() -> tuple[gr.Image, gr.ImageEditor]:
     """Show where a picture is put, and where its hole is painted."""
-    given = gr.Image(
-        label="Picture",
-        type="pil",
-        image_mode=None,  # what cannot be kept is refused where it is read
-        height=_HEIGHT,
-        sources=["upload", "clipboard"],
-        elem_id="given",
-    )
+    given = picture_field("Picture", elem_id="given")
     editor = gr.ImageEditor(
         label="Paint the hole",
         type="pil",

@@ -22,12 +22,26 @@ if TYPE_CHECKING:
     from ddpm_pipeline.app.config import AppConfig
     from ddpm_pipeline.networks import Conditioning
 
-__all__ = ["AskedFields", "Results", "in_words", "in_words_once", "offer_told", "whole_number"]
+__all__ = [
+    "AskedFields",
+    "Results",
+    "in_words",
+    "in_words_once",
+    "offer_told",
+    "picture_field",
+    "whole_number",
+]
 
 _FAULTS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 _MOST_GUIDANCE = 10
 _HEIGHT = 200  # pixels of a picture that is given
 NETWORK = "network"  # whose work is done for one person at a time
+
+
+def picture_field(label: str, **options: Any) -> gr.Image:  # noqa: ANN401
+    """Show where a picture is put, which comes as it is: what cannot be kept is refused later."""
+    as_it_is = {"type": "pil", "image_mode": None, "sources": ["upload", "clipboard"]}
+    return gr.Image(label=label, height=_HEIGHT, **as_it_is, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +78,7 @@ class AskedFields:
             kind=gr.Dropdown([], label="Class", visible=False),
             guidance=gr.Slider(0, _MOST_GUIDANCE, value=1, label="Guidance", visible=False),
             numbers=gr.Textbox(label="Numbers", visible=False, elem_classes="numbers"),
-            picture=gr.Image(
-                label="Condition",
-                type="pil",
-                image_mode=None,  # what cannot be kept is refused where it is read
-                height=_HEIGHT,
-                sources=["upload", "clipboard"],
-                visible=False,
-                elem_classes="condition",
-            ),
+            picture=picture_field("Condition", visible=False, elem_classes="condition"),
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from ddpm_pipeline.app.fields import AskedFields, Results, whole_number
+from ddpm_pipeline.app.fields import AskedFields, Results, picture_field, whole_number
 from ddpm_pipeline.app.models import Models
 from ddpm_pipeline.app.walking import LEAST_OF_A_WAY, WalkWish, walk, write_animation
 
@@ -21,7 +21,6 @@ __all__ = ["lay_out_walking"]
 _ENDS = ("first", "last")
 _SEEDS, _PICTURES = "two seeds", "two pictures"
 _SIDE_BY_SIDE, _ANIMATION = "side by side", "animation"
-_HEIGHT = 200  # pixels of a picture that is given
 
 
 def lay_out_walking(model: gr.Dropdown, models: Models, config: AppConfig) -> AskedFields:
@@ -62,17 +61,7 @@ def _lay_out_ends() -> list[Any]:
             for i, end in enumerate(_ENDS)
         ]
     with gr.Row(visible=False) as of_pictures:
-        pictures = [
-            gr.Image(
-                label=f"The {end}",
-                type="pil",
-                image_mode=None,  # what cannot be kept is refused where it is read
-                height=_HEIGHT,
-                sources=["upload", "clipboard"],
-                elem_id=f"{end}-end",
-            )
-            for end in _ENDS
-        ]
+        pictures = [picture_field(f"The {end}", elem_id=f"{end}-end") for end in _ENDS]
 
     def uses(between: str) -> tuple[Any, Any]:
         return gr.Row(visible=between == _SEEDS), gr.Row(visible=between == _PICTURES)

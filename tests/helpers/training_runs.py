@@ -64,6 +64,16 @@ def image_data(count: int = 40, labels: list[int] | None = None) -> ImageData:
     return open_images(blobs(count), resolution=8, labels=labels or False, progress=False)
 
 
+SHORT_RUN = {
+    "train_batch_size": 4,
+    "eval_batch_size": 4,
+    "ddpm_num_inference_steps": 2,
+    "mixed_precision": "no",
+    "num_threads": 1,
+}
+"""Options of a run whose images are drawn in two steps."""
+
+
 def tiny_config(folder: Path, **options: Any) -> TrainingConfig:
     """A run of a few milliseconds per step in folder/run, on folder/images.npy."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.training_runs import SHORT_RUN
 from helpers.unets import make_tiny_unet
 
 from ddpm_pipeline import DDPMPipeline, DDPMScheduler
@@ -37,11 +38,7 @@ def further(folder: Path, model: Path, **options: object) -> TrainingConfig:
         "output_dir": str(folder / "model"),
         "cache_dir": str(folder / "cache"),
         "max_train_steps": 0,
-        "train_batch_size": 4,
-        "eval_batch_size": 4,
-        "ddpm_num_inference_steps": 2,
-        "mixed_precision": "no",
-        "num_threads": 1,
+        **SHORT_RUN,
     }
     return TrainingConfig(**given | options)
 

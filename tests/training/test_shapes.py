@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from helpers.training_runs import TINY_UNET
+from helpers.training_runs import SHORT_RUN, TINY_UNET
 from PIL import Image
 
 from ddpm_pipeline.data.model_images import open_model_images
@@ -47,11 +47,7 @@ def run_config(folder: Path, **options: object) -> TrainingConfig:
         "output_dir": str(folder / "model"),
         "cache_dir": str(folder / "cache"),
         "max_train_steps": 2,
-        "train_batch_size": 4,
-        "eval_batch_size": 4,
-        "ddpm_num_inference_steps": 2,
-        "mixed_precision": "no",
-        "num_threads": 1,
+        **SHORT_RUN,
     }
     return TrainingConfig(**given | options)
 
