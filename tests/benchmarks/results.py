@@ -35,7 +35,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "post_hoc_averages",
         "autoguidance",
     ),
-    "Quality of few steps": ("few_steps", "calibrated_distance", "calibrated_bound"),
+    "Quality of few steps": (
+        "few_steps",
+        "calibrated_distance",
+        "calibrated_bound",
+        "spectral_bound",
+        "jacobian_covariances",
+    ),
     "Tasks on given images": ("posterior", "inversion"),
     "Conditions": ("condition_vector", "super_resolution"),
     "Speed": (
