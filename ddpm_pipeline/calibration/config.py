@@ -82,7 +82,8 @@ class _Calibrated:
     data: str
     """Images: anything that `open_images` takes. Those the model was not trained on are best."""
     split: str | None = None
-    """Which part of the data; "train" unless given, if there is one."""
+    """Which part of the data; "train" unless given, if there is one. Where training held images
+    out by validation_size, "training" and "validation" are the parts it made."""
     dataset_config_name: str | None = None
     """Which configuration of a data set of the Hub."""
 

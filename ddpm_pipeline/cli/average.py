@@ -7,7 +7,7 @@ ddpm average runs/photos --find --data photos/ --split test --output_dir model
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -46,12 +46,13 @@ class AverageArguments:
     data: str | None = None
     """Held-out images that find measures on: anything that `open_images` takes."""
     split: str | None = None
-    """Which part of the data; "train" unless given, if there is one."""
+    """Which part of the data; "train" unless given, if there is one. Where training held images
+    out by validation_size, "training" and "validation" are the parts it made."""
     features: str | None = None
     """Find the least Fréchet distance in these features, as for `ddpm evaluate`; bits/dim unless
     given."""
     num_images: int | None = None
-    """Images to draw, or to measure bits/dim on; 1,000 unless given."""
+    """Images to draw, or to measure bits/dim on; 1,000 unless given, or as many as there are."""
     num_inference_steps: int | None = None
     """Steps of the images that are drawn; as `ddpm evaluate` takes them unless given."""
     seed: int = 0
@@ -134,17 +135,21 @@ def _try_all(arguments: AverageArguments) -> Iterator[_Tried]:
 
 def _bits_per_dim(arguments: AverageArguments, model: str) -> tuple[float, float]:
     """Measure the bound, and its standard error over images."""
+    from ddpm_pipeline.data import open_measured
     from ddpm_pipeline.likelihood import BoundConfig, bound_of_saved_model
+    from ddpm_pipeline.pipelines import DDPMPipeline
 
-    report = bound_of_saved_model(
-        BoundConfig(
-            model=model,
-            data=arguments.data,
-            split=arguments.split,
-            num_images=arguments.num_images or _IMAGES,
-            seed=arguments.seed,
-        )
+    config = BoundConfig(
+        model=model,
+        data=arguments.data,
+        split=arguments.split,
+        num_images=arguments.num_images,
+        seed=arguments.seed,
     )
+    if config.num_images is None:
+        there = len(open_measured(config, DDPMPipeline.from_pretrained(model).unet))
+        config = replace(config, num_images=min(_IMAGES, there))
+    report = bound_of_saved_model(config)
     return float(report.bits_per_dim), float(report.standard_error)
 
 

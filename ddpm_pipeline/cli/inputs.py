@@ -20,7 +20,10 @@ from ddpm_pipeline.data import is_shards
 
 __all__ = ["HubName", "ask_hub", "not_here", "require_features", "require_split"]
 
-_HELD_OUT = "validation"  # may be what the model's training held out, which only its file tells
+_OF_TRAINING = (
+    "training",
+    "validation",
+)  # may be its own parts, which only the model's file tells
 
 
 class HubName(NamedTuple):
@@ -93,7 +96,7 @@ def require_split(source: str | None, split: str | None) -> None:
     Raises:
         ValueError, FileNotFoundError: As ``check_source``.
     """
-    if source is None or split == _HELD_OUT:
+    if source is None or split in _OF_TRAINING:
         return
     if Path(source).expanduser().exists() or is_shards(source):
         from ddpm_pipeline.data import check_source  # which needs NumPy and Pillow

@@ -44,7 +44,11 @@ logger = logging.getLogger(__name__)
 
 TRAINING_IMAGES_NAME = "training_images.safetensors"
 """The file beside a model that tells its training images."""
-_HELD_OUT = "validation"
+_HELD_OUT, _TRAINED = "validation", "training"
+HELD_OUT_SPLITS = (_TRAINED, _HELD_OUT)
+"""What both parts are called of images that training held some out of."""
+_DONE = {_TRAINED: "left to train on", _HELD_OUT: "held out"}
+_CALLED = {_TRAINED: "took", _HELD_OUT: "held out"}
 _MOST_HASHES = 250_000
 _END = 2**64
 _BATCH = 1024
@@ -183,7 +187,9 @@ class KnownImages:
 def open_split(
     model: str | Path, split: str | None, open_data: Callable[[str | None], ImageData]
 ) -> ImageData:
-    """Open a split of a source; "validation" is what the model's training held out of it.
+    """Open a split of a source; of a model whose training held images out of it, those too.
+
+    "validation" is then what was held out, and "training" are the others.
 
     Arguments:
         model: A folder, or a name of the Hub.
@@ -192,32 +198,33 @@ def open_split(
     Raises:
         ValueError: If the source does not hold the images that were held out any more.
     """
-    known = KnownImages.of_model(model) if split == _HELD_OUT else None
+    known = KnownImages.of_model(model) if split in HELD_OUT_SPLITS else None
     if known is None or known.held_out is None:
         return open_data(split)
     size, seed, own = (known.held_out[name] for name in ("size", "seed", "split"))
     data = open_data(own)
-    found = _again(data, size, seed)
+    parts = _again(data, size, seed)
     expected = known.validation
-    hashes = np.array([], np.uint64) if found is None else np.sort(image_hashes(found))
+    hashes = np.array([], np.uint64) if parts is None else np.sort(image_hashes(parts[1]))
     if len(hashes) != expected.count or not np.array_equal(
         expected.below(hashes, expected.limit), expected.hashes
     ):
         there = expected.found_in(image_hashes(data))
         raise ValueError(
-            f"split='validation' is what validation_size={size:g} held out when the model was "
+            f"split={split!r} is what validation_size={size:g} {_DONE[split]} when the model was "
             f"trained, but these are not the same data, in the same order: {there:,} of "
             f"{expected.count:,} held-out images are among these {len(data):,}; give the data "
             "that the model was trained on, or leave split out to measure all of these"
         )
-    logger.info("measuring the %d images that training held out", len(found))
+    found = parts[HELD_OUT_SPLITS.index(split)]
+    logger.info("measuring the %d images that training %s", len(found), _CALLED[split])
     return found
 
 
-def _again(data: ImageData, size: float, seed: int) -> ImageData | None:
+def _again(data: ImageData, size: float, seed: int) -> tuple[ImageData, ImageData] | None:
     """Hold out the same images again; None if there are too few for that."""
     try:
-        return split_validation(data, size, seed)[1]
+        return split_validation(data, size, seed)
     except ValueError:
         return None
 

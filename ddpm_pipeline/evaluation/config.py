@@ -29,7 +29,8 @@ class EvaluateConfig(ReadingOptions, SamplingOptions):
     data: str
     """Reference images: what the model was trained on; anything that `open_images` takes."""
     split: str | None = None
-    """Which part of the data; "train" unless given, if there is one."""
+    """Which part of the data; "train" unless given, if there is one. Where training held images
+    out by validation_size, "training" and "validation" are the parts it made."""
     dataset_config_name: str | None = None
     """Which configuration of a data set of the Hub."""
     fit: Literal["exact", "resize", "pad"] | None = None

@@ -36,7 +36,8 @@ class _Measured:
     data: str
     """Images the model was not trained on: anything that `open_images` takes."""
     split: str | None = None
-    """Which part of the data; "train" unless given, if there is one."""
+    """Which part of the data; "train" unless given, if there is one. Where training held images
+    out by validation_size, "training" and "validation" are the parts it made."""
     dataset_config_name: str | None = None
     """Which configuration of a data set of the Hub."""
     num_images: int | None = None

@@ -12,6 +12,7 @@ from helpers.training_runs import tiny_config
 
 from ddpm_pipeline import DDPMPipeline
 from ddpm_pipeline.cli import main
+from ddpm_pipeline.data import KnownImages
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, SmallFeaturesConfig
 from ddpm_pipeline.training import averaged_model, train
 
@@ -56,6 +57,21 @@ def test_it_finds_the_best_length(
     assert found["sigma_rel"] == min(values, key=values.get)
     (best,) = [line for line in said if line.endswith("best")]
     assert best.startswith(f"{found['sigma_rel']:g} ")
+
+
+def test_it_measures_on_what_training_held_out(
+    random_last_layers: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = {"max_train_steps": 2, "post_hoc_steps": 1, "validation_size": 0.2}
+    run = train(tiny_config(tmp_path, checkpointing_steps=0, **options)).output_dir
+    held_out = ["--data", str(tmp_path / "images.npy"), "--split", "validation"]
+    words = ["--find", *held_out, "--sigma_rels", "0.2", "--output_dir", str(tmp_path / "model")]
+    assert main(["average", str(run), *words]) == 0
+    assert main(["bound", str(tmp_path / "model"), *held_out]) == 0
+    known = KnownImages.of_model(tmp_path / "model")
+    report = json.loads((tmp_path / "model/bound.json").read_text())
+    assert report["num_images"] == known.validation.count > 0
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

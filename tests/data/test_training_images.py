@@ -56,6 +56,8 @@ def test_what_was_held_out_can_be_named(tmp_path: Path, size: float) -> None:
     assert splits == [None]
     assert training_overlap(tmp_path, found) == Overlap(len(found), 0, len(found))
     trained = len(data) - len(held_out)
+    others = open_split(tmp_path, "training", lambda _: data)
+    assert training_overlap(tmp_path, others) == Overlap(trained, trained, 0)
     assert training_overlap(tmp_path, data) == Overlap(len(data), trained, len(held_out))
     assert described_overlap(tmp_path, found) == ()
 
@@ -66,8 +68,10 @@ def test_what_was_held_out_can_be_named(tmp_path: Path, size: float) -> None:
 def test_other_data_are_refused(tmp_path: Path, change: object) -> None:
     remembered(tmp_path, image_data())
     other = open_images(change(blobs()), resolution=8, progress=False)
-    with pytest.raises(ValueError, match=r"split='validation' is what validation_size=0\.25 held"):
-        open_split(tmp_path, "validation", lambda _: other)
+    for split, done in (("validation", "held"), ("training", "left")):
+        message = rf"split='{split}' is what validation_size=0\.25 {done}"
+        with pytest.raises(ValueError, match=message):
+            open_split(tmp_path, split, lambda _: other)
 
 
 def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None:
@@ -79,7 +83,8 @@ def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None
         )
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert open_split(empty, "validation", lambda split: split) == "validation"
+    for split in ("training", "validation"):
+        assert open_split(empty, split, lambda asked: asked) == split
     unknown = training_overlap(empty, data)
     assert unknown == Overlap(len(data), None, None)
     for said in (described_overlap(empty, data), described_reference(unknown)):

@@ -11,6 +11,7 @@ far with ``keep="best"``, as in the model that the run itself saves.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
 from ddpm_pipeline.common import check_new_folder, written_aside
+from ddpm_pipeline.data import TRAINING_IMAGES_NAME
 from ddpm_pipeline.networks import check_network_config, network_of_config, plain_weights
 from ddpm_pipeline.pipelines import DDPMPipeline
 from ddpm_pipeline.training.config import TrainingConfig
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointModel",
+    "copy_known_images",
     "derived_in",
     "export_checkpoint",
     "network_of",
@@ -141,8 +144,17 @@ def export_checkpoint(
     found = open_checkpoint(folder, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
-        found.config.save_json(aside / _OPTIONS, derived=derived_in(found.path.parent.parent))
+        run = found.path.parent.parent
+        found.config.save_json(aside / _OPTIONS, derived=derived_in(run))
+        copy_known_images(run, aside)
     return found
+
+
+def copy_known_images(run: Path, folder: Path) -> None:
+    """Have a folder tell the images of a run, if the run does; it does once it has a model."""
+    known = run / TRAINING_IMAGES_NAME
+    if known.is_file():
+        shutil.copyfile(known, folder / TRAINING_IMAGES_NAME)
 
 
 def derived_in(run: Path) -> list[str]:

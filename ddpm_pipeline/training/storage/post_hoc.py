@@ -25,7 +25,12 @@ from ddpm_pipeline.training.config import TrainingConfig
 from ddpm_pipeline.training.lengths import gamma_of
 from ddpm_pipeline.training.profiles import Mixture, Profile, mixture_of
 from ddpm_pipeline.training.setup import clamped_as_trained
-from ddpm_pipeline.training.storage.export import derived_in, network_of, run_scheduler
+from ddpm_pipeline.training.storage.export import (
+    copy_known_images,
+    derived_in,
+    network_of,
+    run_scheduler,
+)
 from ddpm_pipeline.training.storage.snapshots import Snapshot, read_snapshots
 from ddpm_pipeline.training.unfinished import SNAPSHOTS, check_has_snapshots
 
@@ -146,6 +151,7 @@ def save_average(
         found.config.save_json(aside / _OPTIONS, derived=derived_in(Path(run)))
         if (record := _record_of(Path(run))) is not None:
             write_json(aside / _RECORD, record)
+        copy_known_images(Path(run), aside)
         write_json(aside / AVERAGE_NAME, {**found.to_dict(), **(more or {})})
     return found
 

@@ -57,6 +57,12 @@ def test_the_model_of_the_last_checkpoint_is_the_one_the_run_saved(
     assert config == json.loads((run / "training_config.json").read_text())
 
 
+def test_the_exported_model_tells_the_images_of_the_run(run: Path, tmp_path: Path) -> None:
+    export_checkpoint(run, tmp_path / "model", 8)
+    name = "training_images.safetensors"
+    assert (tmp_path / "model" / name).read_bytes() == (run / name).read_bytes()
+
+
 def test_a_checkpoint_without_the_networks_config_opens(stopped: Path) -> None:
     """As those of before, where the options of the run say what the network is."""
     path = stopped / "checkpoints/step-0000010"
