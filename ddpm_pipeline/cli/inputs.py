@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm_pipeline.common import check_data, check_exists, check_model
+from ddpm_pipeline.common import check_data, check_exists, check_model, is_repo_id
 from ddpm_pipeline.data import is_shards
 
 __all__ = ["HubName", "ask_hub", "not_here", "require_features", "require_split"]
 
-_OF_TRAINING = (
-    "training",
-    "validation",
-)  # may be its own parts, which only the model's file tells
+# What training made of images may be called so, which only the model's file tells.
+_OF_TRAINING = ("training", "validation")
 
 
 class HubName(NamedTuple):
@@ -105,10 +103,17 @@ def require_split(source: str | None, split: str | None) -> None:
 
 
 def require_features(features: str | None, option: str = "features") -> None:
-    """Refuse features whose file is not here; other names are those of features or of the Hub.
+    """Refuse features that are neither here nor, by their name, on the Hub.
 
     Raises:
-        FileNotFoundError: If there is no such .py file.
+        FileNotFoundError: If there is no such file or folder.
     """
-    if features is not None and features.endswith(".py"):
+    if features is None or features == "inception":
+        return
+    if features.endswith(".py"):
         check_exists(option, features)
+    elif not Path(features).exists() and not is_repo_id(features):
+        raise FileNotFoundError(
+            f"{option}={features!r} does not exist, and vision models on the Hub are called "
+            "OWNER/NAME; else it is 'inception' or a .py file"
+        )

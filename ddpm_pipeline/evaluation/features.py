@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ddpm_pipeline.common import float32_arithmetic, moved, weights_hash
+from ddpm_pipeline.common import float32_arithmetic, is_repo_id, moved, weights_hash
 from ddpm_pipeline.evaluation.small_features import SmallFeatures, read_config
 
 __all__ = ["FeatureExtractor", "VisionFeatures", "load_features"]
@@ -156,6 +156,12 @@ class VisionFeatures(nn.Module):
 
 
 def _from_transformers(name: str) -> FeatureExtractor:
+    allowed = (
+        f"features={name!r} must be 'inception', a .py file, a directory of features, or a vision "
+        "model of transformers that can be loaded"
+    )
+    if not Path(name).exists() and not is_repo_id(name):  # no name to ask the Hub for
+        raise ValueError(f"{allowed}: it does not exist")
     try:
         from transformers import AutoModel
         from transformers.image_processing_base import ImageProcessingMixin
@@ -169,10 +175,7 @@ def _from_transformers(name: str) -> FeatureExtractor:
         )
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"features={name!r} must be 'inception', a .py file, a directory of features, or a "
-            f"vision model of transformers that can be loaded: {error}"
-        ) from error
+        raise ValueError(f"{allowed}: {error}") from error
     model = getattr(model, "vision_model", model)
     _check_vision_model(name, model, loading["missing_keys"])
     network = VisionFeatures(

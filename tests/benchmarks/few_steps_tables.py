@@ -24,7 +24,9 @@ TRIED = (
     "clipping 18.68; every band of frequencies rescaled to its known variance 18.84, to its mean "
     "too 17.96; 2M without corrector 19.69, with noise of η = 0.3 20.12, of η = 1 20.73. Of a "
     'model after 1,000 updates, 5 calls: "multistep" 16.52, solver "spectral" of order 2 24.19, '
-    "of order 1 29.51."
+    "of order 1 29.51. Of the model of v here, 8 calls, 512 images: 8.64, and with predictions of "
+    "x_0 led away from those of Wiener's filter, by 0.05 of the difference 8.64, 0.1 8.75, 0.2 "
+    "9.30."
 )
 
 

@@ -69,10 +69,11 @@ def test_only_the_hub_itself_says_that_it_has_none(
         ask_hub([HubName("model", "a/no")])
 
 
-def test_a_missing_file_of_features_is_refused(here: None) -> None:
-    with pytest.raises(FileNotFoundError, match=r"features='no\.py' does not exist"):
-        require_features("no.py")
-    for name in (None, "inception", "photos"):
+def test_missing_features_are_refused_without_the_network(here: None) -> None:
+    for name in ("no.py", "no", "runs/of/mine"):
+        with pytest.raises(FileNotFoundError, match=rf"features='{name}' does not exist"):
+            require_features(name)
+    for name in (None, "inception", "photos", "facebook/dinov2-small"):
         require_features(name)
 
 
