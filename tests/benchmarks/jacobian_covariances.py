@@ -176,8 +176,8 @@ def distance_of(walk: Walk, K: int, judge: Judge) -> float:
     drawn = Moments(judge.real.dim)
     for i in range(judge.num_images // BATCH):
         x = walk.images(BATCH, K, seeded_generator(i))
-        levels = uint8_from_unit_range((x.clamp(-1, 1) + 1) / 2)
-        drawn.update(judge.extractor(levels))
+        levels = torch.from_numpy(uint8_from_unit_range((x.clamp(-1, 1) + 1) / 2))
+        drawn.update(judge.extractor(levels.permute(0, 3, 1, 2)))
     return frechet_distance(drawn, judge.real)
 
 
