@@ -218,27 +218,15 @@ def rows_of(pipe: DDPMPipeline, found: Calibration, judge: Judge, Ks: Sequence[i
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--model", type=Path, required=True)
-    add("--data", required=True, help="IDX files of Fashion-MNIST")
-    add("--features", required=True, help="what train_features.py wrote")
-    add("--K", type=int, nargs="+", default=[2, 3, 5])
-    add("--num_images", type=int, default=1000)
-    add("--num_forwards", type=int, default=10_000, help="of a calibration, where there is none")
-    options = parser.parse_args()
-    pipe = open_model(options.model)
-    data = shuffled(options.data, "test", pipe.unet.config.sample_size)
-    found = calibrated(pipe, options.model, data, options.num_forwards)
-    judge = make_judge(options.features, options.data, options.num_images)
+def report(rows: list[list], num_images: int) -> None:
+    """Write the table for the page."""
     record(
         NAME,
         title="Few calls: covariances by the network's Jacobian",
         command="python tests/benchmarks/jacobian_covariances.py --model runs/few_steps/defaults "
         "--data fashion-mnist/ --features features/",
         text="The model of v of [few calls of the network](#few-calls-of-the-network), distance "
-        f"of {options.num_images:,} images. Noise by the Jacobian of the network, in our own "
+        f"of {num_images:,} images. Noise by the Jacobian of the network, in our own "
         "short versions of two methods: arXiv:2605.13910 (steps of DDIM with noise by "
         "frequencies, one product a step) and arXiv:2605.22723 (steps of DDPM, Lanczos' method "
         "with three). A product counts as two calls, and the last step needs none. Beside them "
@@ -253,8 +241,25 @@ def main() -> None:
             "spectral, as many calls",
             "multistep, as many calls",
         ),
-        rows=rows_of(pipe, found, judge, options.K),
+        rows=rows,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--model", type=Path, required=True)
+    add("--data", required=True, help="IDX files of Fashion-MNIST")
+    add("--features", required=True, help="what train_features.py wrote")
+    add("--K", type=int, nargs="+", default=[2, 3, 5])
+    add("--num_images", type=int, default=1000)
+    add("--num_forwards", type=int, default=10_000, help="of a calibration, where there is none")
+    options = parser.parse_args()
+    pipe = open_model(options.model)
+    data = shuffled(options.data, "test", pipe.unet.config.sample_size)
+    found = calibrated(pipe, options.model, data, options.num_forwards)
+    judge = make_judge(options.features, options.data, options.num_images)
+    report(rows_of(pipe, found, judge, options.K), options.num_images)
 
 
 if __name__ == "__main__":
