@@ -76,10 +76,12 @@ class CalibrationReport:
         return "\n\n".join([self.tables(), *filter(None, [self.advice])])
 
     def tables(self) -> str:
-        """Give both tables as text."""
+        """Give both tables as text, without one that has no rows."""
         error = f"± {self.standard_error:.2g} at K = T"
         note = f"{self.num_forwards:,} forwards over {self.num_images:,} images"
-        parts = [_text(f"bits/dim ({error}; {note})", self.bits_per_dim, ".3f")]
+        parts = []
+        if self.bits_per_dim:
+            parts.append(_text(f"bits/dim ({error}; {note})", self.bits_per_dim, ".3f"))
         if self.frechet_distance:
             title = f"Fréchet distance ({self.num_frechet_images:,} images; {self.features})"
             parts.append(_text(title, self.frechet_distance, ".4g"))

@@ -275,7 +275,8 @@ def _distances(
     if extractor is None:
         return {}
     real = reference_statistics(data, extractor)
-    check_count(min(config.num_images, len(data)), real.moments.dim)
+    check_count(config.num_images, real.moments.dim, " by num_images")
+    check_count(len(data), real.moments.dim, " in data")
     told, labels = _told(config, pipe, data)
 
     def distance(sampler: str, spacing: str, K: int) -> float:

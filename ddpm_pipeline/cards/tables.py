@@ -56,11 +56,13 @@ def calibration_text(
         }
     text = (
         f"Of `ddpm calibrate`, from {number(report['num_forwards'])} forward passes over "
-        f"{number(report['num_images'])} images of {data}; seed {plain(measured['seed'])}. "
-        "Bits/dim (discretized decoder; standard error "
-        f"{number(report['standard_error'], '.2g')} at K = T):"
+        f"{number(report['num_images'])} images of {data}; seed {plain(measured['seed'])}."
     )
-    parts = [text, _table_over_steps(rows, ".3f")]
+    parts = [text]
+    if any(rows.values()):
+        error = number(report["standard_error"], ".2g")
+        parts[0] += f" Bits/dim (discretized decoder; standard error {error} at K = T):"
+        parts.append(_table_over_steps(rows, ".3f"))
     if report["frechet_distance"]:
         text = (
             f"Fréchet distance of {number(report['num_frechet_images'])} samples to these images; "

@@ -120,16 +120,20 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     return gaussian_frechet_distance(*means_and_covariances).item()
 
 
-def check_count(count: int, dim: int) -> None:
+def check_count(count: int, dim: int, source: str = "") -> None:
     """Refuse a covariance that could not have full rank.
 
+    Arguments:
+        count: Images.
+        dim: Features.
+        source: Where the count is from, for the message, such as " by num_images".
     Raises:
         ValueError: If there are no more images than features.
     """
     if count <= dim:
         raise ValueError(
             f"the Fréchet distance in {dim} features needs more than {dim} images in both sets, "
-            f"got {count}"
+            f"got {count}{source}"
         )
 
 

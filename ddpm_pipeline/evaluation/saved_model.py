@@ -87,8 +87,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     held_out = open_held_out(config, sampler)
     copy_sets = open_copy_sets(config, sampler, data)
     count = config.num_images if drawn is None else len(drawn)
+    dim = extractor(data.pictures(range(1))).shape[1]
+    check_count(count, dim, " by num_images" if drawn is None else " in samples")
+    check_count(len(data), dim, " in data")
     _check_numbers(config, min(count, len(data), config.num_kept), count)
-    check_count(min(count, len(data)), extractor(data.pictures(range(1))).shape[1])
     chosen, pairs = None, None
     if drawn is None:
         sampler, pairs = paired(sampler, data, config.num_images, config.seed)

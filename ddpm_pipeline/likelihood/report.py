@@ -180,6 +180,12 @@ class BoundReport:
         bound, error = self.without_condition, self.without_condition_error
         return [("without condition", f"{bound:.4f} ± {error:.4f}")]
 
+    def _error_from_images(self) -> str:
+        """Say it, or that what the timesteps add hides it, which is estimated too."""
+        if self.standard_error_images == 0 and self.standard_error_timesteps > 0:
+            return "hidden by that from timesteps: draw more of these"
+        return f"± {self.standard_error_images:.4f}"
+
     def __str__(self) -> str:
         rows = [
             ("bits/dim", f"{self.bits_per_dim:.4f} ± {self.standard_error:.4f}"),
@@ -187,7 +193,7 @@ class BoundReport:
             ("  transitions", f"{self.transitions.sum().item():.4f}"),
             ("  decoder", f"{self.decoder:.4f}"),
             *self._without(),
-            ("error from images", f"± {self.standard_error_images:.4f}"),
+            ("error from images", self._error_from_images()),
             ("error from timesteps", f"± {self.standard_error_timesteps:.4f}"),
             ("nats per image", f"{self.nats:.2f}"),
             *_describe(self.settings),

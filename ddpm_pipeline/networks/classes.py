@@ -103,10 +103,11 @@ def check_asked_classes(unet: Any, class_labels: object, guidance_scale: float) 
         if class_labels is None:
             raise ValueError(_missing_labels(unet))
     elif class_labels is not None or (guidance_scale != 1 and conditioning is None):
+        given = {"class_labels": class_labels, "guidance_scale": guidance_scale}
+        left = {"class_labels": None, "guidance_scale": 1}
+        named = [f"{name}={value!r}" for name, value in given.items() if value != left[name]]
         raise ValueError(
-            "class_labels and guidance_scale need a class-conditional model, got "
-            f"class_labels={class_labels!r} and guidance_scale={guidance_scale} for a U-Net "
-            "without num_class_embeds"
+            f"{' and '.join(named)} need a class-conditional model: this one has no classes"
         )
     if guidance_scale != 1 and conditioning is not None and not conditioning.trains_null:
         raise ValueError(

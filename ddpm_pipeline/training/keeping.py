@@ -132,9 +132,14 @@ class Keeper:
                 "stopped early after step %d: nothing better in %d measurements", step, count
             )
         if self.step is not None:
-            what = "the model is that of" if self.keeps_best else "the model is the last; best was"
-            by = (self._config.best_by, self.value, self.measurements)
-            logger.info("%s step %d, by %s (%.4g) of %d measurements", what, self.step, *by)
+            what = "the model is the last; best was"
+            if self.keeps_best or self.step == step:
+                what = "the model is that of"
+            many = (
+                "1 measurement" if self.measurements == 1 else f"{self.measurements} measurements"
+            )
+            by = (self._config.best_by, self.value, many)
+            logger.info("%s step %d, by %s (%.4g) of %s", what, self.step, *by)
 
     # Checkpoints.
 

@@ -23,6 +23,7 @@ from ddpm_pipeline import Calibration, DDPMPipeline, DDPMScheduler, TrainingConf
 from ddpm_pipeline.calibration import saved_model
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.saved_model import calibrate_saved_model
+from ddpm_pipeline.cards.tables import calibration_text
 from ddpm_pipeline.cli.calibrate import run
 from ddpm_pipeline.data.conditions import DataConditions
 from ddpm_pipeline.diffusion.spacing import spaced_timesteps
@@ -133,6 +134,21 @@ def test_rows_are_those_of_their_names_for_a_model_with_a_solver(saved: Path) ->
     assert report.frechet_distance == plain.frechet_distance
     kept = DDPMPipeline.from_pretrained(saved / "model").scheduler
     assert (kept.solver, kept.timestep_spacing) == (pipe.scheduler.solver, "trailing")
+
+
+def test_solvers_without_a_bound_alone_have_distances_and_no_bits(saved: Path) -> None:
+    rows = {"samplers": ("multistep",), "spacings": ("optimal_samples",)}
+    features = {"features": str(saved / "means.py"), "num_images": 20, "num_forwards": 100}
+    report = calibrate_saved_model(config(saved, **rows, **features))
+    assert report.bits_per_dim == {}
+    title, header, row = report.tables().splitlines()
+    assert title.startswith("Fréchet distance (20 images; means.py)")
+    assert header.split() == ["K", "=", "4"]
+    assert row.startswith("multistep optimal_samples")
+    written = json.loads((saved / "model/calibration.json").read_text())
+    text = calibration_text(written)
+    assert "Bits/dim" not in text
+    assert "Fréchet distance of 20 samples to these images" in text
 
 
 def test_a_model_samples_with_the_spectral_variance_if_asked_to(saved: Path) -> None:

@@ -132,6 +132,19 @@ def test_a_model_that_does_not_copy_is_flagged_as_seldom_as_the_level_says(
     assert errors.mean() == pytest.approx(shares.std(), rel=0.25)
 
 
+def test_samples_that_all_lie_near_one_image_leave_the_share_open() -> None:
+    """An untrained model: 65 blurs, all far from all images and nearest to the same one."""
+    train, held_out = normal(540, 0), normal(60, 1)
+    far = torch.full((1, train.shape[1]), 9.0, dtype=train.dtype)
+    train[7], samples = far, 2 * far + normal(65, 2)
+    found = found_in(samples, train, held_out)
+    assert not found.copies
+    assert found.share == pytest.approx(1)
+    assert found.standard_error > 1
+    train[7], held_out[0] = held_out[0].clone(), train[7].clone()
+    assert found_in(samples, train, held_out).share < -5
+
+
 def test_less_varied_samples_are_nearer_without_being_copies() -> None:
     """Why the distances alone do not decide."""
     found = [

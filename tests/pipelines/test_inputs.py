@@ -190,5 +190,5 @@ def test_a_model_without_names_asks_for_integers(tiny_unet: MakeUNet, labels: ob
         match="class_labels must be integers from 0 to 3, got 'cat': the model keeps no",
     ):
         pipeline(tiny_unet(num_class_embeds=4))(1, None, 2, class_labels=labels)
-    with pytest.raises(ValueError, match="need a class-conditional model, got class_labels="):
+    with pytest.raises(ValueError, match=r"class_labels=.* need a class-conditional model"):
         pipeline(tiny_unet())(1, None, 2, class_labels=labels)

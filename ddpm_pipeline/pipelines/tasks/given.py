@@ -118,7 +118,10 @@ def given_hole(mask: GivenImages, size: tuple[int, int], count: int) -> Tensor:
             f"got {len(hole)} of {hole.shape[2]} x {hole.shape[3]} for {count}"
         )
     if not hole.flatten(1).any(1).all():
-        raise ValueError("mask must have a hole: pixels of at least half, or True, are filled")
+        raise ValueError(
+            "mask must have a hole: pixels of at least half, or True, are filled, and "
+            f"{'one of its images' if len(hole) > 1 else 'it'} has none"
+        )
     return hole
 
 
