@@ -2,7 +2,7 @@
 
     python tests/benchmarks/fine_tuning.py \
         --data fashion-mnist/ --features features/ --output runs/fine_tuning \
-        --updates 400 --num_images 300 --bound_images 200
+        --updates 400 100 --num_images 300 --bound_images 200
 
 A model is trained on the images of the first five classes of Fashion-MNIST. Then the other five
 are learnt from some of their images, drawn anew for each seed: from nothing in N updates, and from
@@ -81,9 +81,11 @@ def base_model(output: Path, early: np.ndarray) -> Path:
     return trained(output / "base", data, BASE_STEPS)
 
 
-def runs(output: Path, late: np.ndarray, updates: int, base: Path) -> Iterator[tuple]:
+def runs(
+    output: Path, late: np.ndarray, updates: int, base: Path, sizes: list[int]
+) -> Iterator[tuple]:
     """Train all models; give the size, the seed, whether it is fine-tuned, and the folder."""
-    for size in SIZES:
+    for size in sizes:
         for seed in SEEDS:
             data = few_images(output, late, size, seed)
             same = {"seed": seed, "train_batch_size": BATCH_SIZE}
@@ -122,10 +124,12 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 
-def rows_of(found: dict[tuple[int, bool], list[tuple[float, float]]], updates: int) -> list[list]:
+def rows_of(found: dict[tuple[int, int, bool], list[tuple[float, float]]]) -> list[list]:
     rows = []
-    for size in sorted(size for size in SIZES if len(found.get((size, True), ())) == len(SEEDS)):
-        scratch, tuned = found[size, False], found[size, True]
+    for updates, size, is_tuned in sorted(found):
+        scratch, tuned = found[updates, size, False], found.get((updates, size, True), [])
+        if is_tuned or len(tuned) < len(SEEDS):
+            continue
         wins = [sum(t[i] <= s[i] for s, t in zip(scratch, tuned, strict=True)) for i in range(2)]
         for name, steps, values in (("nothing", updates, scratch), ("model", updates // 4, tuned)):
             distances, bits = map(list, zip(*values, strict=True))
@@ -139,12 +143,13 @@ def report(rows: list[list], options: object) -> None:
         "fine_tuning",
         title="From a model of other classes",
         command="python tests/benchmarks/fine_tuning.py --data fashion-mnist/ "
-        f"--features features/ --output runs/fine_tuning --updates {options.updates} "
+        "--features features/ --output runs/fine_tuning --updates "
+        f"{' '.join(map(str, options.updates))} "
         f"--num_images {options.num_images} --bound_images {options.bound_images}",
         text=f"A model of the first five classes of Fashion-MNIST ({BASE_STEPS:,} updates of "
         "`ddpm train` with its defaults), and the other five learnt from so many of their images: "
-        f"from nothing in N = {options.updates} updates, and with `--{START}` in N / 4, batch "
-        f"{BATCH_SIZE}, everything else by default. Distance of {options.num_images:,} images "
+        f"from nothing in N updates, and with `--{START}` in N / 4, batch {BATCH_SIZE}, all else "
+        f"by default. Distance of {options.num_images:,} images "
         f"from {STEPS} steps of DDIM to {REAL:,} training images of the classes, and bits/dim "
         f"of {options.bound_images:,} of their test images; mean and standard deviation over "
         f"{len(SEEDS)} seeds, which draw other images, weights and noise. The columns beside them "
@@ -158,7 +163,9 @@ def report(rows: list[list], options: object) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], num_images=100, updates=40, bound_images=64)
+    parser = arguments(__doc__.splitlines()[0], num_images=100, bound_images=64)
+    parser.add_argument("--updates", type=int, nargs="+", default=[40], help="N, one or several")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="images")
     options = parser.parse_args()
     early, late = (images_of(options.data, "train", late=late) for late in (False, True))
     test = torch.from_numpy(images_of(options.data, "test", late=True)[: options.bound_images])
@@ -166,11 +173,12 @@ def main() -> None:
     real = array_file(options.output / "data" / "real.npy", late[:REAL])
     judge = make_judge(options.features, real, options.num_images)
     measured = Measured(options.output / "found.json", judge, to_model_range(test[:, None]))
-    found: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-    for size, _, is_tuned, folder in runs(options.output, late, options.updates, base):
-        found.setdefault((size, is_tuned), []).append(measured(folder))
-        if rows := rows_of(found, options.updates):
-            report(rows, options)
+    found: dict[tuple[int, int, bool], list[tuple[float, float]]] = {}
+    for updates in options.updates:
+        for size, _, tuned, folder in runs(options.output, late, updates, base, options.sizes):
+            found.setdefault((updates, size, tuned), []).append(measured(folder))
+            if rows := rows_of(found):
+                report(rows, options)
 
 
 if __name__ == "__main__":
