@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_pipeline.cli.arguments import naming_options, parse
 from ddpm_pipeline.cli.inputs import ask_hub, not_here, require_features, require_split
 from ddpm_pipeline.cli.printing import say
 from ddpm_pipeline.common import check_at_least, check_new_folder, expand_home
 from ddpm_pipeline.training import check_has_snapshots, gamma_of
+
+if TYPE_CHECKING:
+    from ddpm_pipeline.likelihood import BoundConfig
 
 __all__ = ["AverageArguments", "run"]
 
@@ -52,7 +55,8 @@ class AverageArguments:
     """Find the least Fréchet distance in these features, as for `ddpm evaluate`; bits/dim unless
     given."""
     num_images: int | None = None
-    """Images to draw, or to measure bits/dim on; 1,000 unless given, or as many as there are."""
+    """Images to draw, or to measure bits/dim on; 1,000 unless given, and of fewer held-out images
+    bits/dim of all."""
     num_inference_steps: int | None = None
     """Steps of the images that are drawn; as `ddpm evaluate` takes them unless given."""
     seed: int = 0
@@ -130,26 +134,39 @@ def _try_all(arguments: AverageArguments) -> Iterator[_Tried]:
     for sigma_rel in arguments.sigma_rels:
         with TemporaryDirectory() as folder:
             save_average(arguments.run, folder, sigma_rel, arguments.step)
+            if arguments.num_images is None:
+                arguments = replace(arguments, num_images=_num_images(arguments, folder))
             yield _Tried(sigma_rel, *measure(arguments, folder))
 
 
-def _bits_per_dim(arguments: AverageArguments, model: str) -> tuple[float, float]:
-    """Measure the bound, and its standard error over images."""
+def _num_images(arguments: AverageArguments, model: str) -> int:
+    """Give the images to measure with, where that was left open."""
+    if arguments.features is not None:
+        return _IMAGES
     from ddpm_pipeline.data import open_measured
-    from ddpm_pipeline.likelihood import BoundConfig, bound_of_saved_model
     from ddpm_pipeline.pipelines import DDPMPipeline
 
-    config = BoundConfig(
+    unet = DDPMPipeline.from_pretrained(model).unet
+    return min(_IMAGES, len(open_measured(_bound_config(arguments, model), unet)))
+
+
+def _bound_config(arguments: AverageArguments, model: str) -> BoundConfig:
+    from ddpm_pipeline.likelihood import BoundConfig
+
+    return BoundConfig(
         model=model,
         data=arguments.data,
         split=arguments.split,
         num_images=arguments.num_images,
         seed=arguments.seed,
     )
-    if config.num_images is None:
-        there = len(open_measured(config, DDPMPipeline.from_pretrained(model).unet))
-        config = replace(config, num_images=min(_IMAGES, there))
-    report = bound_of_saved_model(config)
+
+
+def _bits_per_dim(arguments: AverageArguments, model: str) -> tuple[float, float]:
+    """Measure the bound, and its standard error over images."""
+    from ddpm_pipeline.likelihood import bound_of_saved_model
+
+    report = bound_of_saved_model(_bound_config(arguments, model))
     return float(report.bits_per_dim), float(report.standard_error)
 
 
@@ -163,7 +180,7 @@ def _distance(arguments: AverageArguments, model: str) -> tuple[float, None]:
             data=arguments.data,
             split=arguments.split,
             features=arguments.features,
-            num_images=arguments.num_images or _IMAGES,
+            num_images=arguments.num_images,
             num_inference_steps=arguments.num_inference_steps,
             seed=arguments.seed,
             num_nearest=0,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _NO_ADVICE = {
-    True: "No number of steps is recommended: by the closed form for Gaussian images of its "
-    "spectrum none that was tried is as good as all; distances, with features, tell more.",
+    True: "No number of steps is recommended: the closed form for Gaussian images finds none that "
+    "is near enough, or has no spectrum to start from; distances, with features, tell more.",
     False: "No number of steps is recommended: there is no row that has all steps beside fewer.",
 }
 

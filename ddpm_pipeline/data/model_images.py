@@ -91,7 +91,8 @@ def open_measured(config: _Measured, unet: Any, **more: Any) -> ImageData:  # no
         config: The command's options.
         unet: The model's UNet.
         more: Options of ``open_model_images`` in the place of the config's; ``source`` and
-            ``split`` too, where "validation" is what the model's training held out.
+            ``split`` too, where "validation" is what the model's training held out,
+            and "training" the rest.
     Raises:
         ValueError, FileNotFoundError: As ``open_model_images`` and ``open_split``.
     """

@@ -2,7 +2,7 @@
 
     known = KnownImages.of_training(train, validation, held_out={"size": 0.1, "seed": 0})
     known.save("model/training_images.safetensors")
-    data = open_split("model", "validation", open_data)     what training held out
+    data = open_split("model", "validation", open_data)     what training held out; or "training"
     training_overlap("model", data).train                   how many of these it was trained on
 
 Of each image 64 bits of a hash of its bytes are kept, as the model sees it. Of more than 250,000
@@ -45,10 +45,8 @@ logger = logging.getLogger(__name__)
 TRAINING_IMAGES_NAME = "training_images.safetensors"
 """The file beside a model that tells its training images."""
 _HELD_OUT, _TRAINED = "validation", "training"
-HELD_OUT_SPLITS = (_TRAINED, _HELD_OUT)
-"""What both parts are called of images that training held some out of."""
-_DONE = {_TRAINED: "left to train on", _HELD_OUT: "held out"}
-_CALLED = {_TRAINED: "took", _HELD_OUT: "held out"}
+_SPLITS = (_TRAINED, _HELD_OUT)  # as split_validation gives them
+_MADE = {_TRAINED: "left to train on", _HELD_OUT: "held out"}
 _MOST_HASHES = 250_000
 _END = 2**64
 _BATCH = 1024
@@ -92,6 +90,12 @@ class _Sketch:
     @staticmethod
     def below(hashes: np.ndarray, limit: int) -> np.ndarray:
         return hashes if limit >= _END else hashes[hashes < np.uint64(limit)]
+
+    def is_of(self, data: ImageData) -> bool:
+        """Tell whether it is the sketch of these images, in any order."""
+        hashes = np.sort(image_hashes(data))
+        same = len(hashes) == self.count
+        return same and np.array_equal(self.below(hashes, self.limit), self.hashes)
 
     def found_in(self, hashes: np.ndarray) -> int:
         """Count how many of other images are among these; an estimate where these are a sample."""
@@ -196,29 +200,42 @@ def open_split(
         split: The split that was asked for.
         open_data: Opens a split of the source, as the model reads images.
     Raises:
-        ValueError: If the source does not hold the images that were held out any more.
+        ValueError: If the source does not hold the images of training any more, or has no such
+            split and the model held nothing out.
     """
-    known = KnownImages.of_model(model) if split in HELD_OUT_SPLITS else None
-    if known is None or known.held_out is None:
+    if split not in _SPLITS:
         return open_data(split)
+    known = KnownImages.of_model(model)
+    if known is None or known.held_out is None:
+        return _own_split(split, open_data, is_known=known is not None)
     size, seed, own = (known.held_out[name] for name in ("size", "seed", "split"))
-    data = open_data(own)
+    data, expected = open_data(own), known.train if split == _TRAINED else known.validation
     parts = _again(data, size, seed)
-    expected = known.validation
-    hashes = np.array([], np.uint64) if parts is None else np.sort(image_hashes(parts[1]))
-    if len(hashes) != expected.count or not np.array_equal(
-        expected.below(hashes, expected.limit), expected.hashes
-    ):
+    found = None if parts is None else parts[_SPLITS.index(split)]
+    if found is None or not expected.is_of(found):
         there = expected.found_in(image_hashes(data))
         raise ValueError(
-            f"split={split!r} is what validation_size={size:g} {_DONE[split]} when the model was "
-            f"trained, but these are not the same data, in the same order: {there:,} of "
-            f"{expected.count:,} held-out images are among these {len(data):,}; give the data "
-            "that the model was trained on, or leave split out to measure all of these"
+            f"split={split!r} is what validation_size={size:g} {_MADE[split]} when the model was "
+            f"trained, but these are not the same data, in the same order: {there:,} of its "
+            f"{expected.count:,} images are among these {len(data):,}; give the data that the "
+            "model was trained on, or leave split out to measure all of these, or name a folder "
+            f"that is called {split!r} by data"
         )
-    found = parts[HELD_OUT_SPLITS.index(split)]
-    logger.info("measuring the %d images that training %s", len(found), _CALLED[split])
+    logger.info("the %d images of split=%r, as training divided the data", len(found), split)
     return found
+
+
+def _own_split(
+    split: str, open_data: Callable[[str | None], ImageData], *, is_known: bool
+) -> ImageData:
+    """Open a split of the source's own of such a name; say why it means nothing else."""
+    try:
+        return open_data(split)
+    except (ValueError, FileNotFoundError) as error:
+        why = "held none out of its data" if is_known else "does not say what it was trained on"
+        raise type(error)(
+            f"{error}; training has no part of this name, as the model {why}"
+        ) from None
 
 
 def _again(data: ImageData, size: float, seed: int) -> tuple[ImageData, ImageData] | None:

@@ -190,14 +190,16 @@ class _Nearest(NamedTuple):
 def _error(train: Tensor, held_out: Tensor) -> float:
     """Estimate the standard error of A, for images of either set drawn anew.
 
-    A = S q for the share q = A / (A + B) of two independent sums. Where no sample lies nearest to
-    a held-out image there is no spread to see: it is at least what one image more would change,
-    by the mean over samples of what their image has.
+    A = S q for the share q = A / (A + B) of two independent sums; that of one sample at least.
+    Where one of the sets has no sample there is no spread to see: it is then what one image more
+    would change, by the mean over samples of what their image has.
     """
     q = (held_out.sum() / (held_out.sum() + train.sum())).item()
     variance = (1 - q) ** 2 * _variance_of_sum(held_out) + q**2 * _variance_of_sum(train)
-    weights = torch.cat([train, held_out])
-    least = (weights.square().sum() / weights.sum()).item()
+    least = 1.0
+    if not (train.any() and held_out.any()):
+        weights = torch.cat([train, held_out])
+        least = max(least, (weights.square().sum() / weights.sum()).item())
     return math.sqrt(max(variance, least**2))
 
 

@@ -97,7 +97,7 @@ def load_features(source: str | Path, device: torch.device | str = "cpu") -> Fea
     elif path.is_dir() and "model_type" not in read_config(path):
         extractor = _small(path)
     else:
-        extractor = _from_transformers(str(source))
+        extractor = _from_transformers(str(path) if path.exists() else str(source))
     extractor.network.eval().requires_grad_(requires_grad=False).to(device)
     return replace(extractor, device=device)
 

@@ -89,7 +89,9 @@ def evaluate(config: EvaluateConfig) -> EvaluationReport:
     count = config.num_images if drawn is None else len(drawn)
     dim = extractor(data.pictures(range(1))).shape[1]
     check_count(count, dim, " by num_images" if drawn is None else " in samples")
-    check_count(len(data), dim, " in data")
+    check_count(
+        len(data), dim, " in data" if config.num_reference is None else " by num_reference"
+    )
     _check_numbers(config, min(count, len(data), config.num_kept), count)
     chosen, pairs = None, None
     if drawn is None:

@@ -183,7 +183,7 @@ class BoundReport:
     def _error_from_images(self) -> str:
         """Say it, or that what the timesteps add hides it, which is estimated too."""
         if self.standard_error_images == 0 and self.standard_error_timesteps > 0:
-            return "hidden by that from timesteps: draw more of these"
+            return "hidden by that from timesteps; --num_timestep_samples draws more"
         return f"± {self.standard_error_images:.4f}"
 
     def __str__(self) -> str:

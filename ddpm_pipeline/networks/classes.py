@@ -102,12 +102,15 @@ def check_asked_classes(unet: Any, class_labels: object, guidance_scale: float) 
     if unet.config.num_class_embeds is not None:
         if class_labels is None:
             raise ValueError(_missing_labels(unet))
-    elif class_labels is not None or (guidance_scale != 1 and conditioning is None):
-        given = {"class_labels": class_labels, "guidance_scale": guidance_scale}
-        left = {"class_labels": None, "guidance_scale": 1}
-        named = [f"{name}={value!r}" for name, value in given.items() if value != left[name]]
+    elif class_labels is not None:
         raise ValueError(
-            f"{' and '.join(named)} need a class-conditional model: this one has no classes"
+            f"class_labels={class_labels!r} needs a class-conditional model: this one has no "
+            "classes"
+        )
+    elif guidance_scale != 1 and conditioning is None:
+        raise ValueError(
+            f"guidance_scale={guidance_scale} needs a class-conditional model, or one with a "
+            "condition: this one has neither"
         )
     if guidance_scale != 1 and conditioning is not None and not conditioning.trains_null:
         raise ValueError(

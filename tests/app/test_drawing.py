@@ -44,7 +44,7 @@ def test_the_last_view_is_what_the_command_draws(model: str, tmp_path: Path) -> 
         ({"num_images": 0}, "images must be from 1 to 4 here, got 0"),
         ({"num_steps": 9}, "steps must be from 1 to 8 here, got 9"),
         ({"seed": -1}, "seed"),
-        ({"class_label": "cat"}, "class_labels=.* need a class-conditional model"),
+        ({"class_label": "cat"}, "class_labels=.* needs a class-conditional model"),
         ({"solver": "euler"}, "solver must be one of"),
         ({"model": "/etc"}, "model must be one of .*, got '/etc'"),
     ],

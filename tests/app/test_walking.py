@@ -82,7 +82,7 @@ def test_an_animation_of_two_images() -> None:
         ({"num_steps": 9}, "steps must be from 1 to 8 here, got 9"),
         ({"pictures": (picture(0), None)}, "pictures must be two: upload the first and the last"),
         ({"last_seed": -1}, "-1"),
-        ({"class_label": "cat"}, "class_labels=.* need a class-conditional model"),
+        ({"class_label": "cat"}, "class_labels=.* needs a class-conditional model"),
         ({"model": "/etc"}, "model must be one of"),
     ],
 )

@@ -12,14 +12,15 @@ noise of a step by products of that Jacobian with vectors:
 
 These are our own short versions of both. A product is taken by a central difference, two calls of
 the network; torch's forward mode fails in the group norm of diffusers' UNet. The last step has no
-noise and needs none. Calibrated steps cost one call each.
+noise and needs none; the first, where x_t holds nothing of x_0 and Tweedie's formula is 0 / 0,
+takes the measured variances. Calibrated steps cost one call each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,8 @@ from ddpm_pipeline.schedulers import Solver
 NAME = "jacobian_covariances"
 RINGS = 8
 LANCZOS = 3
+METHODS = {"one product": (3, 5), "Lanczos": (3,)}
+"""And the numbers of steps of each."""
 LEAST_SIGNAL = 1e-3
 DIFFERENCE = 0.01
 Product = Callable[[Tensor], Tensor]
@@ -120,11 +123,12 @@ class Walk:
 
     def __init__(self, model: Denoiser, scheduler: DDPMScheduler, method: str) -> None:
         self.model, self.scheduler, self.method = model, scheduler, method
-        self.schedule = self.scheduler.schedule
+        self.schedule, self.calls = self.scheduler.schedule, 0
         self.spectrum = self.scheduler.x_0_spectrum
         self.rings = rings_of(self.spectrum.basis.shape)
 
     def x_0_hat(self, x_t: Tensor, t: int) -> Tensor:
+        self.calls += 1
         output = run_denoiser(self.model, x_t, torch.full((len(x_t),), t))
         kind = self.scheduler.config.prediction_type
         return predict_x_0(self.schedule, output, x_t, torch.tensor(t), prediction_type=kind)
@@ -166,19 +170,14 @@ class Walk:
         return x
 
 
-def calls(method: str, K: int) -> int:
-    """Of the network in K steps; a product counts as two."""
-    products = {"one product": 1, "Lanczos": LANCZOS}[method]
-    return K + 2 * products * (K - 1)
-
-
-def distance_of(walk: Walk, K: int, judge: Judge) -> float:
+def distance_of(walk: Walk, K: int, judge: Judge) -> tuple[float, int]:
+    """The distance of images, and how many calls of the network each of them took."""
     drawn = Moments(judge.real.dim)
     for i in range(judge.num_images // BATCH):
         x = walk.images(BATCH, K, seeded_generator(i))
         levels = torch.from_numpy(uint8_from_unit_range((x.clamp(-1, 1) + 1) / 2))
         drawn.update(judge.extractor(levels.permute(0, 3, 1, 2)))
-    return frechet_distance(drawn, judge.real)
+    return frechet_distance(drawn, judge.real), walk.calls * BATCH // judge.num_images
 
 
 def calibrated(pipe: DDPMPipeline, folder: Path, data: Tensor, num_forwards: int) -> Calibration:
@@ -196,21 +195,25 @@ def calibrated(pipe: DDPMPipeline, folder: Path, data: Tensor, num_forwards: int
     )
 
 
-def rows_of(pipe: DDPMPipeline, found: Calibration, judge: Judge, Ks: Sequence[int]) -> list[list]:
+def rows_of(pipe: DDPMPipeline, found: Calibration, judge: Judge) -> list[list]:
     """A row for each number of calls that K steps of a method take, and ours at as many."""
 
     def on(spacing: str, **options: object) -> DDPMPipeline:
-        scheduler = pipe.scheduler.with_calibration(found, timestep_spacing=spacing, **options)
+        # Of the last noise, as of a rival's, nothing is held back.
+        scheduler = pipe.scheduler.with_calibration(
+            found, last_noise_levels=1e9, timestep_spacing=spacing, **options
+        )
         return DDPMPipeline(pipe.unet, scheduler)
 
     rows = []
-    for method, eta in (("one product", 0.0), ("Lanczos", 1.0)):
+    for method, Ks in METHODS.items():
+        eta = 1.0 if method == "Lanczos" else 0.0
         for K in Ks:
-            count = calls(method, K)
             same = on("optimal_samples", variance_type="spectral", solver=Solver("ddim"))
             best = on("optimal_samples", variance_type="fixed_small", solver=Solver("multistep"))
             walk = Walk(pipe.unet.eval(), same.scheduler, method)
-            row = [method, K, count, distance_of(walk, K, judge)]
+            distance, count = distance_of(walk, K, judge)
+            row = [method, K, count, distance]
             row.append(judge.distance(same, K=K, eta=eta))
             row += [judge.distance(same, K=count, eta=eta), judge.distance(best, K=count)]
             rows.append(row)
@@ -229,7 +232,8 @@ def report(rows: list[list], num_images: int) -> None:
         f"of {num_images:,} images. Noise by the Jacobian of the network, in our own "
         "short versions of two methods: arXiv:2605.13910 (steps of DDIM with noise by "
         "frequencies, one product a step) and arXiv:2605.22723 (steps of DDPM, Lanczos' method "
-        "with three). A product counts as two calls, and the last step needs none. Beside them "
+        "with three). A product takes two calls; the last step needs none, nor does the "
+        "first, which has the measured variances, as x_t holds nothing of x_0 there. Beside them "
         "the measured spectral variances, which cost no calls, with as many steps and with as "
         'many calls, and solver "multistep" with as many calls; all on `optimal_samples` steps.',
         columns=(
@@ -251,7 +255,6 @@ def main() -> None:
     add("--model", type=Path, required=True)
     add("--data", required=True, help="IDX files of Fashion-MNIST")
     add("--features", required=True, help="what train_features.py wrote")
-    add("--K", type=int, nargs="+", default=[2, 3, 5])
     add("--num_images", type=int, default=1000)
     add("--num_forwards", type=int, default=10_000, help="of a calibration, where there is none")
     options = parser.parse_args()
@@ -259,7 +262,7 @@ def main() -> None:
     data = shuffled(options.data, "test", pipe.unet.config.sample_size)
     found = calibrated(pipe, options.model, data, options.num_forwards)
     judge = make_judge(options.features, options.data, options.num_images)
-    report(rows_of(pipe, found, judge, options.K), options.num_images)
+    report(rows_of(pipe, found, judge), options.num_images)
 
 
 if __name__ == "__main__":

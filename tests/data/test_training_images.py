@@ -74,6 +74,31 @@ def test_other_data_are_refused(tmp_path: Path, change: object) -> None:
             open_split(tmp_path, split, lambda _: other)
 
 
+def test_other_training_images_beside_the_same_held_out_ones_are_refused(tmp_path: Path) -> None:
+    data = image_data()
+    held_out = remembered(tmp_path, data)
+    hashes = image_hashes(held_out)
+    changed = blobs()
+    first = int(np.flatnonzero(~np.isin(image_hashes(data), hashes))[0])
+    changed[first] = 255 - changed[first]
+    other = open_images(changed, resolution=8, progress=False)
+    assert len(open_split(tmp_path, "validation", lambda _: other)) == len(held_out)
+    count = len(data) - len(held_out)
+    with pytest.raises(ValueError, match=f"{count - 1} of its {count} images are among these"):
+        open_split(tmp_path, "training", lambda _: other)
+
+
+def test_a_model_that_does_not_know_its_images_says_so(tmp_path: Path) -> None:
+    def missing(split: str | None) -> None:
+        raise ValueError(f"no folder {split}")
+
+    with pytest.raises(ValueError, match=r"no folder training; .* not say what it was trained on"):
+        open_split(tmp_path, "training", missing)
+    KnownImages.of_training(image_data()).save(tmp_path / training_images.TRAINING_IMAGES_NAME)
+    with pytest.raises(ValueError, match=r"no folder validation; .* held none out of its data"):
+        open_split(tmp_path, "validation", missing)
+
+
 def test_other_splits_and_other_models_are_the_datas_own(tmp_path: Path) -> None:
     data = image_data()
     for split in (None, "train", "test"):
@@ -168,7 +193,7 @@ def test_bits_per_dim_of_training_images_are_never_without_a_word(tmp_path: Path
     assert "training images" not in " ".join(measure(split="validation"))
     np.save(tmp_path / "images.npy", blobs(seed=1))
     assert "training images" not in " ".join(measure())
-    with pytest.raises(ValueError, match="0 of 4 held-out images are among these 40"):
+    with pytest.raises(ValueError, match="0 of its 4 images are among these 40"):
         measure(split="validation")
     (tmp_path / "run" / training_images.TRAINING_IMAGES_NAME).unlink()
     assert "it could not be checked whether the model was trained on" in " ".join(measure())

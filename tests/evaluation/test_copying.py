@@ -10,7 +10,14 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from ddpm_pipeline.evaluation.copying import AROUND, CopyTest, NearestPairs, copy_test, nearer
+from ddpm_pipeline.evaluation.copying import (
+    AROUND,
+    CopyTest,
+    NearestPairs,
+    _error,
+    copy_test,
+    nearer,
+)
 from ddpm_pipeline.evaluation.nearest import NearestOfMany
 
 DIM = 4
@@ -132,6 +139,18 @@ def test_a_model_that_does_not_copy_is_flagged_as_seldom_as_the_level_says(
     assert errors.mean() == pytest.approx(shares.std(), rel=0.25)
 
 
+def test_the_error_of_the_share_is_its_spread_with_many_samples_of_few_images() -> None:
+    """5,000 samples on 95 + 5 images at random: each image has about fifty of them."""
+    draws = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        counts = torch.from_numpy(draws.multinomial(5000, [0.01] * 100)).double()
+        held_out = counts[95:].sum().item()
+        found.append((1 - held_out / 250, _error(counts[:95], counts[95:]) / 250))
+    shares, errors = np.array(found).T
+    assert errors.mean() == pytest.approx(shares.std(), rel=0.3)
+
+
 def test_samples_that_all_lie_near_one_image_leave_the_share_open() -> None:
     """An untrained model: 65 blurs, all far from all images and nearest to the same one."""
     train, held_out = normal(540, 0), normal(60, 1)
@@ -140,7 +159,7 @@ def test_samples_that_all_lie_near_one_image_leave_the_share_open() -> None:
     found = found_in(samples, train, held_out)
     assert not found.copies
     assert found.share == pytest.approx(1)
-    assert found.standard_error > 1
+    assert found.standard_error == pytest.approx(65 / 6.5)  # of one image more, which has all
     train[7], held_out[0] = held_out[0].clone(), train[7].clone()
     assert found_in(samples, train, held_out).share < -5
 

@@ -258,8 +258,11 @@ def test_what_must_be_refused_is_refused_before_the_reference_statistics(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_images": 5, "kid_subsets": 2, "num_nearest": 0}, "5 features needs more than 5"),
-        ({"num_reference": 5, "kid_subsets": 2}, "5 features needs more than 5 images .*, got 5"),
+        (
+            {"num_images": 5, "kid_subsets": 2, "num_nearest": 0},
+            "5 features needs more than 5 .*, got 5 by num_images",
+        ),
+        ({"num_reference": 5, "kid_subsets": 2}, "needs more than 5 .*, got 5 by num_reference"),
         ({"num_reference": 91}, "num_reference must be an integer from 1 to 90, .* got 91"),
         ({"kid_subsets": 21}, "kid_subsets=21 needs 42 images or more in both sets, got 40"),
         ({"neighbors": 40}, "neighbors must be below the 40 images, got 40"),

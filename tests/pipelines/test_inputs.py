@@ -60,8 +60,8 @@ def test_oblong_images(tiny_unet: MakeUNet) -> None:
         ({"timesteps": [1, 2]}, "descending order"),
         ({"timesteps": [2, 1], "num_inference_steps": 2}, "only one of"),
         ({"max_batch_size": 0}, "max_batch_size must be an integer of at least 1, got 0"),
-        ({"class_labels": 1}, "need a class-conditional model"),
-        ({"guidance_scale": 2.0}, "need a class-conditional model"),
+        ({"class_labels": 1}, "needs a class-conditional model"),
+        ({"guidance_scale": 2.0}, "needs a class-conditional model"),
         ({"eta": 1.5, "num_inference_steps": 2}, r"eta must be a number in \[0, 1\], got 1.5"),
     ],
 )
@@ -190,5 +190,5 @@ def test_a_model_without_names_asks_for_integers(tiny_unet: MakeUNet, labels: ob
         match="class_labels must be integers from 0 to 3, got 'cat': the model keeps no",
     ):
         pipeline(tiny_unet(num_class_embeds=4))(1, None, 2, class_labels=labels)
-    with pytest.raises(ValueError, match=r"class_labels=.* need a class-conditional model"):
+    with pytest.raises(ValueError, match=r"class_labels=.* needs a class-conditional model"):
         pipeline(tiny_unet())(1, None, 2, class_labels=labels)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.coloured_noise import SHAPE as COLOURS
 from helpers.coloured_noise import coloured_scheduler
-from jacobian_covariances import Walk, by_lanczos, by_one_product, calls, jacobian_times, rings_of
+from jacobian_covariances import Walk, by_lanczos, by_one_product, jacobian_times, rings_of
 from torch import Tensor
 
 from ddpm_pipeline.common.randomness import seeded_generator
@@ -75,9 +75,19 @@ def test_rings_grow_with_frequency_and_none_is_empty() -> None:
     assert (rings[0].diff(dim=0) >= 0).all()
 
 
-def test_products_count_as_two_calls_and_the_last_step_needs_none() -> None:
-    assert [calls("one product", K) for K in (1, 2, 5)] == [1, 4, 13]
-    assert [calls("Lanczos", K) for K in (1, 2, 3)] == [1, 8, 15]
+@pytest.mark.parametrize(("method", "calls"), [("one product", 8), ("Lanczos", 16)])
+def test_every_call_counts(method: str, calls: int) -> None:
+    """Of 4 steps the two in the middle take products, of two calls each."""
+    scheduler, data = coloured_scheduler(rescale_betas_zero_snr=True)
+    made = []
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        made.append(t)
+        return data(x, t)
+
+    walk = Walk(counted, scheduler, method)
+    assert walk.images(2, 4, seeded_generator(0)).isfinite().all()
+    assert walk.calls == len(made) == calls
 
 
 def test_a_product_is_that_of_automatic_differentiation() -> None:

@@ -11,6 +11,7 @@ far with ``keep="best"``, as in the model that the run itself saves.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ __all__ = [
     "open_checkpoint",
     "run_scheduler",
 ]
+
+logger = logging.getLogger(__name__)
 
 _OPTIONS = "training_config.json"
 _BEST = "best.safetensors"
@@ -144,7 +147,7 @@ def export_checkpoint(
     found = open_checkpoint(folder, step)
     with written_aside(output) as aside:
         found.pipeline.save_pretrained(aside)
-        run = found.path.parent.parent
+        run = found.path.resolve().parent.parent
         found.config.save_json(aside / _OPTIONS, derived=derived_in(run))
         copy_known_images(run, aside)
     return found
@@ -155,6 +158,11 @@ def copy_known_images(run: Path, folder: Path) -> None:
     known = run / TRAINING_IMAGES_NAME
     if known.is_file():
         shutil.copyfile(known, folder / TRAINING_IMAGES_NAME)
+    else:
+        logger.info(
+            "the run has saved no model yet, and with it what it was trained on: this model does "
+            "not tell its training images"
+        )
 
 
 def derived_in(run: Path) -> list[str]:

@@ -75,7 +75,7 @@ class AveragedModel:
     def __str__(self) -> str:
         return (
             f"the average of sigma_rel {self.sigma_rel:g} at update {self.step}, of "
-            f"{self.num_snapshots} snapshots, its profile within {self.error:.2%}"
+            f"{self.num_snapshots} snapshots, its profile within {100 * self.error:.2g}%"
         )
 
     def to_dict(self) -> dict[str, Any]:
