@@ -56,11 +56,20 @@ class Row:
 
 
 def chosen(rows: list[Row]) -> list[Row]:
-    """One row of each model, sampler and calls: of the most images, on the best spacing."""
+    """The rows to show: of each model, sampler and calls that of the most images.
+
+    And those of fewer, if another sampler has no more there: it is compared with these. All on the
+    best spacing.
+    """
     found: dict[tuple, Row] = {}
-    for row in sorted(rows, key=lambda row: (row.images, -row.distance)):
-        found[row.model, row.sampler, row.calls] = row
-    return list(found.values())
+    for row in sorted(rows, key=lambda row: -row.distance):
+        found[row.model, row.sampler, row.calls, row.images] = row
+    most: dict[tuple, int] = {}
+    for model, sampler, calls, images in found:
+        most[model, sampler, calls] = max(images, most.get((model, sampler, calls), 0))
+    shown = {(model, calls, images) for (model, _, calls), images in most.items()}
+    kept = [row for row in found.values() if (row.model, row.calls, row.images) in shown]
+    return sorted(kept, key=lambda row: row.images)
 
 
 def columns_of(rows: list[Row]) -> list[str]:
@@ -99,7 +108,9 @@ def cell(row: Row | None) -> str | float:
 def ratio(rows: list[Row], calls: int) -> str | float:
     """multistep over the best of stock's with as many images; nothing if one is missing."""
     at = [row for row in rows if row.calls == calls]
-    ours = next((row for row in at if row.sampler == "multistep"), None)
+    ours = max(
+        (row for row in at if row.sampler == "multistep"), key=lambda row: row.images, default=None
+    )
     others = [
         row.distance
         for row in at
@@ -180,9 +191,11 @@ def draw(rows: list[Row], path: Path) -> None:
         axes = figure.add_subplot(1, len(models), place + 1)
         for colour, name in enumerate((*OURS, *STOCK)):
             curve = sorted(
-                (row.calls, row.distance)
-                for row in rows
-                if (row.model, row.sampler) == (model, name)
+                {
+                    row.calls: row.distance  # of the most images, which come last
+                    for row in rows
+                    if (row.model, row.sampler) == (model, name)
+                }.items()
             )
             style = {"linewidth": 2.5, "zorder": 3} if name in OURS else {}
             if curve:

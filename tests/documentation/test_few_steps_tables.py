@@ -37,6 +37,23 @@ def test_a_table_has_a_row_for_each_sampler_and_a_ratio_to_the_best_of_stock() -
     ]
 
 
+def test_rivals_of_fewer_images_stand_beside_as_many_of_ours() -> None:
+    rows = [
+        row("multistep", 5, 10.0, images=5000),
+        row("multistep", 5, 11.0, images=512),
+        row("multistep", 5, 12.0, images=100),
+        row("UniPC", 5, 20.0, images=5000),
+        row("DDIM", 5, 40.0, images=512),
+    ]
+    assert table(rows) == [
+        ["v", "multistep", 512, 11.0],
+        ["v", "multistep", 5000, 10.0],
+        ["v", "UniPC", 5000, 20.0],
+        ["v", "DDIM", 512, 40.0],
+        ["v", "multistep ÷ best of stock", "", 0.5],
+    ]
+
+
 def test_the_page_says_how_stocks_spacings_were_found() -> None:
     assert how_spaced(ROWS) == (
         "Each of stock's schedulers is on the best of its spacings `trailing`, `linspace` for "
