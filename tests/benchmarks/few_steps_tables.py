@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,25 +183,39 @@ def show(rows: list[Row], output: Path, docs: Path, about: str = "") -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw the distance over the calls, a picture for each model and a curve for each sampler."""
+    """Draw the distance over the calls, a picture for each model and a curve for each sampler.
+
+    Few images raise every distance: a picture has those of one number of images, of which there
+    are the most.
+    """
     rows = [row for row in chosen(rows) if math.isfinite(row.distance)]
     models = list(dict.fromkeys(row.model for row in rows))
     calls = sorted({row.calls for row in rows})
     figure = Figure(figsize=(5 * max(1, len(models)), 4), layout="constrained")
     for place, model in enumerate(models):
         axes = figure.add_subplot(1, len(models), place + 1)
+        of_model = [row for row in rows if row.model == model]
+        images = Counter(row.images for row in of_model).most_common(1)[0][0]
         for colour, name in enumerate((*OURS, *STOCK)):
             curve = sorted(
-                {
-                    row.calls: row.distance  # of the most images, which come last
-                    for row in rows
-                    if (row.model, row.sampler) == (model, name)
-                }.items()
+                (row.calls, row.distance)
+                for row in of_model
+                if (row.sampler, row.images) == (name, images)
             )
             style = {"linewidth": 2.5, "zorder": 3} if name in OURS else {}
             if curve:
-                axes.loglog(*zip(*curve, strict=True), "o-", c=f"C{colour}", label=name, **style)
-        axes.set(title=model, xlabel="calls of the network", ylabel="Fréchet distance")
+                axes.loglog(
+                    *zip(*curve, strict=True),
+                    "o-",
+                    c=f"C{colour}",
+                    label=name,
+                    **style,
+                )
+        axes.set(
+            title=f"{model}, {images:,} images",
+            xlabel="calls of the network",
+            ylabel="Fréchet distance",
+        )
         axes.set_xticks(calls, calls)
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")

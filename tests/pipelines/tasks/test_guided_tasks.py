@@ -73,7 +73,7 @@ def test_a_guided_task_is_that_of_the_combined_network(name: str) -> None:
     more = {"guidance_model": guide, "guidance_scale": SCALE, "guidance_interval": INTERVAL}
     expected = task(both, generator=seeds(1, 2), **STEPS)
     found = task(own, generator=seeds(1, 2), **STEPS, **more)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)  # float32, in another order
     plain = task(own, generator=seeds(1, 2), **STEPS)
     assert (plain - expected).abs().max() > 1e-3
 
@@ -88,7 +88,7 @@ def test_tasks_are_guided_by_chains_of_no_whole_timesteps_too(scheduler: type, n
     more = {"guidance_model": g, "guidance_scale": SCALE, "guidance_interval": INTERVAL}
     expected = TASKS[name](both, generator=seeds(1, 2), **STEPS)
     found = TASKS[name](own, generator=seeds(1, 2), **STEPS, **more)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)  # float32, in another order
     plain = TASKS[name](own, generator=seeds(1, 2), **STEPS)
     assert (plain - expected).abs().max() > 1e-3
 
