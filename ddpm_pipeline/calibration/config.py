@@ -175,5 +175,11 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
         check_at_least(self, batch_size=1, num_images=1, num_forwards=1)
         for K in self.num_inference_steps:
             check_integer("num_inference_steps", K)
+        fewest = min(SAMPLERS[name].order or 1 for name in self.samplers)
+        if max(self.num_inference_steps, default=fewest) < fewest:
+            raise ValueError(
+                f"num_inference_steps must hold a number of at least {fewest} for samplers="
+                f"{', '.join(self.samplers)}, got {max(self.num_inference_steps)}"
+            )
         if self.output_dir is None or self.save:
             check_has_folder(self.model, "output_dir must be given and save be False")

@@ -22,7 +22,6 @@ from ddpm_pipeline.calibration.report import (
     SAMPLERS,
     CalibrationReport,
     bits_per_dim_table,
-    check_has_rows,
     distance_table,
     measured_samplers,
 )
@@ -94,7 +93,6 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     if facts_of(pipe.unet).conditioned_on is not None:
         check_classes_of_conditions(pipe.unet, config.class_labels)
     steps = _steps(config, len(scheduler))
-    check_has_rows(config.samplers, config.spacings, steps[:-1], len(scheduler))
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
     if extractor is not None:

@@ -233,9 +233,8 @@ def _own_split(
         return open_data(split)
     except (ValueError, FileNotFoundError) as error:
         why = "held none out of its data" if is_known else "does not say what it was trained on"
-        raise type(error)(
-            f"{error}; training has no part of this name, as the model {why}"
-        ) from None
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error}; nor is it a part that training made: the model {why}") from error
 
 
 def _again(data: ImageData, size: float, seed: int) -> tuple[ImageData, ImageData] | None:

@@ -160,8 +160,8 @@ def copy_known_images(run: Path, folder: Path) -> None:
         shutil.copyfile(known, folder / TRAINING_IMAGES_NAME)
     else:
         logger.info(
-            "the run has saved no model yet, and with it what it was trained on: this model does "
-            "not tell its training images"
+            "this model does not tell its training images, as the run keeps no hashes of them: it "
+            "has saved no model yet, or was trained on a stream"
         )
 
 

@@ -67,13 +67,13 @@ TASKS: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_guided_task_is_that_of_the_combined_network(name: str) -> None:
-    f, g = (make_tiny_unet(seed=seed) for seed in (0, 1))
+    f, g = (make_tiny_unet(seed=seed).double() for seed in (0, 1))
     own, both = pipeline(f), pipeline(Combined(f, g))
     task, guide = TASKS[name], pipeline(g)
     more = {"guidance_model": guide, "guidance_scale": SCALE, "guidance_interval": INTERVAL}
     expected = task(both, generator=seeds(1, 2), **STEPS)
     found = task(own, generator=seeds(1, 2), **STEPS, **more)
-    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)  # float32, in another order
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     plain = task(own, generator=seeds(1, 2), **STEPS)
     assert (plain - expected).abs().max() > 1e-3
 
@@ -81,14 +81,14 @@ def test_a_guided_task_is_that_of_the_combined_network(name: str) -> None:
 @pytest.mark.parametrize("name", ["vary", "inpaint", "inpaint by dps", "repaint", "restore"])
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, HeunDiscreteScheduler])
 def test_tasks_are_guided_by_chains_of_no_whole_timesteps_too(scheduler: type, name: str) -> None:
-    f, g = (make_tiny_unet(seed=seed) for seed in (0, 1))
+    f, g = (make_tiny_unet(seed=seed).double() for seed in (0, 1))
     own, both = (quiet(DDPMPipeline(unet, scheduler(1000))) for unet in (f, Combined(f, g)))
     own.scheduler.set_timesteps(6)
     assert own.scheduler.timesteps.frac().any()
     more = {"guidance_model": g, "guidance_scale": SCALE, "guidance_interval": INTERVAL}
     expected = TASKS[name](both, generator=seeds(1, 2), **STEPS)
     found = TASKS[name](own, generator=seeds(1, 2), **STEPS, **more)
-    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)  # float32, in another order
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     plain = TASKS[name](own, generator=seeds(1, 2), **STEPS)
     assert (plain - expected).abs().max() > 1e-3
 
