@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
 from accelerate.state import AcceleratorState
+from tqdm import auto, std
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["exit_codes", "fork", "fork_ranks"]
+__all__ = ["exit_codes", "fork", "fork_ranks", "stand_alone"]
 
 
 def fork(run: Callable[[], object], **environment: str) -> int:
@@ -22,6 +27,7 @@ def fork(run: Callable[[], object], **environment: str) -> int:
         return pid
     code = 1
     try:
+        stand_alone()
         os.environ |= environment
         AcceleratorState._reset_state(reset_partial_state=True)
         run()
@@ -30,6 +36,17 @@ def fork(run: Callable[[], object], **environment: str) -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def stand_alone() -> None:
+    """Let nothing that happens to this process stop its parent, and end when the parent ends."""
+    # tqdm's own lock is shared between processes, and a killed one may hold it.
+    lock = threading.RLock()
+    for bars in (std.tqdm, auto.tqdm):
+        bars.set_lock(lock)
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def fork_ranks(run: Callable[[], object], count: int) -> list[int]:
@@ -42,5 +59,15 @@ def fork_ranks(run: Callable[[], object], count: int) -> list[int]:
 
 
 def exit_codes(pids: list[int]) -> list[int]:
-    """Wait for processes; their exit codes, negative for signals."""
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    """Wait for processes; their exit codes, negative for signals. None outlives a failed wait."""
+    left = list(pids)
+    codes = []
+    try:
+        while left:
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(left[0], 0)[1]))
+            left.pop(0)
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return codes

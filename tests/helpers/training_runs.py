@@ -7,10 +7,7 @@ import json
 import os
 import resource
 import signal
-import socket
-import threading
 import time
-import traceback
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +16,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from helpers.device_counts import DEVICE
+from helpers.processes import fork, fork_ranks
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 
 from ddpm_pipeline.data.images import ImageData, open_images
 from ddpm_pipeline.data.loader import ImageLoader
@@ -182,8 +178,14 @@ def run_forked(
     A process that a signal ended has that signal's number, negated, for a code. With a limit,
     writing more bytes than that into one file fails as on a full disk.
     """
-    port = _free_port()
-    pids = [_fork(config, rank, processes, port, file_limit) for rank in range(processes)]
+
+    def run() -> None:
+        faulthandler.dump_traceback_later(60)
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        train(config)
+
+    pids = [fork(run)] if processes == 1 else fork_ranks(run, processes)
     codes: dict[int, int] = {}
     deadline = time.monotonic() + 90
     try:
@@ -203,40 +205,3 @@ def run_forked(
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     return [codes[pid] for pid in pids]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _fork(
-    config: TrainingConfig, rank: int, processes: int, port: int, file_limit: int | None
-) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        # tqdm's own lock is shared between processes, and a killed one may hold it.
-        tqdm.set_lock(threading.RLock())
-        faulthandler.dump_traceback_later(60)
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        AcceleratorState._reset_state(reset_partial_state=True)
-        if processes > 1:
-            os.environ |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "LOCAL_WORLD_SIZE": str(processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            }
-        train(config)
-        code = 0
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        os._exit(code)

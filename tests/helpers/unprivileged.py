@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.processes import stand_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ def as_nobody(work: Callable[[], str]) -> str:
     if not pid:
         os.close(reading)
         try:
+            stand_alone()
             if os.getuid() == 0:
                 os.setgroups([])
                 os.setgid(_NOBODY)
