@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import write_text
 from ddpm_pipeline.diffusion import bits_per_dim
+from ddpm_pipeline.likelihood.report import shown_error
 
 __all__ = ["OdeParts", "OdeReport", "OdeSettings", "summarize"]
 
@@ -131,7 +132,12 @@ class OdeReport:
             ("  volume", f"{self.volume:.4f}"),
             ("  noise", f"{self.noise:.4f}"),
             ("  decoder", f"{self.decoder:.4f}"),
-            ("error from images", f"± {self.standard_error_images:.4f}"),
+            (
+                "error from images",
+                shown_error(
+                    self.standard_error_images, error, "the trace; --ode_probes draws more"
+                ),
+            ),
             ("error from the trace", of_trace),
             ("trace", trace),
             ("decoder", settings.decoder_kind),

@@ -23,7 +23,7 @@ from ddpm_pipeline.common import write_text
 from ddpm_pipeline.diffusion import bits_per_dim
 from ddpm_pipeline.likelihood.totals import BoundTotals
 
-__all__ = ["BoundReport", "BoundSettings", "summarize"]
+__all__ = ["BoundReport", "BoundSettings", "shown_error", "summarize"]
 
 
 _LEVELS_PER_UNIT = 127.5
@@ -180,12 +180,6 @@ class BoundReport:
         bound, error = self.without_condition, self.without_condition_error
         return [("without condition", f"{bound:.4f} ± {error:.4f}")]
 
-    def _error_from_images(self) -> str:
-        """Say it, or that what the timesteps add hides it, which is estimated too."""
-        if self.standard_error_images == 0 and self.standard_error_timesteps > 0:
-            return "hidden by that from timesteps; --num_timestep_samples draws more"
-        return f"± {self.standard_error_images:.4f}"
-
     def __str__(self) -> str:
         rows = [
             ("bits/dim", f"{self.bits_per_dim:.4f} ± {self.standard_error:.4f}"),
@@ -193,7 +187,14 @@ class BoundReport:
             ("  transitions", f"{self.transitions.sum().item():.4f}"),
             ("  decoder", f"{self.decoder:.4f}"),
             *self._without(),
-            ("error from images", self._error_from_images()),
+            (
+                "error from images",
+                shown_error(
+                    self.standard_error_images,
+                    self.standard_error_timesteps,
+                    "timesteps; --num_timestep_samples draws more",
+                ),
+            ),
             ("error from timesteps", f"± {self.standard_error_timesteps:.4f}"),
             ("nats per image", f"{self.nats:.2f}"),
             *_describe(self.settings),
@@ -291,3 +292,16 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def shown_error(error: float, other: float, source: str) -> str:
+    """Say an error, or that another one hides it: what is left of the whole is 0 then.
+
+    Arguments:
+        error: What is left.
+        other: What was taken off, which is estimated too.
+        source: Of the other, and what makes it smaller.
+    """
+    if error == 0 and other > 0:
+        return f"hidden by that from {source}"
+    return f"± {error:.4f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from helpers.bound_settings import SETTINGS
 
-from ddpm_pipeline.likelihood.report import summarize
+from ddpm_pipeline.likelihood.report import shown_error, summarize
 from ddpm_pipeline.likelihood.totals import BoundTotals
 
 if TYPE_CHECKING:
@@ -96,6 +97,20 @@ def test_the_error_over_timesteps_is_that_of_the_draws() -> None:
     assert report.standard_error_images == pytest.approx(15 / N**0.5 / (4 * math.log(2)), rel=0.05)
     one = replace(some, stratum_nats=draws.sum(0)[:1])
     assert one.timestep_variance() == pytest.approx(draws.sum(1).var().item())
+
+
+def test_an_error_that_another_hides_is_not_shown_as_none() -> None:
+    # Images that are all alike: what spread there is comes from the timesteps that were drawn.
+    alike = replace(totals(), prior=PRIOR[:1].repeat(3), decoder=DECODER[:1].repeat(3))
+    alike = replace(alike, transitions=torch.tensor([5.9, 6.0, 6.1], dtype=torch.float64))
+    report = summarize(
+        alike, replace(SETTINGS, num_timestep_samples=3, chain=tuple(range(9))[::-1])
+    )
+    assert report.standard_error_images == 0 < report.standard_error_timesteps
+    text = "error from images *hidden by that from timesteps; --num_timestep_samples draws more"
+    assert re.search(text, str(report))
+    assert shown_error(0.0, 0.0, "the trace") == "± 0.0000"
+    assert re.search(r"error from images *± 0\.\d*[1-9]", str(summarize(totals(), SETTINGS)))
 
 
 def test_one_image_has_no_error() -> None:

@@ -101,6 +101,17 @@ def test_the_last_weights_are_kept_unless_asked_otherwise(tmp_path: Path) -> Non
     assert "kept" not in record_of(result.output_dir)
 
 
+def test_it_says_of_how_many_measurements_the_model_is_the_best(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        train(config_of(tmp_path, max_train_steps=2))
+        assert "the model is that of step 2, by validation_loss" in caplog.text
+        assert caplog.text.rstrip().endswith("of 1 measurement")
+        train(config_of(tmp_path, max_train_steps=4, output_dir=str(tmp_path / "longer")))
+    assert caplog.text.rstrip().endswith("of 2 measurements")
+
+
 def test_the_bound_may_tell_too(tmp_path: Path) -> None:
     config = config_of(tmp_path, best_by="bound", validate_bound_steps=5, validate_bound_images=4)
     run = train(config).output_dir

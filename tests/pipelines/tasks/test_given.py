@@ -168,8 +168,10 @@ def test_masks_for_several_images() -> None:
 
 
 def test_masks_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="mask must have a hole"):
+    with pytest.raises(ValueError, match=r"mask must have a hole: .* and it has none"):
         given_hole(np.zeros((8, 8)), (8, 8), 1)
+    with pytest.raises(ValueError, match="and one of its images has none"):
+        given_hole(np.stack([HOLE, np.zeros_like(HOLE)]), (8, 8), 2)
     with pytest.raises(ValueError, match=r"size, 8 x 8, .* got 1 of 4 x 8"):
         given_hole(HOLE[:4], (8, 8), 1)
 

@@ -130,6 +130,7 @@ def test_a_saved_average_is_a_model_like_the_runs(run: Path, tmp_path: Path) -> 
     assert (record["steps"], record.keys() & {"kept", "distances"}) == (STEPS, set())
     card = renew_card(tmp_path / "model", repo_id="alice/average")
     assert "the average of σ\\_rel = 0.15 at update 20" in card
+    assert str(found).endswith(f"7 snapshots, its profile within {100 * found.error:.2g}%")
     with pytest.raises(FileExistsError, match=r"output_dir .* is not empty; choose a new folder"):
         save_average(run, tmp_path / "model", 0.15)
 
