@@ -81,10 +81,10 @@ def by_distance(distances: Distances, T: int, num_images: int) -> Advice | None:
         f"{best_full.split()[0]}, {num_images:,} images"
     )
     said = "are as good as" if steps is not None else "come nearest to"
-    solver = Solver(choice.solver or ("ddpm" if choice.eta is None else "ddim"))
+    solver = choice.solver or Solver("ddpm" if choice.eta is None else "ddim")
     return Advice(
         f"For this model {K} steps of {sampler} on {spacing} steps {said} {T:,}: {figures}.",
-        Solver.of(solver, order=choice.order, num_inference_steps=K),
+        Solver.of(solver, num_inference_steps=K),
         {"timestep_spacing": spacing}
         | ({} if choice.solver else {"variance_type": choice.variance_type}),
         is_as_good=steps is not None,

@@ -21,23 +21,27 @@ from ddpm_pipeline.common import (
 )
 from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import SPACINGS
-from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, VarianceEstimate
+from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, Solver, VarianceEstimate
 
 __all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "without_bound"]
 
 
 class SamplerChoice(NamedTuple):
-    """A variance type, and eta for DDIM, or a solver whose steps draw no noise, with its order."""
+    """A variance type, and eta for DDIM, or a solver that uses earlier predictions again."""
 
     variance_type: str
     eta: float | None = None
-    solver: str | None = None
-    order: int | None = None
+    solver: Solver | None = None
 
     @property
     def has_bound(self) -> bool:
-        """Whether there are bits/dim: without noise in its steps a bound is infinite."""
+        """Whether there are bits/dim: other steps than DDPM's are no p(x_s | x_t) that has any."""
         return self.eta is None and self.solver is None
+
+    @property
+    def fewest_steps(self) -> int:
+        """The fewest that it takes."""
+        return 1 if self.solver is None or self.solver.order is None else self.solver.order
 
 
 SAMPLERS = {
@@ -48,9 +52,10 @@ SAMPLERS = {
     "ddim": SamplerChoice("fixed_small", 0.0),
     "analytic_ddim": SamplerChoice("analytic", 0.0),
     "spectral_ddim": SamplerChoice("spectral", 0.0),
-    "multistep": SamplerChoice("fixed_small", solver="multistep"),
-    "multistep_3": SamplerChoice("fixed_small", solver="multistep", order=3),
-    "spectral_steps": SamplerChoice("fixed_small", solver="spectral"),
+    "multistep": SamplerChoice("fixed_small", solver=Solver("multistep")),
+    "multistep_3": SamplerChoice("fixed_small", solver=Solver("multistep", order=3)),
+    "multistep_sde": SamplerChoice("fixed_small", solver=Solver("multistep", eta=0.5)),
+    "spectral_steps": SamplerChoice("fixed_small", solver=Solver("spectral")),
 }
 _ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
@@ -69,7 +74,7 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """List the samplers that have no bits/dim: the bound of steps without noise is infinite."""
+    """List the samplers that have no bits/dim: a bound is of steps that draw from p(x_s | x_t)."""
     return [sampler for sampler in samplers if not SAMPLERS[sampler].has_bound]
 
 
@@ -118,11 +123,12 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
         "ddim",
         "multistep",
         "multistep_3",
+        "multistep_sde",
         "spectral_steps",
     )
     """Rows: fixed_large, fixed_small, analytic, spectral, ddim, analytic_ddim, spectral_ddim; of
-    distances also multistep, multistep_3 and spectral_steps, on optimal_samples if it is among the
-    spacings."""
+    distances also multistep, multistep_3, multistep_sde and spectral_steps, on optimal_samples if
+    it is among the spacings."""
     spacings: tuple[str, ...] = (
         "linspace",
         "trailing",
@@ -175,7 +181,7 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
         check_at_least(self, batch_size=1, num_images=1, num_forwards=1)
         for K in self.num_inference_steps:
             check_integer("num_inference_steps", K)
-        fewest = min(SAMPLERS[name].order or 1 for name in self.samplers)
+        fewest = min(SAMPLERS[name].fewest_steps for name in self.samplers)
         if max(self.num_inference_steps, default=fewest) < fewest:
             raise ValueError(
                 f"num_inference_steps must hold a number of at least {fewest} for samplers="

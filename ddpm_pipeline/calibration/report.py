@@ -15,6 +15,7 @@ analytic_ddim   DDIM, eta = 0, with the calibrated variance
 spectral_ddim   DDIM, eta = 0, with a calibrated variance for each frequency
 multistep       solver "multistep", order 2, without noise
 multistep_3     the same, order 3
+multistep_sde   order 2, with a share of noise of 0.5
 spectral_steps  solver "spectral", without noise
 ==============  =======================================================
 """
@@ -183,4 +184,4 @@ def _own_rows(choice: SamplerChoice, spacings: Sequence[str]) -> tuple[Sequence[
     """Give the spacings of a sampler's rows, and the fewest steps that it takes."""
     if choice.solver is not None and "optimal_samples" in spacings:
         spacings = ["optimal_samples"]
-    return spacings, choice.order or 1
+    return spacings, choice.fewest_steps

@@ -280,18 +280,18 @@ def _distances(
     told, labels = _told(config, pipe, data)
 
     def distance(sampler: str, spacing: str, K: int) -> float:
-        variance_type, eta, solver, order = SAMPLERS[sampler]
+        choice = SAMPLERS[sampler]
         own = scheduler.with_calibration(
             scheduler.calibration,
-            variance_type=variance_type,
+            variance_type=choice.variance_type,
             timestep_spacing=spacing,
-            solver=Solver(solver or "ddpm", order=order),
+            solver=choice.solver or Solver(),
         )
         options = SamplingOptions(
             model=config.model,
             seed=config.seed,
             num_inference_steps=K,
-            eta=eta,
+            eta=choice.eta,
             class_labels=labels,
             batch_size=_rows(config, pipe, data),
         )

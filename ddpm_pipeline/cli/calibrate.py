@@ -41,7 +41,7 @@ def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
         if left_out := without_bound(config.samplers):
             note += f" No bits/dim for {', '.join(left_out)}: "
-            note += "the bound of steps without noise is infinite."
+            note += "their steps draw from no p(x_s | x_t), of which a bound is."
         yield note
     yield report.advice or _NO_ADVICE[config.features is None]
     saved = "The model is as it was"

@@ -16,6 +16,16 @@ that led to it. All of it is linear, so that a step is a row of weights, made wi
     x_s = c\, x_t + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + c_2\, \hat x_0(t'') + \dots
 
 t', t'', ... are the timesteps before t. Order 1 without corrector is DDIM.
+
+With a share of noise :math:`\eta` the same images follow from a stochastic equation: what a step
+keeps of x_t and the kernel of the integral fall off faster, and noise makes up for it,
+
+.. math::
+    x_s = \frac{\sigma_s}{\sigma_t}\, e^{-\eta^2 h}\, x_t + \alpha_s \int_0^h
+    (1 + \eta^2)\, e^{-(1 + \eta^2)(h-u)}\, \hat x_0(\lambda_t + u)\, du
+    + \sigma_s \sqrt{1 - e^{-2 \eta^2 h}}\, \epsilon
+
+It forgets the errors of earlier steps, which pays where steps are many.
 """
 
 from collections.abc import Sequence
@@ -25,7 +35,12 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer
-from ddpm_pipeline.diffusion.choices import MAX_ORDER, MULTISTEP_KINDS, MultistepKind
+from ddpm_pipeline.diffusion.choices import (
+    MAX_ORDER,
+    MULTISTEP_KINDS,
+    MultistepKind,
+    check_eta,
+)
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from ddpm_pipeline.diffusion.spacing import check_chain
 
@@ -41,10 +56,12 @@ class MultistepMove(NamedTuple):
 
     Arguments:
         from_x_t: Of x_t in x_s.
+        noise: Standard deviation of the noise that the step adds.
         from_x_0: Of the predictions of x_0 in x_s, the newest first: 1 to MAX_ORDER + 1 of them.
     """
 
     from_x_t: Tensor
+    noise: Tensor
     from_x_0: tuple[Tensor, ...]
 
 
@@ -55,6 +72,7 @@ def multistep_moves(
     order: int = 2,
     corrector: bool = True,
     kind: MultistepKind = "bh2",
+    eta: float = 0.0,
 ) -> list[MultistepMove]:
     """Give the weights of all steps down a chain, the last of which ends at the data.
 
@@ -70,16 +88,20 @@ def multistep_moves(
         kind: One of MULTISTEP_KINDS: how a single difference of two predictions is weighed, by
             B(h)/2 rather than by its integral. DPM-Solver++(2M) is order 2 with bh2 and no
             corrector.
+        eta: Share of noise, in [0, 1]: 0 adds none, and with 1 a step of order 1 without
+            corrector is DDPM's with the posterior's variance.
     Returns:
         K steps, whose weights have shape () or (N,).
     Raises:
         ValueError: If the timesteps are no chain, an option is not allowed, or kind is bh1 and
             the chain starts at zero SNR, where its B(h) = h is infinite.
     Source: Zhao et al. 2023 (arXiv:2302.04867), section 3; for order 2 without corrector, Lu et
-        al. 2022 (arXiv:2211.01095), algorithm 2.
+        al. 2022 (arXiv:2211.01095), algorithm 2; with noise, Xue et al. 2023 (arXiv:2309.05019),
+        its data prediction for a constant tau = eta.
     """
     check_integer("order", order, most=MAX_ORDER)
     check_choice("kind", kind, MULTISTEP_KINDS)
+    check_eta(eta)
     if not isinstance(timesteps, Tensor) or timesteps.ndim < 2:
         timesteps = torch.tensor(check_chain(timesteps, len(schedule)))
     chain = _Nodes.of(schedule, timesteps)
@@ -91,9 +113,9 @@ def multistep_moves(
     moves: dict[int, MultistepMove] = {}
     for alike in dict.fromkeys(zip(orders, before, strict=True)):
         places = [i for i in range(K) if (orders[i], before[i]) == alike]
-        found = _moves(chain, torch.tensor(places), *alike, kind)
+        found = _moves(chain, torch.tensor(places), *alike, kind, eta)
         columns = zip(*(weight.unbind(-1) for weight in found), strict=True)
-        moves |= {i: MultistepMove(c[0], c[1:]) for i, c in zip(places, columns, strict=True)}
+        moves |= {i: MultistepMove(*c[:2], c[2:]) for i, c in zip(places, columns, strict=True)}
     return [moves[i] for i in range(K)]
 
 
@@ -115,31 +137,45 @@ class _Nodes(NamedTuple):
 
 
 def _moves(
-    chain: _Nodes, places: Tensor, order: int, order_before: int, kind: MultistepKind
+    chain: _Nodes,
+    places: Tensor,
+    order: int,
+    order_before: int,
+    kind: MultistepKind,
+    eta: float,
 ) -> list[Tensor]:
-    """Give the weights of the steps at places of a chain: of x_t, and of the predictions.
+    """Give the weights of the steps at places of a chain: of x_t, of noise, and of predictions.
 
     Arguments:
         order: Of these steps.
         order_before: Of those before them, which are corrected; 0 corrects nothing.
     """
     past = [chain.at(places - k) for k in range(max(order, order_before + 1))]
-    predictor = _weights(past[:order], chain.at(places + 1), kind)
+    end = chain.at(places + 1)
+    predictor = _weights(past[:order], end, kind, eta)
     weights = [*predictor, *[torch.zeros_like(predictor[0])] * (len(past) - order)]
-    kept = chain.at(places + 1).noise / past[0].noise
+    kept, added = end.noise / past[0].noise, torch.zeros_like(end.noise)
+    if eta:
+        rate = eta**2 * (end.log_snr - past[0].log_snr)
+        kept, added = kept * torch.exp(-rate), end.noise * torch.expm1(-2 * rate).neg().sqrt()
     if order_before:
         before = past[1 : order_before + 1]
-        predicted = [0, *_weights(before, past[0], kind)]
-        corrected = _weights(before, past[0], kind, is_corrector=True)
+        predicted = [0, *_weights(before, past[0], kind, eta)]
+        corrected = _weights(before, past[0], kind, eta, is_corrector=True)
         weights = [
             w + kept * (new - old)
             for w, new, old in zip(weights, corrected, predicted, strict=True)
         ]
-    return [kept, *weights]
+    return [kept, added, *weights]
 
 
 def _weights(
-    past: Sequence[_Nodes], end: _Nodes, kind: MultistepKind, *, is_corrector: bool = False
+    past: Sequence[_Nodes],
+    end: _Nodes,
+    kind: MultistepKind,
+    eta: float,
+    *,
+    is_corrector: bool = False,
 ) -> list[Tensor]:
     """Weigh the predictions for a step from past[0] to end, those of past in their order.
 
@@ -148,12 +184,13 @@ def _weights(
     """
     start = past[0]
     h = end.log_snr - start.log_snr
-    moments = _moments(h)
+    rate = (1 + eta**2) * h
+    moments = _moments(rate)
     # h over the distance of each other node, which is 0 for one at zero SNR.
     inverse = [torch.ones_like(h)] * is_corrector
     inverse += [h / (node.log_snr - start.log_snr) for node in past[1:]]
     if len(inverse) == 1:
-        b = h if kind == "bh1" else moments[0]
+        b = rate if kind == "bh1" else moments[0]
         differences = [b / 2 * inverse[0]]
     else:
         differences = [_integral(inverse, k, moments) for k in range(len(inverse))]

@@ -28,7 +28,7 @@ from torch import Tensor
 from ddpm_pipeline.common import moved
 from ddpm_pipeline.networks import Condition, FastForward, image_channels
 from ddpm_pipeline.pipelines.conditions import GivenCondition, given_condition, told_rows
-from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
+from ddpm_pipeline.pipelines.denoising import Step, denoise
 from ddpm_pipeline.pipelines.guidance import (
     GuidedNetwork,
     ModelGuidedNetwork,
@@ -40,17 +40,17 @@ from ddpm_pipeline.pipelines.guides import Guide, GuideStep, check_interval, gui
 from ddpm_pipeline.pipelines.inputs import (
     ClassLabels,
     Share,
+    asked_solver,
     check_call,
     check_fit,
     check_noise,
-    check_solver,
     choose_chain,
     label_tensor,
     split_request,
     starting_noise,
 )
 from ddpm_pipeline.pipelines.room import check_room
-from ddpm_pipeline.schedulers import DDPMScheduler, Solver
+from ddpm_pipeline.schedulers import DDPMScheduler, Generators, Solver
 
 __all__ = ["Call", "GuidanceModel", "OutputType", "Request", "asked_image", "own_scheduler"]
 
@@ -124,9 +124,10 @@ class Call:
         self._labels = None if told is None else moved(told, device)
         self._scheduler = own_scheduler(scheduler)
         if request.solver is not None:
-            check_solver(scheduler, request.solver, request.eta)
             # The tables follow with the chain.
-            self._scheduler.solver = scheduler.solver.asked(request.solver)
+            asked = asked_solver(scheduler, request.solver, request.eta)
+            self._scheduler.solver, step_eta = asked
+            self._request = request = replace(request, eta=step_eta)
         self._check_steps()
         choose_chain(
             self._scheduler,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ddpm_pipeline.common import check_at_least, check_choice, expand_home
 from ddpm_pipeline.diffusion import check_eta
-from ddpm_pipeline.schedulers import SOLVERS, SolverName
+from ddpm_pipeline.schedulers import SOLVERS, SolverName, check_solver_eta
 
 __all__ = [
     "Format",
@@ -73,7 +73,7 @@ class SamplingOptions:
     """K, the number of reverse steps; unless given what the model's solver was saved with, or else
     50, or all T if there are fewer."""
     eta: float | None = None
-    """Share of the noise in DDIM, 0 to 1; 0 unless given."""
+    """Share of the noise in DDIM or in solver multistep, 0 to 1; 0 unless given."""
     class_labels: tuple[str | int, ...] | None = None
     """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0
@@ -114,10 +114,7 @@ class SamplingOptions:
                 "scheduler must be as_saved or left out beside solver, which is of the model's "
                 f"scheduler, got {self.scheduler!r} and solver={self.solver!r}"
             )
-        if self.eta is not None and self.solver != "ddim":
-            raise ValueError(
-                f"eta is for solver 'ddim', got eta={self.eta} and solver={self.solver!r}"
-            )
+        check_solver_eta(self.solver, self.eta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from ddpm_pipeline.common import moved
 from ddpm_pipeline.diffusion import LEARNED_VARIANCES, check_eta
+from ddpm_pipeline.schedulers import Generators
 
-__all__ = ["DDPM_SCHEDULERS", "Generators", "Step", "denoise", "known_x_0", "takes_variance"]
+__all__ = ["DDPM_SCHEDULERS", "Step", "denoise", "known_x_0", "takes_variance"]
 
 
 DDPM_SCHEDULERS = (diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler)
-Generators = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ class ImageSampler:
 
     def _drawn(self, indices: Sequence[int], output_type: OutputType) -> Any:  # noqa: ANN401
         options, at = self.options, self.pipe.device
-        extra = {} if options.eta is None else {"eta": options.eta}
+        extra = {} if self._step_eta is None else {"eta": self._step_eta}
         return self.pipe(
             batch_size=len(indices),
             generator=[stream_generator("samples", options.seed, i, device=at) for i in indices],
@@ -164,10 +164,15 @@ class ImageSampler:
         own = getattr(scheduler, "solver", Solver()).num_inference_steps
         return own or min(_STEPS, scheduler.config.num_train_timesteps)
 
+    @property
+    def _step_eta(self) -> float | None:
+        """The eta of DDIM's steps; that of solver multistep is its scheduler's."""
+        return None if self.options.solver == "multistep" else self.options.eta
+
     def _solver(self) -> dict[str, str]:
         """Name the solver of our scheduler, where it is not that of DDPM or asked for by eta."""
         solver = getattr(self.pipe.scheduler, "solver", Solver())
-        is_ddpm = solver.name == "ddpm" or self.options.eta is not None
+        is_ddpm = solver.name == "ddpm" or self._step_eta is not None
         return {} if is_ddpm else {"solver": solver.name}
 
     def describe(self) -> dict[str, Any]:

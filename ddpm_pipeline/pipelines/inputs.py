@@ -30,18 +30,25 @@ from ddpm_pipeline.networks import (
     class_numbers,
     image_channels,
 )
-from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, Generators, takes_variance
+from ddpm_pipeline.pipelines.denoising import DDPM_SCHEDULERS, takes_variance
 from ddpm_pipeline.pipelines.outputs import OUTPUT_TYPES
 from ddpm_pipeline.pipelines.room import filled_rows
-from ddpm_pipeline.schedulers import DDPMScheduler, Solver, needed_spectrum, standard_normal
+from ddpm_pipeline.schedulers import (
+    DDPMScheduler,
+    Generators,
+    Solver,
+    check_solver_eta,
+    needed_spectrum,
+    standard_normal,
+)
 
 __all__ = [
     "ClassLabels",
     "Share",
+    "asked_solver",
     "check_call",
     "check_fit",
     "check_noise",
-    "check_solver",
     "choose_chain",
     "label_tensor",
     "split_request",
@@ -154,12 +161,16 @@ def check_noise(noise: Tensor | None, unet: UNet2DModel, batch_size: int | None)
     return len(noise)
 
 
-def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | None) -> None:
-    """Refuse a solver for a scheduler that has no choice of them, or beside another's eta.
+def asked_solver(
+    scheduler: SchedulerMixin, solver: str | Solver, eta: float | None
+) -> tuple[Solver, float | None]:
+    """Give the solver that is asked for a scheduler, and the eta that is left for its steps.
+
+    The eta of multistep is one of the solver's own options; that of DDIM is the step's.
 
     Raises:
         ValueError: If there is no such solver, the scheduler is not ours or lacks the spectrum
-            that the solver needs, or eta is given for another solver than DDIM.
+            that the solver needs, or eta is given for a solver that has none.
     """
     name = Solver.of(solver).name
     if not isinstance(scheduler, DDPMScheduler):
@@ -167,10 +178,13 @@ def check_solver(scheduler: SchedulerMixin, solver: str | Solver, eta: float | N
             f"solver cannot be chosen for a {type(scheduler).__name__}, got {name!r}; use "
             "DDPMScheduler"
         )
-    if eta is not None and name != "ddim":
-        raise ValueError(f"eta is for solver 'ddim', got eta={eta} and solver={name!r}")
+    check_solver_eta(name, eta)
     if name == "spectral":
         needed_spectrum(scheduler.calibration, "solver 'spectral'")
+    asked = scheduler.solver.asked(solver)
+    if eta is None or name != "multistep":
+        return asked, eta
+    return Solver.of(asked, eta=eta), None
 
 
 def choose_chain(

@@ -36,7 +36,7 @@ from ddpm_pipeline.hub import PushOptions, PushResult, load, push_model
 from ddpm_pipeline.networks import FastForward, InferencePrecision, device_of
 from ddpm_pipeline.pipelines.calls import Call, GuidanceModel, OutputType, Request, asked_image
 from ddpm_pipeline.pipelines.conditions import GivenCondition
-from ddpm_pipeline.pipelines.denoising import Generators, known_x_0
+from ddpm_pipeline.pipelines.denoising import known_x_0
 from ddpm_pipeline.pipelines.fitting import check_network, usable_scheduler
 from ddpm_pipeline.pipelines.guide_models import open_guide
 from ddpm_pipeline.pipelines.inputs import ClassLabels, check_fit
@@ -44,7 +44,7 @@ from ddpm_pipeline.pipelines.model_folder import CheckedDownloads, load_checked
 from ddpm_pipeline.pipelines.outputs import output_of
 from ddpm_pipeline.pipelines.saving import forget_origin, save_whole, stock_index
 from ddpm_pipeline.pipelines.tasks.image_tasks import ImageTasks
-from ddpm_pipeline.schedulers import Solver
+from ddpm_pipeline.schedulers import Generators, Solver
 
 __all__ = ["DDPMPipeline"]
 

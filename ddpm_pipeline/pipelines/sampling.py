@@ -94,7 +94,10 @@ def _guide(options: SamplingOptions, device: torch.device | str) -> DDPMPipeline
 def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> SchedulerMixin:
     """Give the scheduler that the options ask for, from the one that the model was saved with."""
     if options.solver is not None:
-        return DDPMScheduler.from_config(saved.config, solver=options.solver)
+        chosen = DDPMScheduler.from_config(saved.config, solver=options.solver)
+        if options.solver == "multistep" and options.eta is not None:
+            chosen.set_solver(chosen.solver, eta=options.eta)
+        return chosen
     has_solver = isinstance(saved, DDPMScheduler) and saved.solver != Solver()
     name = options.scheduler or ("as_saved" if has_solver and options.eta is None else "ddim")
     if name == "as_saved":

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
         Solver,
         SolverName,
         VarianceEstimate,
+        check_solver_eta,
     )
-    from ddpm_pipeline.schedulers.drawing import standard_normal
+    from ddpm_pipeline.schedulers.drawing import Generators, standard_normal
     from ddpm_pipeline.schedulers.optimal import (
         chain_bits_per_dim,
         chain_costs,
@@ -40,9 +41,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         ),
         "choices": (
             "CALIBRATED_SPACINGS CALIBRATED_VARIANCES SOLVERS Solver SolverName "
-            "VARIANCE_ESTIMATES VarianceEstimate"
+            "VARIANCE_ESTIMATES VarianceEstimate check_solver_eta"
         ),
-        "drawing": "standard_normal",
+        "drawing": "Generators standard_normal",
         "optimal": "chain_bits_per_dim chain_costs timesteps_of",
         "scheduler": "DDPMScheduler",
         "spectral": "needed_spectrum variance_spectrum",

@@ -7,18 +7,20 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from ddpm_pipeline.common import check_choice, check_integer
-from ddpm_pipeline.diffusion import MAX_ORDER, MULTISTEP_KINDS, MultistepKind
+from ddpm_pipeline.diffusion import MAX_ORDER, MULTISTEP_KINDS, MultistepKind, check_eta
 
 __all__ = [
     "CALIBRATED_SPACINGS",
     "CALIBRATED_VARIANCES",
     "OBJECTIVES",
     "SOLVERS",
+    "SOLVERS_WITH_ETA",
     "VARIANCE_ESTIMATES",
     "Objective",
     "Solver",
     "SolverName",
     "VarianceEstimate",
+    "check_solver_eta",
 ]
 
 VarianceEstimate = Literal["error", "moment"]
@@ -42,6 +44,9 @@ SolverName = Literal["ddpm", "ddim", "multistep", "spectral"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 """How a step is taken: see ``Solver``."""
 
+SOLVERS_WITH_ETA: tuple[str, ...] = ("ddim", "multistep")
+"""Those whose steps can have a share of noise."""
+
 _DEFAULT_ORDER = 2
 
 
@@ -51,8 +56,8 @@ class Solver:
 
     Arguments:
         name: "ddpm" draws from p(x_s | x_t) with the scheduler's variances; "ddim" takes steps of
-            DDIM, with eta = 0 unless a step is given another; "multistep" draws nothing and uses
-            the predictions of earlier steps again (see ``diffusion.multistep``), whatever the
+            DDIM, with eta = 0 unless a step is given another; "multistep" uses the
+            predictions of earlier steps again (see ``diffusion.multistep``), whatever the
             variance type, of which only the prediction's half of learned outputs matters to it;
             "spectral" does so with steps that are exact for Gaussian data of the spectrum that
             was measured (see ``diffusion.spectral_solver``), and needs a calibration.
@@ -63,6 +68,8 @@ class Solver:
         kind: B(h) of multistep, "bh1" or "bh2".
         num_inference_steps: The K that it was chosen for, which `ddpm sample` takes unless told;
             None for any.
+        eta: Share of noise in the steps of multistep, in [0, 1]; 0 draws nothing. Noise makes up
+            for errors of earlier steps.
     Raises:
         ValueError: If a value is not allowed, or one of multistep's is given to another solver.
     """
@@ -72,6 +79,7 @@ class Solver:
     corrector: bool = True
     kind: MultistepKind = "bh2"
     num_inference_steps: int | None = None
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("solver", self.name, SOLVERS)
@@ -83,6 +91,7 @@ class Solver:
                 f"corrector of solver must be one of True, False, got {self.corrector!r}"
             )
         check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
+        check_eta(self.eta)
         if self.num_inference_steps is not None:
             check_integer("num_inference_steps of solver", self.num_inference_steps)
         if self.name != "multistep":
@@ -92,14 +101,14 @@ class Solver:
         given = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name in ("order", "corrector", "kind")
+            if field.name in ("order", "corrector", "kind", "eta")
             and getattr(self, field.name) != field.default
         }
         if self.name == "spectral":
             given.pop("order", None)
         if given:
             raise ValueError(
-                "order, corrector and kind of solver are for 'multistep' alone, got "
+                "order, corrector, kind and eta of solver are for 'multistep' alone, got "
                 f"{', '.join(f'{name}={value!r}' for name, value in given.items())} for "
                 f"{self.name!r}; 'spectral' takes an order"
             )
@@ -146,5 +155,22 @@ class Solver:
         return self.order
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values, from which ``from_dict`` makes it again."""
-        return asdict(self)
+        """Give it as JSON values, from which ``from_dict`` makes it again.
+
+        No share of noise is left out, so that versions that know none read it too.
+        """
+        return {name: value for name, value in asdict(self).items() if name != "eta" or value}
+
+
+def check_solver_eta(solver: str, eta: float | None) -> None:
+    """Refuse a share of noise for a solver that has none.
+
+    Raises:
+        ValueError: If eta is given for it, or is not a number in [0, 1].
+    """
+    if eta is None:
+        return
+    check_eta(eta)
+    if solver not in SOLVERS_WITH_ETA:
+        names = " and ".join(map(repr, SOLVERS_WITH_ETA))
+        raise ValueError(f"eta is for solvers {names}, got eta={eta} and solver={solver!r}")

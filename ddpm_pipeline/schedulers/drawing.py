@@ -12,7 +12,10 @@ from torch import Tensor
 
 from ddpm_pipeline.common import moved
 
-__all__ = ["StepOutput", "at_least_float32", "scaled_noise", "standard_normal"]
+__all__ = ["Generators", "StepOutput", "at_least_float32", "scaled_noise", "standard_normal"]
+
+Generators = torch.Generator | list[torch.Generator] | None
+"""Source of noise: one for a batch, or a list of one for each example."""
 
 
 class StepOutput(DDPMSchedulerOutput):

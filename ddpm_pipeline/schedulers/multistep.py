@@ -27,6 +27,7 @@ from ddpm_pipeline.diffusion import (
 )
 from ddpm_pipeline.schedulers.chain import check_timestep
 from ddpm_pipeline.schedulers.choices import Solver
+from ddpm_pipeline.schedulers.drawing import Generators, scaled_noise
 
 __all__ = ["History", "Landing", "MultistepChain", "WalkedChain"]
 
@@ -84,6 +85,7 @@ class _Weights(NamedTuple):
     """Those of a step, as floats."""
 
     from_x_t: float
+    noise: float
     from_x_0: list[float]
 
 
@@ -142,7 +144,7 @@ class WalkedChain(ABC):
 
     @abstractmethod
     def step(
-        self, history: History, x_0_hat: Tensor, x_t: Tensor
+        self, history: History, x_0_hat: Tensor, x_t: Tensor, generator: Generators
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end.
 
@@ -153,6 +155,7 @@ class WalkedChain(ABC):
             history: The walk before the step.
             x_0_hat: The prediction of x_0 at x_t.
             x_t: The state.
+            generator: Source of the noise, as in ``DDPMScheduler.step``.
         """
 
     def _ends_at(self, history: History) -> bool:
@@ -193,14 +196,18 @@ class MultistepChain(WalkedChain):
         self._weights = {0: self._weights_from(0)}
 
     def step(
-        self, history: History, x_0_hat: Tensor, x_t: Tensor
+        self, history: History, x_0_hat: Tensor, x_t: Tensor, generator: Generators
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end."""
         if history.start not in self._weights:
             self._weights[history.start] = self._weights_from(history.start)
         weights = self._weights[history.start][history.place - history.start]
         predictions = (x_0_hat, *history.predictions)
-        x_s = x_t * weights.from_x_t
+        if weights.noise:
+            x_s = scaled_noise(x_t, weights.noise, generator)
+            add_scaled_(x_s, weights.from_x_t, x_t)
+        else:
+            x_s = x_t * weights.from_x_t
         for weight, prediction in zip(weights.from_x_0, predictions, strict=False):
             add_scaled_(x_s, weight, prediction)
         if self._ends_at(history):
@@ -216,7 +223,9 @@ class MultistepChain(WalkedChain):
             order=min(self._order, len(chain)),
             corrector=self._solver.corrector,
             kind=self._solver.kind,
+            eta=self._solver.eta,
         )
         return [
-            _Weights(float(m.from_x_t), [float(weight) for weight in m.from_x_0]) for m in moves
+            _Weights(float(m.from_x_t), float(m.noise), [float(w) for w in m.from_x_0])
+            for m in moves
         ]

@@ -289,7 +289,7 @@ class DDPMScheduler(NoisingScheduler):
             walked = self._walked or self._walked_chain()
             history = walked.goes_on(timestep, x_t, self._history, self._chosen_timesteps)
             x_0_hat, _ = self._predict(walked.move(history), model_output, x_t)
-            x_s, self._history = walked.step(history, x_0_hat, x_t)
+            x_s, self._history = walked.step(history, x_0_hat, x_t, generator)
         else:
             eta = self._own_eta if eta is None else eta
             x_s, x_0_hat = self._draw(model_output, timestep, x_t, generator, eta)

@@ -24,6 +24,7 @@ from ddpm_pipeline.diffusion import (
 )
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.choices import Solver
+from ddpm_pipeline.schedulers.drawing import Generators
 from ddpm_pipeline.schedulers.kept_tables import KeptTables
 from ddpm_pipeline.schedulers.multistep import History, Landing, MultistepChain, WalkedChain
 from ddpm_pipeline.schedulers.spectral import error_spectrum, needed_spectrum
@@ -89,7 +90,11 @@ class SpectralChain(WalkedChain):
         self._signals: list[float] = signals.tolist()
 
     def step(
-        self, history: History, x_0_hat: Tensor, x_t: Tensor
+        self,
+        history: History,
+        x_0_hat: Tensor,
+        x_t: Tensor,
+        generator: Generators,  # noqa: ARG002 (these steps draw nothing)
     ) -> tuple[Tensor, History | None]:
         """Give x_s, and the walk after the step; None at its end.
 

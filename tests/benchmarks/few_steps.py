@@ -62,6 +62,7 @@ CLASSES = {
     "UniPC": ("UniPCMultistepScheduler", {}),
     "DPM-Solver++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM-Solver++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "SA-Solver": ("SASolverScheduler", {}),
     "DEIS": ("DEISMultistepScheduler", {}),
     "Heun": ("HeunDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
@@ -146,13 +147,14 @@ class Contest:
         """Draws image i of the model by a scheduler, in so many calls of the network."""
         saved = self.saved.scheduler
         if name in OURS:
-            variance_type, eta, solver, order = SAMPLERS[name]
+            choice = SAMPLERS[name]
             scheduler = saved.with_calibration(
                 self.calibration(),
-                variance_type=variance_type,
+                variance_type=choice.variance_type,
                 timestep_spacing=spacing,
-                solver=Solver(solver or "ddpm", order=order),
+                solver=choice.solver or Solver(),
             )
+            eta = choice.eta
         else:
             kind, changed = CLASSES[name]
             config = {**saved.config, "timestep_spacing": spacing, **changed}

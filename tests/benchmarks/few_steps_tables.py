@@ -14,9 +14,23 @@ from results import record
 __all__ = ["CALLS", "OURS", "STOCK", "Row", "columns_of", "how_spaced", "show", "table"]
 
 CALLS = (3, 4, 5, 6, 8, 10, 15, 25, 50)
-OURS = {"multistep": "optimal_samples", "spectral_steps": "optimal_samples", "spectral": "optimal"}
+OURS = {
+    "multistep": "optimal_samples",
+    "multistep_sde": "optimal_samples",
+    "spectral_steps": "optimal_samples",
+    "spectral": "optimal",
+}
 """Samplers of ``ddpm calibrate`` and the spacing of each."""
-STOCK = ("UniPC", "DPM-Solver++ 2M", "DPM-Solver++ 2M SDE", "DEIS", "Heun", "DDIM", "DDPM")
+STOCK = (
+    "UniPC",
+    "DPM-Solver++ 2M",
+    "DPM-Solver++ 2M SDE",
+    "SA-Solver",
+    "DEIS",
+    "Heun",
+    "DDIM",
+    "DDPM",
+)
 PICTURE = "images/few_steps.png"
 TRIED = (
     "Tried on a model of v after 500 updates, 8 calls, 256 images, where the solver had 18.85, "
@@ -81,8 +95,8 @@ def columns_of(rows: list[Row]) -> list[str]:
 def table(rows: list[Row]) -> list[list[str | float | int]]:
     """A row for each model and sampler with a distance for each number of calls.
 
-    Below those of a model stands the ratio of "multistep" to the best of stock's, with as many
-    images.
+    Below those of a model stand the ratios of "multistep" and "multistep_sde" to the best of
+    stock's, with as many images.
     """
     rows = chosen(rows)
     calls = sorted({row.calls for row in rows})
@@ -93,9 +107,10 @@ def table(rows: list[Row]) -> list[list[str | float | int]]:
             for count in sorted({row.images for row in own if row.sampler == sampler}):
                 cells = {r.calls: r for r in own if (r.sampler, r.images) == (sampler, count)}
                 lines.append([model, sampler, count, *(cell(cells.get(K)) for K in calls)])
-        ratios = [ratio(own, K) for K in calls]
-        if any(ratios):
-            lines.append([model, "multistep ÷ best of stock", "", *ratios])
+        for name in ("multistep", "multistep_sde"):
+            ratios = [ratio(own, name, K) for K in calls]
+            if any(ratios):
+                lines.append([model, f"{name} ÷ best of stock", "", *ratios])
     return lines
 
 
@@ -106,11 +121,11 @@ def cell(row: Row | None) -> str | float:
     return row.distance if math.isfinite(row.distance) else "fails"
 
 
-def ratio(rows: list[Row], calls: int) -> str | float:
-    """multistep over the best of stock's with as many images; nothing if one is missing."""
+def ratio(rows: list[Row], sampler: str, calls: int) -> str | float:
+    """One of ours over the best of stock's with as many images; nothing if one is missing."""
     at = [row for row in rows if row.calls == calls]
     ours = max(
-        (row for row in at if row.sampler == "multistep"), key=lambda row: row.images, default=None
+        (row for row in at if row.sampler == sampler), key=lambda row: row.images, default=None
     )
     others = [
         row.distance
@@ -173,7 +188,8 @@ def show(rows: list[Row], output: Path, docs: Path, about: str = "") -> None:
         text="Fréchet distance of images of the same noise after so many calls of the network. "
         f"{about} {how_spaced(rows)} "
         '"multistep" is our solver with `timestep_spacing="optimal_samples"`, by a calibration '
-        "on other images than those of the training. Distances of a model of colour pictures are "
+        'on other images than those of the training, and "multistep_sde" the same with eta = 0.5. '
+        "Distances of a model of colour pictures are "
         "in features of its own.",
         columns=columns,
         rows=lines,

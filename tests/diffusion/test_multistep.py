@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from torch.testing import assert_close
 
+from ddpm_pipeline.diffusion.forward_process import posterior
 from ddpm_pipeline.diffusion.multistep import MultistepMove, multistep_moves
 from ddpm_pipeline.diffusion.schedule import NoiseSchedule
 from tests.helpers.oracles import mixture
@@ -115,6 +116,65 @@ def check_against_stock(
     return theirs
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("order", "corrector", "kind"), OPTIONS)
+def test_images_of_one_point_keep_their_distribution(
+    schedule: NoiseSchedule, order: int, corrector: bool, kind: str, eta: float
+) -> None:
+    """Where x_0 is known, x_s is N(alpha_s x_0, sigma_s^2) if x_t was, at any share of noise."""
+    if kind == "bh1" and corrector and schedule.alpha_bar(99) == 0:
+        return
+    chain = [99, 70, 50, 20, 5, 0]
+    moves = multistep_moves(schedule, chain, order=order, corrector=corrector, kind=kind, eta=eta)
+    for move, t, s in zip(moves, chain, [*chain[1:], -1], strict=True):
+        (signal_t, noise_t), (signal_s, noise_s) = levels(schedule, t), levels(schedule, s)
+        mean = move.from_x_t * signal_t**0.5 + sum(move.from_x_0)
+        assert_close(float(mean), signal_s**0.5, rtol=1e-12, atol=1e-12)
+        var = move.from_x_t**2 * noise_t + move.noise**2
+        assert_close(float(var), noise_s, rtol=1e-12, atol=1e-12)
+        assert (move.noise > 0) == (eta > 0 and s >= 0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_first_order_with_all_noise_is_a_step_of_ddpm(schedule: NoiseSchedule) -> None:
+    chain = [99, 60, 30, 4]
+    moves = multistep_moves(schedule, chain, order=1, corrector=False, eta=1)
+    t, s = torch.tensor(chain), torch.tensor([*chain[1:], -1])
+    x_t, x_0 = torch.randn(2, 4, dtype=torch.float64)
+    expected = posterior(schedule, x_0, x_t, t, s)
+    for i, move in enumerate(moves):
+        mean = move.from_x_t * x_t[i] + move.from_x_0[0] * x_0[i]
+        assert_close(mean, expected.mean[i], rtol=1e-10, atol=1e-12)
+        if s[i] >= 0:
+            assert_close(2 * move.noise.log(), expected.log_var[i], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("tau", [0.4, 1.0])
+def test_with_noise_bh1_is_stocks_sa_solver_until_its_last_step(order: int, tau: float) -> None:
+    stock = diffusers.SASolverScheduler(
+        predictor_order=order,
+        corrector_order=order + 1,
+        prediction_type="sample",
+        tau_func=lambda _: tau,
+    )
+    stock.set_timesteps(8)
+    schedule = NoiseSchedule(stock.alphas_cumprod[stock.timesteps.flip(0)].double().log())
+    moves = multistep_moves(schedule, range(7, -1, -1), order=order, kind="bh1", eta=tau)
+    own, its = (torch.Generator().manual_seed(5) for _ in range(2))
+    mine = theirs = torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    found: list[Tensor] = []
+    for move, t in list(zip(moves, stock.timesteps, strict=True))[:-1]:
+        output = torch.tanh(1.3 * theirs + 0.001 * t)
+        theirs = stock.step(output, t, theirs, generator=its).prev_sample
+        found.insert(0, torch.tanh(1.3 * mine + 0.001 * t))
+        terms = zip(move.from_x_0, found, strict=False)
+        mine = move.from_x_t * mine + sum(weight * x_0_hat for weight, x_0_hat in terms)
+        mine = mine + move.noise * torch.randn(mine.shape, generator=own, dtype=mine.dtype)
+        assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("order", "corrector", "expected"),
     [(1, False, 1), (1, True, 2), (2, False, 2), (2, True, 3), (3, True, 4)],
@@ -145,6 +205,33 @@ def test_order_of_convergence_on_gaussian_data(
     rates = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     # Beyond order 2 the first step, which is of order 1, has a part in the error.
     assert min(rates) > expected - (0.1 if order < 3 else 0.3), errors
+
+
+@pytest.mark.parametrize(("order", "corrector", "expected"), [(1, False, 1), (2, True, 2)])
+def test_with_noise_the_spread_of_gaussian_data_converges(
+    order: int, corrector: bool, expected: int
+) -> None:
+    """The state is linear in the noise of the start and of every step: its variance is exact."""
+    schedule, var = even_schedule(), 0.6
+    T = len(schedule)
+    first, noise = levels(schedule, T - 1)
+    errors = []
+    for K in (48, 96, 192):
+        timesteps = list(range(T - 1, -1, -(T - 1) // K))
+        moves = multistep_moves(schedule, timesteps, order=order, corrector=corrector, eta=0.7)
+        x = torch.zeros(len(timesteps) + 1, dtype=torch.float64)  # weights of each noise
+        x[-1] = (first * var + noise) ** 0.5
+        found: list[Tensor] = []
+        for i, (move, t) in enumerate(zip(moves[:-1], timesteps, strict=False)):
+            signal, noise_t = levels(schedule, t)
+            found.insert(0, x * signal**0.5 * var / (signal * var + noise_t))
+            terms = zip(move.from_x_0, found, strict=False)
+            x = move.from_x_t * x + sum(weight * x_0_hat for weight, x_0_hat in terms)
+            x[i] = move.noise
+        signal, noise_t = levels(schedule, timesteps[-1])
+        errors.append(abs(float(x.square().sum()) - (signal * var + noise_t)))
+    rates = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert min(rates) > expected - 0.15, errors
 
 
 def test_order_of_convergence_on_a_mixture_beside_a_fine_reference() -> None:
@@ -197,16 +284,19 @@ def test_a_prediction_that_never_changes_is_reached_exactly(
     assert_close(image, x_0, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_are_the_integrals_of_lagranges_polynomials() -> None:
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+def test_weights_are_the_integrals_of_lagranges_polynomials(eta: float) -> None:
     schedule, timesteps = NoiseSchedule.linear(100), [99, 98, 60, 20, 18]
-    move = multistep_moves(schedule, timesteps, order=3, corrector=False)[3 - 1]
+    move = multistep_moves(schedule, timesteps, order=3, corrector=False, eta=eta)[3 - 1]
     nodes = [float(schedule.snr(t).log() / 2) for t in (60, 98, 99)]
     end = float(schedule.snr(20).log() / 2)
     for k, weight in enumerate(move.from_x_0):
 
         def integrand(u: float, k: int = k) -> float:
             others = [node for j, node in enumerate(nodes) if j != k]
-            return math.exp(u - end) * math.prod((u - o) / (nodes[k] - o) for o in others)
+            rate = 1 + eta**2
+            kernel = rate * math.exp(rate * (u - end))
+            return kernel * math.prod((u - o) / (nodes[k] - o) for o in others)
 
         exact = quad(integrand, nodes[0], end, epsrel=1e-13)[0]
         assert_close(

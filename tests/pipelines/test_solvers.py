@@ -61,9 +61,10 @@ def test_shares_of_a_request_do_not_mix_their_histories(tiny_unet: object) -> No
 def test_what_contradicts_a_solver_is_refused(tiny_unet: object) -> None:
     pipe = pipeline(tiny_unet(), prediction_type="sample", clip_sample=False)
     with pytest.raises(
-        ValueError, match=r"eta is for solver 'ddim', got eta=0.5 and solver='mult"
+        ValueError,
+        match=r"eta is for solvers 'ddim' and 'multistep', got eta=0.5 and solver='ddpm'",
     ):
-        draw(pipe, solver="multistep", eta=0.5)
+        draw(pipe, solver="ddpm", eta=0.5)
     with pytest.raises(
         ValueError, match="solver must be one of ddpm, ddim, multistep, spectral, got 'pndm"
     ):
@@ -75,6 +76,20 @@ def test_what_contradicts_a_solver_is_refused(tiny_unet: object) -> None:
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(ValueError, match="solver cannot be chosen for a UniPCMultistepScheduler"):
         draw(pipe, solver="multistep")
+
+
+def test_eta_beside_multistep_is_the_solvers(tiny_unet: object) -> None:
+    pipe = pipeline(tiny_unet(), prediction_type="sample", clip_sample=False)
+    by_eta = draw(pipe, solver="multistep", eta=0.5)
+    np.testing.assert_array_equal(by_eta, draw(pipe, solver=Solver("multistep", eta=0.5)))
+    plain = draw(pipe, solver="multistep")
+    assert not np.array_equal(by_eta, plain)
+    np.testing.assert_array_equal(draw(pipe, solver="multistep", eta=0.0), plain)
+    pipe.scheduler.set_solver("multistep", order=1, eta=0.5)
+    own = draw(pipe)
+    np.testing.assert_array_equal(draw(pipe, solver="multistep"), own)
+    assert not np.array_equal(draw(pipe, solver="multistep", eta=0.0), own)
+    assert pipe.scheduler.solver.eta == 0.5
 
 
 def sampler(model: str, **arguments: object) -> ImageSampler:
@@ -89,6 +104,12 @@ def test_sample_draws_with_a_solver(model: str) -> None:
     assert "solver" not in by_ddim.describe()
     assert not np.array_equal(found(range(2)), by_ddim(range(2)))
     assert sampler(model, solver="ddim", eta=0.3).pipe.scheduler.solver.name == "ddim"
+    noisy = sampler(model, solver="multistep", eta=0.3, num_inference_steps=4)
+    assert noisy.pipe.scheduler.solver == Solver("multistep", eta=0.3)
+    assert (noisy.describe()["solver"], noisy.describe()["eta"]) == ("multistep", 0.3)
+    assert not np.array_equal(noisy(range(2)), found(range(2)))
+    still = sampler(model, solver="multistep", eta=0.0, num_inference_steps=4)
+    np.testing.assert_array_equal(still(range(2)), found(range(2)))
 
 
 def test_sample_takes_what_the_model_was_saved_with_unless_told(model: str) -> None:
@@ -113,7 +134,8 @@ def test_sample_takes_what_the_model_was_saved_with_unless_told(model: str) -> N
     ("arguments", "message"),
     [
         ({"scheduler": "ddpm", "solver": "ddim"}, "scheduler must be as_saved or left out beside"),
-        ({"solver": "multistep", "eta": 0.1}, "eta is for solver 'ddim', got eta=0.1"),
+        ({"solver": "spectral", "eta": 0.1}, "eta is for solvers 'ddim' and 'multistep', got"),
+        ({"solver": "multistep", "eta": 1.1}, "eta must be a number in .0, 1., got 1.1"),
         (
             {"solver": "unipc"},
             "solver must be one of ddpm, ddim, multistep, spectral, got 'unipc'",

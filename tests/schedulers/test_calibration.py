@@ -208,7 +208,7 @@ def test_it_is_shown_in_a_line() -> None:
         "variance_type='analytic', timestep_spacing='leading', solver=Solver(name='ddpm', "
         in shown
     )
-    assert "num_inference_steps=None), calibration=Calib" in shown
+    assert "num_inference_steps=None, eta=0.0), calibration=Calib" in shown
 
 
 def test_known_errors_make_a_calibration() -> None:

@@ -26,6 +26,9 @@ def test_the_own_name_asks_for_the_solver_with_its_options() -> None:
 
 def test_what_was_saved_comes_back_and_what_is_newer_is_named() -> None:
     assert Solver.from_dict(SAVED.to_dict()) == SAVED
+    noisy = Solver.of(SAVED, eta=0.5)
+    assert Solver.from_dict(noisy.to_dict()) == noisy
+    assert "eta" not in SAVED.to_dict()  # so that a version without reads it
     message = "solver's options must be among name, .*, got 'lower_order'; a newer ddpm_pipeline"
     with pytest.raises(ValueError, match=message):
         Solver.from_dict({**SAVED.to_dict(), "lower_order": True})
@@ -42,6 +45,8 @@ def test_what_was_saved_comes_back_and_what_is_newer_is_named() -> None:
             "got corrector=False, kind='bh1' for 'ddpm'",
         ),
         ("spectral", {"order": 1, "kind": "bh1"}, "alone, got kind='bh1' for 'spectral'"),
+        ("ddim", {"eta": 0.5}, "for 'multistep' alone, got eta=0.5 for 'ddim'"),
+        ("multistep", {"eta": 1.5}, r"eta must be a number in \[0, 1\], got 1.5"),
     ],
 )
 def test_what_is_refused_is_named_with_its_value(name: str, options: dict, message: str) -> None:

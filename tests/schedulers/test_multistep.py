@@ -83,6 +83,41 @@ def test_images_are_those_of_stock(
             assert_close(mine / scale, theirs / scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_with_noise_images_are_those_of_stocks_sde(prediction_type: str, spacing: str) -> None:
+    config = {"prediction_type": prediction_type, "timestep_spacing": spacing}
+    for K in (3, 12):
+        stock = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **config)
+        stock.set_timesteps(K)
+        ours = DDPMScheduler(clip_sample=False, **config)
+        ours.set_timesteps(timesteps=stock.timesteps)
+        ours.set_solver("multistep", corrector=False, eta=1)
+        images = []
+        for scheduler in (ours, stock):
+            generator, x = torch.Generator().manual_seed(3), noise()
+            for t in scheduler.timesteps:
+                x = scheduler.step(network(x, t), t, x, generator=generator).prev_sample
+            images.append(x)
+        scale = float(images[1].abs().max())
+        assert_close(images[0] / scale, images[1] / scale, rtol=0, atol=1e-5)
+
+
+def test_noise_is_drawn_from_the_generators_of_a_batch() -> None:
+    scheduler = multistep(8, eta=0.5)
+
+    def images(x: Tensor, seeds: Sequence[int]) -> Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t), t, x, generator=generators).prev_sample
+        return x
+
+    x = noise(2, 3, 4, 4)
+    both = images(x, (1, 2))
+    assert_close(images(x[1:], (2,)), both[1:])
+    assert not torch.allclose(images(x[1:], (1,)), both[1:])
+
+
 def test_zero_terminal_snr_is_the_limit_of_stocks_little_snr() -> None:
     config = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, **CONFIG}
     stock = diffusers.UniPCMultistepScheduler(**config)

@@ -205,7 +205,7 @@ def test_mistakes_are_named() -> None:
         scheduler.step(x, 998, x)
     with pytest.raises(ValueError, match=r"order of solver must be .* 2, got 3"):
         scheduler.set_solver("spectral", order=3)
-    with pytest.raises(ValueError, match="corrector and kind of solver are for 'multistep' alone"):
+    with pytest.raises(ValueError, match="kind and eta of solver are for 'multistep' alone"):
         scheduler.set_solver("spectral", kind="bh1")
     with pytest.raises(ValueError, match=r"'ddpm' or 'ddim' for reverse.., got 'spectral'"):
         scheduler.reverse(x, scheduler.timesteps[0], x)

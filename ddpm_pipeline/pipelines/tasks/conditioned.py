@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ddpm_pipeline.common import check_choice, check_integer
 from ddpm_pipeline.diffusion import broadcast, marginal, predict_x_0
-from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
+from ddpm_pipeline.pipelines.denoising import Step, denoise
 from ddpm_pipeline.pipelines.tasks.moments import (
     COVARIANCES,
     MatchedMoments,
@@ -30,7 +30,7 @@ from ddpm_pipeline.pipelines.tasks.moments import (
     Precision,
 )
 from ddpm_pipeline.pipelines.tasks.operators import LinearOperator
-from ddpm_pipeline.schedulers import DDPMScheduler, standard_normal
+from ddpm_pipeline.schedulers import DDPMScheduler, Generators, standard_normal
 
 __all__ = ["METHODS", "PosteriorMethod", "ancestral", "posterior_steps"]
 

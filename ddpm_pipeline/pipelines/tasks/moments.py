@@ -33,10 +33,9 @@ import torch
 from torch import Tensor
 
 from ddpm_pipeline.diffusion import predict_x_0
-from ddpm_pipeline.pipelines.denoising import Generators
 from ddpm_pipeline.pipelines.tasks.krylov import conjugate_gradients, root_product
 from ddpm_pipeline.pipelines.tasks.operators import LinearOperator
-from ddpm_pipeline.schedulers import DDPMScheduler, standard_normal, variance_spectrum
+from ddpm_pipeline.schedulers import DDPMScheduler, Generators, standard_normal, variance_spectrum
 
 __all__ = ["COVARIANCES", "MatchedMoments", "Measurement", "Precision"]
 

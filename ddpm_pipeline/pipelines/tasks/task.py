@@ -19,7 +19,7 @@ from ddpm_pipeline.data import concatenated
 from ddpm_pipeline.networks import image_channels
 from ddpm_pipeline.pipelines.calls import Call, GuidanceModel, OutputType, Request, asked_image
 from ddpm_pipeline.pipelines.conditions import GivenCondition
-from ddpm_pipeline.pipelines.denoising import Generators, Step
+from ddpm_pipeline.pipelines.denoising import Step
 from ddpm_pipeline.pipelines.inputs import ClassLabels, Share
 from ddpm_pipeline.pipelines.outputs import output_of
 from ddpm_pipeline.pipelines.tasks.given import (
@@ -31,6 +31,7 @@ from ddpm_pipeline.pipelines.tasks.given import (
     image_size,
     unit_images,
 )
+from ddpm_pipeline.schedulers import Generators
 
 if TYPE_CHECKING:
     from ddpm_pipeline.pipelines.pipeline import DDPMPipeline

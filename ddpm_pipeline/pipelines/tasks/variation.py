@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from ddpm_pipeline.pipelines.denoising import Generators, Step, denoise
-from ddpm_pipeline.schedulers import standard_normal
+from ddpm_pipeline.pipelines.denoising import Step, denoise
+from ddpm_pipeline.schedulers import Generators, standard_normal
 
 __all__ = ["check_strength", "kept_steps", "noisy_at", "vary"]
 
