@@ -52,8 +52,7 @@ class PushArguments:
 
     def __post_init__(self) -> None:
         expand_home(self, "model")
-        if "/" in self.repo_id:  # a name alone is of whoever the token is of
-            check_repo_id(self.repo_id, "repo_id")
+        check_repo_id(self.repo_id, "repo_id", needs_owner=False)
         if self.license is not None:
             check_license(self.license, "license")
         if self.with_app and (self.create_pr or self.revision not in (None, "main")):

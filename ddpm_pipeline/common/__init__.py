@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         check_output_folder,
         check_saved_model,
         expand_home,
+        is_hub_name,
         is_repo_id,
         no_empty_folder,
     )
@@ -96,7 +97,7 @@ __getattr__, __dir__, __all__ = lazy_face(
         "paths": (
             "MODEL_INDEX at_home check_data check_exists check_has_folder check_model "
             "check_new_folder check_output_file check_output_folder check_saved_model expand_home "
-            "is_repo_id no_empty_folder"
+            "is_hub_name is_repo_id no_empty_folder"
         ),
         "precision": "float32_arithmetic precise_dtype",
         "randomness": "stream_generator stream_key stream_seed",

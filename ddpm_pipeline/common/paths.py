@@ -35,6 +35,7 @@ __all__ = [
     "check_output_folder",
     "check_saved_model",
     "expand_home",
+    "is_hub_name",
     "is_repo_id",
     "no_empty_folder",
 ]
@@ -81,7 +82,7 @@ def at_home(option: str, path: str | os.PathLike) -> str:
 
 def is_repo_id(name: str) -> bool:
     """Tell whether a name has the form OWNER/NAME that the Hub asks for."""
-    return "/" in name and _is_hub_name(name)
+    return "/" in name and is_hub_name(name)
 
 
 def check_model(model: str) -> None:
@@ -159,7 +160,7 @@ def check_data(option: str, source: str) -> bool:
     """
     if Path(source).expanduser().exists() or _is_pattern(source):
         return True
-    if Path(source).suffix.lower() in _FILE_SUFFIXES or not _is_hub_name(source):
+    if Path(source).suffix.lower() in _FILE_SUFFIXES or not is_hub_name(source):
         raise FileNotFoundError(f"{option}={source!r} does not exist")
     return False
 
@@ -243,7 +244,7 @@ def _check_room(option: str, output: str | os.PathLike, folder: Path) -> None:
         raise PermissionError(f"{place} is read-only")
 
 
-def _is_hub_name(name: str) -> bool:
+def is_hub_name(name: str) -> bool:
     """Tell whether a name is well formed, with an owner or without."""
     odd = "--" in name or ".." in name or name.endswith(".git")
     return not odd and _HUB_NAME.fullmatch(name) is not None

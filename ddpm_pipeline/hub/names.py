@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ddpm_pipeline.common import is_repo_id
+from ddpm_pipeline.common import is_hub_name, is_repo_id
 
 __all__ = ["HubCheckpoint", "check_license", "check_repo_id", "parse_hub_checkpoint"]
 
@@ -72,14 +72,16 @@ def check_license(license_name: str, name: str) -> None:
         )
 
 
-def check_repo_id(repo_id: str, name: str) -> None:
+def check_repo_id(repo_id: str, name: str, *, needs_owner: bool = True) -> None:
     """Refuse what has not the form OWNER/NAME that the Hub asks for.
 
     Arguments:
         repo_id: A repository.
         name: What the message calls it.
+        needs_owner: Whether a name alone, which is one of the token's user, is refused too.
     Raises:
         ValueError: If it has not.
     """
-    if not is_repo_id(repo_id):
-        raise ValueError(f"{name} must have the form USER/NAME, got {repo_id!r}")
+    if not (is_repo_id(repo_id) or (not needs_owner and is_hub_name(repo_id))):
+        form = "USER/NAME" if needs_owner else "USER/NAME or NAME"
+        raise ValueError(f"{name} must have the form {form}, got {repo_id!r}")

@@ -155,7 +155,8 @@ def test_words_on_the_card_are_kept(hub: Hub, client: Client, model: Path) -> No
         (("EMPTY", NAME), 2, "/empty': no model_index.json"),
         (("MODEL",), 2, "missing: --repo_id"),
         (("MODEL", "bob/digits"), 1, "may not do that; use one with the right to write there"),
-        (("MODEL", "a/b/c"), 2, "--repo_id must have the form USER/NAME, got 'a/b/c'"),
+        (("MODEL", "a/b/c"), 2, "--repo_id must have the form USER/NAME or NAME, got 'a/b/c'"),
+        (("MODEL", "bad name"), 2, "--repo_id must have the form USER/NAME or NAME, got 'bad"),
     ],
 )
 def test_mistakes_are_one_line(
