@@ -29,6 +29,7 @@ def answer(address: str) -> dict[str, str] | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.timeout(300)
 def test_a_pushed_space_draws_with_the_model_of_the_hub(tmp_path: Path) -> None:

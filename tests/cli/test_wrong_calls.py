@@ -312,7 +312,7 @@ def test_there_are_two_hundred_and_more() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "sample weights_cut --output new.png",
+        pytest.param("sample weights_cut --output new.png", marks=pytest.mark.slow),
         f"train {NEEDS['train']} --train_batch_size 64",
     ],
 )

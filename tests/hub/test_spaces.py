@@ -78,7 +78,7 @@ def test_the_hub_is_told_what_to_start() -> None:
     assert ast.unparse(call) == "run_as_space('alice/digits')"
 
 
-@pytest.mark.parametrize("is_private", [False, True])
+@pytest.mark.parametrize("is_private", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_space_beside_the_model(hub: Hub, client: Client, model: Path, is_private: bool) -> None:
     name = f"alice/beside-{is_private}".lower()
     private = ["--private"] if is_private else []

@@ -95,6 +95,7 @@ def test_they_stay_through_configs_saving_and_stock(
     assert facts_of(fresh) == FACTS
 
 
+@pytest.mark.slow
 def test_they_are_pushed_to_the_hub(unet: diffusers.UNet2DModel, tmp_path: Path, hub: Hub) -> None:
     pipeline(unet).save_pretrained(tmp_path / "model")
     code = (

@@ -92,6 +92,7 @@ def test_a_sharded_run_leaves_a_plain_model(sharded: Path) -> None:
         assert saved["tensors"][f"average-0.5/{name}"].shape == parameter.shape
 
 
+@pytest.mark.slow
 def test_a_sharded_run_killed_and_resumed_ends_with_the_same_bits(
     tmp_path: Path, sharded: Path
 ) -> None:

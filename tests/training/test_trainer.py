@@ -89,6 +89,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert not list(run.glob("checkpoints/step-*"))
 
 
+@pytest.mark.slow
 def test_stock_loses_the_randomness_of_other_processes(tmp_path: Path) -> None:
     options = {"gradient_accumulation_steps": 2, "train_batch_size": 2, "validation_size": 0.2}
     whole = tiny_config(tmp_path / "whole", **options)
@@ -169,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert train(config).finished  # from there, unpoisoned
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_ends_the_run_with_the_checkpoint_intact(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: int
 ) -> None:

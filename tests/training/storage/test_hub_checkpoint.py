@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from helpers.pushed_runs import WEIGHTS, arguments, everywhere, fresh, trained
 from helpers.training_runs import outcome
@@ -56,6 +57,7 @@ def test_a_stopped_run_goes_on_from_the_hub_with_the_same_bits(
     assert state["step"] == 40
 
 
+@pytest.mark.slow
 def test_the_newer_of_two_checkpoints_counts_and_one_that_does_not_fit_is_refused(
     hub: Hub, client: Client, folder: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_without_the_hub_the_newest_checkpoint_here_counts(
     assert "cannot load a checkpoint from 'alice/blobs'" in nowhere.log
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_on_the_hub_gives_way_to_the_newest_one_here(
     hub: Hub, client: Client, folder: Path
 ) -> None:

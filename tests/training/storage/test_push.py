@@ -125,7 +125,7 @@ def test_of_two_processes_the_main_one_pushes(hub: Hub, client: Client, folder: 
 # Faults.
 
 
-@pytest.mark.parametrize("mode", ["drop", "hang"])
+@pytest.mark.parametrize("mode", [pytest.param("drop", marks=pytest.mark.slow), "hang"])
 def test_a_hub_that_is_down_or_hangs_costs_no_training(
     hub: Hub, client: Client, folder: Path, mode: str
 ) -> None:
