@@ -120,7 +120,7 @@ def variational_bound(
         timestep_sampler: How transitions are drawn; see the table of ``transitions``.
         target_standard_error: Stop once ``standard_error`` is as small, in bits per dimension.
         eta: Only 1, DDPM's chain, whatever the scheduler's solver; the bound of DDIM's, eta = 0,
-            and of other solvers without noise is infinite.
+            and of other solvers without noise is infinite, with noise not known.
         accelerator: Share the work among its processes, all of which are given the same data and
             get the same report.
         state_file: Where to keep what was summed so far; a run that finds the file continues, a
@@ -287,9 +287,12 @@ def _checked_scheduler(
         changes = {"variance_type": "fixed_small"} if is_ddim else {}
         scheduler = DDPMScheduler.from_config(scheduler.config, **changes)
     if eta is None and scheduler.solver.name != "ddpm":
+        why = "is infinite: its moves have no noise, so that every KL divergence is"
+        if scheduler.solver.eta:
+            why = "is not known: its moves depend on earlier ones and are no p(x_s | x_t)"
         raise ValueError(
-            f"the bound of solver {scheduler.solver.name!r} is infinite: its moves have no noise, "
-            "so that every KL divergence is; pass eta=1 for that of DDPM's moves"
+            f"the bound of solver {scheduler.solver.name!r} {why}; pass eta=1 for that of DDPM's "
+            "moves"
         )
     if isinstance(calibrated_model, torch.nn.Module):
         scheduler.check_weights(calibrated_model)

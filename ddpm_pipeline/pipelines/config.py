@@ -73,7 +73,8 @@ class SamplingOptions:
     """K, the number of reverse steps; unless given what the model's solver was saved with, or else
     50, or all T if there are fewer."""
     eta: float | None = None
-    """Share of the noise in DDIM or in solver multistep, 0 to 1; 0 unless given."""
+    """Share of the noise in DDIM or in solver multistep, 0 to 1; unless given 0, or of the model's
+    own solver what it was saved with."""
     class_labels: tuple[str | int, ...] | None = None
     """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0

@@ -85,8 +85,8 @@ class CalibratedScheduler(diffusers.DDPMScheduler):
 
         Arguments:
             solver: "ddpm", "ddim", "multistep" or "spectral", or a ``Solver``.
-            options: Of multistep: order, corrector and kind, as in ``Solver``; of spectral: order.
-                Those of a ``Solver`` that are not given stay.
+            options: Of multistep: order, corrector, kind and eta, as in ``Solver``; of spectral:
+                order. Those of a ``Solver`` that are not given stay.
         Raises:
             ValueError: If a value is not allowed, the order is above the length of the chain, or
                 "spectral" is asked for beside a calibration without a spectrum.

@@ -583,6 +583,8 @@ def test_ddim_has_an_infinite_bound() -> None:
         scheduler = DDPMScheduler(12)
         scheduler.set_solver(solver)
         fails(f"bound of solver '{solver}' is infinite.* pass eta=1", scheduler=scheduler)
+    scheduler.set_solver("multistep", eta=0.5)
+    fails("bound of solver 'multistep' is not known: .* pass eta=1", scheduler=scheduler)
     fails("eta must be 1, DDPM's chain, got 0.5", eta=0.5)
     fails(
         "scheduler must be a DDPMScheduler, got PNDMScheduler", scheduler=diffusers.PNDMScheduler()
