@@ -35,7 +35,7 @@ class SamplerChoice(NamedTuple):
 
     @property
     def has_bound(self) -> bool:
-        """Whether there are bits/dim: other steps than DDPM's are no p(x_s | x_t) that has any."""
+        """Whether there are bits/dim: a bound is known of DDPM's steps alone."""
         return self.eta is None and self.solver is None
 
     @property
@@ -74,7 +74,7 @@ def check_rows(samplers: Sequence[str], spacings: Sequence[str]) -> None:
 
 
 def without_bound(samplers: Sequence[str]) -> list[str]:
-    """List the samplers that have no bits/dim: a bound is of steps that draw from p(x_s | x_t)."""
+    """List the samplers that have no bits/dim: a bound is known of DDPM's steps alone."""
     return [sampler for sampler in samplers if not SAMPLERS[sampler].has_bound]
 
 

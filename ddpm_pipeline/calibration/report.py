@@ -67,6 +67,8 @@ class CalibrationReport:
     solver: str = "ddpm"
     """That the model samples with from now on, and its number of steps, if it has one."""
     num_inference_steps: int | None = None
+    eta: float = 0.0
+    """Share of noise in the steps of that solver."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -117,8 +119,8 @@ def bits_per_dim_table(
     Arguments:
         calibration: Of the model.
         schedule: That it was made with.
-        samplers: Keys of SAMPLERS; those without noise have no bound and are left out, as are
-            spectral ones of a calibration without a spectrum.
+        samplers: Keys of SAMPLERS; those whose steps are not DDPM's have no bound and are left
+            out, as are spectral ones of a calibration without a spectrum.
         spacings: Of SPACINGS and CALIBRATED_SPACINGS.
         steps: Values of K.
     """

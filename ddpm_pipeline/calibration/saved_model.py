@@ -176,6 +176,7 @@ def _report(
         advice=None if advice is None else advice.sentence,
         solver=kept.solver.name,
         num_inference_steps=kept.solver.num_inference_steps,
+        eta=kept.solver.eta,
     )
 
 

@@ -41,7 +41,7 @@ def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
         note = "Bits/dim rank likelihoods, not images: for those compare distances, with features."
         if left_out := without_bound(config.samplers):
             note += f" No bits/dim for {', '.join(left_out)}: "
-            note += "their steps draw from no p(x_s | x_t), of which a bound is."
+            note += "a bound is known of DDPM's steps alone."
         yield note
     yield report.advice or _NO_ADVICE[config.features is None]
     saved = "The model is as it was"
@@ -60,4 +60,5 @@ def _sampler(report: CalibrationReport) -> str:
     own = f"variance_type {report.variance_type} and timestep_spacing {report.timestep_spacing}"
     if report.num_inference_steps is None:
         return own
-    return f"{report.num_inference_steps} steps of solver {report.solver}, {own}"
+    noise = f" with eta = {report.eta:g}" if report.eta else ""
+    return f"{report.num_inference_steps} steps of solver {report.solver}{noise}, {own}"

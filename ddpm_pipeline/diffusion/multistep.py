@@ -25,7 +25,8 @@ keeps of x_t and the kernel of the integral fall off faster, and noise makes up 
     (1 + \eta^2)\, e^{-(1 + \eta^2)(h-u)}\, \hat x_0(\lambda_t + u)\, du
     + \sigma_s \sqrt{1 - e^{-2 \eta^2 h}}\, \epsilon
 
-It forgets the errors of earlier steps, which pays where steps are many.
+It forgets the errors of earlier steps, which pays where steps are many. Paths are rough then, and
+orders above 2 converge with order 2.
 """
 
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ def _moves(
     predictor = _weights(past[:order], end, kind, eta)
     weights = [*predictor, *[torch.zeros_like(predictor[0])] * (len(past) - order)]
     kept, added = end.noise / past[0].noise, torch.zeros_like(end.noise)
-    if eta:
+    if eta**2:
         rate = eta**2 * (end.log_snr - past[0].log_snr)
         kept, added = kept * torch.exp(-rate), end.noise * torch.expm1(-2 * rate).neg().sqrt()
     if order_before:

@@ -289,7 +289,7 @@ def _checked_scheduler(
     if eta is None and scheduler.solver.name != "ddpm":
         why = "is infinite: its moves have no noise, so that every KL divergence is"
         if scheduler.solver.eta:
-            why = "is not known: its moves depend on earlier ones and are no p(x_s | x_t)"
+            why = "is not known: its moves use earlier predictions"
         raise ValueError(
             f"the bound of solver {scheduler.solver.name!r} {why}; pass eta=1 for that of DDPM's "
             "moves"

@@ -161,19 +161,23 @@ class ImageSampler:
         steps, scheduler = self.options.num_inference_steps, self.pipe.scheduler
         if steps is not None:
             return steps
-        own = getattr(scheduler, "solver", Solver()).num_inference_steps
+        own = self._own_solver.num_inference_steps
         return own or min(_STEPS, scheduler.config.num_train_timesteps)
+
+    @property
+    def _own_solver(self) -> Solver:
+        """Our scheduler's; of another's schedulers the plain one."""
+        return getattr(self.pipe.scheduler, "solver", Solver())
 
     @property
     def _step_eta(self) -> float | None:
         """The eta of DDIM's steps; that of solver multistep is its scheduler's."""
-        return None if self.options.solver == "multistep" else self.options.eta
+        return self._own_solver.with_eta(self.options.eta)[1]
 
     def _solver(self) -> dict[str, str]:
         """Name the solver of our scheduler, where it is not that of DDPM or asked for by eta."""
-        solver = getattr(self.pipe.scheduler, "solver", Solver())
-        is_ddpm = solver.name == "ddpm" or self._step_eta is not None
-        return {} if is_ddpm else {"solver": solver.name}
+        is_ddpm = self._own_solver.name == "ddpm" or self._step_eta is not None
+        return {} if is_ddpm else {"solver": self._own_solver.name}
 
     def describe(self) -> dict[str, Any]:
         """Describe what determines the images, as JSON values without a path or a host."""
@@ -183,7 +187,7 @@ class ImageSampler:
             "scheduler": type(self.pipe.scheduler).__name__,
             "scheduler_config": config_hash(self.pipe.scheduler),
             "num_inference_steps": self.num_steps,
-            "eta": options.eta,
+            "eta": self._own_solver.eta or options.eta,
             **self._solver(),
             "class_labels": self.classes,
             "guidance_scale": options.guidance_scale,

@@ -166,11 +166,9 @@ def asked_solver(
 ) -> tuple[Solver, float | None]:
     """Give the solver that is asked for a scheduler, and the eta that is left for its steps.
 
-    The eta of multistep is one of the solver's own options; that of DDIM is the step's.
-
     Raises:
         ValueError: If there is no such solver, the scheduler is not ours or lacks the spectrum
-            that the solver needs, or eta is given for a solver that has none.
+            that the solver needs, or eta is given for a solver that has none or another.
     """
     name = Solver.of(solver).name
     if not isinstance(scheduler, DDPMScheduler):
@@ -181,10 +179,9 @@ def asked_solver(
     check_solver_eta(name, eta)
     if name == "spectral":
         needed_spectrum(scheduler.calibration, "solver 'spectral'")
-    asked = scheduler.solver.asked(solver)
-    if eta is None or name != "multistep":
-        return asked, eta
-    return Solver.of(asked, eta=eta), None
+    if isinstance(solver, Solver) and eta is not None and solver.eta not in (0, eta):
+        raise ValueError(f"eta must be that of the solver, {solver.eta}, or left out, got {eta}")
+    return scheduler.solver.asked(solver).with_eta(eta)
 
 
 def choose_chain(

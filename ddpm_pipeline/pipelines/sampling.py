@@ -92,14 +92,24 @@ def _guide(options: SamplingOptions, device: torch.device | str) -> DDPMPipeline
 
 
 def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> SchedulerMixin:
-    """Give the scheduler that the options ask for, from the one that the model was saved with."""
+    """Give the scheduler that the options ask for, from the one that the model was saved with.
+
+    Raises:
+        ValueError: If eta is given and could be that of DDIM or of the model's own solver.
+    """
     if options.solver is not None:
         chosen = DDPMScheduler.from_config(saved.config, solver=options.solver)
-        if options.solver == "multistep" and options.eta is not None:
-            chosen.set_solver(chosen.solver, eta=options.eta)
+        chosen.set_solver(chosen.solver.with_eta(options.eta)[0])
         return chosen
-    has_solver = isinstance(saved, DDPMScheduler) and saved.solver != Solver()
-    name = options.scheduler or ("as_saved" if has_solver and options.eta is None else "ddim")
+    own = saved.solver if isinstance(saved, DDPMScheduler) else Solver()
+    is_asked = options.eta is not None and options.scheduler in (None, "as_saved")
+    if is_asked and own.name == "multistep":
+        raise ValueError(
+            "eta beside a model that was saved with solver 'multistep' needs solver multistep or "
+            f"ddim, which say whose it is, got eta={options.eta}"
+        )
+    is_own = own != Solver() and options.eta is None
+    name = options.scheduler or ("as_saved" if is_own else "ddim")
     if name == "as_saved":
         return saved
     is_ours = _SCHEDULERS[name] is DDPMScheduler

@@ -14,7 +14,6 @@ __all__ = [
     "CALIBRATED_VARIANCES",
     "OBJECTIVES",
     "SOLVERS",
-    "SOLVERS_WITH_ETA",
     "VARIANCE_ESTIMATES",
     "Objective",
     "Solver",
@@ -44,8 +43,8 @@ SolverName = Literal["ddpm", "ddim", "multistep", "spectral"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 """How a step is taken: see ``Solver``."""
 
-SOLVERS_WITH_ETA: tuple[str, ...] = ("ddim", "multistep")
-"""Those whose steps can have a share of noise."""
+# Those whose steps can have a share of noise.
+_SOLVERS_WITH_ETA = ("ddim", "multistep")
 
 _DEFAULT_ORDER = 2
 
@@ -69,7 +68,7 @@ class Solver:
         num_inference_steps: The K that it was chosen for, which `ddpm sample` takes unless told;
             None for any.
         eta: Share of noise in the steps of multistep, in [0, 1]; 0 draws nothing. Noise makes up
-            for errors of earlier steps.
+            for errors of earlier steps; with it orders above 2 converge with order 2.
     Raises:
         ValueError: If a value is not allowed, or one of multistep's is given to another solver.
     """
@@ -92,6 +91,7 @@ class Solver:
             )
         check_choice("kind of solver", self.kind, MULTISTEP_KINDS)
         check_eta(self.eta)
+        object.__setattr__(self, "eta", float(self.eta))  # one solver, one JSON value
         if self.num_inference_steps is not None:
             check_integer("num_inference_steps of solver", self.num_inference_steps)
         if self.name != "multistep":
@@ -137,6 +137,15 @@ class Solver:
         """Give the solver that is asked for; by its own name, this one with its options."""
         return self if solver == self.name else Solver.of(solver)
 
+    def with_eta(self, eta: float | None) -> tuple[Solver, float | None]:
+        """Give it with an eta asked for beside it, and the eta that is left for its steps.
+
+        That of multistep is the solver's own; that of DDIM is the step's.
+        """
+        if eta is None or self.name != "multistep":
+            return self, eta
+        return replace(self, eta=eta), None
+
     @property
     def is_multistep(self) -> bool:
         """Whether it uses earlier predictions."""
@@ -171,6 +180,6 @@ def check_solver_eta(solver: str, eta: float | None) -> None:
     if eta is None:
         return
     check_eta(eta)
-    if solver not in SOLVERS_WITH_ETA:
-        names = " and ".join(map(repr, SOLVERS_WITH_ETA))
+    if solver not in _SOLVERS_WITH_ETA:
+        names = " and ".join(map(repr, _SOLVERS_WITH_ETA))
         raise ValueError(f"eta is for solvers {names}, got eta={eta} and solver={solver!r}")

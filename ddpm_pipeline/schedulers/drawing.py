@@ -27,9 +27,7 @@ class StepOutput(DDPMSchedulerOutput):
         self.__dict__.update(values)
 
 
-def scaled_noise(
-    x: Tensor, std: float | Tensor, generator: torch.Generator | list[torch.Generator] | None
-) -> Tensor:
+def scaled_noise(x: Tensor, std: float | Tensor, generator: Generators) -> Tensor:
     """Draw normal noise of a standard deviation, in the shape, dtype and device of x.
 
     Raises:
@@ -45,7 +43,7 @@ def scaled_noise(
 
 def standard_normal(
     shape: Sequence[int],
-    generator: torch.Generator | list[torch.Generator] | None,
+    generator: Generators,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:

@@ -18,7 +18,7 @@ from ddpm_pipeline.diffusion import (
 )
 from ddpm_pipeline.schedulers.calibration import Calibration
 from ddpm_pipeline.schedulers.chain import Chain, StepTable, TabulatedStep, tabulate
-from ddpm_pipeline.schedulers.drawing import scaled_noise
+from ddpm_pipeline.schedulers.drawing import Generators, scaled_noise
 from ddpm_pipeline.schedulers.spectral_noise import SpectralNoise, spectral_noise
 
 __all__ = ["DrawnChain"]
@@ -65,7 +65,7 @@ class DrawnChain:
         t: int | Tensor,
         x_0_hat: Tensor,
         x_t: Tensor,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators,
         *,
         log_var_output: Tensor | None,
         eta: float | None,

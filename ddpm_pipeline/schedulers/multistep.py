@@ -1,6 +1,8 @@
 r"""Steps of high order in a scheduler: their weights, and what a walk down the chain remembers.
 
-.. math:: x_s = c\, x_t + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + \dots
+.. math:: x_s = c\, x_t + c_0\, \hat x_0(t) + c_1\, \hat x_0(t') + \dots + n\, \epsilon
+
+n is 0 without a share of noise.
 
 The predictions of a walk are in a ``History`` that no step changes: it makes the next one. So a
 copy of a scheduler goes its own way, and a step that is not the next of a walk begins another,

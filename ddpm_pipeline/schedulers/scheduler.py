@@ -43,7 +43,7 @@ from ddpm_pipeline.schedulers.config import (
     default_config,
     keys_at_default,
 )
-from ddpm_pipeline.schedulers.drawing import StepOutput, at_least_float32
+from ddpm_pipeline.schedulers.drawing import Generators, StepOutput, at_least_float32
 from ddpm_pipeline.schedulers.drawn import DrawnChain
 from ddpm_pipeline.schedulers.multistep import History, WalkedChain
 from ddpm_pipeline.schedulers.noising import NoisingScheduler
@@ -255,7 +255,7 @@ class DDPMScheduler(NoisingScheduler):
         model_output: Tensor,
         timestep: int | Tensor,
         sample: Tensor,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         return_dict: bool = True,
         *,
         eta: float | None = None,
@@ -304,7 +304,7 @@ class DDPMScheduler(NoisingScheduler):
         model_output: Tensor,
         timestep: int | Tensor,
         x_t: Tensor,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators,
         eta: float | None,
     ) -> tuple[Tensor, Tensor]:
         """Draw x_s by DDPM or DDIM, and give the predicted x_0 with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from ddpm_pipeline.calibration.choice import takes_advice
 from ddpm_pipeline.calibration.config import CalibrateConfig
 from ddpm_pipeline.calibration.saved_model import _kept_scheduler
 from ddpm_pipeline.schedulers import Solver
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DDPM = {"fixed_small trailing": {5: 90.0, 8: 50.0, 1000: 10.0}}
 
@@ -35,6 +39,17 @@ def test_the_fewest_steps_that_are_as_good_as_all_are_taken() -> None:
         "For this model 8 steps of multistep_3 on optimal_samples steps are as good as 1,000: a "
         "Fréchet distance of 9.3 against 9.5 of analytic, 500 images."
     )
+
+
+def test_a_share_of_noise_is_saved_with_the_model(tmp_path: Path) -> None:
+    rows = {**DDPM, "multistep optimal_samples": {8: 9.4}, "multistep_sde optimal_samples": {8: 9}}
+    advice = by_distance(rows, 1000, 500)
+    expected = Solver("multistep", eta=0.5, num_inference_steps=8)
+    assert advice.solver == expected
+    options = CalibrateConfig(model=".", data="d")
+    kept = _kept_scheduler(options, DDPMScheduler(1000), known(), rows, advice)
+    kept.save_pretrained(tmp_path)
+    assert DDPMScheduler.from_pretrained(tmp_path).solver == expected
 
 
 def test_where_none_are_as_good_it_says_so() -> None:

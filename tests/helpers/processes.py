@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from accelerate.state import AcceleratorState
@@ -60,14 +61,13 @@ def fork_ranks(run: Callable[[], object], count: int) -> list[int]:
 
 def exit_codes(pids: list[int]) -> list[int]:
     """Wait for processes; their exit codes, negative for signals. None outlives a failed wait."""
-    left = list(pids)
-    codes = []
+    codes: dict[int, int] = {}
     try:
-        while left:
-            codes.append(os.waitstatus_to_exitcode(os.waitpid(left[0], 0)[1]))
-            left.pop(0)
+        for pid in pids:
+            codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    return codes
+        for pid in set(pids) - codes.keys():
+            with suppress(ProcessLookupError, ChildProcessError):  # of one that was waited for
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    return list(codes.values())

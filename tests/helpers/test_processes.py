@@ -41,11 +41,15 @@ def test_a_wait_that_fails_leaves_no_process() -> None:
         raise TimeoutError
 
     pids = [fork(lambda: time.sleep(60)) for _ in range(2)]
+
+    def wait_until_interrupted() -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        exit_codes(pids)
+
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         with pytest.raises(TimeoutError):
-            exit_codes(pids)
+            wait_until_interrupted()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert not any(map(is_alive, pids))
@@ -54,15 +58,21 @@ def test_a_wait_that_fails_leaves_no_process() -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 def test_a_process_ends_with_its_parent() -> None:
     reading, writing = os.pipe()
+    began, begins = os.pipe()
+
+    def stay() -> None:
+        os.write(writing, str(os.getpid()).encode())
+        os.write(begins, b".")
+        time.sleep(60)
 
     def leave_a_child() -> None:
-        os.write(writing, str(fork(lambda: time.sleep(60))).encode())
-        time.sleep(0.2)  # until the child has asked to end with this process
+        fork(stay)
+        os.read(began, 1)  # it has asked to end with this process by now
 
     assert exit_codes([fork(leave_a_child)]) == [0]
     child = int(os.read(reading, 20))
-    os.close(reading)
-    os.close(writing)
+    for end in (reading, writing, began, begins):
+        os.close(end)
     deadline = time.monotonic() + 10
     while is_alive(child):
         assert time.monotonic() < deadline

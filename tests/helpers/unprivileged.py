@@ -45,11 +45,11 @@ def as_nobody(work: Callable[[], str]) -> str:
     if not pid:
         os.close(reading)
         try:
-            stand_alone()
             if os.getuid() == 0:
                 os.setgroups([])
                 os.setgid(_NOBODY)
                 os.setuid(_NOBODY)
+            stand_alone()  # after which another user's would end with its parent no more
             said = work()
         except BaseException as error:  # noqa: BLE001
             said = f"{type(error).__name__}: {error}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,8 @@ def test_what_contradicts_a_solver_is_refused(tiny_unet: object) -> None:
 
 def test_eta_beside_multistep_is_the_solvers(tiny_unet: object) -> None:
     pipe = pipeline(tiny_unet(), prediction_type="sample", clip_sample=False)
+    with pytest.raises(ValueError, match=r"eta must be that of the solver, 0\.3, .* got 0\.5"):
+        draw(pipe, solver=Solver("multistep", eta=0.3), eta=0.5)
     by_eta = draw(pipe, solver="multistep", eta=0.5)
     np.testing.assert_array_equal(by_eta, draw(pipe, solver=Solver("multistep", eta=0.5)))
     plain = draw(pipe, solver="multistep")
@@ -126,8 +130,26 @@ def test_sample_takes_what_the_model_was_saved_with_unless_told(model: str) -> N
     ddim = sampler(model, scheduler="ddim", num_inference_steps=None)
     assert type(ddim.pipe.scheduler) is DDIMScheduler
     assert ddim.num_steps == 50
-    assert type(sampler(model, eta=0.2).pipe.scheduler) is DDIMScheduler
+    for scheduler in (None, "as_saved"):  # DDIM's eta, or the solver's?
+        with pytest.raises(ValueError, match=r"eta beside a model .* got eta=0\.2"):
+            sampler(model, eta=0.2, scheduler=scheduler)
+    assert type(sampler(model, eta=0.2, scheduler="ddim").pipe.scheduler) is DDIMScheduler
+    assert sampler(model, eta=0.2, solver="ddim").pipe.scheduler.solver == Solver("ddim")
     assert sampler(model, scheduler="ddpm").pipe.scheduler.solver == Solver()
+
+
+def test_a_saved_share_of_noise_is_told_and_asked_for_is_the_same(model: str) -> None:
+    pipe = DDPMPipeline.from_pretrained(model)
+    pipe.scheduler.set_solver("multistep", num_inference_steps=6, eta=0.5)
+    pipe.save_pretrained(model)
+    own = sampler(model, num_inference_steps=None)
+    assert (own.num_steps, own.describe()["eta"]) == (6, 0.5)
+    asked = sampler(model, num_inference_steps=None, solver="multistep", eta=0.5)
+    assert asked.describe() == own.describe()
+    np.testing.assert_array_equal(asked(range(2)), own(range(2)))
+    whole = sampler(model, num_inference_steps=None, solver="multistep", eta=1)
+    assert whole.pipe.scheduler.solver == Solver("multistep", num_inference_steps=6, eta=1.0)
+    assert json.dumps(whole.pipe.scheduler.solver.to_dict()["eta"]) == "1.0"
 
 
 @pytest.mark.parametrize(
