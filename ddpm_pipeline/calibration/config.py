@@ -23,7 +23,14 @@ from ddpm_pipeline.data import ReadingOptions
 from ddpm_pipeline.diffusion import SPACINGS
 from ddpm_pipeline.schedulers import CALIBRATED_SPACINGS, Solver, VarianceEstimate
 
-__all__ = ["SAMPLERS", "CalibrateConfig", "SamplerChoice", "check_rows", "without_bound"]
+__all__ = [
+    "DEFAULT_STEPS",
+    "SAMPLERS",
+    "CalibrateConfig",
+    "SamplerChoice",
+    "check_rows",
+    "without_bound",
+]
 
 
 class SamplerChoice(NamedTuple):
@@ -57,6 +64,8 @@ SAMPLERS = {
     "multistep_sde": SamplerChoice("fixed_small", solver=Solver("multistep", eta=0.5)),
     "spectral_steps": SamplerChoice("fixed_small", solver=Solver("spectral")),
 }
+DEFAULT_STEPS = (5, 8, 10, 25, 50, 100)
+"""Values of K, where T allows them."""
 _ALL_SPACINGS = (*SPACINGS, *CALIBRATED_SPACINGS)
 
 
@@ -113,8 +122,8 @@ class CalibrateConfig(ReadingOptions, _Calibrated):
     """What the variances are made of: the error of x_0, or the paper's moment of the noise."""
     batch_size: int | None = None
     """Images of one forward pass; 64 on CPUs and what the GPU is best at unless given."""
-    num_inference_steps: tuple[int, ...] = (5, 8, 10, 25, 50, 100)
-    """Values of K in the tables, beside T."""
+    num_inference_steps: tuple[int, ...] = DEFAULT_STEPS
+    """Values of K in the tables, beside T; of the usual ones those up to T."""
     samplers: tuple[str, ...] = (
         "fixed_large",
         "fixed_small",

@@ -15,11 +15,10 @@ import torch
 
 from ddpm_pipeline.calibration.advice import Advice, by_closed_form, by_distance
 from ddpm_pipeline.calibration.choice import sampling_options, takes_advice
-from ddpm_pipeline.calibration.config import CalibrateConfig
+from ddpm_pipeline.calibration.config import DEFAULT_STEPS, SAMPLERS, CalibrateConfig
 from ddpm_pipeline.calibration.network import calibrate
 from ddpm_pipeline.calibration.pictures import draw_figures, reconstructions
 from ddpm_pipeline.calibration.report import (
-    SAMPLERS,
     CalibrationReport,
     bits_per_dim_table,
     distance_table,
@@ -95,8 +94,10 @@ def calibrate_saved_model(config: CalibrateConfig) -> CalibrationReport:
     steps = _steps(config, len(scheduler))
     extractor = None if config.features is None else load_features(config.features, pipe.device)
     data = _open_data(config, pipe)
-    if extractor is not None:
-        extractor(data.pictures(range(1)))  # fails here, not after calibrating, on a wrong shape
+    if extractor is not None:  # what cannot be measured fails here, not after calibrating
+        dim = extractor(data.pictures(range(1))).shape[1]
+        check_count(config.num_images, dim, " by num_images")
+        check_count(len(data), dim, " in data")
     output = Path(config.output_dir or config.model)
     output.mkdir(parents=True, exist_ok=True)
     scheduler.set_calibration(_calibrate(config, pipe, scheduler, data, output))
@@ -247,8 +248,11 @@ def _advice(
 
 
 def _steps(config: CalibrateConfig, T: int) -> list[int]:
-    """Give the values of K in the tables, with T."""
-    return sorted({*(check_num_steps(K, T) for K in config.num_inference_steps), T})
+    """Give the values of K in the tables, with T; of the usual ones those that T allows."""
+    steps = config.num_inference_steps
+    if steps == DEFAULT_STEPS:
+        steps = tuple(K for K in steps if K <= T)
+    return sorted({*(check_num_steps(K, T) for K in steps), T})
 
 
 def _open_data(config: CalibrateConfig, pipe: DDPMPipeline) -> ImageData:
@@ -276,8 +280,6 @@ def _distances(
     if extractor is None:
         return {}
     real = reference_statistics(data, extractor)
-    check_count(config.num_images, real.moments.dim, " by num_images")
-    check_count(len(data), real.moments.dim, " in data")
     told, labels = _told(config, pipe, data)
 
     def distance(sampler: str, spacing: str, K: int) -> float:

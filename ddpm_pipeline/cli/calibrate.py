@@ -47,18 +47,17 @@ def _notes(config: CalibrateConfig, report: CalibrationReport) -> Iterator[str]:
     saved = "The model is as it was"
     if config.save:
         saved = (
-            f"{Path(config.model) / 'scheduler'} has the calibration and samples with "
-            f"{_sampler(report)} from now on"
+            f"{Path(config.model) / 'scheduler'} has the calibration; the model samples with "
+            f"{_sampler(report)}, which --solver, --variance_type and --timestep_spacing choose"
         )
-    if config.save and report.num_inference_steps is not None:
-        saved += ": --solver as_saved, --variance_type or --timestep_spacing change that"
     yield f"{saved}; calibration.json and plots are in {config.output_dir or config.model}."
 
 
 def _sampler(report: CalibrationReport) -> str:
     """Say what the model samples with."""
     own = f"variance_type {report.variance_type} and timestep_spacing {report.timestep_spacing}"
-    if report.num_inference_steps is None:
+    if report.num_inference_steps is None and report.solver == "ddpm":
         return own
+    steps = f"{report.num_inference_steps} steps of " if report.num_inference_steps else ""
     noise = f" with eta = {report.eta:g}" if report.eta else ""
-    return f"{report.num_inference_steps} steps of solver {report.solver}{noise}, {own}"
+    return f"{steps}solver {report.solver}{noise}, {own}"

@@ -286,14 +286,11 @@ def _checked_scheduler(
         # With eta = 1 DDIM's variance is the posterior's, whatever its config remembers.
         changes = {"variance_type": "fixed_small"} if is_ddim else {}
         scheduler = DDPMScheduler.from_config(scheduler.config, **changes)
-    if eta is None and scheduler.solver.name != "ddpm":
-        why = "is infinite: its moves have no noise, so that every KL divergence is"
+    if eta is None and (name := scheduler.solver.name) != "ddpm":
+        why = "infinite: its moves have no noise, so that every KL divergence is"
         if scheduler.solver.eta:
-            why = "is not known: its moves use earlier predictions"
-        raise ValueError(
-            f"the bound of solver {scheduler.solver.name!r} {why}; pass eta=1 for that of DDPM's "
-            "moves"
-        )
+            why = "not known: its moves use earlier predictions"
+        raise ValueError(f"the bound of solver {name!r} is {why}; pass eta=1 for that of DDPM's")
     if isinstance(calibrated_model, torch.nn.Module):
         scheduler.check_weights(calibrated_model)
     return scheduler

@@ -74,7 +74,7 @@ class SamplingOptions:
     50, or all T if there are fewer."""
     eta: float | None = None
     """Share of the noise in DDIM or in solver multistep, 0 to 1; unless given 0, or of the model's
-    own solver what it was saved with."""
+    own solver what it was saved with. Without scheduler and solver it asks for DDIM."""
     class_labels: tuple[str | int, ...] | None = None
     """Classes, by name or number, in turn: image i is of class i mod their count."""
     guidance_scale: float = 1.0
@@ -107,6 +107,11 @@ class SamplingOptions:
         return self.guidance_scale if self.guidance_model is None else 1.0
 
     def _check_solver(self) -> None:
+        if self.eta is not None and self.scheduler == "ddpm":
+            raise ValueError(
+                f"eta is for scheduler 'ddim' and for solvers, got eta={self.eta} and "
+                "scheduler='ddpm'"
+            )
         if self.solver is None:
             return
         check_choice("solver", self.solver, SOLVERS)

@@ -166,8 +166,7 @@ class DDPMPipeline(ImageTasks, CheckedDownloads):
             guidance_model: A weaker model: a pipeline, a network for the same scheduler, or a
                 saved one, which each call loads; others' schedules are converted: see ``guides``.
             guidance_interval: The lowest and highest timestep that is guided, as in (200, 800).
-            eta: Steps of DDIM, for schedulers whose ``step`` takes it: ours and DDIMScheduler; or,
-                beside solver "multistep", the share of noise in its steps.
+            eta: Of DDIM's steps, by ours and DDIMScheduler; beside solver "multistep" of its own.
             noise: Standard normal noise to start from, (N, C, H, W), instead of what the generator
                 would draw first; a model without a sample_size takes the size from it.
             solver: Name of a ``Solver``, or one; the scheduler's by default, but DDIM with eta. By

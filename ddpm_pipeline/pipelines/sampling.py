@@ -105,8 +105,8 @@ def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> Schedu
     is_asked = options.eta is not None and options.scheduler in (None, "as_saved")
     if is_asked and own.name == "multistep":
         raise ValueError(
-            "eta beside a model that was saved with solver 'multistep' needs solver multistep or "
-            f"ddim, which say whose it is, got eta={options.eta}"
+            "eta must come with solver='multistep' or solver='ddim' where the model was saved "
+            f"with solver 'multistep', got eta={options.eta}"
         )
     is_own = own != Solver() and options.eta is None
     name = options.scheduler or ("as_saved" if is_own else "ddim")

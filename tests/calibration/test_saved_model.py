@@ -158,6 +158,24 @@ def test_solvers_that_take_more_steps_are_refused(saved: Path) -> None:
     config(saved, num_inference_steps=(2, 3), **options)
 
 
+def test_usual_steps_are_those_that_the_model_allows(saved: Path) -> None:
+    options = {"model": str(saved / "model"), "data": str(saved / "images.npz")}
+    report = calibrate_saved_model(CalibrateConfig(**options, num_forwards=100, save=False))
+    assert list(report.bits_per_dim["analytic linspace"]) == [5, 8, 10, T]
+    given = CalibrateConfig(**options, num_inference_steps=(5, 25), num_forwards=100)
+    with pytest.raises(ValueError, match=f"num_inference_steps must be .* 1 to {T} .*, got 25"):
+        calibrate_saved_model(given)
+
+
+def test_too_few_images_for_the_features_are_refused_before_any_is_calibrated_on(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_model, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
+    features = {"features": str(saved / "means.py"), "num_forwards": 100}
+    with pytest.raises(ValueError, match=r"more than 2 images in both sets, got 2 by num_images"):
+        calibrate_saved_model(config(saved, **features, num_images=2))
+
+
 def test_a_model_samples_with_the_spectral_variance_if_asked_to(saved: Path) -> None:
     report = calibrate_saved_model(config(saved, variance_type="spectral", num_forwards=200))
     for spacing in ("linspace", "trailing", "optimal"):
@@ -209,7 +227,7 @@ def test_the_table_is_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -
     run([str(saved / "model"), *few, "--solver", "as_saved"])
     run([str(saved / "model"), *few, *spacing, "--variance_type", "analytic"])
     assert (
-        "samples with variance_type analytic and timestep_spacing optimal_samples from now on"
+        "samples with variance_type analytic and timestep_spacing optimal_samples, which --solver"
         in capsys.readouterr().out
     )
 

@@ -131,7 +131,7 @@ def test_sample_takes_what_the_model_was_saved_with_unless_told(model: str) -> N
     assert type(ddim.pipe.scheduler) is DDIMScheduler
     assert ddim.num_steps == 50
     for scheduler in (None, "as_saved"):  # DDIM's eta, or the solver's?
-        with pytest.raises(ValueError, match=r"eta beside a model .* got eta=0\.2"):
+        with pytest.raises(ValueError, match=r"eta must come with .*, got eta=0\.2"):
             sampler(model, eta=0.2, scheduler=scheduler)
     assert type(sampler(model, eta=0.2, scheduler="ddim").pipe.scheduler) is DDIMScheduler
     assert sampler(model, eta=0.2, solver="ddim").pipe.scheduler.solver == Solver("ddim")
@@ -157,6 +157,10 @@ def test_a_saved_share_of_noise_is_told_and_asked_for_is_the_same(model: str) ->
     [
         ({"scheduler": "ddpm", "solver": "ddim"}, "scheduler must be as_saved or left out beside"),
         ({"solver": "spectral", "eta": 0.1}, "eta is for solvers 'ddim' and 'multistep', got"),
+        (
+            {"scheduler": "ddpm", "eta": 0.1},
+            "eta is for scheduler 'ddim' and for solvers, got eta",
+        ),
         ({"solver": "multistep", "eta": 1.1}, "eta must be a number in .0, 1., got 1.1"),
         (
             {"solver": "unipc"},
