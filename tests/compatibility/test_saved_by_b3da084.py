@@ -227,8 +227,8 @@ def test_a_command_goes_on(saved: Path, same_bits: Callable[..., bool], name: st
         assert expected.pop("warnings") == []
         _without_units(now)
     else:  # nor a spectrum, by which few steps are recommended
-        added = ("advice", "solver", "num_inference_steps")
-        assert [now["report"].pop(key) for key in added] == [None, "ddpm", None]
+        added = ("advice", "solver", "num_inference_steps", "eta")
+        assert [now["report"].pop(key) for key in added] == [None, "ddpm", None, 0.0]
     same_bits(now, expected)
     assert_close(now, expected, rel=1e-3)
 
