@@ -201,7 +201,7 @@ def test_the_page_of_calibration_runs(place: Path) -> None:
     DDPMPipeline(make_tiny_unet(3), DDPMScheduler(50)).save_pretrained("model")
     shutil.copytree("photos", "fashion-mnist")
     argvs = [words for words in commands(page) if any(map(Path.is_dir, map(Path, words)))]
-    assert [argv[0] for argv in argvs] == ["calibrate", "sample", "calibrate"]
+    assert [argv[0] for argv in argvs] == ["calibrate", "sample", "calibrate", "sample"]
     for argv in argvs:
         assert main(small(argv)) == 0, argv
     assert (place / "samples25.png").is_file()
