@@ -232,7 +232,7 @@ def draw(rows: list[Row], path: Path) -> None:
             if curve:
                 axes.loglog(
                     *zip(*curve, strict=True),
-                    "o-",
+                    "o-" if colour < 10 else "s--",  # there are ten colours
                     c=f"C{colour}",
                     label=name,
                     **style,
