@@ -99,7 +99,8 @@ def _chosen_scheduler(options: SamplingOptions, saved: SchedulerMixin) -> Schedu
     """
     if options.solver is not None:
         chosen = DDPMScheduler.from_config(saved.config, solver=options.solver)
-        chosen.set_solver(chosen.solver.with_eta(options.eta)[0])
+        if options.eta is not None:
+            chosen.set_solver(chosen.solver.with_eta(options.eta)[0])
         return chosen
     own = saved.solver if isinstance(saved, DDPMScheduler) else Solver()
     is_asked = options.eta is not None and options.scheduler in (None, "as_saved")

@@ -158,6 +158,20 @@ def test_solvers_that_take_more_steps_are_refused(saved: Path) -> None:
     config(saved, num_inference_steps=(2, 3), **options)
 
 
+def test_a_saved_solver_is_told_with_its_share_of_noise(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = DDPMPipeline.from_pretrained(saved / "model")
+    pipe.scheduler.set_solver("multistep", eta=0.25)
+    pipe.save_pretrained(saved / "model")
+    words = ["--data", str(saved / "images.npz"), "--num_forwards", "100"]
+    run([str(saved / "model"), *words, "--num_inference_steps", "4"])
+    said = "the model samples with solver multistep with eta = 0.25, variance_type"
+    assert said in capsys.readouterr().out
+    report = json.loads((saved / "model/calibration.json").read_text())["report"]
+    assert (report["solver"], report["eta"]) == ("multistep", 0.25)
+
+
 def test_usual_steps_are_those_that_the_model_allows(saved: Path) -> None:
     options = {"model": str(saved / "model"), "data": str(saved / "images.npz")}
     report = calibrate_saved_model(CalibrateConfig(**options, num_forwards=100, save=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,6 +115,9 @@ def test_hutchinsons_trace_has_the_error_that_it_states() -> None:
         assert 0 < report.standard_error_trace < report.standard_error
         # The noise at t = 0 is another too, but of Gaussian data it cancels.
         assert abs(report.bits_per_dim - expected) < 4 * report.standard_error_trace + 0.005
+    hidden = str(replace(estimates[0], standard_error_images=0.0))
+    assert "hidden by that from the trace; --ode_probes draws more" in hidden
+    assert "hidden" not in str(estimates[0])
     one = ode_likelihood(unet, DDPMScheduler(), x_0[:2], num_probes=1, **how)
     assert math.isnan(one.standard_error_trace)
     assert one.to_dict()["standard_error_trace"] is None
